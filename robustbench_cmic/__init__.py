@@ -1,0 +1,3 @@
+"""Does training with CMIC-DL make classifiers more accurate and more robust than training with cross entropy?"""
+
+__version__ = "0.1.0"

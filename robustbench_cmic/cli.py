@@ -1,0 +1,203 @@
+"""The command line: parses, calls one function, turns its answer into an exit code.
+
+Exit codes: 0 all done; 1 some cell failed or diverged; 2 the suite or the command line is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from robustbench_cmic import __version__
+from robustbench_cmic.plan import SelectionError, make_plan, select
+from robustbench_cmic.record import write_atomically
+from robustbench_cmic.report import ReportError, write_report
+from robustbench_cmic.run import DONE, INCOMPLETE, Options, RunError, run_suite
+from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite
+
+USAGE = 2
+
+app = typer.Typer(
+    name="robustbench-cmic",
+    help="Does training with CMIC-DL make classifiers more accurate and more robust than cross entropy?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results of suites lie.")]
+SeedsOption = Annotated[str, typer.Option(metavar="0,1", help="Only these seeds of the suite.")]
+OnlyOption = Annotated[
+    list[str], typer.Option(metavar="NAME", help="Only this model, attack or cell (* and ? allowed); repeatable.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Evaluate on the first N test examples; marked, never ranked.")
+]
+
+
+def main() -> None:
+    """Entry point of the console script and of `python -m robustbench_cmic`."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    app()
+
+
+def _interrupt(_: int, __: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(message: object) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise typer.Exit(USAGE)
+
+
+def _load(name: str) -> LoadedSuite:
+    """The suite, its warnings told; exit 2 with every problem where it is wrong."""
+    try:
+        loaded = load_suite(find_suite(name))
+    except SuiteError as error:
+        _fail(error)
+    for problem in loaded.warnings:
+        print(f"warning: {problem.text(str(loaded.path))}", file=sys.stderr)
+    return loaded
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        _fail(f"--seeds: should be whole numbers such as 0,1,2, not '{text}'")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    results: ResultsOption = Path("results"),
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where checkpoints lie; by default beside the results, DIR.work.")
+    ] = None,
+    seeds: SeedsOption = "",
+    only: OnlyOption = [],  # noqa: B006 - typer's way to say "none given"
+    limit: LimitOption = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cells at a time; by default one a core, on a GPU one.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Examples attacked at once; results do not depend on it.")
+    ] = 256,
+    force: Annotated[bool, typer.Option("--force", help="Redo what was asked for, done or not.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
+) -> None:
+    """Train, attack and measure a suite's models; go on where an earlier run stopped."""
+    if dry_run:
+        plan(suite, results, seeds, only, limit)
+        return
+    loaded = _load(suite)
+    options = Options(results, work, _seeds(seeds), only, limit, jobs, device, batch_size, force)
+    console = Console(soft_wrap=True)
+    try:
+        code = run_suite(loaded.suite, options, console)
+    except (RunError, SelectionError) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    folder = results / loaded.suite.suite
+    if code in (DONE, INCOMPLETE):
+        print(f"{folder / 'leaderboard.md'}")
+        print(f"{folder / 'results.csv'}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument,
+    results: ResultsOption = Path("results"),
+    seeds: SeedsOption = "",
+    only: OnlyOption = [],  # noqa: B006
+    limit: LimitOption = None,
+) -> None:
+    """Show a suite's cells: what is done and what a run would do."""
+    from robustbench_cmic.plan_table import plan_table
+
+    loaded = _load(suite)
+    whole = make_plan(loaded.suite, limit)
+    try:
+        selection = select(whole, _seeds(seeds), only)
+    except SelectionError as error:
+        _fail(error)
+    print(plan_table(selection.cells, results / whole.suite))
+
+
+@app.command()
+def validate(suite: SuiteArgument) -> None:
+    """Check a suite file and say everything that is wrong with it."""
+    loaded = _load(suite)
+    cells = make_plan(loaded.suite).cells
+    trainings = sum(cell.kind == "train" for cell in cells)
+    print(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")
+
+
+@app.command()
+def report(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a suite with results.")],
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Write a suite's tables anew, from its records alone."""
+    folder = results / suite
+    if not folder.is_dir():
+        folder = results / _load(suite).suite.suite
+    try:
+        found = write_report(folder)
+    except ReportError as error:
+        _fail(error)
+    except OSError as error:
+        _fail(f"cannot write to {folder}: {error.strerror or error}")
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
+    print(f"{folder / 'leaderboard.md'}")
+    print(f"{folder / 'results.csv'}")
+    raise typer.Exit(INCOMPLETE if found.problems else DONE)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List what suites may name: suites that come along, data sets, architectures, objectives, attacks."""
+    from robustbench_cmic.plan_table import name_table
+
+    print(name_table())
+
+
+@app.command()
+def schema(
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write to a file instead of the terminal.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of suite files, for editors."""
+    from robustbench_cmic.suite.json_schema import suite_json_schema
+
+    text = suite_json_schema()
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        write_atomically(output, text.encode())
+    except OSError as error:
+        _fail(f"cannot write {output}: {error.strerror or error}")

@@ -1,0 +1,196 @@
+"""Carries out cells in the order of their dependencies. An executor knows nothing of suites, results or reports.
+
+`LocalProcesses` is the one for a single machine. A cluster's would implement the same `Executor`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pkgutil
+import signal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Literal, Protocol
+
+from robustbench_cmic.plan import Cell
+
+Outcome = Literal["ok", "diverged", "failed", "skipped"]
+
+
+class Listener(Protocol):
+    """Hears what happens while cells run."""
+
+    def started(self, cell: Cell) -> None:
+        """A cell has begun."""
+
+    def progressed(self, cell: Cell, done: int, total: int, text: str) -> None:
+        """A cell has done `done` of `total` units; 0 of 0 is a message only."""
+
+    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
+        """A cell has ended, or was skipped because the training it needs did not end well."""
+
+
+class Executor(Protocol):
+    """Something that can carry out cells."""
+
+    def run(self, cells: Sequence[Cell], listener: Listener) -> dict[str, Outcome]:
+        """Carry out `cells`; what they need and is not among them is done already. Returns each cell's outcome.
+
+        Raises:
+            KeyboardInterrupt: passed on after everything under way was stopped; what is recorded stays.
+        """
+
+
+@dataclass
+class _Queue:
+    """Which cells may start: those whose training is done."""
+
+    waiting: list[Cell]
+    running: set[str] = field(default_factory=set)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def take(self) -> Cell | None:
+        """The next cell that may start."""
+        unfinished = {cell.id for cell in self.waiting} | self.running
+        for cell in self.waiting:
+            if cell.needs not in unfinished:
+                self.waiting.remove(cell)
+                self.running.add(cell.id)
+                return cell
+        return None
+
+    def finish(self, cell: Cell, outcome: Outcome) -> list[Cell]:
+        """Note an outcome; returns the cells that can never start because of it."""
+        self.running.discard(cell.id)
+        self.outcomes[cell.id] = outcome
+        if outcome == "ok":
+            return []
+        blocked = [other for other in self.waiting if other.needs == cell.id]
+        self.waiting = [other for other in self.waiting if other.needs != cell.id]
+        self.outcomes |= {other.id: "skipped" for other in blocked}
+        return blocked
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    cell: Cell | None = None
+
+    def stop(self) -> None:
+        """End the process: an idle one leaves by itself, a busy one is killed.
+
+        Everything a worker writes is written atomically, so that no moment is a wrong one.
+        """
+        self.connection.close()
+        if self.cell is None:
+            self.process.join(timeout=10)
+        self.process.kill()
+        self.process.join()
+
+
+class LocalProcesses:
+    """Runs cells in `jobs` worker processes; a worker that dies fails its cell and is replaced.
+
+    Args:
+        jobs: processes at most.
+        target: the worker's main function as `module:function`, imported in the worker only (this process stays
+            light); called with its end of a pipe and `argument`.
+        argument: picklable; what workers need to know besides the cells.
+        on_death: called with a cell whose worker died and the reason, to record the failure.
+    """
+
+    def __init__(
+        self,
+        jobs: int,
+        target: str,
+        argument: object,
+        on_death: Callable[[Cell, str], None],
+    ) -> None:
+        self._jobs = jobs
+        self._target = target
+        self._argument = argument
+        self._on_death = on_death
+        # Forked children would share locks and threads of the parent; spawned ones start clean, on every platform.
+        self._context = multiprocessing.get_context("spawn")
+
+    def run(self, cells: Sequence[Cell], listener: Listener) -> dict[str, Outcome]:
+        """See `Executor.run`."""
+        queue = _Queue(list(cells))
+        workers: list[_Worker] = []
+        try:
+            while queue.waiting or queue.running:
+                self._assign(queue, workers, listener)
+                self._hear(queue, workers, listener)
+        finally:
+            for worker in workers:
+                worker.stop()
+        return queue.outcomes
+
+    def _assign(self, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:
+        while True:
+            idle = next((worker for worker in workers if worker.cell is None), None)
+            if idle is None and len(workers) >= self._jobs:
+                return
+            cell = queue.take()
+            if cell is None:
+                return
+            if idle is None:
+                idle = self._spawn()
+                workers.append(idle)
+            idle.cell = cell
+            listener.started(cell)
+            try:
+                idle.connection.send(cell.model_dump())
+            except OSError:  # died while idle or starting; `_hear` finds it
+                continue
+
+    def _spawn(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_enter, args=(theirs, self._target, self._argument), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _hear(self, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:
+        ready = wait([worker.connection for worker in workers])
+        for worker in [worker for worker in workers if worker.connection in ready]:
+            try:
+                kind, _, content = worker.connection.recv()
+            except (EOFError, OSError):
+                self._bury(worker, queue, workers, listener)
+                continue
+            if worker.cell is None:
+                continue
+            if kind == "progress":
+                listener.progressed(worker.cell, *content)
+            else:
+                self._finish(worker.cell, *content, queue, listener)
+                worker.cell = None
+
+    def _bury(self, worker: _Worker, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:
+        worker.stop()
+        workers.remove(worker)
+        if worker.cell is not None:
+            reason = f"its process died ({_cause(worker.process.exitcode)})"
+            self._on_death(worker.cell, reason)
+            self._finish(worker.cell, "failed", reason, 0.0, queue, listener)
+
+    @staticmethod
+    def _finish(cell: Cell, outcome: Outcome, reason: str, seconds: float, queue: _Queue, listener: Listener) -> None:
+        listener.finished(cell, outcome, reason, seconds)
+        for blocked in queue.finish(cell, outcome):
+            listener.finished(blocked, "skipped", f"its training {outcome}", 0.0)
+
+
+def _enter(connection: Connection, target: str, argument: object) -> None:
+    pkgutil.resolve_name(target)(connection, argument)
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return f"{name}; out of memory?" if name == "SIGKILL" else name
+    return f"exit code {exitcode}"

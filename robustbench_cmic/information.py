@@ -1,0 +1,167 @@
+"""Concentration and separation of a classifier's outputs: CMI, Gamma and NCMI (Yang et al., arXiv 2309.09123).
+
+A classifier maps an input x to P_x = softmax(z(x)) over C classes. Over N labelled examples, in nats:
+
+    Q_y   = mean of P_x over the examples of class y                       (centroid)
+    CMI   = I(X; Yhat | Y) = (1/N) sum_x KL(P_x || Q_y(x))                 (concentration)
+    Gamma = (1/N^2) sum over ordered pairs with y(x) != y(u) of -P_x . log P_u    (separation)
+    NCMI  = CMI / Gamma
+
+The double sum needs no pairs. With the class sums S_y = sum P_x, T_y = sum log P_x, the counts n_y and
+h_y = sum P_x . log P_x, all over the examples of class y,
+
+    CMI   = (1/N)   sum_y (h_y - S_y . log(S_y / n_y))
+    Gamma = (1/N^2) sum_y -S_y . (T - T_y),    T = sum_y T_y
+
+which is exact, takes one pass, O(N C) time and O(C^2) memory, and adds up over parts of the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Information:
+    """Information measures of a set of examples, in nats.
+
+    Attributes:
+        cmi: concentration, at least 0; small when outputs of a class agree.
+        separation: Gamma, at least 0; large when outputs of different classes disagree.
+        ncmi: cmi / separation; NaN where separation is 0 (fewer than two classes present).
+        class_cmi: for each class, the mean of KL(P_x || Q_y) over its examples; `cmi` is their mean weighted by
+            class size. NaN for a class without examples.
+        class_separation: for each class y, (1 / (n_y N)) times the sum of -P_x . log P_u over x in y and u not in y;
+            `separation` is their mean weighted by class size. NaN for a class without examples.
+    """
+
+    cmi: float
+    separation: float
+    ncmi: float
+    class_cmi: tuple[float, ...]
+    class_separation: tuple[float, ...]
+
+
+def class_sums(values: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Sum the rows of `values` (N, C) by label (N,): (classes, C). Differentiable in `values`."""
+    return values.new_zeros(classes, values.shape[1]).index_add(0, labels, values)
+
+
+def separation_by_class(p_sums: Tensor, log_sums: Tensor) -> Tensor:
+    """Sum over x in y and u not in y of -P_x . log P_u, for each class y, from class sums of P and log P (C, C).
+
+    Differentiable; the mean over all N^2 ordered pairs is Gamma.
+    """
+    return -(p_sums * (log_sums.sum(0) - log_sums)).sum(1)
+
+
+@dataclass
+class InformationSums:
+    """The sums from which CMI and Gamma follow; parts of a data set can be summed apart and added.
+
+    Attributes:
+        counts: (C,) int64, n_y.
+        p: (C, C) float64, S_y in row y.
+        log_p: (C, C) float64, T_y in row y.
+        p_log_p: (C,) float64, h_y.
+    """
+
+    counts: Tensor
+    p: Tensor
+    log_p: Tensor
+    p_log_p: Tensor
+
+    @classmethod
+    def zeros(cls, classes: int, device: torch.device | str = "cpu") -> InformationSums:
+        """The sums over no example."""
+        square = torch.zeros(classes, classes, dtype=torch.float64, device=device)
+        return cls(
+            torch.zeros(classes, dtype=torch.int64, device=device), square, square.clone(), square.new_zeros(classes)
+        )
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> InformationSums:
+        """The sums over a batch.
+
+        Args:
+            logits: (N, C) finite floats; log P is their log_softmax in float64, without clamp or epsilon.
+            labels: (N,) integers in [0, C).
+
+        Raises:
+            ValueError: shapes, types, labels or logits that do not fit; the message says which.
+        """
+        _check(logits, labels)
+        classes = logits.shape[1]
+        labels = labels.long()
+        log_p = logits.double().log_softmax(1)
+        p = log_p.exp()
+        return cls(
+            counts=torch.bincount(labels, minlength=classes),
+            p=class_sums(p, labels, classes),
+            log_p=class_sums(log_p, labels, classes),
+            p_log_p=class_sums((p * log_p).sum(1, keepdim=True), labels, classes)[:, 0],
+        )
+
+    def __add__(self, other: InformationSums) -> InformationSums:
+        """The sums over both sets of examples."""
+        return InformationSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def compute(self) -> Information:
+        """CMI, Gamma and NCMI of everything summed so far.
+
+        Raises:
+            ValueError: nothing has been summed.
+        """
+        n = int(self.counts.sum())
+        if n == 0:
+            raise ValueError("there are no examples to measure")
+        counts = self.counts.double()
+        # A class without examples has S_y = 0; xlogy makes its term 0 instead of NaN.
+        centroids = self.p / counts.clamp(min=1).unsqueeze(1)
+        # KL divergences are at least 0; rounding may say -1e-17.
+        divergences = (self.p_log_p - torch.special.xlogy(self.p, centroids).sum(1)).clamp(min=0)
+        separations = separation_by_class(self.p, self.log_p)
+        cmi = float(divergences.sum()) / n
+        separation = float(separations.sum()) / n**2
+        return Information(
+            cmi=cmi,
+            separation=separation,
+            ncmi=cmi / separation if separation > 0 else float("nan"),
+            class_cmi=tuple((divergences / counts).tolist()),
+            class_separation=tuple((separations / (counts * n)).tolist()),
+        )
+
+
+def measure_information(logits: Tensor, labels: Tensor) -> Information:
+    """CMI, separation and NCMI of a classifier's outputs.
+
+    Args:
+        logits: (N, C) finite floats, the classifier's outputs before softmax.
+        labels: (N,) integers in [0, C).
+
+    Raises:
+        ValueError: shapes, types, labels or logits that do not fit; the message says which.
+
+    >>> measure_information(torch.tensor([[4.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1])).cmi
+    0.0
+    """
+    return InformationSums.of(logits, labels).compute()
+
+
+def _check(logits: Tensor, labels: Tensor) -> None:
+    if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or logits.shape[1] == 0:
+        shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"logits and labels should have shapes (N, C) and (N,), not {shapes}")
+    if len(labels) == 0:
+        raise ValueError("there are no examples to measure")
+    if not logits.is_floating_point():
+        raise ValueError(f"logits should be floating point, not {logits.dtype}")
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.is_complex():
+        raise ValueError(f"labels should be integers, not {labels.dtype}")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("logits should be finite; some are NaN or infinite")
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise ValueError(f"labels should be in [0, {logits.shape[1]}), the classes of the logits")

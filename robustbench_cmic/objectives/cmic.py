@@ -1,0 +1,95 @@
+"""CMIC-DL: cross entropy constrained in conditional mutual information (Yang et al., arXiv 2309.09123, Algorithm 1).
+
+On a mini-batch B, with one centroid Q_c for each class, in nats:
+
+    J = CE + lambda * (1/|B|) sum_x KL(P_x || Q_y) - beta * (1/|B|^2) sum over pairs with y(x) != y(u) of H(P_x, P_u)
+
+Optimised in turn: with Q fixed, one step on the weights; with the weights fixed, Q_c <- m Q_c + (1 - m) mean of P
+over examples of class c.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robustbench_cmic.information import class_sums, separation_by_class
+from robustbench_cmic.objectives.base import Objective
+
+
+class Cmic(Objective):
+    """The CMIC-DL objective and its centroids.
+
+    Args:
+        classes: C.
+        lambda_: weight of the concentration term, at least 0.
+        beta: weight of the separation term, at least 0. Where lambda and beta are both 0 the loss is cross entropy,
+            bit for bit.
+        centroids: `batch` updates from the outputs of the step itself, for the classes present in it;
+            `class_batches` from `class_batch_size` extra examples of every class (the paper).
+        momentum: m, in [0, 1).
+        class_batch_size: |B_c|.
+        floor: least probability inside the separation term. As written in the paper the term is unbounded: it
+            rewards log P -> -inf. Below the floor it gives no gradient.
+    """
+
+    centroid: Tensor
+
+    def __init__(
+        self,
+        classes: int,
+        lambda_: float,
+        beta: float,
+        centroids: Literal["batch", "class_batches"] = "batch",
+        momentum: float = 0.99,
+        class_batch_size: int = 8,
+        floor: float = 1e-8,
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.lambda_ = lambda_
+        self.beta = beta
+        self.momentum = momentum
+        self.log_floor = math.log(floor)
+        self.class_examples = class_batch_size if centroids == "class_batches" else 0
+        # Q starts uniform (the paper); row c is Q_c.
+        self.register_buffer("centroid", torch.full((classes, classes), 1 / classes))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The terms `ce`, `cmi` and `separation`, unweighted, and the `total`."""
+        ce = functional.cross_entropy(logits, labels)
+        log_p = logits.log_softmax(1)
+        p = log_p.exp()
+        concentration = self._concentration(p, log_p, labels)
+        separation = self._separation(p, log_p, labels)
+        total = ce
+        # A term of weight 0 stays out of the graph: adding 0 times it would still move the last bit of a gradient.
+        if self.lambda_ > 0:
+            total = total + self.lambda_ * concentration
+        if self.beta > 0:
+            total = total - self.beta * separation
+        return {"total": total, "ce": ce, "cmi": concentration, "separation": separation}
+
+    def _concentration(self, p: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
+        """(1/|B|) sum_x KL(P_x || Q_y), Q fixed. No centroid entry reaches 0: it begins at 1/C and decays by m."""
+        log_q = self.centroid.clamp(min=torch.finfo(self.centroid.dtype).tiny).log()
+        return (p * (log_p - log_q[labels])).sum(1).mean()
+
+    def _separation(self, p: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
+        """(1/|B|^2) sum over pairs of different labels of -P_x . max(log P_u, log floor)."""
+        floored = log_p.clamp(min=self.log_floor)
+        sums = separation_by_class(class_sums(p, labels, self.classes), class_sums(floored, labels, self.classes))
+        return sums.sum() / len(labels) ** 2
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Q_c <- m Q_c + (1 - m) mean of P over the examples of class c, for every class present."""
+        p = logits.float().softmax(1)
+        counts = torch.bincount(labels, minlength=self.classes).unsqueeze(1)
+        means = class_sums(p, labels, self.classes) / counts.clamp(min=1)
+        moved = self.momentum * self.centroid + (1 - self.momentum) * means
+        self.centroid.copy_(torch.where(counts > 0, moved, self.centroid))

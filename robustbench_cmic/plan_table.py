@@ -1,0 +1,50 @@
+"""Tables for the terminal: what a plan holds and how it stands, and what suites may name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tabulate import tabulate
+
+from robustbench_cmic.data import DATASETS
+from robustbench_cmic.models import ARCHITECTURES
+from robustbench_cmic.plan import Cell
+from robustbench_cmic.progress import title
+from robustbench_cmic.resume import Standing, standings
+from robustbench_cmic.suite import shipped_suites
+from robustbench_cmic.suite.library import attack_modules
+from robustbench_cmic.suite.schema import NATIVE_ATTACKS, OBJECTIVES
+
+
+def plan_table(cells: list[Cell], folder: Path) -> str:
+    """One line a cell, and how many will run. Records are judged as `run` does, but for the data's fingerprint."""
+    found = standings(cells, folder)
+    states = [_state(cell, found) for cell in cells]
+    table = [[title(cell), state, cell.id] for cell, state in zip(cells, states, strict=True)]
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(s.split(":")[0] for s in states).items())
+    return f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}"
+
+
+def _state(cell: Cell, found: dict[str, Standing]) -> str:
+    standing = found[cell.id]
+    if cell.needs is not None and found[cell.needs].state == "diverged":
+        return "skipped: its training diverged"
+    if standing.state == "missing":
+        return "to run"
+    if standing.state in ("failed", "unusable"):
+        return f"to run again: {standing.why}"
+    return standing.state
+
+
+def name_table() -> str:
+    """Every name that a suite file may use, by kind."""
+    kinds = {
+        "suites": list(shipped_suites()),
+        "datasets": list(DATASETS),
+        "architectures": list(ARCHITECTURES),
+        "objectives": list(OBJECTIVES),
+        "attacks": list(NATIVE_ATTACKS),
+        "attacks of torchattacks": [name for name in attack_modules() if name not in NATIVE_ATTACKS],
+    }
+    return "\n".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())

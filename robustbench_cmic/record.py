@@ -1,0 +1,255 @@
+"""Records: what a finished cell leaves behind, as typed, versioned JSON that carries its own checksum.
+
+Everything needed to judge and repeat a number is in its record, the outcome of every example included, so that
+tables, intervals and tests are pure functions of records. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from robustbench_cmic.plan import Cell, canonical_json
+
+SCHEMA = "robustbench_cmic/record/1"
+Status = Literal["ok", "diverged", "failed"]
+
+
+class CorruptRecordError(Exception):
+    """A file that is no whole, unaltered record; the message says why."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
+
+
+class Timing(_Part):
+    """The only part of a record that differs between equal runs on one machine.
+
+    Attributes:
+        started: UTC, ISO 8601.
+        seconds: wall time of the cell; of a resumed training, of its last part.
+        resumed_after_epoch: the epoch after which a killed training was taken up again.
+    """
+
+    started: str
+    seconds: float
+    resumed_after_epoch: int | None = None
+
+
+class Epoch(_Part):
+    """One epoch of training, measured on the batches it trained on, while the weights moved.
+
+    Attributes:
+        epoch: counted from 1.
+        lr: learning rate of the last step.
+        loss: the mean of each term of the objective; `total` is what was minimised.
+        accuracy: fraction in [0, 1]; cmi, separation (nats) and ncmi as in `information`.
+    """
+
+    epoch: int
+    lr: float
+    loss: dict[str, float]
+    accuracy: float
+    cmi: float
+    separation: float
+    ncmi: float | None
+
+
+class Measures(_Part):
+    """Information measures in nats; None where undefined (an absent class, a separation of 0)."""
+
+    cmi: float
+    separation: float
+    ncmi: float | None
+    class_cmi: list[float | None]
+    class_separation: list[float | None]
+
+
+class _Record(_Part):
+    schema_: Literal["robustbench_cmic/record/1"] = Field(SCHEMA, alias="schema")
+    suite: str
+    cell: Cell
+    status: Status
+    reason: str = ""
+    provenance: dict[str, Any]
+    timing: Timing
+    dataset_sha256: str | None = None
+    checkpoint_sha256: str | None = None
+
+
+class TrainRecord(_Record):
+    """One training. `checkpoint_sha256` is the hash of its weights file; None unless status is `ok`.
+
+    Attributes:
+        parameters: number of trainable weights.
+        mean, std: the normalisation layer, per channel.
+        curve: one entry an epoch.
+        last_finite: for a diverged training, the loss terms of the last step at which all were finite.
+    """
+
+    kind: Literal["train"] = "train"
+    parameters: int | None = None
+    mean: list[float] = []
+    std: list[float] = []
+    curve: list[Epoch] = []
+    last_finite: dict[str, float] | None = None
+
+
+class AttackRecord(_Record):
+    """One attack at one eps on one trained model. The measured fields are None unless status is `ok`.
+
+    Attributes:
+        n: number of examples.
+        accuracy: fraction still classified correctly, with its Wilson 95 % interval.
+        outcomes: bit i (most significant first, base64) is 1 where example i is classified correctly.
+        information: measured on the examples that the attack returned.
+        outside: examples that the attack returned outside ball or box and the harness projected back.
+        forwards, backwards: examples through the network for the attack; the judge's own passes are not in them.
+    """
+
+    kind: Literal["attack"] = "attack"
+    n: int | None = None
+    accuracy: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    outcomes: str | None = None
+    information: Measures | None = None
+    outside: int | None = None
+    forwards: int | None = None
+    backwards: int | None = None
+
+
+Record = Annotated[TrainRecord | AttackRecord, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[TrainRecord | AttackRecord] = TypeAdapter(Record)
+
+
+def failed_record(
+    suite: str, cell: Cell, reason: str, provenance: dict[str, Any], timing: Timing
+) -> TrainRecord | AttackRecord:
+    """The record of a cell that ended without a result."""
+    kind = TrainRecord if cell.kind == "train" else AttackRecord
+    return kind(suite=suite, cell=cell, status="failed", reason=reason, provenance=provenance, timing=timing)
+
+
+def pack_outcomes(correct: npt.NDArray[np.bool_]) -> str:
+    """(N,) truth values -> base64 of packed bits, about N / 6 characters."""
+    return base64.b64encode(np.packbits(correct).tobytes()).decode("ascii")
+
+
+def unpack_outcomes(text: str, n: int) -> npt.NDArray[np.bool_]:
+    """The (n,) truth values that `pack_outcomes` packed.
+
+    Raises:
+        CorruptRecordError: not n outcomes.
+    """
+    try:
+        raw = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+        if len(raw) != (n + 7) // 8:
+            raise ValueError("length")
+        return np.unpackbits(raw, count=n).astype(np.bool_)
+    except ValueError:
+        raise CorruptRecordError(f"the outcomes are not {n} packed bits") from None
+
+
+def checksum(payload: dict[str, Any]) -> str:
+    """SHA-256 over a JSON object without its `sha256` key."""
+    return hashlib.sha256(canonical_json({k: v for k, v in payload.items() if k != "sha256"}).encode()).hexdigest()
+
+
+def write_json(path: Path, payload: dict[str, Any]) -> None:
+    """Write a JSON object with its checksum, so that a reader finds the old file or the whole new one."""
+    text = json.dumps({**payload, "sha256": checksum(payload)}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: nothing was changed then, and no temporary file is left.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            # mkstemp gives 0600; results are for others to read.
+            os.fchmod(file.fileno(), 0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        CorruptRecordError: not whole, altered, or no JSON object.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise CorruptRecordError("not whole JSON") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CorruptRecordError(f"cannot be read: {error.strerror}") from None
+    if not isinstance(payload, dict):
+        raise CorruptRecordError("no JSON object")
+    try:
+        if payload.get("sha256") != checksum(payload):
+            raise CorruptRecordError("its checksum does not fit its content")
+    except ValueError:
+        raise CorruptRecordError("it holds NaN or infinity") from None
+    del payload["sha256"]
+    return payload
+
+
+def record_path(folder: Path, cell: str) -> Path:
+    """Where the record of a cell lies in a suite's results folder."""
+    return folder / f"{cell}.json"
+
+
+def write_record(folder: Path, record: TrainRecord | AttackRecord) -> None:
+    """Write a record into a suite's results folder, atomically."""
+    write_json(record_path(folder, record.cell.id), record.model_dump(mode="json"))
+
+
+def read_record(path: Path) -> TrainRecord | AttackRecord:
+    """Read and check a record.
+
+    Raises:
+        CorruptRecordError: not whole, altered, of another schema, or under another cell's name.
+        FileNotFoundError: there is no such record.
+    """
+    payload = read_json(path)
+    try:
+        record = _ADAPTER.validate_python(payload)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the record"
+        raise CorruptRecordError(f"not of schema {SCHEMA}: {where}: {first['msg']}") from None
+    if path != record_path(path.parent, record.cell.id):
+        raise CorruptRecordError(f"it is the record of {record.cell.id}, under another name")
+    if isinstance(record, AttackRecord) and record.status == "ok":
+        unpack_outcomes(record.outcomes or "", record.n or 0)
+    return record

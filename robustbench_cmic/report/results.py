@@ -1,0 +1,74 @@
+"""Reads a suite's results folder: its plan and the records that belong to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from robustbench_cmic.plan import Cell, Plan
+from robustbench_cmic.record import AttackRecord, CorruptRecordError, TrainRecord, read_json, read_record
+
+PLAN_FILE = "plan.json"
+
+
+class ReportError(Exception):
+    """A results folder that cannot be reported; the message says why."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a report is made from.
+
+    Attributes:
+        plan: the suite's cells, pairs and names.
+        records: by cell id; of the plan's cells, and of evaluations that the command line limited.
+        limited: cells that the command line limited to some examples, by id; shown, never ranked.
+        problems: sentences about files that were left out.
+    """
+
+    plan: Plan
+    records: dict[str, TrainRecord | AttackRecord]
+    limited: list[Cell]
+    problems: list[str]
+
+    def attack(self, cell: Cell) -> AttackRecord | None:
+        """The record of an attack that gave a result; None where there is none."""
+        record = self.records.get(cell.id)
+        return record if isinstance(record, AttackRecord) and record.status == "ok" else None
+
+
+def read_results(folder: Path) -> Results:
+    """Read a suite's results folder.
+
+    Raises:
+        ReportError: there is no plan, or it is damaged.
+    """
+    try:
+        payload = read_json(folder / PLAN_FILE)
+        plan = Plan.model_validate(payload)
+    except FileNotFoundError:
+        raise ReportError(f"{folder} holds no results: there is no {PLAN_FILE} in it; `run` the suite first") from None
+    except (CorruptRecordError, ValidationError):
+        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
+    planned = {cell.id for cell in plan.cells}
+    records: dict[str, TrainRecord | AttackRecord] = {}
+    limited: list[Cell] = []
+    problems: list[str] = []
+    for file in sorted(folder.glob("*.json")):
+        if file.name == PLAN_FILE:
+            continue
+        try:
+            record = read_record(file)
+        except CorruptRecordError as error:
+            problems.append(f"{file}: left out: {error}")
+            continue
+        if record.cell.id in planned:
+            records[record.cell.id] = record
+        elif record.cell.needs in planned and record.cell.declared["evaluation"].get("by_command_line"):
+            records[record.cell.id] = record
+            limited.append(record.cell)
+    order = {cell.id: index for index, cell in enumerate(plan.cells)}
+    limited.sort(key=lambda cell: (order[cell.needs or ""], cell.attack != "none", cell.attack, cell.norm, cell.eps))
+    return Results(plan, records, limited, problems)

@@ -1,0 +1,251 @@
+"""The main path: a suite's plan is carried out, recorded and reported. This process does not import torch."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+from rich.console import Console
+
+from robustbench_cmic import provenance
+from robustbench_cmic.data import load_data
+from robustbench_cmic.execute import LocalProcesses, Outcome
+from robustbench_cmic.plan import Cell, Plan, Selection, make_plan, select
+from robustbench_cmic.progress import make_display
+from robustbench_cmic.record import Timing, failed_record, record_path, write_json, write_record
+from robustbench_cmic.report import PLAN_FILE, write_report
+from robustbench_cmic.resume import Standing, file_sha256, set_aside, standings
+from robustbench_cmic.settings import Settings, resume_file, weights_file
+from robustbench_cmic.suite import Suite
+
+DONE, INCOMPLETE, INTERRUPTED = 0, 1, 130
+
+
+class RunError(Exception):
+    """A run that cannot begin; the message says why."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about a run.
+
+    Attributes:
+        results: where results of all suites lie.
+        work: where checkpoints and resume states lie; by default beside `results`, as `results.work`, so that two
+            results folders never share any.
+        seeds, only: which cells, see `plan.select`.
+        limit: evaluate on the first `limit` test examples; marked, never ranked.
+        jobs: worker processes; None: one a core on the CPU, one on a GPU.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        batch_size: examples of a native attack in memory at once; results do not depend on it.
+        force: redo the cells that were asked for, done or not.
+    """
+
+    results: Path = Path("results")
+    work: Path | None = None
+    seeds: Sequence[int] = ()
+    only: Sequence[str] = ()
+    limit: int | None = None
+    jobs: int | None = None
+    device: str = "auto"
+    batch_size: int = 256
+    force: bool = False
+
+    def work_folder(self) -> Path:
+        """`work`, or its default."""
+        results = self.results.absolute()
+        return (self.work or results.with_name(f"{results.name}.work")).absolute()
+
+
+def run_suite(suite: Suite, options: Options, console: Console) -> int:
+    """Carry out what is left of a suite and write its report.
+
+    Returns:
+        0 all selected cells are done; 1 some failed or diverged; 130 interrupted.
+
+    Raises:
+        RunError: the results folder or the device cannot be used, or another run is using the folder.
+        SelectionError: `seeds` or `only` fit nothing.
+    """
+    plan = make_plan(suite, options.limit)
+    selection = select(plan, options.seeds, options.only)
+    settings = Settings(
+        suite=plan.suite,
+        results=options.results.absolute() / plan.suite,
+        work=options.work_folder() / plan.suite,
+        device=resolve_device(options.device),
+        batch_size=options.batch_size,
+        provenance=provenance.collect(),
+    )
+    with _exclusive(settings.results, settings.work):
+        try:
+            _tidy(settings)
+            write_json(settings.results / PLAN_FILE, make_plan(suite).model_dump(mode="json"))
+        except OSError as error:
+            raise RunError(f"cannot write to {settings.results}: {error.strerror or error}") from None
+        try:
+            code = _Run(plan, selection, settings, options, console).carry_out()
+        except KeyboardInterrupt:
+            console.print("interrupted: what is finished is kept; the same command goes on from here")
+            code = INTERRUPTED
+        try:
+            write_report(settings.results)
+        except OSError as error:
+            console.print(f"cannot write the report: {error.strerror or error}", markup=False)
+            code = code or INCOMPLETE
+    return code
+
+
+def resolve_device(name: str) -> str:
+    """`auto` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        RunError: no such device on this machine.
+    """
+    if name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
+        return "cpu"
+    import torch  # only where a GPU is asked for or likely: it takes seconds
+
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return "cuda:0" if count else "cpu"
+    known = [f"cuda:{index}" for index in range(count)]
+    device = "cuda:0" if name == "cuda" else name
+    if device not in known:
+        raise RunError(f"--device {name}: there is no such device here; choose from {', '.join(['cpu', *known])}")
+    return device
+
+
+@contextlib.contextmanager
+def _exclusive(*folders: Path) -> Iterator[None]:
+    """Create the folders and hold their locks; the operating system lets go of them when the process dies."""
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(filelock.FileLock(folder / ".lock", timeout=0))
+            except filelock.Timeout:
+                raise RunError(f"another run is using {folder}; wait for it, or choose another --results") from None
+            except OSError as error:
+                raise RunError(f"cannot write to {folder}: {error.strerror or error}") from None
+        yield
+
+
+def _tidy(settings: Settings) -> None:
+    """Remove the half-written temporary files of a run that was killed."""
+    for folder in (settings.results, settings.work):
+        for file in folder.glob(".*.tmp"):
+            file.unlink(missing_ok=True)
+
+
+class _Run:
+    """One run over the selected cells of a plan."""
+
+    def __init__(
+        self, plan: Plan, selection: Selection, settings: Settings, options: Options, console: Console
+    ) -> None:
+        self.cells = selection.cells
+        self.asked = selection.asked
+        self.settings = settings
+        self.options = options
+        self.console = console
+        self.dataset_sha256 = load_data(plan.dataset).fingerprint()
+
+    def carry_out(self) -> int:
+        """Execute until nothing is left to do that was not tried."""
+        if self.options.force:
+            self._forget()
+        outcomes: dict[str, Outcome] = {}
+        while pending := [cell for cell in self._pending() if cell.id not in outcomes]:
+            outcomes |= self._execute(pending)
+            # A training done anew may have given other weights; the attacks on the old ones are pending then too.
+        return self._conclude(outcomes)
+
+    def _forget(self) -> None:
+        """Move what was asked for out of the way."""
+        for cell in self.cells:
+            if cell.id in self.asked:
+                work = self.settings.work
+                for file in (record_path(self.settings.results, cell.id), weights_file(work, cell.id)):
+                    if file.exists():
+                        set_aside(file, work)
+                resume_file(work, cell.id).unlink(missing_ok=True)
+
+    def _pending(self) -> list[Cell]:
+        """The cells to run, in order; what cannot be trusted is set aside on the way."""
+        found = standings(self.cells, self.settings.results, self.dataset_sha256)
+        for cell in self.cells:
+            if found[cell.id].state == "unusable":
+                self._set_aside(record_path(self.settings.results, cell.id), cell, found[cell.id].why)
+        pending = {cell.id for cell in self.cells if not found[cell.id].settled and not _blocked(cell, found)}
+        needed = {cell.needs for cell in self.cells if cell.id in pending}
+        for cell in self.cells:
+            if cell.kind == "train" and self._weights_lost(cell, found[cell.id], cell.id in needed):
+                pending.add(cell.id)
+        return [cell for cell in self.cells if cell.id in pending]
+
+    def _weights_lost(self, cell: Cell, standing: Standing, needed: bool) -> bool:
+        """Whether a recorded training has to be done again: its weights are altered, or gone although needed."""
+        if standing.state != "done" or standing.record is None:
+            return False
+        weights = weights_file(self.settings.work, cell.id)
+        sha256 = file_sha256(weights)
+        if sha256 is None:
+            return needed
+        if sha256 == standing.record.checkpoint_sha256:
+            return False
+        self._set_aside(weights, cell, "its weights are not the recorded ones (the file's hash differs)")
+        return True
+
+    def _set_aside(self, file: Path, cell: Cell, why: str) -> None:
+        target = set_aside(file, self.settings.work)
+        self._say(f"{cell.id}: {why}; set aside as {target}, to be done again")
+
+    def _execute(self, pending: list[Cell]) -> dict[str, Outcome]:
+        jobs = self._jobs(len(pending))
+        self._say(
+            f"{self.settings.suite}: {len(pending)} of {len(self.cells)} cells to run, {jobs} at a time, "
+            f"on {self.settings.device}"
+        )
+        executor = LocalProcesses(jobs, "robustbench_cmic.worker:work", self.settings, self._record_death)
+        with make_display(self.console, pending, jobs) as display:
+            return executor.run(pending, display)
+
+    def _jobs(self, pending: int) -> int:
+        """On the CPU one process a core with one thread each: cells are independent, threads of one cell are not."""
+        default = 1 if self.settings.device.startswith("cuda") else len(os.sched_getaffinity(0))
+        return max(1, min(self.options.jobs or default, pending))
+
+    def _record_death(self, cell: Cell, reason: str) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        timing = Timing(started=now, seconds=0.0)
+        record = failed_record(self.settings.suite, cell, reason, self.settings.provenance, timing)
+        with contextlib.suppress(OSError):  # the outcome is told and counted all the same
+            write_record(self.settings.results, record)
+
+    def _conclude(self, outcomes: dict[str, Outcome]) -> int:
+        found = standings(self.cells, self.settings.results, self.dataset_sha256)
+        bad = [cell for cell in self.cells if found[cell.id].state != "done"]
+        if not outcomes:
+            self._say(f"all {len(self.cells)} cells are done already: nothing to run (--force runs them anew)")
+        for cell in bad:
+            standing = found[cell.id]
+            state = "skipped" if _blocked(cell, found) or standing.state == "missing" else standing.state
+            if state != "skipped":
+                self._say(f"{state}: {cell.id}: {standing.why}")
+        if bad:
+            self._say(f"{len(bad)} of {len(self.cells)} cells have no result")
+        return INCOMPLETE if bad else DONE
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _blocked(cell: Cell, found: dict[str, Standing]) -> bool:
+    """The training that the cell needs has diverged: there is nothing to attack."""
+    return cell.needs is not None and found[cell.needs].state == "diverged"

@@ -1,0 +1,40 @@
+"""What every process of a run knows besides the cells: folders, device, provenance. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """Where and how cells are carried out; none of it decides a result.
+
+    Attributes:
+        suite: name of the suite.
+        results: the suite's results folder, for records.
+        work: the suite's work folder, for checkpoints and resume states.
+        device: a torch device such as `cpu` or `cuda:0`.
+        batch_size: examples of a native attack in memory at once.
+        provenance: what records say of code and machine.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    suite: str
+    results: Path
+    work: Path
+    device: str
+    batch_size: int
+    provenance: dict[str, Any]
+
+
+def weights_file(work: Path, cell: str) -> Path:
+    """Where the weights of a training lie in a suite's work folder."""
+    return work / f"{cell}.safetensors"
+
+
+def resume_file(work: Path, cell: str) -> Path:
+    """Where the resume state of an unfinished training lies."""
+    return work / f"{cell}.state.safetensors"

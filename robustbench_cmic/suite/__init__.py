@@ -1,0 +1,96 @@
+"""A suite: the YAML file that pairs models with attacks, read strictly.
+
+`load_suite` reports every error of a file at once, each with its line and key. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from robustbench_cmic.suite import checks
+from robustbench_cmic.suite.matrix import ExpandedModels, expand_models
+from robustbench_cmic.suite.messages import problems_of
+from robustbench_cmic.suite.problems import Problem, SuiteError, line_of, suggestion
+from robustbench_cmic.suite.reader import Document, read_document
+from robustbench_cmic.suite.schema import Suite
+
+__all__ = ["LoadedSuite", "Problem", "Suite", "SuiteError", "find_suite", "load_suite", "shipped_suites"]
+
+
+@dataclass(frozen=True)
+class LoadedSuite:
+    """A valid suite, the file it came from and what in it is suspicious."""
+
+    suite: Suite
+    path: Path
+    warnings: list[Problem]
+
+
+def load_suite(path: Path) -> LoadedSuite:
+    """Read and check a suite file.
+
+    Raises:
+        SuiteError: with every problem found.
+    """
+    document = read_document(path)
+    if not isinstance(document.data, dict):
+        message = "a suite is a mapping that begins with the line `suite: NAME`, not a list or a single value"
+        raise SuiteError(path, [Problem(message, line=1)])
+    raw: dict[str, Any] = dict(document.data)
+    expanded = expand_models(raw.get("models"))
+    if isinstance(raw.get("models"), list):
+        raw["models"] = expanded.entries
+
+    problems = [*document.problems, *expanded.problems]
+    suite: Suite | None = None
+    try:
+        suite = Suite.model_validate(raw)
+    except ValidationError as error:
+        problems += problems_of(error, raw, Suite)
+    problems += checks.errors(checks.well_formed(raw), expanded)
+    if problems or suite is None:
+        raise SuiteError(path, _located(problems, document, expanded))
+    pairs = [[first, second] for _, first, second in checks.expanded_pairs(raw, expanded)]
+    suite = suite.model_copy(update={"pairs": pairs})
+    return LoadedSuite(suite, path, _located(checks.warnings(suite), document, expanded))
+
+
+def _located(problems: Any, document: Document, expanded: ExpandedModels) -> list[Problem]:
+    """Problems at their places in the file, each said once although a matrix may repeat it."""
+    located: dict[Problem, None] = {}
+    for problem in problems:
+        location = expanded.locate(problem.location)
+        while location not in document.lines and location and isinstance(location[-1], int):
+            location = location[:-1]  # `eps: 8` is read as a list of one value, but written without one
+        line = problem.line or line_of(location, document.lines)
+        located[Problem(problem.message, location, line)] = None
+    return list(located)
+
+
+def shipped_suites() -> dict[str, Path]:
+    """Name -> file of the suites that come with the package."""
+    package = Path(__file__).resolve().parents[1]
+    installed, checkout = package / "suites", package.parent / "suites"
+    folder = installed if installed.is_dir() else checkout
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def find_suite(name: str) -> Path:
+    """The file that the command line's SUITE means: a path, or the name of a shipped suite.
+
+    Raises:
+        SuiteError: there is no such file and no such suite.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_suites()
+    if name in shipped:
+        return shipped[name]
+    what = "it is a folder" if path.is_dir() else "there is no such file"
+    hint = suggestion(path.stem, shipped, listing="suites that come along")
+    raise SuiteError(name, [Problem(f"{what}, and no suite of this name comes along; {hint}")])

@@ -1,0 +1,203 @@
+"""What a suite means beyond its syntax: names that exist, pairs that are fair, balls that make sense.
+
+Each check takes only the parts of the file that are well formed, so that these errors appear together with those of
+the syntax.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from robustbench_cmic.data import DATASETS
+from robustbench_cmic.models import ARCHITECTURES
+from robustbench_cmic.suite.library import attack_modules, ball_norm, parameter_problems
+from robustbench_cmic.suite.matrix import ExpandedModels
+from robustbench_cmic.suite.numbers import resolve_relative
+from robustbench_cmic.suite.problems import Location, Problem, suggestion
+from robustbench_cmic.suite.schema import NATIVE_ATTACKS, Attack, Fgsm, LibraryAttack, Model, MultiStep, Pgd, Suite
+
+Well = list[tuple[int, Any]]
+"""(position in the list, well-formed item)"""
+
+
+@dataclass
+class Parts:
+    """The well-formed items of a suite that may have errors elsewhere."""
+
+    raw: dict[str, Any]
+    models: list[tuple[int, Model]]
+    attacks: list[tuple[int, Fgsm | Pgd | LibraryAttack]]
+
+
+def well_formed(raw: dict[str, Any]) -> Parts:
+    """The models and attacks of `raw` (matrices expanded) that fit the schema."""
+    return Parts(raw, _items(TypeAdapter(Model), raw.get("models")), _items(TypeAdapter(Attack), raw.get("attacks")))
+
+
+def _items(adapter: TypeAdapter[Any], values: Any) -> Well:
+    items: Well = []
+    for index, value in enumerate(values if isinstance(values, list) else []):
+        try:
+            items.append((index, adapter.validate_python(value)))
+        except ValidationError:
+            continue
+    return items
+
+
+def errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
+    """Every error of meaning; locations of models are those of the expanded list."""
+    yield from _dataset_errors(parts)
+    yield from _model_errors(parts, expanded)
+    yield from pair_errors(parts, expanded)
+    yield from _seed_errors(parts)
+    yield from _attack_errors(parts)
+
+
+def warnings(suite: Suite) -> Iterator[Problem]:
+    """What is allowed but hardly meant."""
+    for index, attack in enumerate(suite.attacks):
+        if isinstance(attack, Pgd) and attack.alpha is not None:
+            for eps in attack.eps:
+                reach = resolve_relative(attack.alpha, eps) * attack.steps
+                if reach < eps * (1 - 1e-9):
+                    where = ("attacks", index, "alpha")
+                    yield Problem(
+                        f"alpha * steps is {reach:g}: cannot reach the edge of the ball at eps {eps:g}", where
+                    )
+    schedule = suite.training.schedule
+    if isinstance(schedule, MultiStep):
+        for index, epoch in enumerate(schedule.milestones):
+            if epoch >= suite.training.epochs:
+                where = ("training", "schedule", "milestones", index)
+                yield Problem(f"epoch {epoch} is never reached: training has {suite.training.epochs}", where)
+
+
+def _dataset_errors(parts: Parts) -> Iterator[Problem]:
+    dataset = parts.raw.get("dataset")
+    name = dataset.get("name") if isinstance(dataset, dict) else None
+    if isinstance(name, str) and name not in DATASETS:
+        yield Problem(f"unknown data set '{name}'; {suggestion(name, DATASETS)}", ("dataset", "name"))
+
+
+def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
+    for index, model in parts.models:
+        name = model.architecture
+        if name not in ARCHITECTURES:
+            where = ("models", index, "architecture")
+            yield Problem(f"unknown architecture '{name}'; {suggestion(name, ARCHITECTURES)}", where)
+        objective = model.objective
+        if objective.name == "cmic" and objective.centroids == "batch":
+            if "class_batch_size" in objective.model_fields_set:
+                where = ("models", index, "objective", "class_batch_size")
+                yield Problem("has no effect with `centroids: batch`: leave it out", where)
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(expanded.entries):
+        name = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            continue
+        first = seen.setdefault(name, index)
+        if first != index:
+            taken = f"models[{expanded.origins[first][0]}]"
+            yield Problem(f"the id '{name}' is taken by {taken}: ids are unique", ("models", index, "id"))
+
+
+def expanded_pairs(raw: dict[str, Any], expanded: ExpandedModels) -> list[tuple[int, str, str]]:
+    """(position in the file, first id, second id) of every pair; an id with a matrix stands for all its models."""
+    pairs = []
+    raw_pairs = raw.get("pairs")
+    for index, pair in enumerate(raw_pairs if isinstance(raw_pairs, list) else []):
+        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair):
+            left, right = (expanded.families.get(name, [name]) for name in pair)
+            pairs += [(index, first, second) for first, second in itertools.product(left, right)]
+    return pairs
+
+
+def pair_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
+    """Pairs that name unknown models, one model twice, the same pair twice, or models that cannot be compared."""
+    known = [entry["id"] for entry in expanded.entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    models = {model.id: model for _, model in parts.models}
+    seen: set[tuple[str, str]] = set()
+    for index, first, second in expanded_pairs(parts.raw, expanded):
+        unknown = [(side, name) for side, name in enumerate((first, second)) if name not in known]
+        for side, name in unknown:
+            yield Problem(f"no model has the id '{name}'; {suggestion(name, known)}", ("pairs", index, side))
+        where: Location = ("pairs", index)
+        if unknown:
+            continue
+        if first == second:
+            yield Problem(f"pairs '{first}' with itself", where)
+        elif (first, second) in seen:
+            yield Problem(f"the pair of '{first}' and '{second}' is listed twice", where)
+        elif first in models and second in models:
+            differing = unfair_differences(models[first], models[second])
+            if differing:
+                message = f"unfair: '{first}' and '{second}' differ in {', '.join(differing)}; only the objective may"
+                yield Problem(message, where)
+        seen.add((first, second))
+
+
+def unfair_differences(first: Model, second: Model) -> list[str]:
+    """The keys other than id and objective in which two models differ."""
+    keys = [key for key in type(first).model_fields if key not in ("id", "objective")]
+    return [
+        f"{key} ({getattr(first, key)}, {getattr(second, key)})"
+        for key in keys
+        if getattr(first, key) != getattr(second, key)
+    ]
+
+
+def _seed_errors(parts: Parts) -> Iterator[Problem]:
+    seeds = parts.raw.get("seeds")
+    seen: list[Any] = []
+    for index, seed in enumerate(seeds if isinstance(seeds, list) else []):
+        if isinstance(seed, int) and not isinstance(seed, bool) and seed in seen:
+            yield Problem(f"the seed {seed} is listed twice", ("seeds", index))
+        seen.append(seed)
+
+
+def _attack_errors(parts: Parts) -> Iterator[Problem]:
+    labels: dict[str, int] = {}
+    for index, attack in parts.attacks:
+        if isinstance(attack, LibraryAttack):
+            problems = list(_library_errors(index, attack))
+            yield from problems
+            if problems:
+                continue
+        label = attack.id or attack.name
+        if label == "none":
+            yield Problem("'none' is the name of the clean evaluation: choose another id", ("attacks", index))
+        first = labels.setdefault(label, index)
+        if first != index:
+            message = f"attacks[{first}] is named '{label}' too: give one of them another `id`"
+            yield Problem(message, ("attacks", index))
+        norm = ball_norm(attack) if isinstance(attack, LibraryAttack) else attack.norm
+        for position, eps in enumerate(attack.eps or []):
+            where = ("attacks", index, "eps", position)
+            if eps < 0:
+                yield Problem(f"should be at least 0, not {eps:g}", where)
+            elif norm == "linf" and eps > 1:
+                hint = f"; in pixel units? then write {eps:g}/255" if eps <= 255 else ""
+                yield Problem(f"{eps:g} is outside [0, 1], the range of the images{hint}", where)
+            elif eps in (attack.eps or [])[:position]:
+                yield Problem(f"eps {eps:g} is listed twice", where)
+
+
+def _library_errors(index: int, attack: LibraryAttack) -> Iterator[Problem]:
+    if attack.name not in attack_modules():
+        known = [*NATIVE_ATTACKS, *attack_modules()]
+        yield Problem(f"unknown attack '{attack.name}'; {suggestion(attack.name, known)}", ("attacks", index, "name"))
+        return
+    for key, sentence in parameter_problems(attack):
+        yield Problem(sentence, ("attacks", index, key))
+    try:
+        ball_norm(attack)
+    except ValueError as error:
+        yield Problem(str(error), ("attacks", index))
+        return
+    if attack.eps is None:
+        yield Problem(f"{attack.name} needs `eps`, the radius of the ball", ("attacks", index))

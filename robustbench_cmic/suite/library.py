@@ -1,0 +1,150 @@
+"""What torchattacks offers, read from its source without importing it, which would import torch.
+
+Planning and validating know every attack class and its parameters this way, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustbench_cmic.suite.numbers import kind, resolve_relative
+from robustbench_cmic.suite.problems import suggestion
+from robustbench_cmic.suite.schema import LibraryAttack, Norm
+
+_FIXED_NORMS: dict[str, Norm] = {"PGDL2": "l2", "PGDRSL2": "l2"}
+"""Classes whose one norm is not L-inf; the others that take `eps` without `norm` are L-inf attacks."""
+
+_OURS = {"model": "the harness passes the model", "seed": "the harness seeds every block of examples"}
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The parameters of one attack class: name -> default, or `REQUIRED`."""
+
+    name: str
+    defaults: dict[str, Any]
+
+
+def _package() -> Path:
+    spec = importlib.util.find_spec("torchattacks")
+    if spec is None or spec.origin is None:  # a dependency of this package: only a broken installation lacks it
+        raise ModuleNotFoundError("torchattacks is not installed: pip install torchattacks")
+    return Path(spec.origin).parent
+
+
+@functools.cache
+def attack_modules() -> dict[str, Path]:
+    """Name of every attack class of torchattacks -> the file that defines it."""
+    package = _package()
+    modules: dict[str, Path] = {}
+    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("attacks."):
+            file = package / Path(*(node.module or "").split(".")).with_suffix(".py")
+            modules.update({alias.name: file for alias in node.names})
+    return modules
+
+
+@functools.cache
+def signature(name: str) -> Signature:
+    """The parameters of the attack class `name`.
+
+    Raises:
+        KeyError: torchattacks has no such attack.
+    """
+    file = attack_modules()[name]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                    return Signature(name, _defaults(item.args))
+    return Signature(name, {})
+
+
+def _defaults(arguments: ast.arguments) -> dict[str, Any]:
+    names = [argument.arg for argument in arguments.args][1:]
+    values = [_constant(node) for node in arguments.defaults]
+    defaults = dict(zip(names, [REQUIRED] * (len(names) - len(values)) + values, strict=True))
+    for argument, node in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        defaults[argument.arg] = REQUIRED if node is None else _constant(node)
+    return defaults
+
+
+def _constant(node: ast.expr) -> Any:
+    """The value of a default such as `8 / 255`; None for what is no number, word or truth value."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        left, right = _constant(node.left), _constant(node.right)
+        return left / right if isinstance(left, int | float) and isinstance(right, int | float) and right else None
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def ball_norm(attack: LibraryAttack) -> Norm:
+    """The norm of the ball in which the attack's result is judged.
+
+    Raises:
+        ValueError: the attack has no ball of its own and the suite names none, or the two disagree.
+    """
+    defaults = signature(attack.name).defaults
+    if "norm" in defaults:
+        return attack.norm or "linf"
+    own = _FIXED_NORMS.get(attack.name, "linf") if "eps" in defaults else None
+    if own is None:
+        if attack.norm is None or attack.eps is None:
+            raise ValueError(f"{attack.name} has no eps of its own: give `norm` and `eps`, the ball to judge it in")
+        return attack.norm
+    if attack.norm not in (None, own):
+        raise ValueError(f"{attack.name} is an {own} attack; leave `norm` out")
+    return own
+
+
+def parameter_problems(attack: LibraryAttack) -> list[tuple[str, str]]:
+    """What is wrong with the attack's own parameters: (key, sentence) pairs."""
+    defaults = signature(attack.name).defaults
+    known = [name for name in defaults if name not in _OURS]
+    problems: list[tuple[str, str]] = []
+    for key, value in attack.parameters.items():
+        if key in _OURS:
+            problems.append((key, f"cannot be set: {_OURS[key]}"))
+        elif key not in defaults:
+            problems.append((key, f"{attack.name} has no such parameter; {suggestion(key, known)}"))
+        else:
+            problem = _type_problem(value, defaults[key])
+            if problem:
+                problems.append((key, problem))
+    missing = [name for name in known if defaults[name] is REQUIRED and name not in {"eps", "norm", *attack.parameters}]
+    return problems + [(name, f"{attack.name} needs this parameter") for name in missing]
+
+
+def _type_problem(value: Any, default: Any) -> str | None:
+    if isinstance(value, dict | list) or value is None:
+        return f"should be a number, a word or true/false, not {kind(value)}"
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else f"should be true or false, not {kind(value)}"
+    if isinstance(default, int):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return None if whole or isinstance(value, float) else f"should be a number, not {kind(value)}"
+    if isinstance(default, str):
+        return None if isinstance(value, str) else f"should be text, not {kind(value)}"
+    if isinstance(default, float):
+        try:
+            resolve_relative(value, 1.0)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def resolved_parameters(attack: LibraryAttack, eps: float) -> dict[str, Any]:
+    """The attack's own parameters at one eps: fractions and multiples of eps as numbers."""
+    defaults = signature(attack.name).defaults
+    return {
+        key: resolve_relative(value, eps) if isinstance(defaults[key], float) else value
+        for key, value in attack.parameters.items()
+    }

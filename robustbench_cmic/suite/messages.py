@@ -1,0 +1,115 @@
+"""Pydantic's findings as sentences for the author of a suite file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from robustbench_cmic.suite.numbers import kind
+from robustbench_cmic.suite.problems import Location, Problem, suggestion
+
+
+def problems_of(error: ValidationError, data: Any, model: type[BaseModel]) -> list[Problem]:
+    """One problem for each finding, located in `data`, the value that was validated against `model`."""
+    schema = model.model_json_schema()
+    return [Problem(_sentence(details, schema), _location_in(data, details["loc"])) for details in error.errors()]
+
+
+def _location_in(data: Any, loc: Location) -> Location:
+    """Drop what pydantic adds to a location: the tags of unions, and the position in a list written as one value."""
+    location: list[str | int] = []
+    last = len(loc) - 1
+    for position, part in enumerate(loc):
+        inside = (isinstance(data, dict) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        )
+        if inside:
+            data = data[part]
+            location.append(part)
+        elif position == last and isinstance(part, str) and isinstance(data, dict):
+            location.append(part)
+    return tuple(location)
+
+
+def _sentence(details: ErrorDetails, schema: dict[str, Any]) -> str:
+    writer = _SENTENCES.get(details["type"])
+    if writer is not None:
+        return writer(details, details.get("ctx", {}))
+    if details["type"] == "extra_forbidden":
+        known = _known_keys(schema, details["loc"][:-1])
+        return f"unknown key; {suggestion(str(details['loc'][-1]), known)}"
+    return f"{details['msg']}, not {kind(details['input'])}"
+
+
+def _should_be(what: str) -> Callable[[ErrorDetails, dict[str, Any]], str]:
+    return lambda details, _: f"should be {what}, not {kind(details['input'])}"
+
+
+def _tag_missing(_: ErrorDetails, __: dict[str, Any]) -> str:
+    return "the key 'name' is missing"
+
+
+def _tag_unknown(_: ErrorDetails, context: dict[str, Any]) -> str:
+    tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
+    return f"unknown name '{context['tag']}'; {suggestion(str(context['tag']), tags)}"
+
+
+def _literal(details: ErrorDetails, context: dict[str, Any]) -> str:
+    return f"should be {context['expected']}, not {kind(details['input'])}"
+
+
+_SENTENCES: dict[str, Callable[[ErrorDetails, dict[str, Any]], str]] = {
+    "missing": lambda _, __: "this key is missing",
+    "value_error": lambda _, context: str(context["error"]),
+    "union_tag_not_found": _tag_missing,
+    "union_tag_invalid": _tag_unknown,
+    "literal_error": _literal,
+    "model_type": _should_be("a mapping of keys to values"),
+    "model_attributes_type": _should_be("a mapping of keys to values"),
+    "dict_type": _should_be("a mapping of keys to values"),
+    "list_type": _should_be("a list"),
+    "string_type": _should_be("text (quote it if it looks like a number)"),
+    "int_type": _should_be("a whole number"),
+    "bool_type": _should_be("true or false"),
+    "greater_than": lambda d, c: f"should be greater than {c['gt']:g}, not {kind(d['input'])}",
+    "greater_than_equal": lambda d, c: f"should be at least {c['ge']:g}, not {kind(d['input'])}",
+    "less_than": lambda d, c: f"should be less than {c['lt']:g}, not {kind(d['input'])}",
+    "too_short": lambda d, c: f"should have at least {c['min_length']} entries, not {c['actual_length']}",
+    "too_long": lambda d, c: f"should have at most {c['max_length']} entries, not {c['actual_length']}",
+    "string_too_long": lambda _, c: f"should be at most {c['max_length']} characters long",
+    "string_pattern_mismatch": lambda d, _: (
+        f"should consist of letters, digits, '_', '.', '+', '-' and begin with a letter or digit, not {kind(d['input'])}"
+    ),
+}
+
+
+def _known_keys(schema: dict[str, Any], loc: Location) -> list[str]:
+    """The keys that the JSON schema allows at a location, tags of unions included in the way there."""
+    node = schema
+    for part in loc:
+        node = _resolve(node, schema)
+        if isinstance(part, int):
+            node = node.get("items", {})
+        elif part in node.get("properties", {}):
+            node = node["properties"][part]
+        else:
+            node = _branch(node, schema, part)
+    return list(_resolve(node, schema).get("properties", {}))
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    return node
+
+
+def _branch(node: dict[str, Any], schema: dict[str, Any], tag: str) -> dict[str, Any]:
+    for option in node.get("oneOf", []) + node.get("anyOf", []):
+        resolved = _resolve(option, schema)
+        name = resolved.get("properties", {}).get("name", {})
+        if name.get("const") == tag:
+            return resolved
+    return {}

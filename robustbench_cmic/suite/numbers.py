@@ -1,0 +1,112 @@
+"""Numbers as suites write them: decimals, fractions such as `8/255`, and steps relative to eps such as `eps/10`."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+_DECIMAL = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+_FRACTION = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")
+_RELATIVE = re.compile(rf"\s*(?:({_DECIMAL})\s*\*\s*)?eps\s*(?:([*/])\s*({_DECIMAL})\s*)?")
+
+
+def parse_number(value: Any) -> float:
+    """A finite float from a number or from text such as `8/255`.
+
+    Raises:
+        ValueError: not a number, not finite, or a division by zero; the message says so.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"should be a number such as 0.1 or 8/255, not {kind(value)}")
+    if isinstance(value, str):
+        match = _FRACTION.fullmatch(value)
+        if match is None:
+            raise ValueError(f"should be a number such as 0.1 or 8/255, not {value!r}")
+        number = _divide(float(match[1]), float(match[2] or 1))
+    else:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"should be a finite number, not {value}")
+    return number
+
+
+def resolve_relative(value: float | str, eps: float) -> float:
+    """The step size that `alpha` means at this eps: `eps/10` at eps 0.2 is 0.02; a plain number is itself.
+
+    Raises:
+        ValueError: neither a number nor of the form `eps/10`, `0.1*eps` or `2.5*eps/40`.
+    """
+    match = _RELATIVE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return parse_number(value)
+    scaled = float(match[1] or 1) * eps
+    operand = float(match[3] or 1)
+    number = scaled * operand if match[2] == "*" else _divide(scaled, operand)
+    if not math.isfinite(number):
+        raise ValueError(f"should be a finite number, not {value}")
+    return number
+
+
+def _divide(numerator: float, denominator: float) -> float:
+    if denominator == 0:
+        raise ValueError("divides by zero")
+    return numerator / denominator
+
+
+def _check_step(value: Any) -> float | str:
+    """Accept what `resolve_relative` will accept at any eps, and normalise plain numbers."""
+    if isinstance(value, str) and _RELATIVE.fullmatch(value):
+        resolve_relative(value, 1.0)
+        return value
+    try:
+        return parse_number(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("0.1 or 8/255", "0.01 or eps/10")) from None
+
+
+def kind(value: Any) -> str:
+    """What a wrong value is, in the words of a suite's author."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = f"'{value}'" if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_NUMBER_SCHEMA = {
+    "anyOf": [{"type": "number"}, {"type": "string", "pattern": rf"^\s*{_DECIMAL}\s*(/\s*{_DECIMAL}\s*)?$"}]
+}
+
+Number = Annotated[float, BeforeValidator(parse_number), WithJsonSchema(_NUMBER_SCHEMA)]
+"""A finite number; `8/255` is one."""
+
+Step = Annotated[
+    float | str,
+    BeforeValidator(_check_step),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+]
+"""A number, or a multiple of eps written as `eps/10`."""
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+NumberList = Annotated[
+    list[Number],
+    BeforeValidator(_as_list),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}]}),
+]
+"""One number or a list of them."""

@@ -1,0 +1,156 @@
+"""Reads a suite's YAML strictly and within bounds: plain data, and the line of every key.
+
+PyYAML keeps the last of two equal keys silently, reads `no` as false and `5e-4` as text, and expands aliases
+without limit. Here duplicate keys are errors, scalars follow YAML 1.2, and size, depth and the number of values are
+bounded, so that a file cannot exhaust memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustbench_cmic.suite.problems import Location, Problem, SuiteError
+
+MAX_BYTES = 256 * 1024
+MAX_VALUES = 20_000
+MAX_DEPTH = 20
+
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's core scalars: no dates, no octal surprises, `5e-4` is a number."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own design
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"),
+    list("-+0123456789."),
+)
+
+
+@dataclass
+class Document:
+    """A suite file as plain data (dict, list, str, int, float, bool, None) with the line of every value."""
+
+    data: Any
+    lines: dict[Location, int]
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_document(path: Path) -> Document:
+    """Read one YAML file.
+
+    Returns:
+        The data and, in `problems`, what is wrong but leaves the rest readable (duplicate keys, foreign tags).
+
+    Raises:
+        SuiteError: the file cannot be read, is no YAML, is empty, or exceeds the bounds.
+    """
+    text = _read_text(path)
+    try:
+        _check_bounds(path, text)
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise SuiteError(path, [_syntax_problem(error)]) from None
+    if node is None:
+        raise SuiteError(path, [Problem("the file is empty; a suite begins with the line `suite: NAME`")])
+    builder = _Builder(path)
+    return Document(builder.build(node, ()), builder.lines, builder.problems)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SuiteError(path, [Problem(f"cannot read the suite: {error.strerror or error}")]) from None
+    if len(raw) > MAX_BYTES:
+        raise SuiteError(path, [Problem(f"the file is larger than {MAX_BYTES // 1024} KiB; that is no suite")])
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SuiteError(path, [Problem("the file is not UTF-8 text", line=line)]) from None
+
+
+def _check_bounds(path: Path, text: str) -> None:
+    """Walk the events, which needs no recursion, before anything is composed, which does."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise SuiteError(path, [Problem(f"nested more than {MAX_DEPTH} levels deep", line=line)])
+        if count > 2 * MAX_VALUES:
+            raise SuiteError(path, [Problem(f"more than {MAX_VALUES} values; that is no suite", line=line)])
+
+
+def _syntax_problem(error: yaml.YAMLError) -> Problem:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        return Problem(f"YAML syntax error: {what}", line=error.problem_mark.line + 1)
+    return Problem(f"YAML syntax error: {' '.join(str(error).split())}")
+
+
+class _Builder:
+    """Turns composed nodes into plain data; bounded, because an alias may repeat a node any number of times."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[Location, int] = {}
+        self.problems: list[Problem] = []
+        self._scalars = _Loader("")
+
+    def build(self, node: yaml.Node, location: Location) -> Any:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(location, line)
+        if len(self.lines) > MAX_VALUES or len(location) > MAX_DEPTH:
+            raise SuiteError(self.path, [Problem("aliases expand to more values than a suite can hold", line=line)])
+        if node.tag not in _PLAIN_TAGS:
+            self.problems.append(Problem(f"the tag {node.tag} is not allowed: plain YAML only", location, line))
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, location)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node, location, line)
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem("a key should be a word, not a list or mapping", location, line))
+                continue
+            key = key_node.value
+            where = (*location, key)
+            if key in result:
+                first = self.lines[where]
+                self.problems.append(Problem(f"duplicate key; the first is on line {first}: keep one", where, line))
+                continue
+            self.lines[where] = line
+            result[key] = self.build(value_node, where)
+        return result
+
+    def _scalar(self, node: yaml.Node, location: Location, line: int) -> Hashable:
+        try:
+            value: Hashable = self._scalars.construct_object(node)
+        except (ValueError, KeyError, yaml.YAMLError):
+            self.problems.append(Problem(f"{node.value!r} does not fit its tag {node.tag}", location, line))
+            return None
+        return value

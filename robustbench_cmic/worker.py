@@ -1,0 +1,78 @@
+"""A worker process: takes cells from its pipe, carries them out one by one, writes their records, reports back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+
+import torch
+
+from robustbench_cmic.carry_out import carry_out
+from robustbench_cmic.plan import Cell
+from robustbench_cmic.record import write_record
+from robustbench_cmic.settings import Settings, resume_file
+
+Message = tuple[str, str, object]
+"""(`progress`, cell, (done, total, text)) or (`finished`, cell, (status, reason, seconds))."""
+
+
+def work(connection: Connection, settings: Settings) -> None:
+    """Serve cells until the pipe closes; the target of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    _exit_with_parent()
+    _redirect_output(settings)
+    _set_determinism()
+    while True:
+        try:
+            cell = Cell.model_validate(connection.recv())
+        except EOFError:
+            return
+        _serve(connection, settings, cell)
+
+
+def _serve(connection: Connection, settings: Settings, cell: Cell) -> None:
+    def progress(done: int, total: int, text: str) -> None:
+        connection.send(("progress", cell.id, (done, total, text)))
+
+    record = carry_out(cell, settings, progress)
+    status, reason = record.status, record.reason
+    try:
+        write_record(settings.results, record)
+    except OSError as error:
+        status, reason = "failed", f"cannot write the record: {error.strerror or error}"
+    if cell.kind == "train" and status != "failed":
+        resume_file(settings.work, cell.id).unlink(missing_ok=True)
+    connection.send(("finished", cell.id, (status, reason, record.timing.seconds)))
+
+
+def _exit_with_parent() -> None:
+    """End at once when the parent is gone, `kill -9` included: an orphan would write into a folder it has no lock on."""
+    parent = parent_process()
+    if parent is None:  # called in-process
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def _redirect_output(settings: Settings) -> None:
+    """Whatever libraries print goes to a log file instead of into the parent's progress display."""
+    log = os.open(settings.work / "workers.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _set_determinism() -> None:
+    """One thread, and no algorithm that is chosen by a race; verdicts are given in plain float32."""
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
