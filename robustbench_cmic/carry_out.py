@@ -18,7 +18,8 @@ from torch import Tensor
 from robustbench_cmic.attacks.harness import AttackError, Verdict, judge_attack
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.checkpoint import CorruptCheckpointError, load_state, load_weights, save_state, save_weights
-from robustbench_cmic.data import Data, load_data
+from robustbench_cmic.data import load_data
+from robustbench_cmic.data.base import Data
 from robustbench_cmic.information import Information
 from robustbench_cmic.models.build import build_model, normalization
 from robustbench_cmic.objectives import build_objective
@@ -188,7 +189,7 @@ def _attack_record(
         accuracy=correct / n,
         ci_low=low,
         ci_high=high,
-        outcomes=pack_outcomes(verdict.correct.cpu().numpy()),
+        outcomes=pack_outcomes(verdict.correct.tolist()),
         information=_measures(verdict.information),
         outside=verdict.outside,
         forwards=verdict.forwards,

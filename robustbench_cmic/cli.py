@@ -12,16 +12,14 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from robustbench_cmic import __version__
 from robustbench_cmic.plan import SelectionError, make_plan, select
 from robustbench_cmic.record import write_atomically
 from robustbench_cmic.report import ReportError, write_report
-from robustbench_cmic.run import DONE, INCOMPLETE, Options, RunError, run_suite
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite
 
-USAGE = 2
+DONE, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     name="robustbench-cmic",
@@ -109,6 +107,11 @@ def run(
     if dry_run:
         plan(suite, results, seeds, only, limit)
         return
+    # Imported where they are used: the other commands answer without them in a fraction of a second.
+    from rich.console import Console
+
+    from robustbench_cmic.run import Options, RunError, run_suite
+
     loaded = _load(suite)
     options = Options(results, work, _seeds(seeds), only, limit, jobs, device, batch_size, force)
     console = Console(soft_wrap=True)
@@ -117,7 +120,7 @@ def run(
     except (RunError, SelectionError) as error:
         _fail(error)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     folder = results / loaded.suite.suite
     if code in (DONE, INCOMPLETE):
         print(f"{folder / 'leaderboard.md'}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import pkgutil
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -167,7 +167,8 @@ class LocalProcesses:
             if kind == "progress":
                 listener.progressed(worker.cell, *content)
             else:
-                self._finish(worker.cell, *content, queue, listener)
+                outcome, reason, seconds = content
+                self._finish(worker.cell, outcome, reason, seconds, queue, listener)
                 worker.cell = None
 
     def _bury(self, worker: _Worker, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:

@@ -182,6 +182,15 @@ def _cell_id(prefix: Sequence[str], declared: dict[str, Any]) -> str:
     return f"{readable}.{digest}"
 
 
+def title(cell: Cell) -> str:
+    """A cell in words: `cnn-ce seed 0: train`, `cnn-ce seed 0: PGD linf eps 0.1`."""
+    what = cell.attack or "train"
+    if what == "none":
+        what = "clean"
+    ball = f" {cell.norm} eps {cell.eps:.4g}" if cell.norm else ""
+    return f"{cell.model} seed {cell.seed}: {what}{ball}"
+
+
 class Selection(NamedTuple):
     """The part of a plan that a command line asks for.
 

@@ -9,8 +9,7 @@ from tabulate import tabulate
 
 from robustbench_cmic.data import DATASETS
 from robustbench_cmic.models import ARCHITECTURES
-from robustbench_cmic.plan import Cell
-from robustbench_cmic.progress import title
+from robustbench_cmic.plan import Cell, title
 from robustbench_cmic.resume import Standing, standings
 from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.library import attack_modules

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from robustbench_cmic.execute import Listener, Outcome
-from robustbench_cmic.plan import Cell
+from robustbench_cmic.plan import Cell, title
 
 
 class Estimator:
@@ -65,15 +65,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def title(cell: Cell) -> str:
-    """A cell in words: `cnn-ce seed 0: train`, `cnn-ce seed 0: PGD linf eps 0.1`."""
-    what = cell.attack or "train"
-    if what == "none":
-        what = "clean"
-    ball = f" {cell.norm} eps {cell.eps:.4g}" if cell.norm else ""
-    return f"{cell.model} seed {cell.seed}: {what}{ball}"
 
 
 class Display(Listener, Protocol):

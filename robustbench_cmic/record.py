@@ -11,16 +11,15 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from robustbench_cmic.plan import Cell, canonical_json
 
-SCHEMA = "robustbench_cmic/record/1"
+SCHEMA: Literal["robustbench_cmic/record/1"] = "robustbench_cmic/record/1"
 Status = Literal["ok", "diverged", "failed"]
 
 
@@ -141,24 +140,28 @@ def failed_record(
     return kind(suite=suite, cell=cell, status="failed", reason=reason, provenance=provenance, timing=timing)
 
 
-def pack_outcomes(correct: npt.NDArray[np.bool_]) -> str:
-    """(N,) truth values -> base64 of packed bits, about N / 6 characters."""
-    return base64.b64encode(np.packbits(correct).tobytes()).decode("ascii")
+def pack_outcomes(correct: Sequence[bool]) -> str:
+    """Truth values -> base64 of packed bits, most significant first: about N / 6 characters."""
+    bits = "".join("1" if value else "0" for value in correct)
+    size = (len(bits) + 7) // 8
+    return base64.b64encode(int(bits.ljust(8 * size, "0") or "0", 2).to_bytes(size, "big")).decode("ascii")
 
 
-def unpack_outcomes(text: str, n: int) -> npt.NDArray[np.bool_]:
-    """The (n,) truth values that `pack_outcomes` packed.
+def outcome_bits(text: str, n: int) -> int:
+    """The n outcomes that `pack_outcomes` packed, as the bits of one integer: `&` and `bit_count` do the rest.
 
     Raises:
         CorruptRecordError: not n outcomes.
     """
     try:
-        raw = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
-        if len(raw) != (n + 7) // 8:
-            raise ValueError("length")
-        return np.unpackbits(raw, count=n).astype(np.bool_)
+        raw = base64.b64decode(text, validate=True)
     except ValueError:
-        raise CorruptRecordError(f"the outcomes are not {n} packed bits") from None
+        raw = b""
+    padding = 8 * len(raw) - n
+    bits = int.from_bytes(raw, "big")
+    if not 0 <= padding < 8 or bits & ((1 << padding) - 1):
+        raise CorruptRecordError(f"the outcomes are not {n} packed bits")
+    return bits >> padding
 
 
 def checksum(payload: dict[str, Any]) -> str:
@@ -251,5 +254,5 @@ def read_record(path: Path) -> TrainRecord | AttackRecord:
     if path != record_path(path.parent, record.cell.id):
         raise CorruptRecordError(f"it is the record of {record.cell.id}, under another name")
     if isinstance(record, AttackRecord) and record.status == "ok":
-        unpack_outcomes(record.outcomes or "", record.n or 0)
+        outcome_bits(record.outcomes or "", record.n or 0)
     return record

@@ -69,9 +69,9 @@ def _standing(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict
     if dataset_sha256 is not None and record.dataset_sha256 != dataset_sha256:
         return Standing("unusable", "it was made with other data: the data set's fingerprint differs", record)
     training = others.get(cell.needs or "")
-    if training is not None and training.record is not None:
-        if record.checkpoint_sha256 != training.record.checkpoint_sha256:
-            return Standing("unusable", "it was made with another checkpoint than the one recorded now", record)
+    trained = training.record if training is not None else None
+    if trained is not None and record.checkpoint_sha256 != trained.checkpoint_sha256:
+        return Standing("unusable", "it was made with another checkpoint than the one recorded now", record)
     return Standing("diverged" if record.status == "diverged" else "done", record.reason, record)
 
 

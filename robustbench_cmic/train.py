@@ -80,7 +80,7 @@ class Training:
 
 def build_optimizer(model: nn.Module, declared: dict[str, Any]) -> torch.optim.Optimizer:
     """The optimiser that a suite declares: its `name` and parameters."""
-    kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     parameters = {key: value for key, value in declared.items() if key != "name"}
     return kinds[declared["name"]](model.parameters(), **parameters)
 
@@ -127,7 +127,7 @@ def _train_epoch(
     model, objective, optimizer = training.model, training.objective, training.optimizer
     order = torch.randperm(len(images), generator=_generator("order", seed, epoch)).to(images.device)
     # Batch normalisation cannot take a batch of one.
-    batches = [index for index in order.split(declared["batch_size"]) if len(index) > 1]
+    batches = [index for index in torch.split(order, declared["batch_size"]) if len(index) > 1]
     class_examples = _class_examples(objective, labels, len(batches), _generator("class examples", seed, epoch))
     steps = declared["epochs"] * len(batches)
     seen = _Seen()

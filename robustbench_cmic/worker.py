@@ -49,7 +49,7 @@ def _serve(connection: Connection, settings: Settings, cell: Cell) -> None:
 
 
 def _exit_with_parent() -> None:
-    """End at once when the parent is gone, `kill -9` included: an orphan would write into a folder it has no lock on."""
+    """End with the parent, `kill -9` included: an orphan would write into folders that another run may have locked."""
     parent = parent_process()
     if parent is None:  # called in-process
         return

@@ -67,7 +67,7 @@ class Target(nn.Module):
         logits = logits[:n]
         self.forwards += n
         if logits.requires_grad:
-            logits.register_hook(self._count_backward)
+            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         return logits
 
     def _count_backward(self, gradient: Tensor) -> None:

@@ -15,7 +15,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max over j != y of z_j, minus z_y (Carlini & Wagner 2017, f_6): positive exactly where misclassified."""
+    """Max over j != y of z_j, minus z_y (Carlini & Wagner 2017, f_6): positive exactly where misclassified."""
     own = logits.gather(1, labels[:, None])[:, 0]
     return _largest_other(logits, labels) - own
 

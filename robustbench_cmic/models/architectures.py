@@ -1,4 +1,4 @@
-"""The networks of the suite: functions from an image's shape (C, H, W) and a number of classes to a module of logits."""
+"""The networks: functions from an image's shape (C, H, W) and a number of classes to a module that returns logits."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pkgutil
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.data import Data
+from robustbench_cmic.data.base import Data
 from robustbench_cmic.models import ARCHITECTURES
 
 

@@ -14,6 +14,7 @@ from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.worst_case import worst_case
 
 Ball = tuple[str, float]
+BySeed = dict[int, float]
 
 _READING = """\
 Accuracies are percentages of the {n} test examples, mean ± standard deviation over {seeds}. **Worst case** counts an
@@ -89,7 +90,7 @@ def _attacks(results: Results, ball: Ball) -> list[str]:
     return list(dict.fromkeys(cell.attack for cell in cells if (cell.norm, cell.eps) == ball))
 
 
-def _by_seed(results: Results, model: str, attack: str, ball: Ball) -> dict[int, float]:
+def _by_seed(results: Results, model: str, attack: str, ball: Ball) -> BySeed:
     """Accuracy for each seed."""
     found = {}
     for cell in _cells(results, model, attack, ball):
@@ -156,25 +157,18 @@ def _pair_sections(results: Results) -> Iterator[str]:
 
 def pair_table(results: Results, first: str, second: str) -> str:
     """Markdown table of two models side by side: clean, attack by attack, worst case."""
-    lines = [("clean", "", lambda model: _by_seed(results, model, "none", ("", 0.0)))]
+    models = (first, second)
+    lines = [("clean", "", [_by_seed(results, model, "none", ("", 0.0)) for model in models])]
     for ball in _balls(results):
         size = f"{_NORM_NAMES[ball[0]]} {ball[1]:.4g}"
         names = _attacks(results, ball)
-        for name in names:
-            lines.append((_escaped(name), size, _getter(results, name, ball)))
-        lines.append(
-            (f"**worst case of {len(names)}**", size, lambda model, ball=ball: worst_case(results, model, ball))
-        )
+        lines += [(_escaped(name), size, [_by_seed(results, model, name, ball) for model in models]) for name in names]
+        lines.append((f"**worst case of {len(names)}**", size, [worst_case(results, model, ball) for model in models]))
     table = []
-    for label, size, values in lines:
-        left, right = values(first), values(second)
+    for label, size, (left, right) in lines:
         differences = [right[seed] - left[seed] for seed in left if seed in right]
         table.append([label, size, _percent(left.values()), _percent(right.values()), _difference(differences)])
     return _table(table, ["attack", "eps", f"`{first}` %", f"`{second}` %", "difference (points)"])
-
-
-def _getter(results: Results, name: str, ball: Ball) -> Callable[[str], dict[int, float]]:
-    return lambda model: _by_seed(results, model, name, ball)
 
 
 def _limited_section(results: Results) -> Iterator[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
-from robustbench_cmic.record import unpack_outcomes
+from robustbench_cmic.record import outcome_bits
 from robustbench_cmic.report.results import Results
 
 
@@ -22,13 +19,14 @@ def worst_case(results: Results, model: str, ball: tuple[str, float]) -> dict[in
         case over fewer attacks would look better than it is.
     """
     planned = [cell for cell in results.plan.of("attack") if cell.model == model and (cell.norm, cell.eps) == ball]
-    survivors: dict[int, npt.NDArray[np.bool_]] = {}
+    survivors: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     incomplete: set[int] = set()
     for cell in planned:
         record = results.attack(cell)
         if record is None or record.outcomes is None or record.n is None:
             incomplete.add(cell.seed)
             continue
-        correct = unpack_outcomes(record.outcomes, record.n)
-        survivors[cell.seed] = survivors.get(cell.seed, np.ones_like(correct)) & correct
-    return {seed: float(alive.mean()) for seed, alive in survivors.items() if seed not in incomplete}
+        sizes[cell.seed] = record.n
+        survivors[cell.seed] = survivors.get(cell.seed, -1) & outcome_bits(record.outcomes, record.n)
+    return {seed: alive.bit_count() / sizes[seed] for seed, alive in survivors.items() if seed not in incomplete}

@@ -65,7 +65,7 @@ def warnings(suite: Suite) -> Iterator[Problem]:
             for eps in attack.eps:
                 reach = resolve_relative(attack.alpha, eps) * attack.steps
                 if reach < eps * (1 - 1e-9):
-                    where = ("attacks", index, "alpha")
+                    where: Location = ("attacks", index, "alpha")
                     yield Problem(
                         f"alpha * steps is {reach:g}: cannot reach the edge of the ball at eps {eps:g}", where
                     )
@@ -73,8 +73,8 @@ def warnings(suite: Suite) -> Iterator[Problem]:
     if isinstance(schedule, MultiStep):
         for index, epoch in enumerate(schedule.milestones):
             if epoch >= suite.training.epochs:
-                where = ("training", "schedule", "milestones", index)
-                yield Problem(f"epoch {epoch} is never reached: training has {suite.training.epochs}", where)
+                reached = ("training", "schedule", "milestones", index)
+                yield Problem(f"epoch {epoch} is never reached: training has {suite.training.epochs}", reached)
 
 
 def _dataset_errors(parts: Parts) -> Iterator[Problem]:
@@ -88,22 +88,22 @@ def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
     for index, model in parts.models:
         name = model.architecture
         if name not in ARCHITECTURES:
-            where = ("models", index, "architecture")
-            yield Problem(f"unknown architecture '{name}'; {suggestion(name, ARCHITECTURES)}", where)
+            message = f"unknown architecture '{name}'; {suggestion(name, ARCHITECTURES)}"
+            yield Problem(message, ("models", index, "architecture"))
         objective = model.objective
-        if objective.name == "cmic" and objective.centroids == "batch":
-            if "class_batch_size" in objective.model_fields_set:
-                where = ("models", index, "objective", "class_batch_size")
-                yield Problem("has no effect with `centroids: batch`: leave it out", where)
+        idle = objective.name == "cmic" and objective.centroids == "batch"
+        if idle and "class_batch_size" in objective.model_fields_set:
+            where: Location = ("models", index, "objective", "class_batch_size")
+            yield Problem("has no effect with `centroids: batch`: leave it out", where)
     seen: dict[str, int] = {}
     for index, entry in enumerate(expanded.entries):
-        name = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
+        own = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(own, str):
             continue
-        first = seen.setdefault(name, index)
+        first = seen.setdefault(own, index)
         if first != index:
             taken = f"models[{expanded.origins[first][0]}]"
-            yield Problem(f"the id '{name}' is taken by {taken}: ids are unique", ("models", index, "id"))
+            yield Problem(f"the id '{own}' is taken by {taken}: ids are unique", ("models", index, "id"))
 
 
 def expanded_pairs(raw: dict[str, Any], expanded: ExpandedModels) -> list[tuple[int, str, str]]:

@@ -77,11 +77,11 @@ _SENTENCES: dict[str, Callable[[ErrorDetails, dict[str, Any]], str]] = {
     "greater_than": lambda d, c: f"should be greater than {c['gt']:g}, not {kind(d['input'])}",
     "greater_than_equal": lambda d, c: f"should be at least {c['ge']:g}, not {kind(d['input'])}",
     "less_than": lambda d, c: f"should be less than {c['lt']:g}, not {kind(d['input'])}",
-    "too_short": lambda d, c: f"should have at least {c['min_length']} entries, not {c['actual_length']}",
-    "too_long": lambda d, c: f"should have at most {c['max_length']} entries, not {c['actual_length']}",
+    "too_short": lambda _, c: f"should have at least {c['min_length']} entries, not {c['actual_length']}",
+    "too_long": lambda _, c: f"should have at most {c['max_length']} entries, not {c['actual_length']}",
     "string_too_long": lambda _, c: f"should be at most {c['max_length']} characters long",
     "string_pattern_mismatch": lambda d, _: (
-        f"should consist of letters, digits, '_', '.', '+', '-' and begin with a letter or digit, not {kind(d['input'])}"
+        f"should be letters, digits, '_', '.', '+', '-', the first a letter or digit, not {kind(d['input'])}"
     ),
 }
 

@@ -89,7 +89,8 @@ def _check_bounds(path: Path, text: str) -> None:
     """Walk the events, which needs no recursion, before anything is composed, which does."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        line = event.start_mark.line + 1
+        mark = event.start_mark
+        line = mark.line + 1 if mark is not None else None
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
