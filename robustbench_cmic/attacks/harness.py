@@ -130,7 +130,8 @@ def judge_attack(
     Raises:
         AttackError: the attack crashed, or its result or the model's logits are unusable.
     """
-    target = Target(model, classes).eval()
+    target = Target(model, classes)
+    target.training = False  # torchattacks puts a model back into the mode in which it found it
     judged = _Judged()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     library = setting["name"].startswith("torchattacks.")

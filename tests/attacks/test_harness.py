@@ -1,0 +1,260 @@
+"""The harness trusts no attack: what comes back is checked, projected and judged, whatever the attack did."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.attacks import harness
+from robustbench_cmic.attacks.harness import AttackError, judge_attack
+from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.information import measure_information
+from tests.attacks.nets import convolutional, examples, predicted
+
+PGD = {
+    "name": "PGD", "alpha": 0.01, "steps": 5, "loss": "ce", "restarts": 2, "early_stop": False, "random_start": True,
+}  # fmt: skip
+BALL = Threat("linf", 0.1)
+
+
+# Verdicts are compared by `repr`, exact to the last bit: a class without examples has NaN, which equals nothing.
+
+
+def judge(model: nn.Module, images: Tensor, labels: Tensor, setting: dict[str, Any], **others: Any) -> harness.Verdict:
+    parameters = {"classes": 10, "threat": BALL, "seed": 0} | others
+    return judge_attack(model, images, labels, setting=setting, **parameters)
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
+    """Puts any function in the place of a library attack."""
+
+    def plant(attack: Callable[..., Any]) -> None:
+        def make(_: str, model: nn.Module, *__: object) -> Callable[[Tensor, Tensor], Any]:
+            return lambda images, labels: attack(model, images, labels)
+
+        monkeypatch.setattr(harness, "library_attack", make)
+
+    return plant
+
+
+LIBRARY = {"name": "torchattacks.Planted"}
+
+
+def _nan(_: nn.Module, images: Tensor, __: Tensor) -> Tensor:
+    images[0, 0, 0, 0] = torch.nan
+    return images
+
+
+def _crash(_: nn.Module, __: Tensor, ___: Tensor) -> Tensor:
+    raise IndexError("index 3 is out of bounds")
+
+
+def _shape(_: nn.Module, images: Tensor, __: Tensor) -> Tensor:
+    return images[:, :, :4]
+
+
+def _shuffled_weights(model: nn.Module, images: Tensor, _: Tensor) -> Tensor:
+    with torch.no_grad():
+        next(model.parameters()).mul_(-1)
+    return images
+
+
+def _train_mode(model: nn.Module, images: Tensor, _: Tensor) -> Tensor:
+    model.train()
+    model(images)  # moves the running statistics of batch normalisation
+    return images
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (_nan, "NaN or infinity"),
+        (_crash, "crashed: IndexError: index 3 is out of bounds"),
+        (_shape, r"shape \(20, 1, 8, 8\), not \(20, 1, 4, 8\)"),
+        (lambda *_: None, "not NoneType"),
+        (_shuffled_weights, "changed the model"),
+        (_train_mode, "changed the model"),
+    ],
+)
+def test_a_bad_attack_is_an_error_never_robust(planted: Any, attack: Any, message: str) -> None:
+    planted(attack)
+    images, labels = examples(20)
+    with pytest.raises(AttackError, match=message):
+        judge(convolutional(), images, labels, LIBRARY)
+
+
+def test_an_attack_that_flips_the_mode_is_judged_in_eval_mode(planted: Any) -> None:
+    model = nn.Sequential(nn.Dropout(0.9), convolutional()).eval()
+    images, _ = examples(40)
+    labels = predicted(model, images)
+
+    def flip(target: nn.Module, images: Tensor, _: Tensor) -> Tensor:
+        for module in target.modules():
+            module.training = isinstance(module, nn.Dropout)
+        return images
+
+    planted(flip)
+    assert bool(judge(model, images, labels, LIBRARY).correct.all())
+    assert not any(module.training for module in model.modules())
+
+
+def test_what_lies_outside_is_projected_and_counted(planted: Any) -> None:
+    model = convolutional()
+    images, _ = examples(30)
+    labels = predicted(model, images)
+    planted(lambda _, images, __: 1 - images)  # a negative: far outside a ball of 0.1
+    verdict = judge(model, images, labels, LIBRARY)
+    assert verdict.outside == 30
+    assert torch.equal(verdict.correct, predicted(model, BALL.project(images, 1 - images)) == labels)
+    planted(lambda _, images, __: images + 0.05)
+    assert judge(model, images.clamp(0.2, 0.8), labels, LIBRARY).outside == 0
+    planted(lambda _, images, __: images - 0.05)
+    assert judge(model, images * 0, labels, LIBRARY).outside == 30, "below 0 is outside the box"
+
+
+def test_l2_projection_is_radial() -> None:
+    images = torch.full((1, 1, 1, 2), 0.5)
+    found = Threat("l2", 0.1).project(images, images + torch.tensor([0.3, 0.4]))
+    assert torch.allclose(found - images, torch.tensor([0.06, 0.08]))
+
+
+def test_clean_errors_count_as_errors(planted: Any) -> None:
+    model = convolutional()
+    images, labels = examples(50)
+    clean = predicted(model, images) == labels
+    assert 0 < int(clean.sum()) < 50
+
+    def repair(target: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Make as many examples as possible correct."""
+        found = images.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(target(found), labels)
+        return images - 0.1 * torch.autograd.grad(loss, found)[0].sign()
+
+    planted(repair)
+    repaired = predicted(model, BALL.project(images, repair(model, images, labels))) == labels
+    assert bool((repaired & ~clean).any())
+    assert not bool((judge(model, images, labels, LIBRARY).correct & ~clean).any())
+
+
+@pytest.mark.parametrize("setting", [{"name": "FGSM", "loss": "ce"}, PGD])
+def test_eps_zero_equals_clean_exactly(setting: dict[str, Any]) -> None:
+    model = convolutional()
+    images, labels = examples(60)
+    clean = judge(model, images, labels, {"name": "none"}, threat=None)
+    attacked = judge(model, images, labels, setting | {"alpha": 0.0}, threat=Threat("linf", 0.0))
+    assert torch.equal(attacked.correct, clean.correct)
+    assert repr(attacked.information) == repr(clean.information)
+    assert torch.equal(clean.correct, predicted(model, images) == labels)
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_verdict_does_not_depend_on_the_batch_size(early_stop: bool, norm: str) -> None:
+    model = convolutional(scale=4)
+    images, _ = examples(300)
+    labels = predicted(model, images)
+    setting = PGD | {"early_stop": early_stop, "loss": "margin"}
+    threat = Threat(norm, 0.05 if norm == "linf" else 0.3)
+    whole = judge(model, images, labels, setting, threat=threat, batch_size=300)
+    assert 0 < int(whole.correct.sum()) < 300
+    for batch_size in (1, 37, 256):
+        parts = judge(model, images, labels, setting, threat=threat, batch_size=batch_size)
+        assert torch.equal(parts.correct, whole.correct)
+        assert repr(parts.information) == repr(whole.information)
+        assert (parts.forwards, parts.backwards) == (whole.forwards, whole.backwards)
+
+
+def test_the_verdict_on_an_example_does_not_depend_on_later_ones() -> None:
+    model = convolutional(scale=4)
+    images, _ = examples(300)
+    labels = predicted(model, images)
+    whole = judge(model, images, labels, PGD)
+    assert torch.equal(judge(model, images[:270], labels[:270], PGD).correct, whole.correct[:270])
+
+
+def test_seeds_and_only_seeds_decide_random_starts() -> None:
+    model = convolutional(scale=4)
+    images, labels = examples(100)
+    first = judge(model, images, labels, PGD, seed=1)
+    torch.manual_seed(99)
+    assert repr(judge(model, images, labels, PGD, seed=1).information) == repr(first.information)
+    assert repr(judge(model, images, labels, PGD, seed=2).information) != repr(first.information)
+
+
+def test_library_attacks_are_seeded_by_block_and_leave_the_generators_alone() -> None:
+    model = convolutional(scale=4)
+    images, _ = examples(40)
+    labels = predicted(model, images)
+    setting = {"name": "torchattacks.APGDT", "steps": 3}
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002 - the global generator is the subject
+    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index, union-attr]  # noqa: NPY002
+    first = judge(model, images, labels, setting)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index, union-attr]  # noqa: NPY002
+    torch.manual_seed(6)
+    assert repr(judge(model, images, labels, setting, batch_size=3).information) == repr(first.information)
+    assert repr(judge(model, images, labels, setting, seed=1).information) != repr(first.information)
+
+
+def test_library_attacks_get_the_real_number_of_classes() -> None:
+    images, _ = examples(20)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()
+    labels = predicted(model, images)
+    # With the library's default of 10 classes this would crash, on targets that the model does not have.
+    verdict = judge(model, images, labels, {"name": "torchattacks.APGDT", "steps": 2}, classes=5)
+    assert int(verdict.correct.sum()) < 20
+
+
+def test_passes_are_counted_by_example() -> None:
+    model = convolutional()
+    images, labels = examples(25)
+    verdict = judge(model, images, labels, PGD | {"restarts": 1})
+    assert (verdict.forwards, verdict.backwards) == (125, 125)
+    clean = judge(model, images, labels, {"name": "none"}, threat=None)
+    assert (clean.forwards, clean.backwards) == (0, 0)
+
+
+def test_model_is_left_as_it_was() -> None:
+    model = convolutional().train()
+    model[1].eval()  # type: ignore[index]
+    next(model.parameters()).requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    images, labels = examples(20)
+    judge(model, images, labels, PGD)
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_information_is_measured_on_what_the_attack_returned(planted: Any) -> None:
+    model = convolutional()
+    images, labels = examples(30)
+    shifted = (images + 0.1).clamp(0, 1)
+    planted(lambda _, images, __: (images + 0.1).clamp(0, 1))
+    with torch.no_grad():
+        expected = measure_information(model(BALL.project(images, shifted)), labels)
+    assert judge(model, images, labels, LIBRARY).information.cmi == pytest.approx(expected.cmi, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), r"logits of shape \(20, 10\), not \(20, 7\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Threshold(1e9, torch.nan)), "logits with NaN"),
+    ],
+)
+def test_a_model_without_usable_logits_is_an_error(model: nn.Module, message: str) -> None:
+    images, labels = examples(20)
+    with pytest.raises(AttackError, match=message):
+        judge(model, images, labels, {"name": "none"}, threat=None)

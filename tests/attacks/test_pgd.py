@@ -1,0 +1,168 @@
+"""PGD against torchattacks (bit for bit), against closed forms, and its own promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchattacks
+from torch import Tensor
+
+from robustbench_cmic.attacks.losses import LOSSES
+from robustbench_cmic.attacks.pgd import pgd
+from robustbench_cmic.attacks.threat import Threat, l2_lengths
+from tests.attacks.nets import Linear, convolutional, examples, predicted
+
+
+@pytest.mark.parametrize("n", [1, 7, 50, 100, 128])
+@pytest.mark.parametrize("scale", [1.0, 50.0])
+@pytest.mark.parametrize("eps", [0.03, 8 / 255, 0.2])
+def test_equals_torchattacks_bit_for_bit(n: int, scale: float, eps: float) -> None:
+    model = convolutional(scale=scale)
+    images, labels = examples(n)
+    theirs = torchattacks.PGD(model, eps=eps, alpha=eps / 10, steps=20, random_start=False)(images, labels)
+    ours = pgd(model, images, labels, eps=eps, alpha=eps / 10, steps=20, random_start=False)
+    assert torch.equal(ours, theirs)
+    fgsm = torchattacks.FGSM(model, eps=eps)(images, labels)
+    assert torch.equal(pgd(model, images, labels, eps=eps, alpha=eps, steps=1, random_start=False), fgsm)
+    assert not torch.equal(ours, fgsm)
+
+
+def test_equals_torchattacks_from_the_same_random_start() -> None:
+    model = convolutional()
+    images, labels = examples(40)
+    torch.manual_seed(3)
+    theirs = torchattacks.PGD(model, eps=0.1, alpha=0.02, steps=7)(images, labels)
+    torch.manual_seed(3)
+    assert torch.equal(pgd(model, images, labels, eps=0.1, alpha=0.02, steps=7), theirs)
+    assert not torch.equal(pgd(model, images, labels, eps=0.1, alpha=0.02, steps=7), theirs)
+
+
+def linear_case() -> tuple[Linear, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    model = Linear(torch.randn(64, generator=generator), bias=0.0)
+    images = 0.4 + 0.2 * torch.rand(10, 1, 8, 8, generator=generator)
+    return model, images, predicted(model, images)
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_linear_model_linf_optimum(loss: str) -> None:
+    model, images, labels = linear_case()
+    direction = torch.where(labels == 1, -1.0, 1.0)[:, None, None, None] * model.weight.detach().sign().reshape(1, 8, 8)
+    optimum = (images + 0.1 * direction).clamp(0, 1)
+    found = pgd(model, images, labels, eps=0.1, alpha=0.03, steps=10, loss=loss)
+    assert torch.allclose(found, optimum, atol=1e-6)
+
+
+def test_linear_model_linf_optimum_at_the_edge_of_the_box() -> None:
+    model, images, labels = linear_case()
+    found = pgd(model, images, labels, eps=0.9, alpha=0.3, steps=10, loss="margin")
+    direction = torch.where(labels == 1, -1.0, 1.0)[:, None, None, None] * model.weight.detach().sign().reshape(1, 8, 8)
+    assert torch.allclose(found, (images + 0.9 * direction).clamp(0, 1), atol=1e-6)
+    assert bool(((found == 0) | (found == 1)).all())
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_linear_model_l2_optimum(loss: str) -> None:
+    model, images, labels = linear_case()
+    unit = (model.weight.detach() / model.weight.detach().norm()).reshape(1, 8, 8)
+    optimum = images + 0.3 * torch.where(labels == 1, -1.0, 1.0)[:, None, None, None] * unit
+    found = pgd(model, images, labels, eps=0.3, alpha=0.1, steps=30, norm="l2", loss=loss, random_start=False)
+    assert torch.allclose(found, optimum, atol=1e-5)
+
+
+def test_l2_step_survives_a_vanishing_gradient() -> None:
+    # Gradients of 1e-30: their squares underflow float32, so that a naive length is 0 and the step undefined.
+    model, images, labels = linear_case()
+    faint = Linear(model.weight.detach() * 1e-30, bias=0.0)
+    labels = predicted(model, images)
+    found = pgd(faint, images, labels, eps=0.3, alpha=0.3, steps=1, norm="l2", loss="margin", random_start=False)
+    assert torch.allclose(l2_lengths(found - images).flatten(), torch.full((10,), 0.3), rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_result_stays_in_ball_and_box(norm: str) -> None:
+    model = convolutional()
+    images, labels = examples(30)
+    found = pgd(model, images, labels, eps=0.25, alpha=0.2, steps=5, norm=norm)
+    assert not bool(Threat(norm, 0.25).outside(images, found, tolerance=1e-6).any())
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+    assert not found.requires_grad
+
+
+def test_early_stop_returns_a_misclassified_iterate_and_loses_none() -> None:
+    model = convolutional(scale=5)
+    images, _ = examples(60)
+    labels = predicted(model, images)
+    settings = {"eps": 0.06, "alpha": 0.01, "steps": 15, "random_start": False}
+    plain = predicted(model, pgd(model, images, labels, **settings)) == labels  # type: ignore[arg-type]
+    stopped = pgd(model, images, labels, **settings, early_stop=True)  # type: ignore[arg-type]
+    survived = predicted(model, stopped) == labels
+    assert 0 < int(survived.sum()) < 60
+    assert not bool((survived & ~plain).any())
+    # An example that was broken early lies closer to the image than the full walk would have taken it.
+    assert float((stopped - images)[~survived].abs().amax((1, 2, 3)).min()) < 0.055
+
+
+def test_restarts_never_make_the_attack_weaker() -> None:
+    model = convolutional(scale=5)
+    images, _ = examples(80)
+    labels = predicted(model, images)
+    for early_stop in (False, True):
+        broken = []
+        for restarts in (1, 6):
+            torch.manual_seed(0)
+            found = pgd(
+                model, images, labels, eps=0.04, alpha=0.02, steps=2, restarts=restarts, early_stop=early_stop
+            )
+            broken.append(predicted(model, found) != labels)
+        assert not bool((broken[0] & ~broken[1]).any())
+        assert int(broken[1].sum()) > int(broken[0].sum())
+
+
+def test_losses_as_defined() -> None:
+    logits = torch.tensor([[2.0, 5.0, -1.0, 0.5], [3.0, 1.0, 0.0, -2.0]])
+    labels = torch.tensor([0, 0])
+    assert LOSSES["margin"](logits, labels).tolist() == [3.0, -2.0]
+    # z sorted: 5, 2, 0.5, -1 and 3, 1, 0, -2; divided by first minus third.
+    assert torch.allclose(LOSSES["dlr"](logits, labels), torch.tensor([3 / 4.5, -2 / 3]))
+    expected = -logits.double().log_softmax(1)[:, 0]
+    assert torch.allclose(LOSSES["ce"](logits, labels).double(), expected, rtol=1e-6)
+
+
+def test_margin_and_dlr_break_what_saturated_cross_entropy_cannot_see() -> None:
+    model = convolutional(scale=1e4)
+    images, _ = examples(50)
+    labels = predicted(model, images)
+    survivors = {}
+    for loss in ("ce", "margin", "dlr"):
+        found = pgd(model, images, labels, eps=0.1, alpha=0.02, steps=20, loss=loss, random_start=False)
+        survivors[loss] = int((predicted(model, found) == labels).sum())
+    assert survivors["ce"] > 30
+    assert survivors["margin"] < 5
+    assert survivors["dlr"] < 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"eps": -0.1}, "eps should be"),
+        ({"eps": float("nan")}, "eps should be"),
+        ({"alpha": float("inf")}, "alpha should be"),
+        ({"steps": 0}, "at least 1"),
+        ({"restarts": 0}, "at least 1"),
+        ({"norm": "l1"}, "'linf' or 'l2'"),
+        ({"loss": "mse"}, "loss should be one of ce, margin, dlr"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(wrong: dict[str, object], message: str) -> None:
+    images, labels = examples(2)
+    parameters = {"eps": 0.1, "alpha": 0.1, "steps": 1} | wrong
+    with pytest.raises(ValueError, match=message):
+        pgd(convolutional(), images, labels, **parameters)  # type: ignore[arg-type]
+
+
+def test_dlr_needs_three_classes() -> None:
+    model, images, labels = linear_case()
+    with pytest.raises(ValueError, match="at least 3 classes"):
+        pgd(model, images, labels, eps=0.1, alpha=0.1, steps=1, loss="dlr")

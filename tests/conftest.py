@@ -1,0 +1,92 @@
+"""Fixtures shared by all tests: the real command line, and one finished run of the smoke suite."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY_SUITE = """\
+suite: tiny
+dataset: {name: digits}
+training: {epochs: 2, batch_size: 128, optimizer: {name: sgd, lr: 0.1}}
+models:
+  - {id: ce, architecture: mlp, objective: {name: ce}}
+  - {id: cmic, architecture: mlp, objective: {name: cmic}}
+pairs: [[ce, cmic]]
+attacks:
+  - {name: FGSM, eps: 0.1}
+  - {name: PGD, eps: 0.1, steps: 3}
+"""
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def command(*arguments: object) -> list[str]:
+    """The command line of the package, as a user types it."""
+    return [sys.executable, "-m", "robustbench_cmic", *map(str, arguments)]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Runs the real command line in a folder of its own; returns exit code and output."""
+
+    def run(*arguments: object, cwd: Path = tmp_path, timeout: float = 300, prefix: tuple[str, ...] = ()) -> Any:
+        environment = {**os.environ, "COLUMNS": "120"}
+        return subprocess.run(
+            [*prefix, *command(*arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+        )
+
+    return run
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A suite of seconds, in a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_SUITE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished run of the tiny suite: `tiny.yaml`, `results/tiny`, `results.work/tiny`."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY_SUITE)
+    done = subprocess.run(command("run", "tiny.yaml"), cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished` that a test may damage."""
+    folder = tmp_path / "copied"
+    shutil.copytree(finished, folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All records of a results folder without what may differ between equal runs: timings, and the checksum over them."""
+    found = {}
+    for file in sorted(folder.glob("*.json")):
+        payload = json.loads(file.read_text())
+        payload.pop("timing", None)
+        payload.pop("sha256")
+        found[file.name] = payload
+    return found
