@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from robustbench_cmic.suite import checks
+from robustbench_cmic.suite.checks import errors, expanded_pairs, warnings, well_formed
 from robustbench_cmic.suite.matrix import ExpandedModels, expand_models
 from robustbench_cmic.suite.messages import problems_of
 from robustbench_cmic.suite.problems import Problem, SuiteError, line_of, suggestion
@@ -45,25 +46,29 @@ def load_suite(path: Path) -> LoadedSuite:
     if isinstance(raw.get("models"), list):
         raw["models"] = expanded.entries
 
-    problems = [*document.problems, *expanded.problems]
+    problems: list[Problem] = []
     suite: Suite | None = None
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
         problems += problems_of(error, raw, Suite)
-    problems += checks.errors(checks.well_formed(raw), expanded)
-    if problems or suite is None:
-        raise SuiteError(path, _located(problems, document, expanded))
-    pairs = [[first, second] for _, first, second in checks.expanded_pairs(raw, expanded)]
+    problems += errors(well_formed(raw), expanded)
+    if document.problems or expanded.problems or problems or suite is None:
+        raise SuiteError(path, [*document.problems, *_located(problems, document, expanded)])
+    pairs = [[first, second] for _, first, second in expanded_pairs(raw, expanded)]
     suite = suite.model_copy(update={"pairs": pairs})
-    return LoadedSuite(suite, path, _located(checks.warnings(suite), document, expanded))
+    return LoadedSuite(suite, path, _located(warnings(suite), document, expanded))
 
 
-def _located(problems: Any, document: Document, expanded: ExpandedModels) -> list[Problem]:
-    """Problems at their places in the file, each said once although a matrix may repeat it."""
+def _located(found: Iterable[Problem], document: Document, expanded: ExpandedModels) -> list[Problem]:
+    """What was found in the expanded suite, and the matrices' own problems, at their places in the file.
+
+    Each is said once, although a matrix may repeat it.
+    """
     located: dict[Problem, None] = {}
-    for problem in problems:
-        location = expanded.locate(problem.location)
+    moved = [replace(problem, location=expanded.locate(problem.location)) for problem in found]
+    for problem in [*expanded.problems, *moved]:
+        location = problem.location
         while location not in document.lines and location and isinstance(location[-1], int):
             location = location[:-1]  # `eps: 8` is read as a list of one value, but written without one
         line = problem.line or line_of(location, document.lines)

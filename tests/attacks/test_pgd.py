@@ -112,9 +112,7 @@ def test_restarts_never_make_the_attack_weaker() -> None:
         broken = []
         for restarts in (1, 6):
             torch.manual_seed(0)
-            found = pgd(
-                model, images, labels, eps=0.04, alpha=0.02, steps=2, restarts=restarts, early_stop=early_stop
-            )
+            found = pgd(model, images, labels, eps=0.04, alpha=0.02, steps=2, restarts=restarts, early_stop=early_stop)
             broken.append(predicted(model, found) != labels)
         assert not bool((broken[0] & ~broken[1]).any())
         assert int(broken[1].sum()) > int(broken[0].sum())

@@ -1,0 +1,221 @@
+"""Reports are pure functions of records: rows, worst cases, incomplete and limited runs, bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustbench_cmic.plan import Cell, Plan, make_plan
+from robustbench_cmic.record import AttackRecord, Measures, Timing, TrainRecord, pack_outcomes, write_json, write_record
+from robustbench_cmic.report import PLAN_FILE, ReportError, read_results, write_report
+from robustbench_cmic.report.rows import COLUMNS
+from robustbench_cmic.report.worst_case import worst_case
+from robustbench_cmic.suite import load_suite
+from tests.conftest import TINY_SUITE
+
+TIMING = Timing(started="2026-01-01T00:00:00+00:00", seconds=1.5)
+PROVENANCE = {"commit": "a" * 40, "dirty": True, "versions": {"torch": "2.8"}, "platform": "P", "device": "cpu"}
+SUITE = TINY_SUITE.replace("pairs:", "seeds: [0, 1]\npairs:")
+N = 40
+
+
+def plan_of(tmp_path: Path, **options: Any) -> Plan:
+    file = tmp_path / "x.yaml"
+    file.write_text(SUITE)
+    return make_plan(load_suite(file).suite, **options)
+
+
+def train_record(cell: Cell, **changes: Any) -> TrainRecord:
+    fields: dict[str, Any] = {
+        "suite": "tiny", "cell": cell, "status": "ok", "provenance": PROVENANCE, "timing": TIMING,
+        "checkpoint_sha256": "c",
+    }  # fmt: skip
+    return TrainRecord.model_validate(fields | changes)
+
+
+def attack_record(cell: Cell, correct: list[bool]) -> AttackRecord:
+    ncmi = None if cell.model == "cmic" and cell.seed == 1 else 0.25
+    information = Measures(cmi=0.5, separation=2.0, ncmi=ncmi, class_cmi=[0.5], class_separation=[2.0])
+    return AttackRecord(
+        suite="tiny", cell=cell, status="ok", provenance=PROVENANCE, timing=TIMING, n=len(correct),
+        accuracy=sum(correct) / len(correct), ci_low=0.1, ci_high=0.9, outcomes=pack_outcomes(correct),
+        information=information, outside=0, forwards=7, backwards=6,
+    )  # fmt: skip
+
+
+def outcomes(cell: Cell, n: int = N) -> list[bool]:
+    generator = random.Random(f"{cell.model} {cell.seed} {cell.attack}")
+    return [generator.random() < 0.7 for _ in range(n)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A results folder with all records of the suite."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    plan = plan_of(tmp_path)
+    write_json(folder / PLAN_FILE, plan.model_dump(mode="json"))
+    for cell in plan.cells:
+        write_record(folder, train_record(cell) if cell.kind == "train" else attack_record(cell, outcomes(cell)))
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    write_report(folder)
+    return list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+
+
+def record_file(folder: Path, pattern: str) -> Path:
+    (file,) = folder.glob(pattern)
+    return file
+
+
+def test_rows_and_columns_are_those_of_the_contract(folder: Path) -> None:
+    found = rows(folder)
+    header = (folder / "results.csv").read_text().splitlines()[0]
+    assert header == (
+        "suite,dataset,model,architecture,objective,seed,attack,norm,eps,n,accuracy,ci_low,ci_high,cmi,separation,"
+        "ncmi,status,flags,forwards,backwards,seconds,cell"
+    )
+    assert header == ",".join(COLUMNS)
+    keys = [(row["model"], row["seed"], row["attack"], row["eps"]) for row in found]
+    expected = [
+        (model, seed, attack, eps)
+        for model in ("ce", "cmic")
+        for seed in ("0", "1")
+        for attack, eps in (("none", "0.0"), ("FGSM", "0.1"), ("PGD", "0.1"))
+    ]
+    assert keys == expected
+    first = found[1]
+    assert (first["norm"], first["n"], first["status"], first["flags"]) == ("linf", "40", "ok", "")
+    assert float(first["accuracy"]) == sum(outcomes(read_results(folder).plan.cells[2])) / N
+    assert (folder / f"{first['cell']}.json").is_file()
+    assert found[-1]["ncmi"] == "", "an undefined NCMI is empty"
+
+
+def test_worst_case_is_the_mean_of_the_minimum(folder: Path) -> None:
+    results = read_results(folder)
+    for model in ("ce", "cmic"):
+        for seed, found in worst_case(results, model, ("linf", 0.1)).items():
+            cells = [c for c in results.plan.of("attack") if (c.model, c.seed) == (model, seed) and c.norm]
+            survive = [all(alive) for alive in zip(*(outcomes(cell) for cell in cells), strict=True)]
+            assert found == sum(survive) / N
+            assert found < min(sum(outcomes(cell)) / N for cell in cells)
+
+
+def test_worst_case_over_missing_attacks_is_no_worst_case(folder: Path) -> None:
+    record_file(folder, "cmic.s1.PGD*").unlink()
+    found = worst_case(read_results(folder), "cmic", ("linf", 0.1))
+    assert list(found) == [0]
+
+
+def test_tables_show_means_spreads_and_differences(folder: Path) -> None:
+    write_report(folder)
+    text = (folder / "leaderboard.md").read_text()
+    results = read_results(folder)
+
+    def mean(model: str, attack: str) -> list[float]:
+        return [100 * sum(outcomes(c)) / N for c in results.plan.cells if (c.model, c.attack) == (model, attack)]
+
+    a, b = mean("ce", "FGSM")
+    spread = abs(a - b) / 2**0.5
+    assert f"{(a + b) / 2:.1f} ± {spread:.1f}" in text
+    differences = [y - x for x, y in zip((a, b), mean("cmic", "FGSM"), strict=True)]
+    assert f"{sum(differences) / 2:+.1f} ({min(differences):+.1f} … {max(differences):+.1f})" in text
+    assert "## `ce` against `cmic`" in text
+    assert "worst case of 2" in text
+    assert "over 2 seeds" in text
+    assert "aaaaaaaaaaaa with uncommitted changes" in text
+    assert "Incomplete" not in text
+
+
+def test_equal_records_give_equal_bytes(folder: Path) -> None:
+    write_report(folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    write_report(folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed"])
+def test_a_bad_training_is_told_and_its_attacks_skipped(folder: Path, status: str) -> None:
+    results = read_results(folder)
+    cell = next(c for c in results.plan.cells if c.kind == "train" and c.model == "cmic" and c.seed == 0)
+    write_record(folder, train_record(cell, status=status, reason="the *loss* is not finite", checkpoint_sha256=None))
+    for attack in [c for c in results.plan.cells if c.needs == cell.id]:
+        (folder / f"{attack.id}.json").unlink()
+    found = [row for row in rows(folder) if (row["model"], row["seed"]) == ("cmic", "0")]
+    assert [row["status"] for row in found] == [status, "skipped", "skipped"]
+    assert {row["cell"] for row in found} == {cell.id}
+    assert {row["accuracy"] for row in found} == {""}
+    text = (folder / "leaderboard.md").read_text()
+    assert f"**Incomplete:** of 16 cells 1 {status}, 12 ok, 3 skipped." in text
+    assert f"- {status}: `{cell.id}`: the \\*loss\\* is not finite" in text
+
+
+def test_a_failed_attack_has_a_row_and_no_number(folder: Path) -> None:
+    cell = next(c for c in read_results(folder).plan.cells if c.attack == "PGD")
+    write_record(
+        folder,
+        AttackRecord(suite="tiny", cell=cell, status="failed", reason="crash", provenance={}, timing=TIMING),
+    )
+    (row,) = [row for row in rows(folder) if row["status"] == "failed"]
+    assert (row["attack"], row["accuracy"], row["n"]) == ("PGD", "", "")
+
+
+def test_cells_not_run_have_no_row_and_are_counted(folder: Path) -> None:
+    for file in folder.glob("cmic.s1.*"):
+        file.unlink()
+    assert len(rows(folder)) == 9
+    assert "**Incomplete:** of 16 cells 4 not run, 12 ok." in (folder / "leaderboard.md").read_text()
+
+
+def test_limited_evaluations_are_marked_and_never_ranked(folder: Path, tmp_path: Path) -> None:
+    write_report(folder)
+    ranked = (folder / "leaderboard.md").read_text().split("## Where")[0]
+    for cell in plan_of(tmp_path, limit=10).of("attack"):
+        write_record(folder, attack_record(cell, outcomes(cell, 10)))
+    found = rows(folder)
+    assert [row["flags"] for row in found].count("limited") == 12
+    assert {row["n"] for row in found if row["flags"] == "limited"} == {"10"}
+    text = (folder / "leaderboard.md").read_text()
+    assert text.startswith(ranked)
+    assert "## Limited evaluations: not ranked" in text
+
+
+def test_records_of_an_earlier_suite_are_left_out(folder: Path) -> None:
+    before = rows(folder)
+    cell = read_results(folder).plan.cells[-1]
+    write_record(folder, attack_record(cell.model_copy(update={"id": "old.s0.PGD.77"}), [True] * N))
+    assert rows(folder) == before
+
+
+def test_damaged_records_are_named_and_left_out(folder: Path) -> None:
+    file = record_file(folder, "ce.s0.PGD*")
+    file.write_text("{")
+    results = write_report(folder)
+    assert results.problems == [f"{file}: left out: not whole JSON"]
+    assert "1 not run" in (folder / "leaderboard.md").read_text()
+
+
+def test_without_a_plan_there_is_no_report(folder: Path, tmp_path: Path) -> None:
+    (folder / PLAN_FILE).write_text("{}")
+    with pytest.raises(ReportError, match="damaged"):
+        write_report(folder)
+    (folder / PLAN_FILE).unlink()
+    with pytest.raises(ReportError, match="holds no results"):
+        write_report(folder)
+    assert not (tmp_path / "results.csv").exists()
+
+
+def test_words_of_a_suite_cannot_break_the_page(folder: Path) -> None:
+    payload = read_results(folder).plan.model_copy(update={"description": "<script>x</script> | # *a*\n## b"})
+    write_json(folder / PLAN_FILE, payload.model_dump(mode="json"))
+    write_report(folder)
+    text = (folder / "leaderboard.md").read_text()
+    assert "<script>" not in text.replace("\\<script", "")
+    assert "\\<script\\>x\\</script\\> \\| \\# \\*a\\* \\#\\# b" in text

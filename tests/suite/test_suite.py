@@ -1,0 +1,272 @@
+"""Suites: what is valid, and one clear sentence with line and key for everything that is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from robustbench_cmic.data import DATASETS
+from robustbench_cmic.models import ARCHITECTURES
+from robustbench_cmic.objectives import OBJECTIVES as BUILT_OBJECTIVES
+from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite, shipped_suites
+from robustbench_cmic.suite.json_schema import suite_json_schema
+from robustbench_cmic.suite.numbers import parse_number, resolve_relative
+from robustbench_cmic.suite.schema import OBJECTIVES, Pgd
+from tests.conftest import ROOT
+
+GOOD = """\
+suite: good
+dataset: {name: digits}
+training: {epochs: 2, batch_size: 8, optimizer: {name: sgd, lr: 0.1}}
+models:
+  - {id: a, architecture: mlp, objective: {name: ce}}
+  - {id: b, architecture: mlp, objective: {name: cmic}}
+pairs: [[a, b]]
+seeds: [0, 1]
+attacks:
+  - {name: FGSM, eps: 0.1}
+"""
+
+
+def load(tmp_path: Path, text: str) -> LoadedSuite:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    return load_suite(path)
+
+
+def errors(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(SuiteError) as caught:
+        load(tmp_path, text)
+    return [line.removeprefix(f"{tmp_path}/") for line in str(caught.value).splitlines()]
+
+
+def replaced(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def test_shipped_suites_are_valid_and_embed_the_design() -> None:
+    assert set(shipped_suites()) == {"digits", "smoke"}
+    for path in shipped_suites().values():
+        loaded = load_suite(path)
+        assert loaded.warnings == []
+        assert loaded.suite.suite == path.stem
+    suite = load_suite(find_suite("digits")).suite
+    assert [model.objective.name for model in suite.models] == ["ce", "cmic"]
+    assert [attack.eps for attack in suite.attacks] == [[0.05, 0.1, 0.2, 0.3], [0.05, 0.1, 0.2, 0.3], [0.2]]
+
+
+def test_a_good_suite(tmp_path: Path) -> None:
+    suite = load(tmp_path, GOOD).suite
+    assert suite.pairs == [["a", "b"]]
+    assert suite.training.optimizer.name == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("objective: {name: cmic}", "objective: {name: cmic, lamda: 1}",
+         "x.yaml:6: models[1].objective.lamda: unknown key; did you mean 'lambda'?"),
+        ("objective: {name: cmic}", "objective: {name: cmix}",
+         "x.yaml:6: models[1].objective: unknown name 'cmix'; did you mean 'cmic'?"),
+        ("objective: {name: cmic}", "objective: {lambda: 1}",
+         "x.yaml:6: models[1].objective: the key 'name' is missing"),
+        ("objective: {name: cmic}", "objective: {name: cmic, beta: .nan}",
+         "x.yaml:6: models[1].objective.beta: should be a finite number, not nan"),
+        ("objective: {name: cmic}", "objective: {name: cmic, centroids: batches}",
+         "x.yaml:6: models[1].objective.centroids: should be 'batch' or 'class_batches', not 'batches'"),
+        ("objective: {name: cmic}", "objective: {name: cmic, class_batch_size: 4}",
+         "x.yaml:6: models[1].objective.class_batch_size: has no effect with `centroids: batch`: leave it out"),
+        ("{name: digits}", "{name: digitz}", "x.yaml:2: dataset.name: unknown data set 'digitz'; did you mean 'digits'?"),
+        ("dataset: {name: digits}", "dataset: [digits]",
+         "x.yaml:2: dataset: should be a mapping of keys to values, not a list"),
+        ("epochs: 2", "epochs: 0", "x.yaml:3: training.epochs: should be at least 1, not 0"),
+        ("epochs: 2", "epochs: 2.5", "x.yaml:3: training.epochs: should be a whole number, not 2.5"),
+        ("epochs: 2", "epochs: yes", "x.yaml:3: training.epochs: should be a whole number, not 'yes'"),
+        ("epochs: 2, ", "", "x.yaml:3: training.epochs: this key is missing"),
+        ("lr: 0.1", "lr: -1/2", "x.yaml:3: training.optimizer.lr: should be greater than 0, not '-1/2'"),
+        ("lr: 0.1", "lr: 0.1, momentum: 1", "x.yaml:3: training.optimizer.momentum: should be less than 1, not 1"),
+        ("lr: 0.1", "lr: 1/0", "x.yaml:3: training.optimizer.lr: divides by zero"),
+        ("lr: 0.1", "lr: true", "x.yaml:3: training.optimizer.lr: should be a number such as 0.1 or 8/255, not true"),
+        ("architecture: mlp, objective: {name: ce}", "architecture: mpl, objective: {name: ce}",
+         "x.yaml:5: models[0].architecture: unknown architecture 'mpl'; did you mean 'mlp'?"),
+        ("id: b", "id: a", "x.yaml:6: models[1].id: the id 'a' is taken by models[0]: ids are unique"),
+        ("id: b", "id: 7", "x.yaml:6: models[1].id: should be text (quote it if it looks like a number), not 7"),
+        ("id: b", "id: ../b", "x.yaml:6: models[1].id: should be letters, digits, '_', '.', '+', '-', the first a "
+         "letter or digit, not '../b'"),
+        ("[[a, b]]", "[[a, c]]", "x.yaml:7: pairs[0][1]: no model has the id 'c'; known here: a, b"),
+        ("[[a, b]]", "[[a, a]]", "x.yaml:7: pairs[0]: pairs 'a' with itself"),
+        ("[[a, b]]", "[[a, b], [a, b]]", "x.yaml:7: pairs[1]: the pair of 'a' and 'b' is listed twice"),
+        ("[[a, b]]", "[[a]]", "x.yaml:7: pairs[0]: should have at least 2 entries, not 1"),
+        ("id: b, architecture: mlp", "id: b, architecture: small_cnn",
+         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in architecture (mlp, small_cnn); only the objective may"),
+        ("[0, 1]", "[0, 0]", "x.yaml:8: seeds[1]: the seed 0 is listed twice"),
+        ("[0, 1]", "[]", "x.yaml:8: seeds: should have at least 1 entries, not 0"),
+        ("[0, 1]", "3", "x.yaml:8: seeds: should be a list, not 3"),
+        ("eps: 0.1", "eps: 8", "x.yaml:10: attacks[0].eps: 8 is outside [0, 1], the range of the images; in pixel "
+         "units? then write 8/255"),
+        ("eps: 0.1", "eps: -0.1", "x.yaml:10: attacks[0].eps: should be at least 0, not -0.1"),
+        ("eps: 0.1", "eps: [0.1, .nan]", "x.yaml:10: attacks[0].eps[1]: should be a finite number, not nan"),
+        ("eps: 0.1", "eps: [0.1, 1/10]", "x.yaml:10: attacks[0].eps[1]: eps 0.1 is listed twice"),
+        ("{name: FGSM, eps: 0.1}", "{name: FGSM}", "x.yaml:10: attacks[0].eps: this key is missing"),
+        ("{name: FGSM, eps: 0.1}", "{name: FGMS, eps: 0.1}",
+         "x.yaml:10: attacks[0].name: unknown attack 'FGMS'; did you mean 'FGSM'?"),
+        ("{name: FGSM, eps: 0.1}", "{name: FGSM, eps: 0.1, step: 3}",
+         "x.yaml:10: attacks[0].step: unknown key; known here: name, id, norm, eps, loss"),
+        ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: eps/0}", "x.yaml:10: attacks[0].alpha: divides by zero"),
+        ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: epsilon}",
+         "x.yaml:10: attacks[0].alpha: should be a number such as 0.01 or eps/10, not 'epsilon'"),
+        ("{name: FGSM, eps: 0.1}", "{name: APGDT, eps: 0.1, n_restart: 2}",
+         "x.yaml:10: attacks[0].n_restart: APGDT has no such parameter; did you mean 'n_restarts'?"),
+        ("{name: FGSM, eps: 0.1}", "{name: APGDT, eps: 0.1, steps: many}",
+         "x.yaml:10: attacks[0].steps: should be a number, not 'many'"),
+        ("{name: FGSM, eps: 0.1}", "{name: APGDT, eps: 0.1, seed: 3}",
+         "x.yaml:10: attacks[0].seed: cannot be set: the harness seeds every block of examples"),
+        ("{name: FGSM, eps: 0.1}", "{name: APGDT}", "x.yaml:10: attacks[0]: APGDT needs `eps`, the radius of the ball"),
+        ("{name: FGSM, eps: 0.1}", "{name: CW, c: 1}",
+         "x.yaml:10: attacks[0]: CW has no eps of its own: give `norm` and `eps`, the ball to judge it in"),
+        ("{name: FGSM, eps: 0.1}", "{name: PGDL2, norm: linf, eps: 0.1}",
+         "x.yaml:10: attacks[0]: PGDL2 is an l2 attack; leave `norm` out"),
+        ("{name: FGSM, eps: 0.1}", "{name: MultiAttack, eps: 0.1}", "x.yaml:10: attacks[0].name: unknown attack "
+         "'MultiAttack'; did you mean 'AutoAttack'?"),
+        ("  - {name: FGSM, eps: 0.1}", "  - {name: FGSM, eps: 0.1}\n  - {name: FGSM, eps: 0.2}",
+         "x.yaml:11: attacks[1]: attacks[0] is named 'FGSM' too: give one of them another `id`"),
+        ("{name: FGSM, eps: 0.1}", "{name: FGSM, id: none, eps: 0.1}",
+         "x.yaml:10: attacks[0]: 'none' is the name of the clean evaluation: choose another id"),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]", "x.yaml:9: seeds: duplicate key; the first is on line 8: keep one"),
+        ("seeds: [0, 1]", "sedes: [0, 1]", "x.yaml:8: sedes: unknown key; did you mean 'seeds'?"),
+        ("{name: digits}", "!!python/object/new:os.system [true]",
+         "x.yaml:2: dataset: the tag tag:yaml.org,2002:python/object/new:os.system is not allowed: plain YAML only"),
+    ],
+)  # fmt: skip
+def test_every_mistake_gets_its_sentence(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert expected in errors(tmp_path, replaced(old, new))
+
+
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = replaced("epochs: 2", "epochs: 0").replace("id: b", "id: a").replace("eps: 0.1", "eps: 8, step: 1")
+    text = text.replace("[[a, b]]", "[[a, zz]]").replace("seeds: [0, 1]", "seeds: [1, 1]\nseeds: [1]")
+    found = errors(tmp_path, text)
+    assert [int(line.split(":")[1]) for line in found] == [3, 6, 7, 8, 9, 11]
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just words\n", "3\n"])
+def test_no_mapping_no_suite(tmp_path: Path, text: str) -> None:
+    assert errors(tmp_path, text) == [
+        "x.yaml:1: a suite is a mapping that begins with the line `suite: NAME`, not a list or a single value"
+    ]
+
+
+def test_warnings(tmp_path: Path) -> None:
+    text = replaced("{name: FGSM, eps: 0.1}", "{name: PGD, eps: [0.1, 0.2], alpha: 0.01, steps: 12}")
+    text = text.replace("lr: 0.1}", "lr: 0.1}, schedule: {name: multistep, milestones: [1, 2]}")
+    messages = [problem.text("x.yaml") for problem in load(tmp_path, text).warnings]
+    assert messages == [
+        "x.yaml:10: attacks[0].alpha: alpha * steps is 0.12: cannot reach the edge of the ball at eps 0.2",
+        "x.yaml:3: training.schedule.milestones[1]: epoch 2 is never reached: training has 2",
+    ]
+
+
+def test_matrix_expands_into_models_and_pairs(tmp_path: Path) -> None:
+    text = replaced(
+        "objective: {name: cmic}}",
+        "objective: {name: cmic}, matrix: {objective.lambda: [1/2, 1], objective.beta: [0]}}",
+    )
+    suite = load(tmp_path, text).suite
+    assert [model.id for model in suite.models] == ["a", "b-lambda0.5-beta0", "b-lambda1-beta0"]
+    assert suite.pairs == [["a", "b-lambda0.5-beta0"], ["a", "b-lambda1-beta0"]]
+    weights = [model.objective.lambda_ for model in suite.models if model.objective.name == "cmic"]
+    assert weights == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ("{objective.lamda: [1]}", "models[1].matrix.objective.lamda[0]: unknown key; did you mean 'lambda'?"),
+        ("{objective.lambda: [1, -1]}", "models[1].matrix.objective.lambda[1]: should be at least 0, not -1"),
+        ("{objective.lambda: 1}", "models[1].matrix.objective.lambda: should be a list of values, not 1"),
+        ("{objective.lambda: [1, 1]}", "models[1].matrix.objective.lambda: a value is listed twice"),
+        ("{epochs: [1]}", "models[1].matrix.epochs: a matrix varies `architecture` or a parameter such as "
+         "`objective.lambda`"),
+        ("[1]", "models[1].matrix: should be a mapping such as {objective.lambda: [0.1, 0.7]}"),
+        ("{objective.lambda: [" + ", ".join(map(str, range(1001))) + "]}", "models[1].matrix: expands to more than 1000 "
+         "models"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_matrix_are_found_where_they_stand(tmp_path: Path, matrix: str, expected: str) -> None:
+    text = replaced("objective: {name: cmic}}", f"objective: {{name: cmic}}, matrix: {matrix}}}")
+    assert f"x.yaml:6: {expected}" in errors(tmp_path, text)
+
+
+def test_an_unfair_matrix_is_refused(tmp_path: Path) -> None:
+    text = replaced("objective: {name: cmic}}", "objective: {name: cmic}, matrix: {architecture: [mlp, small_cnn]}}")
+    assert errors(tmp_path, text) == [
+        "x.yaml:7: pairs[0]: unfair: 'a' and 'b-architecture-small_cnn' differ in architecture (mlp, small_cnn); "
+        "only the objective may"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), (" 1e-3 / 2", 5e-4), ("-.5", -0.5), (3, 3.0), ("3.", 3.0)]
+)
+def test_numbers(text: object, value: float) -> None:
+    assert parse_number(text) == value
+
+
+@pytest.mark.parametrize("text", ["1/2/3", "", "eps", "inf", "nan", "1e999", "__import__('os')", None, [1], 10**400])
+def test_no_numbers(text: object) -> None:
+    with pytest.raises(ValueError, match=r"should be a (finite )?number"):
+        parse_number(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("eps/10", 0.02), ("eps", 0.2), ("2.5*eps/40", 0.0125), ("0.1 * eps", 0.02), ("eps*3", 0.6), (0.7, 0.7)],
+)
+def test_steps_relative_to_eps(text: float | str, value: float) -> None:
+    assert resolve_relative(text, 0.2) == pytest.approx(value)
+
+
+def test_l2_balls_may_be_larger_than_one(tmp_path: Path) -> None:
+    suite = load(tmp_path, replaced("{name: FGSM, eps: 0.1}", "{name: PGD, norm: l2, eps: 1.5}")).suite
+    attack = suite.attacks[0]
+    assert isinstance(attack, Pgd)
+    assert attack.eps == [1.5]
+
+
+def test_names_in_the_schema_are_those_that_exist() -> None:
+    assert set(OBJECTIVES) == set(BUILT_OBJECTIVES)
+    assert ARCHITECTURES
+    assert DATASETS
+
+
+def test_committed_json_schema_is_current() -> None:
+    text = suite_json_schema()
+    assert (ROOT / "docs" / "suite.schema.json").read_text() == text, "run `robustbench-cmic schema --output ...`"
+    definitions = json.loads(text)["$defs"]
+    assert "lambda" in definitions["Cmic"]["properties"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_edit_of_a_suite_ends_in_a_traceback(tmp_path: Path, data: st.DataObject) -> None:
+    """Cut, repeat or replace any piece of a suite: the answer is a suite or a SuiteError, nothing else."""
+    start = data.draw(st.integers(0, len(GOOD)))
+    stop = data.draw(st.integers(start, min(len(GOOD), start + 30)))
+    filler = data.draw(
+        st.sampled_from(
+            ["", "\n", "[", "}", "- ", ": ", "&a *a", "~", "1e9", "'", "name: ", "{}", "\x07", "é", "!!int "]
+        )
+    )
+    path = tmp_path / "edited.yaml"
+    path.write_text(GOOD[:start] + filler + GOOD[stop:])
+    try:
+        loaded = load_suite(path)
+    except SuiteError as error:
+        assert str(error)
+    else:
+        assert loaded.suite.models

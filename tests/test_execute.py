@@ -1,0 +1,127 @@
+"""The local executor: order of dependencies, parallel processes, skipped dependents, dying workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from robustbench_cmic.execute import LocalProcesses, Outcome
+from robustbench_cmic.plan import Cell
+
+
+def cell(name: str, needs: str | None = None, **declared: Any) -> Cell:
+    kind: Any = "attack" if needs else "train"
+    return Cell(id=name, kind=kind, model="m", architecture="a", objective="ce", seed=0, needs=needs, declared=declared)
+
+
+def play(connection: Connection, _: object) -> None:
+    """A worker that does what a cell's declaration tells it."""
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        declared = task["declared"]
+        connection.send(("progress", task["id"], (1, 2, f"pid {os.getpid()}")))
+        if declared.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if declared.get("leave"):
+            os._exit(3)
+        time.sleep(declared.get("sleep", 0))
+        connection.send(("finished", task["id"], (declared.get("outcome", "ok"), declared.get("why", ""), 0.1)))
+
+
+class Diary:
+    """A listener that writes everything down."""
+
+    def __init__(self, interrupt_at: str = "") -> None:
+        self.lines: list[tuple[str, str]] = []
+        self.ends: dict[str, tuple[str, str]] = {}
+        self.pids: set[str] = set()
+        self.interrupt_at = interrupt_at
+
+    def started(self, cell: Cell) -> None:
+        self.lines.append(("start", cell.id))
+
+    def progressed(self, cell: Cell, done: int, total: int, text: str) -> None:
+        assert (done, total) == (1, 2)
+        self.pids.add(text)
+
+    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
+        self.lines.append(("end", cell.id))
+        self.ends[cell.id] = (outcome, reason)
+        if cell.id == self.interrupt_at:
+            raise KeyboardInterrupt
+
+
+def execute(
+    cells: list[Cell], jobs: int = 2, diary: Diary | None = None
+) -> tuple[Diary, dict[str, Outcome], list[str]]:
+    diary = diary or Diary()
+    deaths: list[str] = []
+    executor = LocalProcesses(jobs, "tests.test_execute:play", None, lambda cell, _: deaths.append(cell.id))
+    return diary, executor.run(cells, diary), deaths
+
+
+def test_dependents_wait_for_their_training() -> None:
+    cells = [
+        cell("t1", sleep=0.3),
+        cell("a1", "t1"),
+        cell("b1", "t1"),
+        cell("t2"),
+        cell("a2", "t2"),
+        cell("a0", "done"),
+    ]
+    diary, outcomes, _ = execute(cells)
+    assert outcomes == dict.fromkeys(("t1", "a1", "b1", "t2", "a2", "a0"), "ok")
+    for needy, training in (("a1", "t1"), ("b1", "t1"), ("a2", "t2")):
+        assert diary.lines.index(("end", training)) < diary.lines.index(("start", needy))
+    assert len(diary.pids) == 2, "two processes share the work"
+
+
+def test_one_job_means_one_process() -> None:
+    diary, _, _ = execute([cell("t1"), cell("t2"), cell("a1", "t1")], jobs=1)
+    assert len(diary.pids) == 1
+    starts = [name for what, name in diary.lines if what == "start"]
+    assert starts == ["t1", "t2", "a1"]
+
+
+@pytest.mark.parametrize("outcome", ["failed", "diverged"])
+def test_dependents_of_a_bad_training_are_skipped_and_the_rest_is_done(outcome: str) -> None:
+    cells = [
+        cell("t1", outcome=outcome, why="because"),
+        cell("a1", "t1"),
+        cell("b1", "t1"),
+        cell("t2"),
+        cell("a2", "t2"),
+    ]
+    diary, outcomes, _ = execute(cells)
+    assert outcomes == {"t1": outcome, "a1": "skipped", "b1": "skipped", "t2": "ok", "a2": "ok"}
+    assert diary.ends["t1"] == (outcome, "because")
+    assert diary.ends["b1"] == ("skipped", f"its training {outcome}")
+    assert ("start", "a1") not in diary.lines
+
+
+@pytest.mark.parametrize(("how", "cause"), [("die", "SIGKILL; out of memory?"), ("leave", "exit code 3")])
+def test_a_dying_worker_fails_its_cell_only(how: str, cause: str) -> None:
+    cells = [cell("t1", **{how: True}), cell("a1", "t1"), cell("t2"), cell("t3"), cell("a3", "t3")]
+    diary, outcomes, deaths = execute(cells, jobs=1)
+    assert outcomes == {"t1": "failed", "a1": "skipped", "t2": "ok", "t3": "ok", "a3": "ok"}
+    assert diary.ends["t1"] == ("failed", f"its process died ({cause})")
+    assert deaths == ["t1"]
+
+
+def test_an_interrupt_stops_everything_under_way() -> None:
+    diary = Diary(interrupt_at="t1")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        execute([cell("t1"), cell("t2", sleep=60)], diary=diary)
+    assert time.monotonic() - began < 30
+    for line in diary.pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(line.removeprefix("pid ")), 0)

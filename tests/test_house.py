@@ -1,0 +1,106 @@
+"""The state of the house: what may import torch, sizes of files, cycles, what the wheel carries, what people type."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robustbench_cmic.data import DATASETS, load_data
+from robustbench_cmic.data.digits import TRAIN_EXAMPLES
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "robustbench_cmic"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", ["suite", "plan", "record", "report", "resume", "run", "cli", "execute"])
+def test_what_is_left_and_right_of_computing_does_not_import_torch(module: str) -> None:
+    code = f"import sys, robustbench_cmic.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_no_file_over_300_lines() -> None:
+    assert [file for file in FILES if len(file.read_text().splitlines()) > 300] == []
+
+
+def imported(file: Path) -> set[Path]:
+    """Files of the package that a file imports when it is itself imported."""
+    tree = ast.parse(file.read_text())
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    found = set()
+    for name in names:
+        path = ROOT.joinpath(*name.split("."))
+        found |= {path.with_suffix(".py"), path / "__init__.py"} & set(FILES)
+    return found
+
+
+def test_no_import_cycle() -> None:
+    graph = {file: imported(file) for file in FILES}
+    assert graph[PACKAGE / "run.py"] > {PACKAGE / "plan.py", PACKAGE / "record.py"}
+    settled: set[Path] = set()
+    while len(settled) < len(graph):
+        free = {file for file in graph if file not in settled and graph[file] <= settled}
+        assert free, f"cycle among {sorted(str(f) for f in graph if f not in settled)}"
+        settled |= free
+
+
+def test_the_report_never_reaches_the_computing_side() -> None:
+    computing = {"train", "carry_out", "worker", "checkpoint", "information", "attacks", "objectives", "run", "execute"}
+    for file in (PACKAGE / "report").glob("*.py"):
+        parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in imported(file)}
+        assert not parts & computing, file
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    data = load_data("digits")
+    assert (data.x_train * 16 == bunch.images[:TRAIN_EXAMPLES, None]).all()
+    assert (data.x_test * 16 == bunch.images[TRAIN_EXAMPLES:, None]).all()
+    assert (data.y_train == bunch.target[:TRAIN_EXAMPLES]).all()
+    assert (data.y_test == bunch.target[TRAIN_EXAMPLES:]).all()
+    assert (data.x_train.min(), data.x_train.max()) == (0.0, 1.0)
+    assert set(DATASETS) == {"digits"}
+
+
+def test_fingerprint_notices_every_kind_of_change() -> None:
+    from dataclasses import replace
+
+    data = load_data("digits")
+    same = replace(data, x_train=data.x_train.copy())
+    assert same.fingerprint() == data.fingerprint()
+    pixel, label = data.x_test.copy(), data.y_test.copy()
+    pixel[5, 0, 3, 3] += 1 / 16
+    label[0] += 1
+    changed = [replace(data, x_test=pixel), replace(data, y_test=label), replace(data, x_test=data.x_test[:-1])]
+    assert len({data.fingerprint(), *(other.fingerprint() for other in changed)}) == 4
+
+
+def test_readme_gives_the_two_commands_and_names_every_file_of_the_package() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "pip install -e . && python -m robustbench_cmic run suites/digits.yaml" in text
+    assert "pip install tox && tox" in text
+    for entry in PACKAGE.iterdir():
+        if entry.suffix == ".py" and not entry.name.startswith("__"):
+            assert re.search(rf"\b{re.escape(entry.name)}\b", text), entry.name
+        elif entry.is_dir() and not entry.name.startswith("__"):
+            assert f"{entry.name}/" in text, entry.name
+
+
+def test_readme_table_is_the_committed_leaderboard() -> None:
+    """The README shows the pair table of `results/digits`, word for word."""
+    readme, board = ((ROOT / name).read_text() for name in ("README.md", "results/digits/leaderboard.md"))
+    table = re.search(r"(\| attack .*?)\n\n", board, re.DOTALL)
+    assert table is not None
+    assert table[1] in readme

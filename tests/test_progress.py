@@ -1,0 +1,80 @@
+"""Time left, plain lines and live bars."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from robustbench_cmic.plan import Cell, make_plan
+from robustbench_cmic.progress import Estimator, LiveDisplay, PlainDisplay, declared_work, duration, make_display
+from robustbench_cmic.suite import find_suite, load_suite
+
+
+@pytest.fixture
+def cells() -> list[Cell]:
+    return make_plan(load_suite(find_suite("digits")).suite).cells
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (7503, "2 h 5 min")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_estimate_learns_from_equal_cells_and_scales_to_others(cells: list[Cell]) -> None:
+    trainings = [cell for cell in cells if cell.kind == "train"]
+    attacks = [cell for cell in cells if cell.attack == "PGD" and cell.eps == 0.1][:2]
+    estimator = Estimator([*trainings[:3], *attacks], jobs=2)
+    assert estimator.seconds_left() is None
+    estimator.finished(trainings[0], 10.0)
+    per_work = 10.0 / declared_work(trainings[0])
+    assert estimator.seconds_left() == pytest.approx((20 + 2 * per_work * declared_work(attacks[0])) / 2)
+    estimator.finished(trainings[1], 20.0)
+    estimator.finished(attacks[0], 4.0)
+    assert estimator.seconds_left() == pytest.approx((15 + 4) / 2)
+
+
+def play(display: PlainDisplay | LiveDisplay, cells: list[Cell]) -> None:
+    with display:
+        display.started(cells[0])
+        display.progressed(cells[0], 1, 30, "accuracy [0.5]")
+        display.progressed(cells[0], 0, 0, "the state was [corrupt]")
+        display.finished(cells[0], "ok", "", 8.0)
+        display.started(cells[1])
+        display.finished(cells[1], "failed", "no [memory]", 0.0)
+        display.finished(cells[2], "skipped", "its training failed", 0.0)
+
+
+def test_plain_lines(cells: list[Cell]) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    display = make_display(console, cells[:4], jobs=1)
+    assert isinstance(display, PlainDisplay)
+    play(display, cells)
+    assert out.getvalue().splitlines() == [
+        "cnn-ce seed 0: train: the state was [corrupt]",
+        "[1/4] cnn-ce seed 0: train: done in 8.0 s; about 0 s left",
+        "[2/4] cnn-ce seed 0: clean: failed: no [memory]; about 0 s left",
+        "[3/4] cnn-ce seed 0: FGSM linf eps 0.05: skipped: its training failed; about 0 s left",
+    ]
+
+
+def test_a_long_cell_speaks_now_and_then(cells: list[Cell]) -> None:
+    out = io.StringIO()
+    display = PlainDisplay(Console(file=out, width=200), cells, jobs=1, every=0.0)
+    display.started(cells[0])
+    display.progressed(cells[0], 1, 30, "accuracy 0.5")
+    assert out.getvalue() == "cnn-ce seed 0: train: 1 of 30 accuracy 0.5\n"
+
+
+def test_live_bars(cells: list[Cell]) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True)
+    display = make_display(console, cells[:4], jobs=1)
+    assert isinstance(display, LiveDisplay)
+    play(display, cells)
+    text = out.getvalue()
+    assert "the state was [corrupt]" in text
+    assert "failed: no [memory]" in text
+    assert "all cells" in text

@@ -1,0 +1,151 @@
+"""The training loop: it learns, resumes exactly, treats objectives alike, and notices when it goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.checkpoint import TrainingState, load_state, save_state
+from robustbench_cmic.data import load_data
+from robustbench_cmic.models.build import build_model
+from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.train import Divergence, Training, build_optimizer, train
+
+CE = {"name": "ce"}
+CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4, "momentum": 0.9}
+SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
+DECLARED = {"epochs": 3, "batch_size": 64, "optimizer": SGD, "schedule": {"name": "onecycle", "warmup": 0.3}}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    data = load_data("digits")
+    return torch.from_numpy(data.x_train)[:400], torch.from_numpy(data.y_train)[:400]
+
+
+def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD, seed: int = 0) -> Training:
+    model = build_model("small_cnn", load_data("digits"), seed)
+    return Training(model, build_objective(objective, 10), build_optimizer(model, optimizer))
+
+
+def weights(training: Training) -> Tensor:
+    return torch.cat([value.flatten().double() for value in training.model.state_dict().values()])
+
+
+def test_learns_and_draws_a_curve(digits: tuple[Tensor, Tensor]) -> None:
+    training = prepare(CMIC)
+    assert train(training, *digits, declared=DECLARED | {"epochs": 8}, seed=0) is None
+    curve = training.curve
+    assert [epoch.epoch for epoch in curve] == list(range(1, 9))
+    assert curve[-1].accuracy > 0.9 > curve[0].accuracy
+    assert curve[-1].separation > curve[0].separation
+    assert curve[-1].ncmi is not None
+    assert curve[-1].ncmi == pytest.approx(curve[-1].cmi / curve[-1].separation)
+    assert set(curve[-1].loss) == {"total", "ce", "cmi", "separation"}
+    terms = curve[-1].loss
+    assert terms["total"] == pytest.approx(terms["ce"] + 0.7 * terms["cmi"] - 0.4 * terms["separation"], rel=1e-4)
+    assert curve[-1].lr < 1e-4
+
+
+@pytest.mark.parametrize("objective", [CE, CMIC, CMIC | {"centroids": "class_batches", "class_batch_size": 2}])
+@pytest.mark.parametrize("optimizer", [SGD, {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}])
+def test_resumes_bit_for_bit_after_every_epoch(
+    digits: tuple[Tensor, Tensor], objective: dict[str, Any], optimizer: dict[str, Any], tmp_path: Path
+) -> None:
+    declared = DECLARED | {"optimizer": optimizer}
+    states: list[Path] = []
+
+    def store(training: Training) -> None:
+        states.append(tmp_path / f"{len(states)}.safetensors")
+        save_state(states[-1], training.state(), "cell")
+
+    whole = prepare(objective, optimizer)
+    assert train(whole, *digits, declared=declared, seed=0, after_epoch=store) is None
+    for file in states:
+        resumed = prepare(objective, optimizer, seed=1)  # other weights, to be overwritten
+        state = load_state(file, "cell")
+        assert isinstance(state, TrainingState)
+        resumed.restore(state)
+        torch.manual_seed(12345)
+        assert train(resumed, *digits, declared=declared, seed=0) is None
+        assert torch.equal(weights(resumed), weights(whole))
+        assert resumed.curve == whole.curve
+
+
+def test_cmic_without_weights_trains_as_cross_entropy_bit_for_bit(digits: tuple[Tensor, Tensor]) -> None:
+    plain, weightless, full = prepare(CE), prepare(CMIC | {"lambda": 0.0, "beta": 0.0}), prepare(CMIC)
+    for training in (plain, weightless, full):
+        assert train(training, *digits, declared=DECLARED, seed=0) is None
+    assert torch.equal(weights(plain), weights(weightless))
+    assert not torch.equal(weights(plain), weights(full))
+
+
+def test_only_the_seed_decides(digits: tuple[Tensor, Tensor]) -> None:
+    results = []
+    for seed in (0, 0, 1):
+        training = prepare(CE, seed=seed)
+        torch.manual_seed(seed + 77)
+        train(training, *digits, declared=DECLARED | {"epochs": 1}, seed=seed)
+        results.append(weights(training))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_a_loss_that_is_not_finite_ends_it_with_the_last_finite_terms(digits: tuple[Tensor, Tensor]) -> None:
+    training = prepare(CE, SGD | {"lr": 1e30})
+    divergence = train(training, *digits, declared=DECLARED | {"optimizer": SGD | {"lr": 1e30}}, seed=0)
+    assert isinstance(divergence, Divergence)
+    assert "not finite" in divergence.reason
+    assert "epoch 1" in divergence.reason
+    assert divergence.last_finite is not None
+    assert divergence.last_finite["total"] == pytest.approx(divergence.last_finite["ce"])
+    assert training.curve == []
+
+
+class Constant(nn.Module):
+    """Predicts class 3, whatever it is shown or taught."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = torch.zeros(len(images), 10)
+        logits[:, 3] = 1.0
+        return logits + 0 * self.idle
+
+
+@pytest.mark.parametrize(("epochs", "noticed"), [(1, 1), (2, 2), (9, 3)])
+def test_a_collapse_to_one_class_is_noticed(digits: tuple[Tensor, Tensor], epochs: int, noticed: int) -> None:
+    model = Constant()
+    training = Training(model, build_objective(CE, 10), build_optimizer(model, SGD))
+    divergence = train(training, *digits, declared=DECLARED | {"epochs": epochs}, seed=0)
+    assert divergence is not None
+    assert f"collapsed to one class: every prediction of epoch {noticed}" in divergence.reason
+    assert divergence.last_finite is not None
+
+
+def test_class_batches_follow_the_paper(digits: tuple[Tensor, Tensor]) -> None:
+    """After each step, 2 examples of each class pass through the network with its weights fixed."""
+    training = prepare(CMIC | {"centroids": "class_batches", "class_batch_size": 2})
+    seen: list[Tensor] = []
+    update = training.objective.update
+
+    def spy(logits: Tensor, labels: Tensor) -> None:
+        assert not logits.requires_grad
+        seen.append(labels)
+        update(logits, labels)
+
+    training.objective.update = spy  # type: ignore[method-assign]
+    statistics: list[int] = []
+    train(
+        training, *digits, declared=DECLARED | {"epochs": 1}, seed=0,
+        after_epoch=lambda t: statistics.append(int(t.model.state_dict()["1.1.num_batches_tracked"])),
+    )  # fmt: skip
+    assert len(seen) == 7  # 400 examples in batches of 64
+    assert all(torch.equal(torch.bincount(labels, minlength=10), torch.full((10,), 2)) for labels in seen)
+    assert statistics == [7], "the centroid passes leave the running statistics alone"
