@@ -44,10 +44,15 @@ def command(*arguments: object) -> list[str]:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Runs the real command line in a folder of its own; returns exit code and output."""
+    """Runs the real command line in a folder of its own; returns exit code and output.
+
+    One worker process unless a test asks for more: the tests themselves run in parallel.
+    """
 
     def run(*arguments: object, cwd: Path = tmp_path, timeout: float = 300, prefix: tuple[str, ...] = ()) -> Any:
         environment = {**os.environ, "COLUMNS": "120"}
+        if arguments[0] == "run" and "--jobs" not in arguments:
+            arguments = (*arguments, "--jobs", 1)
         return subprocess.run(
             [*prefix, *command(*arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
         )
@@ -82,7 +87,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """All records of a results folder without what may differ between equal runs: timings, and the checksum over them."""
+    """All records of a results folder without what differs between equal runs: timings, and the checksum over them."""
     found = {}
     for file in sorted(folder.glob("*.json")):
         payload = json.loads(file.read_text())

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,26 +85,33 @@ def test_smoke_suite_by_name_from_any_folder(tmp_path: Path, cli: Cli) -> None:
 def test_killed_at_any_moment_it_ends_with_the_same_records(finished: Path, tmp_path: Path, cli: Cli) -> None:
     """`kill -9` at ten random moments, each time on a fresh folder, then the same command again."""
     expected = contents(finished / "results" / "tiny")
-    began = time.monotonic()
-    (tmp_path / "timed").mkdir()
-    shutil.copy(finished / "tiny.yaml", tmp_path / "timed")
-    assert cli("run", "tiny.yaml", cwd=tmp_path / "timed").returncode == 0
-    whole = time.monotonic() - began
     moments = random.Random(0)
-    interrupted = 0
-    for attempt in range(10):
-        folder = tmp_path / str(attempt)
+
+    def fresh(name: str) -> Path:
+        folder = tmp_path / name
         folder.mkdir()
         shutil.copy(finished / "tiny.yaml", folder)
-        process = subprocess.Popen(command("run", "tiny.yaml"), cwd=folder, stdout=subprocess.DEVNULL)
-        time.sleep(moments.uniform(0.2, 1.0) * whole)
+        return folder
+
+    began = time.monotonic()
+    assert cli("run", "tiny.yaml", cwd=fresh("timed")).returncode == 0
+    whole = time.monotonic() - began
+
+    def kill_and_mend(folder: Path, after: float) -> bool:
+        process = subprocess.Popen(command("run", "tiny.yaml", "--jobs", 1), cwd=folder, stdout=subprocess.DEVNULL)
+        time.sleep(after)
         process.send_signal(signal.SIGKILL)
-        interrupted += process.wait() == -signal.SIGKILL
+        killed = process.wait() == -signal.SIGKILL
         done = cli("run", "tiny.yaml", cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         assert contents(folder / "results" / "tiny") == expected
         assert not list(folder.rglob("*.tmp"))
-    assert interrupted >= 5
+        return killed
+
+    with ThreadPoolExecutor(2) as pool:
+        folders = [fresh(str(attempt)) for attempt in range(10)]
+        killed = list(pool.map(kill_and_mend, folders, [moments.uniform(0.2, 1.0) * whole for _ in folders]))
+    assert sum(killed) >= 5
 
 
 def wait_for(condition: object, seconds: float = 90) -> None:

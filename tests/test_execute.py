@@ -109,7 +109,7 @@ def test_dependents_of_a_bad_training_are_skipped_and_the_rest_is_done(outcome: 
 
 @pytest.mark.parametrize(("how", "cause"), [("die", "SIGKILL; out of memory?"), ("leave", "exit code 3")])
 def test_a_dying_worker_fails_its_cell_only(how: str, cause: str) -> None:
-    cells = [cell("t1", **{how: True}), cell("a1", "t1"), cell("t2"), cell("t3"), cell("a3", "t3")]
+    cells = [cell("t1", None, **{how: True}), cell("a1", "t1"), cell("t2"), cell("t3"), cell("a3", "t3")]
     diary, outcomes, deaths = execute(cells, jobs=1)
     assert outcomes == {"t1": "failed", "a1": "skipped", "t2": "ok", "t3": "ok", "a3": "ok"}
     assert diary.ends["t1"] == ("failed", f"its process died ({cause})")

@@ -23,5 +23,5 @@ def test_published_example() -> None:
 
 @pytest.mark.parametrize(("successes", "n", "confidence"), [(-1, 3, 0.95), (4, 3, 0.95), (0, 0, 0.95), (1, 3, 1.0)])
 def test_nonsense_is_refused(successes: int, n: int, confidence: float) -> None:
-    with pytest.raises(ValueError, match="should be|no proportion"):
+    with pytest.raises(ValueError, match=r"should be|no proportion"):
         wilson_interval(successes, n, confidence)

@@ -27,7 +27,7 @@ BALL = Threat("linf", 0.1)
 
 
 def judge(model: nn.Module, images: Tensor, labels: Tensor, setting: dict[str, Any], **others: Any) -> harness.Verdict:
-    parameters = {"classes": 10, "threat": BALL, "seed": 0} | others
+    parameters: dict[str, Any] = {"classes": 10, "threat": BALL, "seed": 0} | others
     return judge_attack(model, images, labels, setting=setting, **parameters)
 
 
@@ -196,11 +196,11 @@ def test_library_attacks_are_seeded_by_block_and_leave_the_generators_alone() ->
     torch.manual_seed(5)
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002 - the global generator is the subject
-    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index, union-attr]  # noqa: NPY002
+    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]  # noqa: NPY002
     first = judge(model, images, labels, setting)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
-    assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index, union-attr]  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index]  # noqa: NPY002
     torch.manual_seed(6)
     assert repr(judge(model, images, labels, setting, batch_size=3).information) == repr(first.information)
     assert repr(judge(model, images, labels, setting, seed=1).information) != repr(first.information)

@@ -81,7 +81,8 @@ def test_a_good_suite(tmp_path: Path) -> None:
          "x.yaml:6: models[1].objective.centroids: should be 'batch' or 'class_batches', not 'batches'"),
         ("objective: {name: cmic}", "objective: {name: cmic, class_batch_size: 4}",
          "x.yaml:6: models[1].objective.class_batch_size: has no effect with `centroids: batch`: leave it out"),
-        ("{name: digits}", "{name: digitz}", "x.yaml:2: dataset.name: unknown data set 'digitz'; did you mean 'digits'?"),
+        ("{name: digits}", "{name: digitz}",
+         "x.yaml:2: dataset.name: unknown data set 'digitz'; did you mean 'digits'?"),
         ("dataset: {name: digits}", "dataset: [digits]",
          "x.yaml:2: dataset: should be a mapping of keys to values, not a list"),
         ("epochs: 2", "epochs: 0", "x.yaml:3: training.epochs: should be at least 1, not 0"),
@@ -117,7 +118,8 @@ def test_a_good_suite(tmp_path: Path) -> None:
          "x.yaml:10: attacks[0].name: unknown attack 'FGMS'; did you mean 'FGSM'?"),
         ("{name: FGSM, eps: 0.1}", "{name: FGSM, eps: 0.1, step: 3}",
          "x.yaml:10: attacks[0].step: unknown key; known here: name, id, norm, eps, loss"),
-        ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: eps/0}", "x.yaml:10: attacks[0].alpha: divides by zero"),
+        ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: eps/0}",
+         "x.yaml:10: attacks[0].alpha: divides by zero"),
         ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: epsilon}",
          "x.yaml:10: attacks[0].alpha: should be a number such as 0.01 or eps/10, not 'epsilon'"),
         ("{name: FGSM, eps: 0.1}", "{name: APGDT, eps: 0.1, n_restart: 2}",
@@ -137,7 +139,8 @@ def test_a_good_suite(tmp_path: Path) -> None:
          "x.yaml:11: attacks[1]: attacks[0] is named 'FGSM' too: give one of them another `id`"),
         ("{name: FGSM, eps: 0.1}", "{name: FGSM, id: none, eps: 0.1}",
          "x.yaml:10: attacks[0]: 'none' is the name of the clean evaluation: choose another id"),
-        ("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]", "x.yaml:9: seeds: duplicate key; the first is on line 8: keep one"),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]",
+         "x.yaml:9: seeds: duplicate key; the first is on line 8: keep one"),
         ("seeds: [0, 1]", "sedes: [0, 1]", "x.yaml:8: sedes: unknown key; did you mean 'seeds'?"),
         ("{name: digits}", "!!python/object/new:os.system [true]",
          "x.yaml:2: dataset: the tag tag:yaml.org,2002:python/object/new:os.system is not allowed: plain YAML only"),
@@ -193,8 +196,8 @@ def test_matrix_expands_into_models_and_pairs(tmp_path: Path) -> None:
         ("{epochs: [1]}", "models[1].matrix.epochs: a matrix varies `architecture` or a parameter such as "
          "`objective.lambda`"),
         ("[1]", "models[1].matrix: should be a mapping such as {objective.lambda: [0.1, 0.7]}"),
-        ("{objective.lambda: [" + ", ".join(map(str, range(1001))) + "]}", "models[1].matrix: expands to more than 1000 "
-         "models"),
+        ("{objective.lambda: [" + ", ".join(map(str, range(1001))) + "]}", "models[1].matrix: expands to more than "
+         "1000 models"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_matrix_are_found_where_they_stand(tmp_path: Path, matrix: str, expected: str) -> None:
@@ -266,7 +269,6 @@ def test_no_edit_of_a_suite_ends_in_a_traceback(tmp_path: Path, data: st.DataObj
     path.write_text(GOOD[:start] + filler + GOOD[stop:])
     try:
         loaded = load_suite(path)
-    except SuiteError as error:
-        assert str(error)
-    else:
-        assert loaded.suite.models
+    except SuiteError:
+        return
+    assert loaded.suite.models
