@@ -9,6 +9,7 @@ import datetime
 import functools
 import math
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,9 @@ def carry_out(cell: Cell, settings: Settings, progress: Progress) -> TrainRecord
         reason = f"out of memory on {settings.device}"
     except OSError as error:
         reason = f"cannot write {error.filename or 'a file'}: {error.strerror or error}"
+    except Exception as error:  # a defect or a library's whim: it fails this cell only, its trace is in the log
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
     return failed_record(settings.suite, cell, reason, _provenance(settings), clock.timing())
 
 

@@ -218,7 +218,7 @@ class _Run:
 
     def _jobs(self, pending: int) -> int:
         """On the CPU one process a core with one thread each: cells are independent, threads of one cell are not."""
-        default = 1 if self.settings.device.startswith("cuda") else len(os.sched_getaffinity(0))
+        default = 1 if self.settings.device.startswith("cuda") else _cores()
         return max(1, min(self.options.jobs or default, pending))
 
     def _record_death(self, cell: Cell, reason: str) -> None:
@@ -244,6 +244,11 @@ class _Run:
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cores() -> int:
+    """Cores this process may use, where the system says; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _blocked(cell: Cell, found: dict[str, Standing]) -> bool:
