@@ -76,6 +76,26 @@ def test_resumes_bit_for_bit_after_every_epoch(
         assert resumed.curve == whole.curve
 
 
+def test_resumes_bit_for_bit_where_layers_draw_random_numbers(digits: tuple[Tensor, Tensor]) -> None:
+    def dropping() -> Training:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+        return Training(model, build_objective(CE, 10), build_optimizer(model, SGD))
+
+    states: list[TrainingState] = []
+
+    def keep(training: Training) -> None:
+        state = training.state()
+        states.append(TrainingState({n: v.clone() for n, v in state.tensors.items()}, state.epoch, state.curve))
+
+    whole, resumed = dropping(), dropping()
+    train(whole, *digits, declared=DECLARED, seed=0, after_epoch=keep)
+    resumed.restore(states[0])
+    torch.manual_seed(12345)
+    train(resumed, *digits, declared=DECLARED, seed=0)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
 def test_cmic_without_weights_trains_as_cross_entropy_bit_for_bit(digits: tuple[Tensor, Tensor]) -> None:
     plain, weightless, full = prepare(CE), prepare(CMIC | {"lambda": 0.0, "beta": 0.0}), prepare(CMIC)
     for training in (plain, weightless, full):

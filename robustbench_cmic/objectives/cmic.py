@@ -67,7 +67,7 @@ class Cmic(Objective):
         concentration = self._concentration(p, log_p, labels)
         separation = self._separation(p, log_p, labels)
         total = ce
-        # A term of weight 0 stays out of the graph: adding 0 times it would still move the last bit of a gradient.
+        # A term of weight 0 stays out of the graph: where it overflows, 0 times it would be NaN.
         if self.lambda_ > 0:
             total = total + self.lambda_ * concentration
         if self.beta > 0:
