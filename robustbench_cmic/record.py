@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from robustbench_cmic.plan import Cell, canonical_json
+from robustbench_cmic.statistics import wilson_interval
 
 SCHEMA: Literal["robustbench_cmic/record/1"] = "robustbench_cmic/record/1"
 Status = Literal["ok", "diverged", "failed"]
@@ -241,7 +242,8 @@ def read_record(path: Path) -> TrainRecord | AttackRecord:
     """Read and check a record.
 
     Raises:
-        CorruptRecordError: not whole, altered, of another schema, or under another cell's name.
+        CorruptRecordError: not whole, altered, of another schema, under another cell's name, or with numbers that
+            do not follow from its outcomes.
         FileNotFoundError: there is no such record.
     """
     payload = read_json(path)
@@ -254,5 +256,17 @@ def read_record(path: Path) -> TrainRecord | AttackRecord:
     if path != record_path(path.parent, record.cell.id):
         raise CorruptRecordError(f"it is the record of {record.cell.id}, under another name")
     if isinstance(record, AttackRecord) and record.status == "ok":
-        outcome_bits(record.outcomes or "", record.n or 0)
+        _check_numbers(record)
     return record
+
+
+def _check_numbers(record: AttackRecord) -> None:
+    """A checksum shows that a record is as it was written; that its numbers follow from its outcomes shows more."""
+    n, information = record.n, record.information
+    if not n or information is None:
+        raise CorruptRecordError("it holds no measurement although its status is ok")
+    correct = outcome_bits(record.outcomes or "", n).bit_count()
+    if (record.accuracy, record.ci_low, record.ci_high) != (correct / n, *wilson_interval(correct, n)):
+        raise CorruptRecordError("its accuracy or interval does not follow from its outcomes")
+    if information.ncmi != (information.cmi / information.separation if information.separation > 0 else None):
+        raise CorruptRecordError("its NCMI is not CMI / separation")

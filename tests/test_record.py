@@ -26,6 +26,7 @@ from robustbench_cmic.record import (
     write_json,
     write_record,
 )
+from robustbench_cmic.statistics import wilson_interval
 
 CELL = Cell(
     id="m.s0.FGSM.0123", kind="attack", model="m", architecture="mlp", objective="ce", seed=0, attack="FGSM",
@@ -33,10 +34,14 @@ CELL = Cell(
 )  # fmt: skip
 
 
+INFORMATION = {"cmi": 0.5, "separation": 2.0, "ncmi": 0.25, "class_cmi": [0.5], "class_separation": [2.0]}
+
+
 def record(**changes: object) -> AttackRecord:
     fields = {
         "suite": "s", "cell": CELL, "status": "ok", "provenance": {}, "timing": Timing(started="now", seconds=1.0),
         "n": 5, "accuracy": 0.6, "outcomes": pack_outcomes([True, False, True, False, True]),
+        "ci_low": wilson_interval(3, 5)[0], "ci_high": wilson_interval(3, 5)[1], "information": INFORMATION,
     }  # fmt: skip
     return AttackRecord.model_validate(fields | changes)
 
@@ -101,6 +106,12 @@ def test_another_schema_name_or_content_is_refused(tmp_path: Path) -> None:
         ({"accuracy": "high"}, "accuracy"),
         ({"surprise": 1}, "surprise"),
         ({"outcomes": "AAAA"}, "not 5 packed bits"),
+        ({"outcomes": pack_outcomes([True] * 5)}, "does not follow from its outcomes"),
+        ({"accuracy": 0.8}, "does not follow from its outcomes"),
+        ({"ci_low": 0.5}, "does not follow from its outcomes"),
+        ({"information": INFORMATION | {"ncmi": 0.2}}, "NCMI is not CMI / separation"),
+        ({"information": None}, "no measurement"),
+        ({"n": None}, "no measurement"),
     ):
         write_json(file, payload | change)
         with pytest.raises(CorruptRecordError, match=message):

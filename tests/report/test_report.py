@@ -15,6 +15,7 @@ from robustbench_cmic.record import AttackRecord, Measures, Timing, TrainRecord,
 from robustbench_cmic.report import PLAN_FILE, ReportError, read_results, write_report
 from robustbench_cmic.report.rows import COLUMNS
 from robustbench_cmic.report.worst_case import worst_case
+from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite import load_suite
 from tests.conftest import TINY_SUITE
 
@@ -39,11 +40,15 @@ def train_record(cell: Cell, **changes: Any) -> TrainRecord:
 
 
 def attack_record(cell: Cell, correct: list[bool]) -> AttackRecord:
-    ncmi = None if cell.model == "cmic" and cell.seed == 1 else 0.25
-    information = Measures(cmi=0.5, separation=2.0, ncmi=ncmi, class_cmi=[0.5], class_separation=[2.0])
+    undefined = cell.model == "cmic" and cell.seed == 1
+    information = Measures(
+        cmi=0.5, separation=0.0 if undefined else 2.0, ncmi=None if undefined else 0.25, class_cmi=[0.5],
+        class_separation=[2.0],
+    )  # fmt: skip
+    low, high = wilson_interval(sum(correct), len(correct))
     return AttackRecord(
         suite="tiny", cell=cell, status="ok", provenance=PROVENANCE, timing=TIMING, n=len(correct),
-        accuracy=sum(correct) / len(correct), ci_low=0.1, ci_high=0.9, outcomes=pack_outcomes(correct),
+        accuracy=sum(correct) / len(correct), ci_low=low, ci_high=high, outcomes=pack_outcomes(correct),
         information=information, outside=0, forwards=7, backwards=6,
     )  # fmt: skip
 
