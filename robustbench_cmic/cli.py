@@ -34,6 +34,9 @@ SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")
 ]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results of suites lie.")]
+WorkOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where checkpoints lie; by default beside the results, DIR.work.")
+]
 SeedsOption = Annotated[str, typer.Option(metavar="0,1", help="Only these seeds of the suite.")]
 OnlyOption = Annotated[
     list[str], typer.Option(metavar="NAME", help="Only this model, attack or cell (* and ? allowed); repeatable.")
@@ -87,9 +90,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def run(
     suite: SuiteArgument,
     results: ResultsOption = Path("results"),
-    work: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where checkpoints lie; by default beside the results, DIR.work.")
-    ] = None,
+    work: WorkOption = None,
     seeds: SeedsOption = "",
     only: OnlyOption = [],  # noqa: B006 - typer's way to say "none given"
     limit: LimitOption = None,
@@ -105,7 +106,7 @@ def run(
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
     if dry_run:
-        plan(suite, results, seeds, only, limit)
+        plan(suite, results, work, seeds, only, limit)
         return
     # Imported where they are used: the other commands answer without them in a fraction of a second.
     from rich.console import Console
@@ -132,12 +133,14 @@ def run(
 def plan(
     suite: SuiteArgument,
     results: ResultsOption = Path("results"),
+    work: WorkOption = None,
     seeds: SeedsOption = "",
     only: OnlyOption = [],  # noqa: B006
     limit: LimitOption = None,
 ) -> None:
     """Show a suite's cells: what is done and what a run would do."""
     from robustbench_cmic.plan_table import plan_table
+    from robustbench_cmic.settings import work_folder
 
     loaded = _load(suite)
     whole = make_plan(loaded.suite, limit)
@@ -145,7 +148,7 @@ def plan(
         selection = select(whole, _seeds(seeds), only)
     except SelectionError as error:
         _fail(error)
-    print(plan_table(selection.cells, results / whole.suite))
+    print(plan_table(selection.cells, results / whole.suite, work_folder(results, work) / whole.suite))
 
 
 @app.command()

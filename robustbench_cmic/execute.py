@@ -187,6 +187,7 @@ class LocalProcesses:
 
 
 def _enter(connection: Connection, target: str, argument: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     pkgutil.resolve_name(target)(connection, argument)
 
 

@@ -96,7 +96,9 @@ class InformationSums:
         _check(logits, labels)
         classes = logits.shape[1]
         labels = labels.long()
-        log_p = logits.double().log_softmax(1)
+        log_p = logits.detach().double().log_softmax(1)
+        if not bool(torch.isfinite(log_p).all()):
+            raise ValueError("logits should be finite, and differ by less than float64 can hold")
         p = log_p.exp()
         return cls(
             counts=torch.bincount(labels, minlength=classes),
@@ -161,7 +163,5 @@ def _check(logits: Tensor, labels: Tensor) -> None:
         raise ValueError(f"logits should be floating point, not {logits.dtype}")
     if labels.is_floating_point() or labels.dtype == torch.bool or labels.is_complex():
         raise ValueError(f"labels should be integers, not {labels.dtype}")
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError("logits should be finite; some are NaN or infinite")
     if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
         raise ValueError(f"labels should be in [0, {logits.shape[1]}), the classes of the logits")

@@ -22,7 +22,10 @@ from robustbench_cmic.suite.problems import suggestion
 from robustbench_cmic.suite.schema import Attack, Fgsm, LibraryAttack, Model, Norm, Pgd, Suite
 
 JUDGE = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 1"
-"""The decision rule of `attacks.harness`; part of every attack cell's hash, so change it with the rule."""
+"""The decision rule of `attacks.harness`, and the version of it, of the native attacks and of their random numbers.
+
+It is part of every attack cell's hash: a change to any of these raises the version, and no old result is taken for new.
+"""
 
 
 class SelectionError(Exception):
@@ -126,7 +129,7 @@ def _attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[st
     for attack in attacks:
         norm: Norm = ball_norm(attack) if isinstance(attack, LibraryAttack) else attack.norm
         for eps in attack.eps or []:
-            yield _attack_cell(training, evaluation, attack.id or attack.name, norm, eps, _setting(attack, eps))
+            yield _attack_cell(training, evaluation, attack.label, norm, eps, _setting(attack, eps))
 
 
 def _setting(attack: Attack, eps: float) -> dict[str, Any]:

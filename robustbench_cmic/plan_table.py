@@ -10,30 +10,28 @@ from tabulate import tabulate
 from robustbench_cmic.data import DATASETS
 from robustbench_cmic.models import ARCHITECTURES
 from robustbench_cmic.plan import Cell, title
-from robustbench_cmic.resume import Standing, standings
+from robustbench_cmic.resume import Standing, blocked, standings, to_run
 from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.library import attack_modules
 from robustbench_cmic.suite.schema import NATIVE_ATTACKS, OBJECTIVES
 
 
-def plan_table(cells: list[Cell], folder: Path) -> str:
+def plan_table(cells: list[Cell], folder: Path, work: Path) -> str:
     """One line a cell, and how many will run. Records are judged as `run` does, but for the data's fingerprint."""
     found = standings(cells, folder)
-    states = [_state(cell, found) for cell in cells]
+    pending = to_run(cells, found, work)
+    states = [_state(cell, found, pending) for cell in cells]
     table = [[title(cell), state, cell.id] for cell, state in zip(cells, states, strict=True)]
     counts = ", ".join(f"{count} {state}" for state, count in Counter(s.split(":")[0] for s in states).items())
     return f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}"
 
 
-def _state(cell: Cell, found: dict[str, Standing]) -> str:
-    standing = found[cell.id]
-    if cell.needs is not None and found[cell.needs].state == "diverged":
+def _state(cell: Cell, found: dict[str, Standing], pending: dict[str, str]) -> str:
+    if blocked(cell, found):
         return "skipped: its training diverged"
-    if standing.state == "missing":
-        return "to run"
-    if standing.state in ("failed", "unusable"):
-        return f"to run again: {standing.why}"
-    return standing.state
+    if cell.id not in pending:
+        return found[cell.id].state
+    return f"to run again: {pending[cell.id]}" if pending[cell.id] else "to run"
 
 
 def name_table() -> str:

@@ -16,6 +16,9 @@ from robustbench_cmic.record import (
     read_record,
     record_path,
 )
+from robustbench_cmic.settings import weights_file
+
+ALTERED_WEIGHTS = "its weights are not the recorded ones (the file's hash differs)"
 
 State = Literal["done", "diverged", "missing", "failed", "unusable"]
 
@@ -70,9 +73,38 @@ def _standing(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict
         return Standing("unusable", "it was made with other data: the data set's fingerprint differs", record)
     training = others.get(cell.needs or "")
     trained = training.record if training is not None else None
+    if trained is not None and record.dataset_sha256 != trained.dataset_sha256:
+        return Standing("unusable", "it was made with other data than its training", record)
     if trained is not None and record.checkpoint_sha256 != trained.checkpoint_sha256:
         return Standing("unusable", "it was made with another checkpoint than the one recorded now", record)
     return Standing("diverged" if record.status == "diverged" else "done", record.reason, record)
+
+
+def to_run(cells: list[Cell], found: dict[str, Standing], work: Path) -> dict[str, str]:
+    """The cells that a run has to do, in order, each with the reason; `missing` ones need none.
+
+    Args:
+        cells: trainings before their attacks.
+        found: their standings.
+        work: the suite's work folder. Weights that a pending attack needs and that are gone are trained again, and so
+            are weights that are not the recorded ones.
+    """
+    pending = {cell.id: found[cell.id].why for cell in cells if not found[cell.id].settled and not blocked(cell, found)}
+    needed = {cell.needs for cell in cells if cell.id in pending}
+    for cell in cells:
+        record = found[cell.id].record
+        if cell.kind == "train" and found[cell.id].state == "done" and record is not None:
+            sha256 = file_sha256(weights_file(work, cell.id))
+            if sha256 is None and cell.id in needed:
+                pending[cell.id] = "its weights are not here, and an attack needs them"
+            elif sha256 not in (None, record.checkpoint_sha256):
+                pending[cell.id] = ALTERED_WEIGHTS
+    return {cell.id: pending[cell.id] for cell in cells if cell.id in pending}
+
+
+def blocked(cell: Cell, found: dict[str, Standing]) -> bool:
+    """The training that the cell needs has diverged: there is nothing to attack."""
+    return cell.needs is not None and found[cell.needs].state == "diverged"
 
 
 def file_sha256(path: Path) -> str | None:

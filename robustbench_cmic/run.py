@@ -19,8 +19,8 @@ from robustbench_cmic.plan import Cell, Plan, Selection, make_plan, select
 from robustbench_cmic.progress import make_display
 from robustbench_cmic.record import Timing, failed_record, record_path, write_json, write_record
 from robustbench_cmic.report import PLAN_FILE, write_report
-from robustbench_cmic.resume import Standing, file_sha256, set_aside, standings
-from robustbench_cmic.settings import Settings, resume_file, weights_file
+from robustbench_cmic.resume import ALTERED_WEIGHTS, blocked, set_aside, standings, to_run
+from robustbench_cmic.settings import Settings, resume_file, weights_file, work_folder
 from robustbench_cmic.suite import Suite
 
 DONE, INCOMPLETE, INTERRUPTED = 0, 1, 130
@@ -56,11 +56,6 @@ class Options:
     batch_size: int = 256
     force: bool = False
 
-    def work_folder(self) -> Path:
-        """`work`, or its default."""
-        results = self.results.absolute()
-        return (self.work or results.with_name(f"{results.name}.work")).absolute()
-
 
 def run_suite(suite: Suite, options: Options, console: Console) -> int:
     """Carry out what is left of a suite and write its report.
@@ -77,7 +72,7 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
     settings = Settings(
         suite=plan.suite,
         results=options.results.absolute() / plan.suite,
-        work=options.work_folder() / plan.suite,
+        work=work_folder(options.results, options.work) / plan.suite,
         device=resolve_device(options.device),
         batch_size=options.batch_size,
         provenance=provenance.collect(),
@@ -179,28 +174,13 @@ class _Run:
     def _pending(self) -> list[Cell]:
         """The cells to run, in order; what cannot be trusted is set aside on the way."""
         found = standings(self.cells, self.settings.results, self.dataset_sha256)
+        pending = to_run(self.cells, found, self.settings.work)
         for cell in self.cells:
             if found[cell.id].state == "unusable":
                 self._set_aside(record_path(self.settings.results, cell.id), cell, found[cell.id].why)
-        pending = {cell.id for cell in self.cells if not found[cell.id].settled and not _blocked(cell, found)}
-        needed = {cell.needs for cell in self.cells if cell.id in pending}
-        for cell in self.cells:
-            if cell.kind == "train" and self._weights_lost(cell, found[cell.id], cell.id in needed):
-                pending.add(cell.id)
+            if pending.get(cell.id) == ALTERED_WEIGHTS:
+                self._set_aside(weights_file(self.settings.work, cell.id), cell, ALTERED_WEIGHTS)
         return [cell for cell in self.cells if cell.id in pending]
-
-    def _weights_lost(self, cell: Cell, standing: Standing, needed: bool) -> bool:
-        """Whether a recorded training has to be done again: its weights are altered, or gone although needed."""
-        if standing.state != "done" or standing.record is None:
-            return False
-        weights = weights_file(self.settings.work, cell.id)
-        sha256 = file_sha256(weights)
-        if sha256 is None:
-            return needed
-        if sha256 == standing.record.checkpoint_sha256:
-            return False
-        self._set_aside(weights, cell, "its weights are not the recorded ones (the file's hash differs)")
-        return True
 
     def _set_aside(self, file: Path, cell: Cell, why: str) -> None:
         target = set_aside(file, self.settings.work)
@@ -232,10 +212,11 @@ class _Run:
         found = standings(self.cells, self.settings.results, self.dataset_sha256)
         bad = [cell for cell in self.cells if found[cell.id].state != "done"]
         if not outcomes:
-            self._say(f"all {len(self.cells)} cells are done already: nothing to run (--force runs them anew)")
+            done = f"all {len(self.cells)} cells are done" if not bad else "everything that can be done is done"
+            self._say(f"{done} already: nothing to run (--force runs it anew)")
         for cell in bad:
             standing = found[cell.id]
-            state = "skipped" if _blocked(cell, found) or standing.state == "missing" else standing.state
+            state = "skipped" if blocked(cell, found) or standing.state == "missing" else standing.state
             if state != "skipped":
                 self._say(f"{state}: {cell.id}: {standing.why}")
         if bad:
@@ -249,8 +230,3 @@ class _Run:
 def _cores() -> int:
     """Cores this process may use, where the system says; else all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _blocked(cell: Cell, found: dict[str, Standing]) -> bool:
-    """The training that the cell needs has diverged: there is nothing to attack."""
-    return cell.needs is not None and found[cell.needs].state == "diverged"

@@ -38,3 +38,9 @@ def weights_file(work: Path, cell: str) -> Path:
 def resume_file(work: Path, cell: str) -> Path:
     """Where the resume state of an unfinished training lies."""
     return work / f"{cell}.state.safetensors"
+
+
+def work_folder(results: Path, work: Path | None) -> Path:
+    """`work`, or its default: beside the results folder, so that two results folders never share checkpoints."""
+    results = results.absolute()
+    return (work or results.with_name(f"{results.name}.work")).absolute()

@@ -21,7 +21,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         ValueError: counts or confidence out of range.
 
     >>> wilson_interval(81, 263)
-    (0.2552743026..., 0.3661999850...)
+    (0.25528851..., 0.36620957...)
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} successes out of {n} is no proportion")

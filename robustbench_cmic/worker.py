@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -21,7 +20,6 @@ Message = tuple[str, str, object]
 
 def work(connection: Connection, settings: Settings) -> None:
     """Serve cells until the pipe closes; the target of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     _exit_with_parent()
     _redirect_output(settings)
     _set_determinism()

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from robustbench_cmic.data import DATASETS, load_data
 from robustbench_cmic.data.digits import TRAIN_EXAMPLES
+from robustbench_cmic.plan import make_plan
+from robustbench_cmic.report import write_report
+from robustbench_cmic.resume import standings
+from robustbench_cmic.suite import load_suite
+from tests.attacks.nets import convolutional, examples
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "robustbench_cmic"
+README = (ROOT / "README.md").read_text()
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -88,7 +96,7 @@ def test_fingerprint_notices_every_kind_of_change() -> None:
 
 
 def test_readme_gives_the_two_commands_and_names_every_file_of_the_package() -> None:
-    text = (ROOT / "README.md").read_text()
+    text = README
     assert "pip install -e . && python -m robustbench_cmic run suites/digits.yaml" in text
     assert "pip install tox && tox" in text
     for entry in PACKAGE.iterdir():
@@ -98,9 +106,30 @@ def test_readme_gives_the_two_commands_and_names_every_file_of_the_package() -> 
             assert f"{entry.name}/" in text, entry.name
 
 
+def test_committed_digits_results_are_of_the_committed_suite_and_whole(tmp_path: Path) -> None:
+    """Every planned cell has a sound record, and the tables are those that the records give."""
+    folder = tmp_path / "digits"
+    shutil.copytree(ROOT / "results" / "digits", folder)
+    plan = make_plan(load_suite(ROOT / "suites" / "digits.yaml").suite)
+    assert {standing.state for standing in standings(plan.cells, folder).values()} == {"done"}
+    before = {name: (folder / name).read_bytes() for name in ("plan.json", "results.csv", "leaderboard.md")}
+    results = write_report(folder)
+    assert results.plan == plan
+    assert results.problems == []
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    dirty = [record.cell.id for record in results.records.values() if record.provenance["dirty"] is not False]
+    assert dirty == [], "committed evidence comes from committed code"
+
+
+def test_example_for_users_in_the_readme_runs() -> None:
+    (block,) = re.findall(r"((?:    .*\n|\n)*?    from robustbench_cmic.attacks.pgd.*\n(?:    .*\n|\n)+)", README)
+    names = {"model": convolutional(), "images": examples(8)[0], "labels": examples(8)[1]}
+    exec(textwrap.dedent(block), names)
+
+
 def test_readme_table_is_the_committed_leaderboard() -> None:
     """The README shows the pair table of `results/digits`, word for word."""
-    readme, board = ((ROOT / name).read_text() for name in ("README.md", "results/digits/leaderboard.md"))
+    board = (ROOT / "results" / "digits" / "leaderboard.md").read_text()
     table = re.search(r"(\| attack .*?)\n\n", board, re.DOTALL)
     assert table is not None
-    assert table[1] in readme
+    assert table[1] in README

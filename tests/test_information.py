@@ -77,6 +77,11 @@ def test_class_without_examples() -> None:
     assert math.isnan(measured.class_separation[5])
 
 
+def test_logits_may_require_gradients() -> None:
+    logits, labels = random_case(20, 3, 1.0)
+    assert measure_information(logits.requires_grad_(), labels) == measure_information(logits.detach(), labels)
+
+
 def test_closed_form_of_two_classes() -> None:
     # P = (a, 1-a) for both examples of class 0 and (1-a, a) for class 1: no spread within a class; the cross entropy
     # between classes is -a log(1-a) - (1-a) log a, over half of the ordered pairs.
@@ -140,6 +145,7 @@ def test_metric_equals_the_function_and_forgets_on_reset() -> None:
         (torch.zeros(3, 2), torch.zeros(3), "integers"),
         (torch.full((3, 2), torch.nan), torch.zeros(3, dtype=torch.int64), "finite"),
         (torch.full((3, 2), -torch.inf), torch.zeros(3, dtype=torch.int64), "finite"),
+        (torch.tensor([[1e308, -1e308]], dtype=torch.float64), torch.tensor([0]), "differ by less"),
         (torch.zeros(3, 2), torch.tensor([0, 1, 2]), r"\[0, 2\)"),
         (torch.zeros(3, 2), torch.tensor([0, 1, -1]), r"\[0, 2\)"),
     ],

@@ -36,6 +36,16 @@ def weights(training: Training) -> Tensor:
     return torch.cat([value.flatten().double() for value in training.model.state_dict().values()])
 
 
+def test_every_model_normalises_by_the_moments_of_the_training_images() -> None:
+    data = load_data("digits")
+    model = build_model("mlp", data, seed=0)
+    assert isinstance(model, nn.Sequential)
+    normalised = model[0](torch.from_numpy(data.x_train)).double()
+    assert float(normalised.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(normalised.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    assert torch.equal(model[1](model[0](torch.from_numpy(data.x_test))), model(torch.from_numpy(data.x_test)))
+
+
 def test_learns_and_draws_a_curve(digits: tuple[Tensor, Tensor]) -> None:
     training = prepare(CMIC)
     assert train(training, *digits, declared=DECLARED | {"epochs": 8}, seed=0) is None

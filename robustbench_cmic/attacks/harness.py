@@ -3,8 +3,8 @@
 Whatever an attack returns is checked, projected into ball and box and classified again, in float32, here. An attack
 that crashes or returns nonsense raises `AttackError`, so that its cell fails; it never counts as robust.
 
-Random numbers belong to fixed blocks of 256 examples, each seeded from (seed, attack, block). So a verdict does not
-depend on batch size, on the order of blocks or on what else was attacked.
+Random numbers belong to fixed blocks of 256 examples, each seeded from (seed, attack with its parameters, block). So a
+verdict does not depend on batch size, on the order of blocks or on what else was attacked.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from robustbench_cmic.attacks.library import library_attack
 from robustbench_cmic.attacks.pgd import Search, search_ball
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.information import Information, InformationSums
+from robustbench_cmic.plan import canonical_json
 from robustbench_cmic.seeding import derive_seed, seeded
 
 BLOCK = 256
@@ -191,7 +192,7 @@ def _attack(
     name = setting["name"]
     if threat is None:
         return images
-    stream = (name, threat.norm, repr(threat.eps), seed)
+    stream = (canonical_json(setting), threat.norm, repr(threat.eps), seed)
     if name == "FGSM":
         search = Search(threat.eps, steps=1, loss=setting["loss"])
         return search_ball(target, images, labels, threat, search, noise=None)

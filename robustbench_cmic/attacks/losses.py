@@ -10,7 +10,12 @@ from torch.nn import functional
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(z)_y. Its gradient vanishes in float32 once z_y leads by about 17, and is exactly 0 beyond 104."""
+    """-log softmax(z)_y, with gradient p - e_y in the logits.
+
+    Once z_y leads by about 17, float32 rounds p_y to 1: the own-class half of the gradient becomes exactly 0, what is
+    left points to the runner-up only, and the sign step follows that wrong direction. Beyond a lead of about 104 all
+    of it is 0.
+    """
     return functional.cross_entropy(logits, labels, reduction="none")
 
 

@@ -83,8 +83,10 @@ def pgd(
         (N, C, H, W) images inside ball and box, detached.
 
     Raises:
-        ValueError: a parameter out of range.
+        ValueError: a parameter out of range, or images outside [0, 1].
     """
+    if len(images) > 0 and not (float(images.min()) >= 0 and float(images.max()) <= 1):
+        raise ValueError("images should be in [0, 1]")
     threat = Threat(norm, eps)
     search = Search(alpha, steps, loss, restarts, early_stop)
     noise = (lambda _: threat.noise(images.shape).to(images)) if random_start else None

@@ -33,8 +33,8 @@ class Cmic(Objective):
             `class_batches` from `class_batch_size` extra examples of every class (the paper).
         momentum: m, in [0, 1).
         class_batch_size: |B_c|.
-        floor: least probability inside the separation term. As written in the paper the term is unbounded: it
-            rewards log P -> -inf. Below the floor it gives no gradient.
+        floor: least probability under the logarithm of the separation term. As written in the paper the term is
+            unbounded: it rewards log P -> -inf. Below the floor the logarithm gives no gradient any more.
     """
 
     centroid: Tensor

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from tabulate import tabulate
 
 from robustbench_cmic.plan import Cell
-from robustbench_cmic.record import AttackRecord
+from robustbench_cmic.report.about import provenance, what_was_run
+from robustbench_cmic.report.numbers import bold, difference, escaped, percent, spread
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.worst_case import worst_case
 
 Ball = tuple[str, float]
 BySeed = dict[int, float]
 
+CLEAN: Ball = ("", 0.0)
+_NORM_NAMES = {"linf": "L-inf", "l2": "L2"}
+
 _READING = """\
 Accuracies are percentages of the {n} test examples, mean ± standard deviation over {seeds}. **Worst case** counts an
 example only if it survives every attack run at that norm and eps (the mean of the minimum over attacks, example by
-example). An attack that fails proves nothing: it may be the attack that is weak, and CMIC-DL's widely separated
-logits stall gradient steps on cross entropy. Compare models by their worst case; even that is an upper bound on
-robustness, the tighter the more strong attacks stand in it.
+example); an attack that was not run there (–) is not in it. An attack that fails proves nothing: it may be the attack
+that is weak. Once a logit leads by about 17, float32 rounds its probability to 1, and cross entropy loses the part of
+its gradient that belongs to the true class: CMIC-DL's widely separated logits are often beyond that, and attacks on
+cross entropy then step in a wrong direction. Compare models by their worst case, and only where strong attacks on
+another loss are in it; even that is an upper bound on robustness.
 """
 
 
@@ -34,19 +39,20 @@ def _sections(results: Results) -> Iterator[str]:
     plan = results.plan
     yield f"# {plan.suite}\n"
     if plan.description:
-        yield f"{_escaped(plan.description)}\n"
+        yield f"{escaped(plan.description)}\n"
     yield from _standing(results)
     measured = [record for cell in plan.of("attack") if (record := results.attack(cell))]
     if measured:
         counts = sorted({record.n or 0 for record in measured})
-        seeds = len({record.cell.seed for record in measured})
+        seeds = _planned_seeds(results)
         over = "one seed, which shows nothing about the method" if seeds == 1 else f"{seeds} seeds"
         yield _READING.format(n=" or ".join(map(str, counts)), seeds=over)
         yield from _clean_section(results)
         yield from _robust_section(results)
         yield from _pair_sections(results)
     yield from _limited_section(results)
-    yield from _provenance_section(results)
+    yield from what_was_run(results)
+    yield from provenance(results)
 
 
 def _standing(results: Results) -> Iterator[str]:
@@ -65,8 +71,12 @@ def _standing(results: Results) -> Iterator[str]:
     yield f"**Incomplete:** of {len(cells)} cells {counts}.\n"
     for status in ("diverged", "failed"):
         for cell in by_status.get(status, ()):
-            yield f"- {status}: `{cell.id}`: {_escaped(results.records[cell.id].reason)}"
+            yield f"- {status}: `{cell.id}`: {escaped(results.records[cell.id].reason)}"
     yield ""
+
+
+def _planned_seeds(results: Results) -> int:
+    return len({cell.seed for cell in results.plan.cells})
 
 
 def _models(results: Results) -> list[str]:
@@ -75,9 +85,7 @@ def _models(results: Results) -> list[str]:
 
 def _balls(results: Results) -> list[Ball]:
     """The norms and radii attacked, ascending within a norm."""
-    return sorted(
-        {(cell.norm, cell.eps) for cell in results.plan.of("attack") if cell.norm}, key=lambda b: (b[0], b[1])
-    )
+    return sorted({(cell.norm, cell.eps) for cell in results.plan.of("attack") if cell.norm})
 
 
 def _cells(results: Results, model: str, attack: str, ball: Ball) -> list[Cell]:
@@ -102,33 +110,24 @@ def _by_seed(results: Results, model: str, attack: str, ball: Ball) -> BySeed:
 
 def _clean_section(results: Results) -> Iterator[str]:
     yield "## Clean test examples\n"
+    planned = _planned_seeds(results)
     table = []
     for model in _models(results):
-        cells = _cells(results, model, "none", ("", 0.0))
-        records = [record for cell in cells if (record := results.attack(cell))]
-        accuracies = [record.accuracy or 0.0 for record in records]
-        measures = [
-            _spread([value for record in records if (value := get(record)) is not None], "{:.3g}")
-            for get in (_ncmi, _cmi, _separation)
+        cells = _cells(results, model, "none", CLEAN)
+        measures = [record.information for cell in cells if (record := results.attack(cell)) and record.information]
+        columns = [
+            [measure.ncmi for measure in measures if measure.ncmi is not None],
+            [measure.cmi for measure in measures],
+            [measure.separation for measure in measures],
         ]
-        table.append([f"`{model}`", cells[0].objective, _percent(accuracies), *measures])
-    headers = ["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"]
-    yield _table(table, headers)
-
-
-def _ncmi(record: AttackRecord) -> float | None:
-    return record.information.ncmi if record.information else None
-
-
-def _cmi(record: AttackRecord) -> float | None:
-    return record.information.cmi if record.information else None
-
-
-def _separation(record: AttackRecord) -> float | None:
-    return record.information.separation if record.information else None
+        accuracy = percent(_by_seed(results, model, "none", CLEAN).values(), planned)
+        shown = [spread(values, "{:.3g}", planned) for values in columns]
+        table.append([f"`{model}`", cells[0].objective, accuracy, *shown])
+    yield _table(table, ["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"])
 
 
 def _robust_section(results: Results) -> Iterator[str]:
+    planned = _planned_seeds(results)
     for norm, grouped in groupby(_balls(results), key=lambda ball: ball[0]):
         balls = list(grouped)
         attacks = list(dict.fromkeys(name for ball in balls for name in _attacks(results, ball)))
@@ -136,13 +135,10 @@ def _robust_section(results: Results) -> Iterator[str]:
         table = []
         for ball in balls:
             for model in _models(results):
-                columns = [_percent(list(_by_seed(results, model, name, ball).values())) for name in attacks]
-                worst = list(worst_case(results, model, ball).values())
-                table.append([f"{ball[1]:.4g}", f"`{model}`", *columns, _bold(_percent(worst))])
-        yield _table(table, ["eps", "model", *(f"{_escaped(name)} %" for name in attacks), "worst case %"])
-
-
-_NORM_NAMES = {"linf": "L-inf", "l2": "L2"}
+                columns = [percent(_by_seed(results, model, name, ball).values(), planned) for name in attacks]
+                worst = bold(percent(worst_case(results, model, ball).values(), planned))
+                table.append([f"{ball[1]:.4g}", f"`{model}`", *columns, worst])
+        yield _table(table, ["eps", "model", *(f"{escaped(name)} %" for name in attacks), "worst case %"])
 
 
 def _pair_sections(results: Results) -> Iterator[str]:
@@ -150,24 +146,27 @@ def _pair_sections(results: Results) -> Iterator[str]:
         yield f"## `{first}` against `{second}`\n"
         yield (
             f"The difference is `{second}` minus `{first}` in percentage points, seed by seed: the mean, and the least "
-            "and greatest over seeds.\n"
+            "and greatest over seeds. A row holds only seeds that both models have.\n"
         )
-        yield pair_table(results, first, second)
+        yield _pair_table(results, first, second)
 
 
-def pair_table(results: Results, first: str, second: str) -> str:
-    """Markdown table of two models side by side: clean, attack by attack, worst case."""
+def _pair_table(results: Results, first: str, second: str) -> str:
+    """Two models side by side: clean, attack by attack, worst case."""
     models = (first, second)
-    lines = [("clean", "", [_by_seed(results, model, "none", ("", 0.0)) for model in models])]
+    lines = [("clean", "", [_by_seed(results, model, "none", CLEAN) for model in models])]
     for ball in _balls(results):
         size = f"{_NORM_NAMES[ball[0]]} {ball[1]:.4g}"
         names = _attacks(results, ball)
-        lines += [(_escaped(name), size, [_by_seed(results, model, name, ball) for model in models]) for name in names]
-        lines.append((f"**worst case of {len(names)}**", size, [worst_case(results, model, ball) for model in models]))
+        lines += [(escaped(name), size, [_by_seed(results, model, name, ball) for model in models]) for name in names]
+        label = f"**worst case** of {', '.join(map(escaped, names))}"
+        lines.append((label, size, [worst_case(results, model, ball) for model in models]))
+    planned = _planned_seeds(results)
     table = []
     for label, size, (left, right) in lines:
-        differences = [right[seed] - left[seed] for seed in left if seed in right]
-        table.append([label, size, _percent(left.values()), _percent(right.values()), _difference(differences)])
+        seeds = sorted(left.keys() & right.keys())
+        columns = [percent([side[seed] for seed in seeds], planned) for side in (left, right)]
+        table.append([label, size, *columns, difference([right[seed] - left[seed] for seed in seeds])])
     return _table(table, ["attack", "eps", f"`{first}` %", f"`{second}` %", "difference (points)"])
 
 
@@ -179,75 +178,10 @@ def _limited_section(results: Results) -> Iterator[str]:
     table = []
     for cell in results.limited:
         record = results.attack(cell)
-        if record is not None:
-            accuracy = _percent([record.accuracy or 0.0])
-            table.append([f"`{cell.model}`", cell.seed, _escaped(cell.attack), f"{cell.eps:.4g}", record.n, accuracy])
+        if record is not None and record.accuracy is not None:
+            shown = percent([record.accuracy], 1)
+            table.append([f"`{cell.model}`", cell.seed, escaped(cell.attack), f"{cell.eps:.4g}", record.n, shown])
     yield _table(table, ["model", "seed", "attack", "eps", "examples", "accuracy %"])
-
-
-def _provenance_section(results: Results) -> Iterator[str]:
-    if not results.records:
-        return
-    yield "## Where the numbers come from\n"
-    records = list(results.records.values())
-    for label, get in _FACTS:
-        values = sorted({str(value) for record in records if (value := get(record.provenance)) is not None})
-        if values:
-            yield f"- {label}: {_escaped('; '.join(values))}"
-    failed = [cell for cell in results.plan.cells if cell.id in results.records]
-    yield f"- records: {len(failed)} of {len(results.plan.cells)} planned; each row of `results.csv` names its own"
-
-
-def _code(provenance: dict[str, object]) -> str | None:
-    if provenance.get("commit") is None:
-        return None
-    return f"{str(provenance['commit'])[:12]}{' with uncommitted changes' if provenance.get('dirty') else ''}"
-
-
-def _versions(provenance: dict[str, object]) -> str:
-    versions = provenance.get("versions")
-    known = versions.items() if isinstance(versions, dict) else ()
-    return ", ".join(f"{name} {version}" for name, version in known if version)
-
-
-_FACTS: tuple[tuple[str, Callable[[dict[str, object]], object]], ...] = (
-    ("code", _code),
-    ("versions", _versions),
-    ("platform", lambda provenance: provenance.get("platform")),
-    ("processor", lambda provenance: provenance.get("processor")),
-    ("device", lambda provenance: provenance.get("device")),
-)
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    if not values:
-        return "–"
-    mean = form.format(statistics.fmean(values))
-    return f"{mean} ± {form.format(statistics.stdev(values))}" if len(values) > 1 else mean
-
-
-def _percent(values: Iterable[float]) -> str:
-    return _spread([100 * value for value in values], "{:.1f}")
-
-
-def _difference(differences: Sequence[float]) -> str:
-    if not differences:
-        return "–"
-    points = [100 * difference for difference in differences]
-    if len(points) == 1:
-        return f"{points[0]:+.1f} (one seed)"
-    return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
-
-
-def _bold(text: str) -> str:
-    return text if text == "–" else f"**{text}**"
-
-
-def _escaped(text: str) -> str:
-    """A suite's own words as plain Markdown text in one line."""
-    for special in "\\`*_{}[]<>|#":
-        text = text.replace(special, f"\\{special}")
-    return " ".join(text.split())
 
 
 def _table(table: Sequence[Sequence[object]], headers: Sequence[str]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from robustbench_cmic.plan import Cell, Plan
-from robustbench_cmic.record import AttackRecord, CorruptRecordError, TrainRecord, read_json, read_record
+from robustbench_cmic.record import AttackRecord, CorruptRecordError, TrainRecord, read_json, read_record, record_path
+from robustbench_cmic.resume import standings
 
 PLAN_FILE = "plan.json"
 
@@ -52,23 +53,30 @@ def read_results(folder: Path) -> Results:
         raise ReportError(f"{folder} holds no results: there is no {PLAN_FILE} in it; `run` the suite first") from None
     except (CorruptRecordError, ValidationError):
         raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
-    planned = {cell.id for cell in plan.cells}
+    limited = _limited_cells(folder, plan)
     records: dict[str, TrainRecord | AttackRecord] = {}
-    limited: list[Cell] = []
     problems: list[str] = []
-    for file in sorted(folder.glob("*.json")):
-        if file.name == PLAN_FILE:
-            continue
-        try:
-            record = read_record(file)
-        except CorruptRecordError as error:
-            problems.append(f"{file}: left out: {error}")
-            continue
-        if record.cell.id in planned:
-            records[record.cell.id] = record
-        elif record.cell.needs in planned and record.cell.declared["evaluation"].get("by_command_line"):
-            records[record.cell.id] = record
-            limited.append(record.cell)
+    # The same judgement as a run's: what a run would set aside is not shown either.
+    for cell, standing in standings([*plan.cells, *limited], folder).items():
+        if standing.state == "unusable":
+            problems.append(f"{record_path(folder, cell)}: left out: {standing.why}")
+        elif standing.record is not None:
+            records[cell] = standing.record
     order = {cell.id: index for index, cell in enumerate(plan.cells)}
     limited.sort(key=lambda cell: (order[cell.needs or ""], cell.attack != "none", cell.attack, cell.norm, cell.eps))
     return Results(plan, records, limited, problems)
+
+
+def _limited_cells(folder: Path, plan: Plan) -> list[Cell]:
+    """The cells of evaluations that the command line limited, on models of the plan."""
+    planned = {cell.id for cell in plan.cells}
+    cells = []
+    for file in sorted(folder.glob("*.json")):
+        if file.stem not in planned and file.name != PLAN_FILE:
+            try:
+                cell = read_record(file).cell
+            except CorruptRecordError:
+                continue  # a run does not read it, and nothing is shown of it
+            if cell.needs in planned and cell.declared["evaluation"].get("by_command_line"):
+                cells.append(cell)
+    return cells

@@ -69,6 +69,9 @@ def warnings(suite: Suite) -> Iterator[Problem]:
                     yield Problem(
                         f"alpha * steps is {reach:g}: cannot reach the edge of the ball at eps {eps:g}", where
                     )
+        if attack.name == "AutoAttack":
+            message = "this is torchattacks' AutoAttack, whose APGD parts take 10 steps; the reference's take 100"
+            yield Problem(message, ("attacks", index, "name"))
     schedule = suite.training.schedule
     if isinstance(schedule, MultiStep):
         for index, epoch in enumerate(schedule.milestones):
@@ -85,11 +88,12 @@ def _dataset_errors(parts: Parts) -> Iterator[Problem]:
 
 
 def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
-    for index, model in parts.models:
-        name = model.architecture
-        if name not in ARCHITECTURES:
+    for index, entry in enumerate(expanded.entries):
+        name = entry.get("architecture") if isinstance(entry, dict) else None
+        if isinstance(name, str) and name not in ARCHITECTURES:
             message = f"unknown architecture '{name}'; {suggestion(name, ARCHITECTURES)}"
             yield Problem(message, ("models", index, "architecture"))
+    for index, model in parts.models:
         objective = model.objective
         idle = objective.name == "cmic" and objective.centroids == "batch"
         if idle and "class_batch_size" in objective.model_fields_set:
@@ -168,7 +172,7 @@ def _attack_errors(parts: Parts) -> Iterator[Problem]:
             yield from problems
             if problems:
                 continue
-        label = attack.id or attack.name
+        label = attack.label
         if label == "none":
             yield Problem("'none' is the name of the clean evaluation: choose another id", ("attacks", index))
         first = labels.setdefault(label, index)

@@ -19,6 +19,13 @@ from robustbench_cmic.suite.schema import LibraryAttack, Norm
 _FIXED_NORMS: dict[str, Norm] = {"PGDL2": "l2", "PGDRSL2": "l2"}
 """Classes whose one norm is not L-inf; the others that take `eps` without `norm` are L-inf attacks."""
 
+_CHOICES = {
+    ("APGD", "loss"): ("ce", "dlr"),
+    ("Square", "loss"): ("margin", "ce"),
+    ("AutoAttack", "version"): ("standard", "plus", "rand"),
+}
+"""What the words of some parameters may be: the library finds out only when it runs."""
+
 _OURS = {"model": "the harness passes the model", "seed": "the harness seeds every block of examples"}
 REQUIRED = object()
 
@@ -116,22 +123,27 @@ def parameter_problems(attack: LibraryAttack) -> list[tuple[str, str]]:
         elif key not in defaults:
             problems.append((key, f"{attack.name} has no such parameter; {suggestion(key, known)}"))
         else:
-            problem = _type_problem(value, defaults[key])
+            problem = _type_problem(attack.name, key, value, defaults[key])
             if problem:
                 problems.append((key, problem))
     missing = [name for name in known if defaults[name] is REQUIRED and name not in {"eps", "norm", *attack.parameters}]
     return problems + [(name, f"{attack.name} needs this parameter") for name in missing]
 
 
-def _type_problem(value: Any, default: Any) -> str | None:
+def _type_problem(name: str, key: str, value: Any, default: Any) -> str | None:
     if isinstance(value, dict | list) or value is None:
         return f"should be a number, a word or true/false, not {kind(value)}"
     if isinstance(default, bool):
         return None if isinstance(value, bool) else f"should be true or false, not {kind(value)}"
     if isinstance(default, int):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return None if whole or isinstance(value, float) else f"should be a number, not {kind(value)}"
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"should be a number, not {kind(value)}"
+        counts = key == "steps" or key.startswith("n_") or key.endswith("_iter")
+        return f"should be a whole number of at least 1, not {value}" if counts and (value < 1 or value % 1) else None
     if isinstance(default, str):
+        choices = _CHOICES.get((name, key))
+        if choices and value not in choices:
+            return f"should be {' or '.join(choices)}, not {kind(value)}"
         return None if isinstance(value, str) else f"should be text, not {kind(value)}"
     if isinstance(default, float):
         try:
@@ -142,9 +154,15 @@ def _type_problem(value: Any, default: Any) -> str | None:
 
 
 def resolved_parameters(attack: LibraryAttack, eps: float) -> dict[str, Any]:
-    """The attack's own parameters at one eps: fractions and multiples of eps as numbers."""
+    """The attack's own parameters at one eps, as numbers; those the suite leaves out at the library's defaults.
+
+    The defaults are in it so that a record says what was run, and a release that changes one makes another cell.
+    """
     defaults = signature(attack.name).defaults
-    return {
+    own = {
         key: resolve_relative(value, eps) if isinstance(defaults[key], float) else value
         for key, value in attack.parameters.items()
     }
+    left_out = {key for key in defaults if key in _OURS or key in ("eps", "norm", "n_classes", "verbose")}
+    known = {key: value for key, value in defaults.items() if isinstance(value, bool | int | float | str)}
+    return {key: value for key, value in known.items() if key not in left_out} | own

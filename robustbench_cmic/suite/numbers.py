@@ -62,12 +62,16 @@ def _divide(numerator: float, denominator: float) -> float:
 def _check_step(value: Any) -> float | str:
     """Accept what `resolve_relative` will accept at any eps, and normalise plain numbers."""
     if isinstance(value, str) and _RELATIVE.fullmatch(value):
-        resolve_relative(value, 1.0)
+        if resolve_relative(value, 1.0) < 0:
+            raise ValueError(f"should be at least 0, not {value}")
         return value
     try:
-        return parse_number(value)
+        number = parse_number(value)
     except ValueError as error:
         raise ValueError(str(error).replace("0.1 or 8/255", "0.01 or eps/10")) from None
+    if number < 0:
+        raise ValueError(f"should be at least 0, not {value}")
+    return number
 
 
 def kind(value: Any) -> str:

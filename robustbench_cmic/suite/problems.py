@@ -50,7 +50,7 @@ def dotted(location: Location) -> str:
 
 def suggestion(word: str, known: Iterable[str], listing: str = "known here") -> str:
     """`did you mean 'lambda'?`, or all known words where none is near."""
-    words = list(known)
+    words = list(dict.fromkeys(known))
     folded = {candidate.casefold(): candidate for candidate in words}
     near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
     if near:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from robustbench_cmic.suite.numbers import Number, NumberList, Step
 
@@ -45,6 +45,12 @@ class Sgd(Strict):
     momentum: UnitInterval = 0.9
     weight_decay: NonNegative = 5e-4
     nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Sgd:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("`nesterov` needs a `momentum` above 0")
+        return self
 
 
 class AdamW(Strict):
@@ -150,6 +156,11 @@ class Fgsm(Strict):
     eps: NumberList
     loss: Loss = "ce"
 
+    @property
+    def label(self) -> str:
+        """What results call it."""
+        return self.id or self.name
+
 
 class Pgd(Strict):
     """Projected gradient descent (Madry et al. 2018).
@@ -172,6 +183,11 @@ class Pgd(Strict):
     loss: Loss = "ce"
     early_stop: bool = False
 
+    @property
+    def label(self) -> str:
+        """What results call it."""
+        return self.id or self.name
+
 
 class LibraryAttack(BaseModel):
     """Any attack class of torchattacks by name; further keys are its own parameters.
@@ -185,6 +201,11 @@ class LibraryAttack(BaseModel):
     id: Name | None = None
     norm: Norm | None = None
     eps: NumberList | None = None
+
+    @property
+    def label(self) -> str:
+        """What results call it: `id`, or the name. The field's AutoAttack is another than torchattacks'."""
+        return self.id or ("torchattacks.AutoAttack" if self.name == "AutoAttack" else self.name)
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -160,6 +160,25 @@ def test_parameters_out_of_range_are_refused(wrong: dict[str, object], message: 
         pgd(convolutional(), images, labels, **parameters)  # type: ignore[arg-type]
 
 
+def test_images_outside_their_range_are_refused() -> None:
+    images, labels = examples(2)
+    for wrong in (images * 255, images - 0.5, images * torch.nan):
+        with pytest.raises(ValueError, match=r"images should be in \[0, 1\]"):
+            pgd(convolutional(), wrong, labels, eps=0.1, alpha=0.1, steps=1)
+
+
+def test_random_starts_fill_the_ball() -> None:
+    torch.manual_seed(0)
+    lengths = l2_lengths(Threat("l2", 0.5).noise(torch.Size((4000, 1, 3, 3)))).flatten()
+    cube = Threat("linf", 0.5).noise(torch.Size((4000, 1, 3, 3)))
+    for values, low in ((lengths, 0.0), (cube, -0.5)):
+        # Uniform between its ends: as many values in each tenth.
+        shares = torch.histc(values, bins=10, min=low, max=0.5) / values.numel()
+        assert float((shares - 0.1).abs().max()) < 0.02
+    directions = Threat("l2", 0.5).noise(torch.Size((4000, 1, 3, 3))).sign().mean(0)
+    assert float(directions.abs().max()) < 0.07
+
+
 def test_dlr_needs_three_classes() -> None:
     model, images, labels = linear_case()
     with pytest.raises(ValueError, match="at least 3 classes"):

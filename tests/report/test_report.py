@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def attack_record(cell: Cell, correct: list[bool]) -> AttackRecord:
     return AttackRecord(
         suite="tiny", cell=cell, status="ok", provenance=PROVENANCE, timing=TIMING, n=len(correct),
         accuracy=sum(correct) / len(correct), ci_low=low, ci_high=high, outcomes=pack_outcomes(correct),
-        information=information, outside=0, forwards=7, backwards=6,
+        information=information, outside=0, forwards=7, backwards=6, checkpoint_sha256="c",
     )  # fmt: skip
 
 
@@ -133,7 +134,9 @@ def test_tables_show_means_spreads_and_differences(folder: Path) -> None:
     differences = [y - x for x, y in zip((a, b), mean("cmic", "FGSM"), strict=True)]
     assert f"{sum(differences) / 2:+.1f} ({min(differences):+.1f} … {max(differences):+.1f})" in text
     assert "## `ce` against `cmic`" in text
-    assert "worst case of 2" in text
+    assert "**worst case** of FGSM, PGD" in text
+    assert "objective cmic (lambda 0.7, beta 0.4, centroids batch, momentum 0.99" in text
+    assert "PGD (alpha 0.08333, steps 3, random_start yes, restarts 1, loss ce, early_stop no)" in text
     assert "over 2 seeds" in text
     assert "aaaaaaaaaaaa with uncommitted changes" in text
     assert "Incomplete" not in text
@@ -160,6 +163,45 @@ def test_a_bad_training_is_told_and_its_attacks_skipped(folder: Path, status: st
     text = (folder / "leaderboard.md").read_text()
     assert f"**Incomplete:** of 16 cells 1 {status}, 12 ok, 3 skipped." in text
     assert f"- {status}: `{cell.id}`: the \\*loss\\* is not finite" in text
+
+
+def test_fewer_seeds_than_planned_are_told_and_pairs_hold_common_seeds_only(folder: Path) -> None:
+    """A mean over the seeds that went well must not stand beside a mean over all as if they were alike."""
+    record_file(folder, "cmic.s0.PGD*").unlink()
+    write_report(folder)
+    text = (folder / "leaderboard.md").read_text()
+    results = read_results(folder)
+    (ce,) = [c for c in results.plan.cells if (c.model, c.seed, c.attack) == ("ce", 1, "PGD")]
+    (cmic,) = [c for c in results.plan.cells if (c.model, c.seed, c.attack) == ("cmic", 1, "PGD")]
+    left, right = (100 * sum(outcomes(cell)) / N for cell in (ce, cmic))
+    (row,) = re.findall(r"^\| PGD .*$", text.split("against")[1], re.MULTILINE)
+    cells = [cell.strip() for cell in row.split("|")[3:-1]]
+    assert cells == [f"{left:.1f} (1 of 2 seeds)", f"{right:.1f} (1 of 2 seeds)", f"{right - left:+.1f} (one seed)"]
+
+
+@pytest.mark.parametrize("change", ["checkpoint", "dataset", "declared"])
+def test_records_that_a_run_would_set_aside_are_not_shown(folder: Path, change: str) -> None:
+    results = read_results(folder)
+    cell = next(c for c in results.plan.cells if c.model == "ce" and c.seed == 0 and c.attack == "PGD")
+    record = attack_record(cell, outcomes(cell))
+    changes: dict[str, Any] = {
+        "checkpoint": {"checkpoint_sha256": "other"},
+        "dataset": {"dataset_sha256": "other"},
+        "declared": {"cell": cell.model_copy(update={"declared": cell.declared | {"eps": 0.3}})},
+    }[change]
+    write_record(folder, record.model_copy(update=changes))
+    found = write_report(folder)
+    assert len(found.problems) == 1
+    assert f"{cell.id}.json: left out: " in found.problems[0]
+    assert "1 not run" in (folder / "leaderboard.md").read_text()
+
+
+def test_unknown_code_is_told(folder: Path) -> None:
+    cell = next(c for c in read_results(folder).plan.cells if c.attack == "PGD")
+    write_record(folder, attack_record(cell, outcomes(cell)).model_copy(update={"provenance": {"commit": None}}))
+    write_report(folder)
+    text = (folder / "leaderboard.md").read_text()
+    assert "- code: aaaaaaaaaaaa with uncommitted changes; unknown (not run from a checkout)" in text
 
 
 def test_a_failed_attack_has_a_row_and_no_number(folder: Path) -> None:
@@ -203,7 +245,7 @@ def test_damaged_records_are_named_and_left_out(folder: Path) -> None:
     file = record_file(folder, "ce.s0.PGD*")
     file.write_text("{")
     results = write_report(folder)
-    assert results.problems == [f"{file}: left out: not whole JSON"]
+    assert results.problems == [f"{file}: left out: its record is corrupt: not whole JSON"]
     assert "1 not run" in (folder / "leaderboard.md").read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def test_shipped_suites_are_valid_and_embed_the_design() -> None:
         assert loaded.suite.suite == path.stem
     suite = load_suite(find_suite("digits")).suite
     assert [model.objective.name for model in suite.models] == ["ce", "cmic"]
-    assert [attack.eps for attack in suite.attacks] == [[0.05, 0.1, 0.2, 0.3], [0.05, 0.1, 0.2, 0.3], [0.2]]
+    assert {attack.label for attack in suite.attacks} == {"FGSM", "FGSM-margin", "PGD", "APGDT"}
+    assert all(0.2 in (attack.eps or []) for attack in suite.attacks)
 
 
 def test_a_good_suite(tmp_path: Path) -> None:
@@ -126,6 +128,18 @@ def test_a_good_suite(tmp_path: Path) -> None:
          "x.yaml:10: attacks[0].n_restart: APGDT has no such parameter; did you mean 'n_restarts'?"),
         ("{name: FGSM, eps: 0.1}", "{name: APGDT, eps: 0.1, steps: many}",
          "x.yaml:10: attacks[0].steps: should be a number, not 'many'"),
+        ("{name: FGSM, eps: 0.1}", "{name: APGDT, eps: 0.1, steps: 2.5}",
+         "x.yaml:10: attacks[0].steps: should be a whole number of at least 1, not 2.5"),
+        ("{name: FGSM, eps: 0.1}", "{name: APGD, eps: 0.1, loss: banana}",
+         "x.yaml:10: attacks[0].loss: should be ce or dlr, not 'banana'"),
+        ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: -0.1}",
+         "x.yaml:10: attacks[0].alpha: should be at least 0, not -0.1"),
+        ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: -1*eps}",
+         "x.yaml:10: attacks[0].alpha: should be at least 0, not -1*eps"),
+        ("lr: 0.1", "lr: 0.1, momentum: 0, nesterov: true",
+         "x.yaml:3: training.optimizer: `nesterov` needs a `momentum` above 0"),
+        ("architecture: mlp, objective: {name: ce}", "architecture: mpl, objective: {name: cee}",
+         "x.yaml:5: models[0].architecture: unknown architecture 'mpl'; did you mean 'mlp'?"),
         ("{name: FGSM, eps: 0.1}", "{name: APGDT, eps: 0.1, seed: 3}",
          "x.yaml:10: attacks[0].seed: cannot be set: the harness seeds every block of examples"),
         ("{name: FGSM, eps: 0.1}", "{name: APGDT}", "x.yaml:10: attacks[0]: APGDT needs `eps`, the radius of the ball"),
@@ -172,6 +186,23 @@ def test_warnings(tmp_path: Path) -> None:
         "x.yaml:10: attacks[0].alpha: alpha * steps is 0.12: cannot reach the edge of the ball at eps 0.2",
         "x.yaml:3: training.schedule.milestones[1]: epoch 2 is never reached: training has 2",
     ]
+
+
+def test_the_autoattack_of_torchattacks_is_not_called_autoattack(tmp_path: Path) -> None:
+    loaded = load(tmp_path, replaced("{name: FGSM, eps: 0.1}", "{name: AutoAttack, eps: 0.1}"))
+    assert loaded.suite.attacks[0].label == "torchattacks.AutoAttack"
+    assert "take 10 steps; the reference's take 100" in loaded.warnings[0].text("x.yaml")
+
+
+def test_class_batches_have_the_momentum_of_the_paper(tmp_path: Path) -> None:
+    for text, momentum in (
+        ("name: cmic", 0.99),
+        ("name: cmic, centroids: class_batches", 0.9999),
+        ("name: cmic, centroids: class_batches, momentum: 0.5", 0.5),
+    ):
+        objective = load(tmp_path, replaced("name: cmic", text)).suite.models[1].objective
+        assert objective.name == "cmic"
+        assert objective.centroid_momentum == momentum
 
 
 def test_matrix_expands_into_models_and_pairs(tmp_path: Path) -> None:
@@ -243,8 +274,8 @@ def test_l2_balls_may_be_larger_than_one(tmp_path: Path) -> None:
 
 def test_names_in_the_schema_are_those_that_exist() -> None:
     assert set(OBJECTIVES) == set(BUILT_OBJECTIVES)
-    assert ARCHITECTURES
-    assert DATASETS
+    for place in [*ARCHITECTURES.values(), *DATASETS.values()]:
+        assert callable(pkgutil.resolve_name(place))
 
 
 def test_committed_json_schema_is_current() -> None:

@@ -1,0 +1,95 @@
+"""What the numbers of a leaderboard are about: which models and attacks exactly, and where the records come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from robustbench_cmic.plan import Cell
+from robustbench_cmic.report.numbers import escaped
+from robustbench_cmic.report.results import Results
+
+
+def what_was_run(results: Results) -> Iterator[str]:
+    """Every model and attack with all parameters, as the cells declare them."""
+    yield "## What was run\n"
+    trainings = {cell.model: cell for cell in reversed(results.plan.of("train"))}
+    for model in dict.fromkeys(cell.model for cell in results.plan.cells):
+        declared = trainings[model].declared
+        yield f"- `{model}`: {declared['architecture']}, objective {_parameters(declared['objective'])}"
+    training = results.plan.of("train")[0].declared["training"]
+    yield f"- training: {_parameters(training)}"
+    for name, cells in _by_attack(results).items():
+        radii = ", ".join(dict.fromkeys(f"{cell.eps:.4g}" for cell in cells))
+        yield f"- {escaped(name)}: {_setting(cells)}; {cells[0].norm}, eps {radii}"
+    yield ""
+
+
+def _by_attack(results: Results) -> dict[str, list[Cell]]:
+    found: dict[str, list[Cell]] = {}
+    for cell in results.plan.of("attack"):
+        if cell.norm:
+            found.setdefault(cell.attack, []).append(cell)
+    return found
+
+
+def _setting(cells: list[Cell]) -> str:
+    """The parameters of an attack; those that differ between radii as a range."""
+    settings = [cell.declared["attack"] for cell in cells]
+    merged = {}
+    for key, value in settings[0].items():
+        values = list(dict.fromkeys(setting[key] for setting in settings))
+        merged[key] = value if len(values) == 1 else f"{min(values):.4g} … {max(values):.4g}"
+    return _parameters(merged)
+
+
+def _parameters(declared: dict[str, Any]) -> str:
+    """`cmic (lambda 0.7, beta 0.4)`: the name, if there is one, then everything else."""
+    parts = []
+    for key, value in declared.items():
+        if key != "name":
+            parts.append(f"{key} {_parameters(value)}" if isinstance(value, dict) else f"{key} {_value(value)}")
+    text = ", ".join(parts)
+    if "name" not in declared:
+        return escaped(text)
+    return f"{declared['name']} ({text})" if parts else str(declared["name"])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def provenance(results: Results) -> Iterator[str]:
+    """Code, versions and machines behind the records; several where they differ."""
+    records = list(results.records.values())
+    if not records:
+        return
+    yield "## Where the numbers come from\n"
+    for label, get in _FACTS:
+        values = sorted({str(value) for record in records if (value := get(record.provenance)) is not None})
+        if values:
+            yield f"- {label}: {escaped('; '.join(values))}"
+    planned = {cell.id for cell in results.plan.cells}
+    recorded = len(planned & results.records.keys())
+    yield f"- records: {recorded} of {len(planned)} planned cells; each row of `results.csv` names its own"
+
+
+def _code(facts: dict[str, Any]) -> str:
+    if facts.get("commit") is None:
+        return "unknown (not run from a checkout)"
+    return f"{str(facts['commit'])[:12]}{' with uncommitted changes' if facts.get('dirty') else ''}"
+
+
+def _versions(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items() if version)
+
+
+_FACTS: tuple[tuple[str, Callable[[dict[str, Any]], object]], ...] = (
+    ("code", _code),
+    ("versions", _versions),
+    ("platform", lambda facts: facts.get("platform")),
+    ("processor", lambda facts: facts.get("processor")),
+    ("device", lambda facts: facts.get("device")),
+)

@@ -1,0 +1,52 @@
+"""Numbers as the tables print them: means over seeds with spread, and how many seeds are behind them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+NOTHING = "–"
+
+
+def spread(values: Sequence[float], form: str, planned: int) -> str:
+    """`97.0 ± 0.5`: mean and standard deviation; `(2 of 3 seeds)` behind it where some are missing.
+
+    Args:
+        values: one a seed.
+        form: such as `{:.1f}`.
+        planned: how many seeds there should be.
+    """
+    if not values:
+        return NOTHING
+    text = form.format(statistics.fmean(values))
+    if len(values) > 1:
+        text += f" ± {form.format(statistics.stdev(values))}"
+    return text if len(values) == planned else f"{text} ({len(values)} of {planned} seeds)"
+
+
+def percent(fractions: Iterable[float], planned: int) -> str:
+    """Fractions in [0, 1] as percentages, see `spread`."""
+    return spread([100 * value for value in fractions], "{:.1f}", planned)
+
+
+def difference(differences: Sequence[float]) -> str:
+    """Differences of fractions in percentage points: their mean, and the least and greatest over seeds."""
+    if not differences:
+        return NOTHING
+    points = [100 * value for value in differences]
+    if len(points) == 1:
+        return f"{points[0]:+.1f} (one seed)"
+    return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
+
+
+def bold(text: str) -> str:
+    """Markdown bold, but not for a missing number."""
+    return text if text == NOTHING else f"**{text}**"
+
+
+def escaped(text: str) -> str:
+    """A suite's own words as plain Markdown text in one line, without control characters."""
+    for special in "\\`*_{}[]<>|#&":
+        text = text.replace(special, f"\\{special}")
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())
