@@ -15,10 +15,13 @@ from robustbench_cmic.suite.problems import Location, Problem, suggestion
 def problems_of(error: ValidationError, data: Any, model: type[BaseModel]) -> list[Problem]:
     """One problem for each finding, located in `data`, the value that was validated against `model`."""
     schema = model.model_json_schema()
-    return [Problem(_sentence(details, schema), _location_in(data, details["loc"])) for details in error.errors()]
+    return [
+        Problem(_sentence(details, schema), _location_in(data, details["loc"], missing=details["type"] == "missing"))
+        for details in error.errors()
+    ]
 
 
-def _location_in(data: Any, loc: Location) -> Location:
+def _location_in(data: Any, loc: Location, missing: bool) -> Location:
     """Drop what pydantic adds to a location: the tags of unions, and the position in a list written as one value."""
     location: list[str | int] = []
     last = len(loc) - 1
@@ -29,7 +32,7 @@ def _location_in(data: Any, loc: Location) -> Location:
         if inside:
             data = data[part]
             location.append(part)
-        elif position == last and isinstance(part, str) and isinstance(data, dict):
+        elif missing and position == last:
             location.append(part)
     return tuple(location)
 

@@ -223,7 +223,7 @@ def test_cells_not_run_have_no_row_and_are_counted(folder: Path) -> None:
 
 def test_limited_evaluations_are_marked_and_never_ranked(folder: Path, tmp_path: Path) -> None:
     write_report(folder)
-    ranked = (folder / "leaderboard.md").read_text().split("## Where")[0]
+    ranked = (folder / "leaderboard.md").read_text().split("## What was run")[0]
     for cell in plan_of(tmp_path, limit=10).of("attack"):
         write_record(folder, attack_record(cell, outcomes(cell, 10)))
     found = rows(folder)
