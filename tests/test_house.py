@@ -127,6 +127,18 @@ def test_example_for_users_in_the_readme_runs() -> None:
     exec(textwrap.dedent(block), names)
 
 
+def test_suites_in_the_readme_are_valid(tmp_path: Path) -> None:
+    head = "suite: x\ndataset: {name: digits}\ntraining: {epochs: 1, batch_size: 8, optimizer: {name: sgd, lr: 0.1}}\n"
+    (further,) = re.findall(r"^    models:\n      - \{id: ce,(?:.*\n)+?(?=\n)", README, re.MULTILINE)
+    file = tmp_path / "x.yaml"
+    file.write_text(head + textwrap.dedent(further))
+    loaded = load_suite(file)
+    assert loaded.warnings == []
+    assert len(loaded.suite.pairs) == 4
+    shipped = "\n".join((ROOT / "suites" / "digits.yaml").read_text().splitlines()[1:])
+    assert textwrap.indent(shipped, "    ") in README
+
+
 def test_readme_table_is_the_committed_leaderboard() -> None:
     """The README shows the pair table of `results/digits`, word for word."""
     board = (ROOT / "results" / "digits" / "leaderboard.md").read_text()

@@ -184,12 +184,12 @@ def test_records_that_a_run_would_set_aside_are_not_shown(folder: Path, change: 
     results = read_results(folder)
     cell = next(c for c in results.plan.cells if c.model == "ce" and c.seed == 0 and c.attack == "PGD")
     record = attack_record(cell, outcomes(cell))
-    changes: dict[str, Any] = {
+    every: dict[str, dict[str, Any]] = {
         "checkpoint": {"checkpoint_sha256": "other"},
         "dataset": {"dataset_sha256": "other"},
         "declared": {"cell": cell.model_copy(update={"declared": cell.declared | {"eps": 0.3}})},
-    }[change]
-    write_record(folder, record.model_copy(update=changes))
+    }
+    write_record(folder, record.model_copy(update=every[change]))
     found = write_report(folder)
     assert len(found.problems) == 1
     assert f"{cell.id}.json: left out: " in found.problems[0]
