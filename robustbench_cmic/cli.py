@@ -5,6 +5,7 @@ Exit codes: 0 all done; 1 some cell failed or diverged; 2 the suite or the comma
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -74,7 +75,7 @@ def _load(name: str) -> LoadedSuite:
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",") if part.strip()]
+        return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         _fail(f"--seeds: should be whole numbers such as 0,1,2, not '{text}'")
 
@@ -106,7 +107,7 @@ def run(
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
     if dry_run:
-        plan(suite, results, work, seeds, only, limit)
+        _show_plan(suite, results, work, seeds, only, limit, force)
         return
     # Imported where they are used: the other commands answer without them in a fraction of a second.
     from rich.console import Console
@@ -139,6 +140,12 @@ def plan(
     limit: LimitOption = None,
 ) -> None:
     """Show a suite's cells: what is done and what a run would do."""
+    _show_plan(suite, results, work, seeds, only, limit, force=False)
+
+
+def _show_plan(
+    suite: str, results: Path, work: Path | None, seeds: str, only: list[str], limit: int | None, force: bool
+) -> None:
     from robustbench_cmic.plan_table import plan_table
     from robustbench_cmic.settings import work_folder
 
@@ -148,7 +155,8 @@ def plan(
         selection = select(whole, _seeds(seeds), only)
     except SelectionError as error:
         _fail(error)
-    print(plan_table(selection.cells, results / whole.suite, work_folder(results, work) / whole.suite))
+    forced = selection.asked if force else set()
+    print(plan_table(selection.cells, results / whole.suite, work_folder(results, work) / whole.suite, forced))
 
 
 @app.command()
@@ -167,7 +175,7 @@ def report(
 ) -> None:
     """Write a suite's tables anew, from its records alone."""
     folder = results / suite
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - a name too long is no folder either, where Path raises
         folder = results / _load(suite).suite.suite
     try:
         found = write_report(folder)

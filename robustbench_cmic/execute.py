@@ -125,8 +125,10 @@ class LocalProcesses:
                 self._assign(queue, workers, listener)
                 self._hear(queue, workers, listener)
         finally:
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave orphans behind
             for worker in workers:
                 worker.stop()
+            signal.signal(signal.SIGINT, before)
         return queue.outcomes
 
     def _assign(self, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:
@@ -150,7 +152,10 @@ class LocalProcesses:
     def _spawn(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_enter, args=(theirs, self._target, self._argument), daemon=True)
+        # Ctrl-C reaches the whole group; the parent decides. The child inherits the mask, from its first instruction.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         return _Worker(process, ours)
 
@@ -187,12 +192,12 @@ class LocalProcesses:
 
 
 def _enter(connection: Connection, target: str, argument: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     pkgutil.resolve_name(target)(connection, argument)
 
 
 def _cause(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
+        known = {int(number): number.name for number in signal.Signals}
+        name = known.get(-exitcode, f"signal {-exitcode}")
         return f"{name}; out of memory?" if name == "SIGKILL" else name
     return f"exit code {exitcode}"

@@ -21,7 +21,7 @@ from robustbench_cmic.suite.numbers import resolve_relative
 from robustbench_cmic.suite.problems import suggestion
 from robustbench_cmic.suite.schema import Attack, Fgsm, LibraryAttack, Model, Norm, Pgd, Suite
 
-JUDGE = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 1"
+JUDGE = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 2"
 """The decision rule of `attacks.harness`, and the version of it, of the native attacks and of their random numbers.
 
 It is part of every attack cell's hash: a change to any of these raises the version, and no old result is taken for new.
@@ -238,4 +238,4 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
 
 
 def _matches(cell: Cell, pattern: str) -> bool:
-    return pattern in (cell.model, cell.attack) or fnmatch.fnmatchcase(cell.id, pattern)
+    return (pattern != "" and pattern in (cell.model, cell.attack)) or fnmatch.fnmatchcase(cell.id, pattern)

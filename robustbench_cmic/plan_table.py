@@ -16,9 +16,9 @@ from robustbench_cmic.suite.library import attack_modules
 from robustbench_cmic.suite.schema import NATIVE_ATTACKS, OBJECTIVES
 
 
-def plan_table(cells: list[Cell], folder: Path, work: Path) -> str:
+def plan_table(cells: list[Cell], folder: Path, work: Path, forced: set[str]) -> str:
     """One line a cell, and how many will run. Records are judged as `run` does, but for the data's fingerprint."""
-    found = standings(cells, folder)
+    found = standings(cells, folder) | {cell: Standing("missing") for cell in forced}
     pending = to_run(cells, found, work)
     states = [_state(cell, found, pending) for cell in cells]
     table = [[title(cell), state, cell.id] for cell, state in zip(cells, states, strict=True)]

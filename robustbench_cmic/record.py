@@ -182,6 +182,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: nothing was changed then, and no temporary file is left.
     """
+    try:
+        _replace(path, content)
+    except OSError as error:
+        # A full disk is noticed on a file handle, which has no name.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _replace(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
@@ -224,6 +232,8 @@ def read_json(path: Path) -> dict[str, Any]:
             raise CorruptRecordError("its checksum does not fit its content")
     except ValueError:
         raise CorruptRecordError("it holds NaN or infinity") from None
+    except RecursionError:
+        raise CorruptRecordError("it is nested too deeply") from None
     del payload["sha256"]
     return payload
 
@@ -253,6 +263,8 @@ def read_record(path: Path) -> TrainRecord | AttackRecord:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the record"
         raise CorruptRecordError(f"not of schema {SCHEMA}: {where}: {first['msg']}") from None
+    if record.kind != record.cell.kind:
+        raise CorruptRecordError(f"it is of kind {record.kind}, its cell of kind {record.cell.kind}")
     if path != record_path(path.parent, record.cell.id):
         raise CorruptRecordError(f"it is the record of {record.cell.id}, under another name")
     if isinstance(record, AttackRecord) and record.status == "ok":

@@ -65,14 +65,15 @@ def _standing(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict
         return Standing("missing")
     except CorruptRecordError as error:
         return Standing("unusable", f"its record is corrupt: {error}")
-    if record.cell.declared != cell.declared:
+    if record.cell != cell:
         return Standing("unusable", "its record declares another experiment")
     if record.status == "failed":
         return Standing("failed", record.reason, record)
     if dataset_sha256 is not None and record.dataset_sha256 != dataset_sha256:
         return Standing("unusable", "it was made with other data: the data set's fingerprint differs", record)
     training = others.get(cell.needs or "")
-    trained = training.record if training is not None else None
+    # A training that failed again says nothing against the attacks on the one before.
+    trained = training.record if training is not None and training.state == "done" else None
     if trained is not None and record.dataset_sha256 != trained.dataset_sha256:
         return Standing("unusable", "it was made with other data than its training", record)
     if trained is not None and record.checkpoint_sha256 != trained.checkpoint_sha256:

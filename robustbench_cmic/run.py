@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from robustbench_cmic.execute import LocalProcesses, Outcome
 from robustbench_cmic.plan import Cell, Plan, Selection, make_plan, select
 from robustbench_cmic.progress import make_display
 from robustbench_cmic.record import Timing, failed_record, record_path, write_json, write_record
-from robustbench_cmic.report import PLAN_FILE, write_report
+from robustbench_cmic.report import PLAN_FILE, ReportError, write_report
 from robustbench_cmic.resume import ALTERED_WEIGHTS, blocked, set_aside, standings, to_run
 from robustbench_cmic.settings import Settings, resume_file, weights_file, work_folder
 from robustbench_cmic.suite import Suite
@@ -77,7 +78,7 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         batch_size=options.batch_size,
         provenance=provenance.collect(),
     )
-    with _exclusive(settings.results, settings.work):
+    with _exclusive(*dict.fromkeys((settings.results, settings.work))):
         try:
             _tidy(settings)
             write_json(settings.results / PLAN_FILE, make_plan(suite).model_dump(mode="json"))
@@ -85,13 +86,16 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
             raise RunError(f"cannot write to {settings.results}: {error.strerror or error}") from None
         try:
             code = _Run(plan, selection, settings, options, console).carry_out()
+        except OSError as error:
+            raise RunError(f"cannot write {error.filename or settings.work}: {error.strerror or error}") from None
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
             console.print("interrupted: what is finished is kept; the same command goes on from here")
             code = INTERRUPTED
         try:
             write_report(settings.results)
-        except OSError as error:
-            console.print(f"cannot write the report: {error.strerror or error}", markup=False)
+        except (OSError, ReportError) as error:
+            console.print(f"cannot write the report: {error}", markup=False)
             code = code or INCOMPLETE
     return code
 

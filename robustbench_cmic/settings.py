@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,5 +43,5 @@ def resume_file(work: Path, cell: str) -> Path:
 
 def work_folder(results: Path, work: Path | None) -> Path:
     """`work`, or its default: beside the results folder, so that two results folders never share checkpoints."""
-    results = results.absolute()
-    return (work or results.with_name(f"{results.name}.work")).absolute()
+    place = Path(os.path.abspath(results))  # noqa: PTH100 - `resolve` would follow links
+    return (work or place.parent / f"{place.name or 'results'}.work").absolute()

@@ -288,6 +288,13 @@ def test_plan_shows_what_is_done_and_what_will_run(copied: Path, cli: Cli) -> No
     assert re.search(r"cmic seed 0: clean +to run again: its record is corrupt: not whole JSON", done.stdout)
     assert "8 cells: 6 done, 1 to run, 1 to run again" in done.stdout
     assert cli("run", "tiny.yaml", "--dry-run", cwd=copied).stdout == done.stdout
+    forced = cli("run", "tiny.yaml", "--dry-run", "--force", "--only", "ce", cwd=copied).stdout
+    assert "4 cells: 4 to run" in forced
+    next((copied / "results.work" / "tiny").glob("ce.s0.train*")).unlink()
+    assert (
+        "to run again: its weights are not here, and an attack needs them"
+        in cli("plan", "tiny.yaml", cwd=copied).stdout
+    )
 
 
 def test_plan_and_validate_write_nothing(tiny: Path, cli: Cli) -> None:
@@ -354,6 +361,10 @@ def test_list_schema_and_version(tmp_path: Path, cli: Cli) -> None:
         (("run", "tiny.yaml", "--seeds", "a"), "--seeds: should be whole numbers such as 0,1,2, not 'a'"),
         (("run", "tiny.yaml", "--only", "PDG"), "--only: nothing in the suite matches 'PDG'; did you mean 'PGD'?"),
         (("plan", "tiny.yaml", "--only", "PDG"), "--only: nothing in the suite matches 'PDG'"),
+        (("run", "tiny.yaml", "--seeds", ","), "--seeds: should be whole numbers such as 0,1,2, not ','"),
+        (("run", "x" * 300), "no suite: File name too long"),
+        (("report", "x" * 300), "no suite: File name too long"),
+        (("run", "tiny.yaml", "--only", ""), "--only: nothing in the suite matches ''"),
         (("run", "tiny.yaml", "--limit", "0"), "--limit"),
         (("run", "tiny.yaml", "--jobs", "none"), "--jobs"),
         (("run", "tiny.yaml", "--device", "cuda:9"), "--device cuda:9: there is no such device here; choose from cpu"),

@@ -30,6 +30,8 @@ def play(connection: Connection, _: object) -> None:
         connection.send(("progress", task["id"], (1, 2, f"pid {os.getpid()}")))
         if declared.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if declared.get("signal"):
+            os.kill(os.getpid(), 40)
         if declared.get("leave"):
             os._exit(3)
         time.sleep(declared.get("sleep", 0))
@@ -107,7 +109,9 @@ def test_dependents_of_a_bad_training_are_skipped_and_the_rest_is_done(outcome: 
     assert ("start", "a1") not in diary.lines
 
 
-@pytest.mark.parametrize(("how", "cause"), [("die", "SIGKILL; out of memory?"), ("leave", "exit code 3")])
+@pytest.mark.parametrize(
+    ("how", "cause"), [("die", "SIGKILL; out of memory?"), ("leave", "exit code 3"), ("signal", "signal 40")]
+)
 def test_a_dying_worker_fails_its_cell_only(how: str, cause: str) -> None:
     cells = [cell("t1", None, **{how: True}), cell("a1", "t1"), cell("t2"), cell("t3"), cell("a3", "t3")]
     diary, outcomes, deaths = execute(cells, jobs=1)

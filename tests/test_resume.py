@@ -52,6 +52,21 @@ def test_attacks_on_another_checkpoint_are_unusable(copied: Path) -> None:
     assert any("another checkpoint" in standing.why for standing in found.values())
 
 
+def test_a_failed_retraining_leaves_the_attacks_on_the_old_weights_alone(copied: Path) -> None:
+    edit(copied, "ce.s0.train*", status="failed", checkpoint_sha256=None, dataset_sha256=None)
+    found = states(copied)
+    assert found["ce.s0.train"] == "failed"
+    assert found["ce.s0.FGSM.linf.eps0.1"] == "done"
+
+
+def test_an_attack_is_no_training(copied: Path) -> None:
+    folder = copied / "results" / "tiny"
+    (training,), (attack,) = folder.glob("ce.s0.train*"), folder.glob("ce.s0.none*")
+    payload = json.loads(attack.read_text()) | {"cell": json.loads(training.read_text())["cell"]}
+    write_json(training, payload)
+    assert states(copied)["ce.s0.train"] == "unusable"
+
+
 def test_a_record_of_another_experiment_is_unusable(copied: Path) -> None:
     (file,) = (copied / "results" / "tiny").glob("ce.s0.FGSM*")
     payload = json.loads(file.read_text())

@@ -111,6 +111,7 @@ def _by_seed(results: Results, model: str, attack: str, ball: Ball) -> BySeed:
 def _clean_section(results: Results) -> Iterator[str]:
     yield "## Clean test examples\n"
     planned = _planned_seeds(results)
+    objectives = {cell.model: cell.objective for cell in results.plan.cells}
     table = []
     for model in _models(results):
         cells = _cells(results, model, "none", CLEAN)
@@ -122,7 +123,7 @@ def _clean_section(results: Results) -> Iterator[str]:
         ]
         accuracy = percent(_by_seed(results, model, "none", CLEAN).values(), planned)
         shown = [spread(values, "{:.3g}", planned) for values in columns]
-        table.append([f"`{model}`", cells[0].objective, accuracy, *shown])
+        table.append([f"`{model}`", objectives[model], accuracy, *shown])
     yield _table(table, ["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"])
 
 

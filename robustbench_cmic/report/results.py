@@ -72,11 +72,11 @@ def _limited_cells(folder: Path, plan: Plan) -> list[Cell]:
     planned = {cell.id for cell in plan.cells}
     cells = []
     for file in sorted(folder.glob("*.json")):
-        if file.stem not in planned and file.name != PLAN_FILE:
+        if file.stem not in planned and file.name != PLAN_FILE and file.is_file():
             try:
                 cell = read_record(file).cell
-            except CorruptRecordError:
+            except (CorruptRecordError, FileNotFoundError):
                 continue  # a run does not read it, and nothing is shown of it
-            if cell.needs in planned and cell.declared["evaluation"].get("by_command_line"):
+            if cell.needs in planned and cell.declared.get("evaluation", {}).get("by_command_line"):
                 cells.append(cell)
     return cells

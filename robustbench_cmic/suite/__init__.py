@@ -91,11 +91,15 @@ def find_suite(name: str) -> Path:
         SuiteError: there is no such file and no such suite.
     """
     path = Path(name)
-    if path.is_file():
-        return path
     shipped = shipped_suites()
+    try:
+        if path.is_file():
+            return path
+        folder = path.is_dir()
+    except OSError as error:  # a name too long for the file system, say
+        raise SuiteError(name, [Problem(f"no suite: {error.strerror or error}")]) from None
     if name in shipped:
         return shipped[name]
-    what = "it is a folder" if path.is_dir() else "there is no such file"
+    what = "it is a folder" if folder else "there is no such file"
     hint = suggestion(path.stem, shipped, listing="suites that come along")
     raise SuiteError(name, [Problem(f"{what}, and no suite of this name comes along; {hint}")])

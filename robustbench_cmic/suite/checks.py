@@ -49,8 +49,18 @@ def _items(adapter: TypeAdapter[Any], values: Any) -> Well:
     return items
 
 
+MAX_CELLS = 100_000
+MAX_PAIRS = 10_000
+
+
 def errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
     """Every error of meaning; locations of models are those of the expanded list."""
+    seeds = parts.raw.get("seeds", [0])
+    radii = sum(len(attack.eps or []) for _, attack in parts.attacks)
+    cells = len(expanded.entries) * (len(seeds) if isinstance(seeds, list) else 1) * (2 + radii)
+    if cells > MAX_CELLS:
+        yield Problem(f"asks for {cells} trainings and evaluations; more than {MAX_CELLS} are no suite")
+        return
     yield from _dataset_errors(parts)
     yield from _model_errors(parts, expanded)
     yield from pair_errors(parts, expanded)
@@ -111,12 +121,17 @@ def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
 
 
 def expanded_pairs(raw: dict[str, Any], expanded: ExpandedModels) -> list[tuple[int, str, str]]:
-    """(position in the file, first id, second id) of every pair; an id with a matrix stands for all its models."""
-    pairs = []
+    """(position in the file, first id, second id) of every pair; an id with a matrix stands for all its models.
+
+    At most `MAX_PAIRS`; `pair_errors` says where there are more.
+    """
+    pairs: list[tuple[int, str, str]] = []
     raw_pairs = raw.get("pairs")
     for index, pair in enumerate(raw_pairs if isinstance(raw_pairs, list) else []):
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair):
             left, right = (expanded.families.get(name, [name]) for name in pair)
+            if len(pairs) + len(left) * len(right) > MAX_PAIRS:
+                break
             pairs += [(index, first, second) for first, second in itertools.product(left, right)]
     return pairs
 
@@ -125,9 +140,20 @@ def pair_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
     """Pairs that name unknown models, one model twice, the same pair twice, or models that cannot be compared."""
     known = [entry["id"] for entry in expanded.entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
     models = {model.id: model for _, model in parts.models}
+    names = set(known)
+    sizes = {name: len(family) for name, family in expanded.families.items()}
+    raw_pairs = parts.raw.get("pairs")
+    total = sum(
+        sizes.get(pair[0], 1) * sizes.get(pair[1], 1)
+        for pair in (raw_pairs if isinstance(raw_pairs, list) else [])
+        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
+    )
+    if total > MAX_PAIRS:
+        yield Problem(f"asks for {total} pairs; more than {MAX_PAIRS} are no suite", ("pairs",))
+        return
     seen: set[tuple[str, str]] = set()
     for index, first, second in expanded_pairs(parts.raw, expanded):
-        unknown = [(side, name) for side, name in enumerate((first, second)) if name not in known]
+        unknown = [(side, name) for side, name in enumerate((first, second)) if name not in names]
         for side, name in unknown:
             yield Problem(f"no model has the id '{name}'; {suggestion(name, known)}", ("pairs", index, side))
         where: Location = ("pairs", index)

@@ -79,6 +79,7 @@ _SENTENCES: dict[str, Callable[[ErrorDetails, dict[str, Any]], str]] = {
     "bool_type": _should_be("true or false"),
     "greater_than": lambda d, c: f"should be greater than {c['gt']:g}, not {kind(d['input'])}",
     "greater_than_equal": lambda d, c: f"should be at least {c['ge']:g}, not {kind(d['input'])}",
+    "less_than_equal": lambda d, c: f"should be at most {c['le']:g}, not {kind(d['input'])}",
     "less_than": lambda d, c: f"should be less than {c['lt']:g}, not {kind(d['input'])}",
     "too_short": lambda _, c: f"should have at least {c['min_length']} entries, not {c['actual_length']}",
     "too_long": lambda _, c: f"should have at most {c['max_length']} entries, not {c['actual_length']}",

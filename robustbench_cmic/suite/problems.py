@@ -28,7 +28,8 @@ class Problem:
     def text(self, file: str) -> str:
         """`suites/x.yaml:12: models[1].objective.lamda: unknown key; did you mean 'lambda'?`."""
         where = f"{file}:{self.line}" if self.line is not None else file
-        return f"{where}: {dotted(self.location)}: {self.message}" if self.location else f"{where}: {self.message}"
+        parts = [where, dotted(self.location), self.message] if self.location else [where, self.message]
+        return ": ".join(map(_printable, parts))
 
 
 class SuiteError(Exception):
@@ -38,6 +39,12 @@ class SuiteError(Exception):
         self.file = str(file)
         self.problems = sorted(problems, key=lambda problem: problem.line or 0)
         super().__init__("\n".join(problem.text(self.file) for problem in self.problems))
+
+
+def _printable(text: str) -> str:
+    """A suite's own words must neither steer the terminal nor flood it."""
+    plain = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return plain if len(plain) <= 400 else f"{plain[:397]}..."
 
 
 def dotted(location: Location) -> str:

@@ -124,7 +124,9 @@ class _Builder:
         self.lines.setdefault(location, line)
         if len(self.lines) > MAX_VALUES or len(location) > MAX_DEPTH:
             raise SuiteError(self.path, [Problem("aliases expand to more values than a suite can hold", line=line)])
-        if node.tag not in _PLAIN_TAGS:
+        kinds = {"map": yaml.MappingNode, "seq": yaml.SequenceNode}
+        fitting = kinds.get(node.tag.rsplit(":", 1)[-1], yaml.ScalarNode)
+        if node.tag not in _PLAIN_TAGS or not isinstance(node, fitting):
             self.problems.append(Problem(f"the tag {node.tag} is not allowed: plain YAML only", location, line))
             return None
         if isinstance(node, yaml.MappingNode):
@@ -153,7 +155,7 @@ class _Builder:
     def _scalar(self, node: yaml.Node, location: Location, line: int) -> Hashable:
         try:
             value: Hashable = self._scalars.construct_object(node)
-        except (ValueError, KeyError, yaml.YAMLError):
+        except (ValueError, KeyError, IndexError, yaml.YAMLError):
             self.problems.append(Problem(f"{node.value!r} does not fit its tag {node.tag}", location, line))
             return None
         return value

@@ -21,14 +21,14 @@ Loss = Literal["ce", "margin", "dlr"]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 UnitInterval = Annotated[Number, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Strict(BaseModel):
     """Unknown keys and wrong types are errors; nothing is converted silently."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
 
 
 class Dataset(Strict):
@@ -92,7 +92,7 @@ class Training(Strict):
     """How every model of the suite is trained; only the objective differs between models."""
 
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=10_000_000)]
     optimizer: Annotated[Sgd | AdamW, Field(discriminator="name")]
     schedule: Annotated[Constant | OneCycle | Cosine | MultiStep, Field(discriminator="name")] = Constant(
         name="constant"
@@ -242,6 +242,6 @@ class Suite(Strict):
     training: Training
     models: Annotated[list[Model], Field(min_length=1)]
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
     attacks: list[Attack] = []
     evaluation: Evaluation = Evaluation()

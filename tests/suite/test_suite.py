@@ -178,6 +178,32 @@ def test_no_mapping_no_suite(tmp_path: Path, text: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("seeds: [0, 1]", f"seeds: {list(range(1000))}", "x.yaml:1: asks for 606000 trainings and evaluations"),
+        ("[[a, b]]", f"[{', '.join(['[a, b]'] * 300)}]", "pairs: asks for 30000 pairs; more than 10000 are no suite"),
+        ("epochs: 2", f"epochs: 1{'0' * 400}", "training.epochs: should be at most 1e+07, not 1000000"),
+        ("epochs: 2", "epochs: !!int ''", "training.epochs: '' does not fit its tag"),
+        ("  - {name: FGSM, eps: 0.1}", "  !!seq PGD", "attacks: the tag tag:yaml.org,2002:seq is not allowed"),
+    ],
+)
+def test_suites_that_would_exhaust_the_machine_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    text = replaced(old, new)
+    if "asks for" in expected:
+        grid = f"matrix: {{objective.lambda: {list(range(10))}, objective.beta: {list(range(10))}}}"
+        text = text.replace("objective: {name: cmic}", f"objective: {{name: cmic}}, {grid}")
+        text = text.replace("eps: 0.1", f"eps: {[i / 100 for i in range(4)]}") if "seeds" in old else text
+    found = errors(tmp_path, text)
+    assert any(expected in line for line in found), found
+    assert all(len(line) < 1000 for line in found)
+
+
+def test_words_of_a_suite_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    found = errors(tmp_path, replaced("[[a, b]]", '[[a, "\\e[31mx\\nAll is valid"]]'))
+    assert found == ["x.yaml:7: pairs[0][1]: no model has the id '\ufffd[31mx\ufffdAll is valid'; known here: a, b"]
+
+
 def test_warnings(tmp_path: Path) -> None:
     text = replaced("{name: FGSM, eps: 0.1}", "{name: PGD, eps: [0.1, 0.2], alpha: 0.01, steps: 12}")
     text = text.replace("lr: 0.1}", "lr: 0.1}, schedule: {name: multistep, milestones: [1, 2]}")
