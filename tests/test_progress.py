@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -52,11 +53,12 @@ def test_plain_lines(cells: list[Cell]) -> None:
     display = make_display(console, cells[:4], jobs=1)
     assert isinstance(display, PlainDisplay)
     play(display, cells)
-    assert out.getvalue().splitlines() == [
+    # How much is left depends on the suite; the estimate has a test of its own.
+    assert re.sub(r"about \d+ s left", "about N s left", out.getvalue()).splitlines() == [
         "cnn-ce seed 0: train: the state was [corrupt]",
-        "[1/4] cnn-ce seed 0: train: done in 8.0 s; about 0 s left",
-        "[2/4] cnn-ce seed 0: clean: failed: no [memory]; about 0 s left",
-        "[3/4] cnn-ce seed 0: FGSM linf eps 0.05: skipped: its training failed; about 0 s left",
+        "[1/4] cnn-ce seed 0: train: done in 8.0 s; about N s left",
+        "[2/4] cnn-ce seed 0: clean: failed: no [memory]; about N s left",
+        "[3/4] cnn-ce seed 0: FGSM linf eps 0.05: skipped: its training failed; about N s left",
     ]
 
 
