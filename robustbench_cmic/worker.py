@@ -14,12 +14,12 @@ from robustbench_cmic.plan import Cell
 from robustbench_cmic.record import write_record
 from robustbench_cmic.settings import Settings, resume_file
 
-Message = tuple[str, str, object]
-"""(`progress`, cell, (done, total, text)) or (`finished`, cell, (status, reason, seconds))."""
-
 
 def work(connection: Connection, settings: Settings) -> None:
-    """Serve cells until the pipe closes; the target of a worker process."""
+    """Serve cells until the pipe closes; the target of a worker process.
+
+    It sends (`progress`, cell, (done, total, text)) and (`finished`, cell, (status, reason, seconds)).
+    """
     _exit_with_parent()
     _redirect_output(settings)
     _set_determinism()

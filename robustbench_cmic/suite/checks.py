@@ -126,14 +126,20 @@ def expanded_pairs(raw: dict[str, Any], expanded: ExpandedModels) -> list[tuple[
     At most `MAX_PAIRS`; `pair_errors` says where there are more.
     """
     pairs: list[tuple[int, str, str]] = []
-    raw_pairs = raw.get("pairs")
-    for index, pair in enumerate(raw_pairs if isinstance(raw_pairs, list) else []):
+    for index, left, right in _paired_families(raw, expanded):
+        if len(pairs) + len(left) * len(right) > MAX_PAIRS:
+            break
+        pairs += [(index, first, second) for first, second in itertools.product(left, right)]
+    return pairs
+
+
+def _paired_families(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[tuple[int, list[str], list[str]]]:
+    """(position in the file, first ids, second ids) of every well-formed pair."""
+    pairs = raw.get("pairs")
+    for index, pair in enumerate(pairs if isinstance(pairs, list) else []):
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair):
             left, right = (expanded.families.get(name, [name]) for name in pair)
-            if len(pairs) + len(left) * len(right) > MAX_PAIRS:
-                break
-            pairs += [(index, first, second) for first, second in itertools.product(left, right)]
-    return pairs
+            yield index, left, right
 
 
 def pair_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
@@ -141,13 +147,7 @@ def pair_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
     known = [entry["id"] for entry in expanded.entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
     models = {model.id: model for _, model in parts.models}
     names = set(known)
-    sizes = {name: len(family) for name, family in expanded.families.items()}
-    raw_pairs = parts.raw.get("pairs")
-    total = sum(
-        sizes.get(pair[0], 1) * sizes.get(pair[1], 1)
-        for pair in (raw_pairs if isinstance(raw_pairs, list) else [])
-        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
-    )
+    total = sum(len(left) * len(right) for _, left, right in _paired_families(parts.raw, expanded))
     if total > MAX_PAIRS:
         yield Problem(f"asks for {total} pairs; more than {MAX_PAIRS} are no suite", ("pairs",))
         return
