@@ -43,7 +43,7 @@ OnlyOption = Annotated[
     list[str], typer.Option(metavar="NAME", help="Only this model, attack or cell (* and ? allowed); repeatable.")
 ]
 LimitOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Evaluate on the first N test examples; marked, never ranked.")
+    int | None, typer.Option(min=1, metavar="N", help="Evaluate on N examples only; marked, never ranked.")
 ]
 
 
@@ -100,8 +100,28 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Examples attacked at once; results do not depend on it.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Examples attacked at once; results do not depend on it. [256; GPU: 1024]"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="ROBUSTBENCH_DATA",
+            metavar="DIR",
+            help="Where data lies and is downloaded to; by default in your cache folder.",
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="GB", help="Stream images that take more than this; by default half of the memory."
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="On a GPU: the same bits each time, more slowly.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Redo what was asked for, done or not.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
 ) -> None:
@@ -115,7 +135,20 @@ def run(
     from robustbench_cmic.run import Options, RunError, run_suite
 
     loaded = _load(suite)
-    options = Options(results, work, _seeds(seeds), only, limit, jobs, device, batch_size, force)
+    options = Options(
+        results=results,
+        work=work,
+        seeds=_seeds(seeds),
+        only=only,
+        limit=limit,
+        jobs=jobs,
+        device=device,
+        batch_size=batch_size,
+        data=data,
+        memory=None if memory is None else int(memory * 1e9),
+        deterministic=deterministic,
+        force=force,
+    )
     console = Console(soft_wrap=True)
     try:
         code = run_suite(loaded.suite, options, console)

@@ -151,7 +151,8 @@ class LocalProcesses:
 
     def _spawn(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_enter, args=(theirs, self._target, self._argument), daemon=True)
+        # No daemon: those may not have children, and a training that streams its images has some.
+        process = self._context.Process(target=_enter, args=(theirs, self._target, self._argument))
         # Ctrl-C reaches the whole group; the parent decides. The child inherits the mask, from its first instruction.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process.start()

@@ -23,6 +23,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+_CHUNK = 2**21
+"""Probabilities held at once while summing: 16 MiB for each intermediate array of float64."""
+
 
 @dataclass(frozen=True)
 class Information:
@@ -47,6 +50,10 @@ class Information:
 
 def class_sums(values: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Sum the rows of `values` (N, C) by label (N,): (classes, C). Differentiable in `values`."""
+    if values.is_cuda:
+        # There `index_add` adds in whatever order threads arrive; a product with the one-hot labels does not.
+        one_hot = labels[:, None] == torch.arange(classes, device=labels.device)
+        return one_hot.to(values.dtype).T @ values
     return values.new_zeros(classes, values.shape[1]).index_add(0, labels, values)
 
 
@@ -84,7 +91,7 @@ class InformationSums:
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> InformationSums:
-        """The sums over a batch.
+        """The sums over a batch of any size; beyond the result, memory for some 100 MB is needed.
 
         Args:
             logits: (N, C) finite floats; log P is their log_softmax in float64, without clamp or epsilon.
@@ -94,18 +101,23 @@ class InformationSums:
             ValueError: shapes, types, labels or logits that do not fit; the message says which.
         """
         _check(logits, labels)
-        classes = logits.shape[1]
-        labels = labels.long()
-        log_p = logits.detach().double().log_softmax(1)
-        if not bool(torch.isfinite(log_p).all()):
+        sums = cls.zeros(logits.shape[1], logits.device)
+        rows = max(1, _CHUNK // logits.shape[1])
+        for start in range(0, len(labels), rows):
+            sums.add(logits[start : start + rows], labels[start : start + rows])
+        if not bool(torch.isfinite(sums.log_p).all()):
             raise ValueError("logits should be finite, and differ by less than float64 can hold")
+        return sums
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch as in `of`, unchecked, and without waiting for the device."""
+        classes = len(self.counts)
+        log_p = logits.detach().double().log_softmax(1)
         p = log_p.exp()
-        return cls(
-            counts=torch.bincount(labels, minlength=classes),
-            p=class_sums(p, labels, classes),
-            log_p=class_sums(log_p, labels, classes),
-            p_log_p=class_sums((p * log_p).sum(1, keepdim=True), labels, classes)[:, 0],
-        )
+        self.counts += class_sums(torch.ones_like(p[:, :1]), labels.long(), classes)[:, 0].long()
+        self.p += class_sums(p, labels.long(), classes)
+        self.log_p += class_sums(log_p, labels.long(), classes)
+        self.p_log_p += class_sums((p * log_p).sum(1, keepdim=True), labels.long(), classes)[:, 0]
 
     def __add__(self, other: InformationSums) -> InformationSums:
         """The sums over both sets of examples."""

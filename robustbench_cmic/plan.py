@@ -16,12 +16,16 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from robustbench_cmic.data import DRAW
+from robustbench_cmic.suite.architectures import own_code_sha256
+from robustbench_cmic.suite.fields import Norm
 from robustbench_cmic.suite.library import ball_norm, resolved_parameters
 from robustbench_cmic.suite.numbers import resolve_relative
 from robustbench_cmic.suite.problems import suggestion
-from robustbench_cmic.suite.schema import Attack, Fgsm, LibraryAttack, Model, Norm, Pgd, Suite
+from robustbench_cmic.suite.schema import Model, Suite
+from robustbench_cmic.suite.schema_attacks import Attack, Fgsm, LibraryAttack, Pgd
 
-JUDGE = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 2"
+JUDGE = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 3"
 """The decision rule of `attacks.harness`, and the version of it, of the native attacks and of their random numbers.
 
 It is part of every attack cell's hash: a change to any of these raises the version, and no old result is taken for new.
@@ -82,9 +86,12 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
 
     Args:
         suite: a checked suite.
-        limit: evaluate on the first `limit` test examples only; such results are marked and never ranked.
+        limit: evaluate on this many examples only; such results are marked and never ranked.
+
+    Raises:
+        OSError: a file of given weights cannot be read.
     """
-    evaluation = suite.evaluation.model_dump(exclude_none=True)
+    evaluation = suite.evaluation.model_dump(exclude_none=True) | {"draw": DRAW}
     if limit is not None:
         evaluation["limit"] = min(limit, suite.evaluation.limit or limit)
         evaluation["by_command_line"] = True
@@ -96,32 +103,44 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
     return Plan(
         suite=suite.suite,
         description=suite.description,
-        dataset=suite.dataset.name,
+        dataset=suite.dataset.label,
         pairs=[(first, second) for first, second in suite.pairs],
         cells=cells,
     )
 
 
 def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
-    objective = model.objective.model_dump()
-    if model.objective.name == "cmic":
-        objective["momentum"] = model.objective.centroid_momentum
+    """The training of a model, or the loading of its given weights."""
+    own = model.model_dump(include={"architecture", "stem", "pretrained", "normalization"})
     declared = {
         "dataset": suite.dataset.model_dump(),
-        "architecture": model.architecture,
-        "objective": objective,
-        "training": suite.training.model_dump(),
+        "model": own | {"code_sha256": own_code_sha256(model.architecture)},
+        "objective": _objective(model),
+        "training": None if suite.training is None or model.given else suite.training.model_dump(),
+        "weights": None,
         "seed": seed,
     }
+    if model.weights is not None:
+        file = model.weights_file(seed)
+        declared["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     return Cell(
         id=_cell_id([model.id, f"s{seed}", "train"], declared),
         kind="train",
         model=model.id,
         architecture=model.architecture,
-        objective=model.objective.name,
+        objective="given" if model.objective is None else model.objective.name,
         seed=seed,
         declared=declared,
     )
+
+
+def _objective(model: Model) -> dict[str, Any] | None:
+    if model.objective is None:
+        return None
+    declared = model.objective.model_dump()
+    if model.objective.name == "cmic":
+        declared["momentum"] = model.objective.centroid_momentum
+    return declared
 
 
 def _attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterable[Cell]:
@@ -151,7 +170,7 @@ def _attack_cell(
         "attack": setting,
         "norm": norm,
         "eps": eps,
-        "evaluation": {"split": "test", **evaluation},
+        "evaluation": evaluation,
         "judge": JUDGE,
     }
     prefix = [training.model, f"s{training.seed}", label]

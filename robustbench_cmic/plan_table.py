@@ -13,7 +13,8 @@ from robustbench_cmic.plan import Cell, title
 from robustbench_cmic.resume import Standing, blocked, standings, to_run
 from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.library import attack_modules
-from robustbench_cmic.suite.schema import NATIVE_ATTACKS, OBJECTIVES
+from robustbench_cmic.suite.schema import OBJECTIVES
+from robustbench_cmic.suite.schema_attacks import NATIVE_ATTACKS
 
 
 def plan_table(cells: list[Cell], folder: Path, work: Path, forced: set[str]) -> str:

@@ -52,7 +52,8 @@ class Estimator:
 def declared_work(cell: Cell) -> float:
     """A cell's work in passes over the data, roughly; a training set is taken for twice the test set."""
     if cell.kind == "train":
-        return 6.0 * float(cell.declared["training"]["epochs"])
+        training = cell.declared["training"]
+        return 6.0 * float(training["epochs"]) if training is not None else 1.0
     setting = cell.declared["attack"]
     return 3.0 * float(setting.get("steps", 1)) * float(setting.get("restarts", setting.get("n_restarts", 1)))
 

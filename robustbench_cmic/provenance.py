@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("robustbench_cmic", "torch", "torchvision", "torchattacks", "torchmetrics", "numpy", "scikit-learn")
+PACKAGES = ("robustbench_cmic", "torch", "torchvision", "torchattacks", "timm", "torchmetrics", "numpy", "scikit-learn")
 
 _PACKAGE = Path(__file__).resolve().parent
 

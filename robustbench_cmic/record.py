@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from robustbench_cmic.plan import Cell, canonical_json
 from robustbench_cmic.statistics import wilson_interval
 
-SCHEMA: Literal["robustbench_cmic/record/1"] = "robustbench_cmic/record/1"
+SCHEMA: Literal["robustbench_cmic/record/2"] = "robustbench_cmic/record/2"
 Status = Literal["ok", "diverged", "failed"]
 
 
@@ -39,11 +39,15 @@ class Timing(_Part):
         started: UTC, ISO 8601.
         seconds: wall time of the cell; of a resumed training, of its last part.
         resumed_after_epoch: the epoch after which a killed training was taken up again.
+        examples_per_second: of the training, or of the whole attack.
+        peak_memory: bytes, on a GPU for this cell alone, on the CPU of the process since it began.
     """
 
     started: str
     seconds: float
     resumed_after_epoch: int | None = None
+    examples_per_second: float | None = None
+    peak_memory: int | None = None
 
 
 class Epoch(_Part):
@@ -76,7 +80,7 @@ class Measures(_Part):
 
 
 class _Record(_Part):
-    schema_: Literal["robustbench_cmic/record/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["robustbench_cmic/record/2"] = Field(SCHEMA, alias="schema")
     suite: str
     cell: Cell
     status: Status
@@ -109,6 +113,7 @@ class AttackRecord(_Record):
     """One attack at one eps on one trained model. The measured fields are None unless status is `ok`.
 
     Attributes:
+        examples_sha256: hash of the indices of the evaluated examples.
         n: number of examples.
         accuracy: fraction still classified correctly, with its Wilson 95 % interval.
         outcomes: bit i (most significant first, base64) is 1 where example i is classified correctly.
@@ -118,6 +123,7 @@ class AttackRecord(_Record):
     """
 
     kind: Literal["attack"] = "attack"
+    examples_sha256: str | None = None
     n: int | None = None
     accuracy: float | None = None
     ci_low: float | None = None

@@ -14,13 +14,14 @@ import filelock
 from rich.console import Console
 
 from robustbench_cmic import provenance
-from robustbench_cmic.data import load_data
+from robustbench_cmic.data import default_folder, load_data
+from robustbench_cmic.data.base import DataError
 from robustbench_cmic.execute import LocalProcesses, Outcome
-from robustbench_cmic.plan import Cell, Plan, Selection, make_plan, select
+from robustbench_cmic.plan import Cell, Selection, make_plan, select
 from robustbench_cmic.progress import make_display
 from robustbench_cmic.record import Timing, failed_record, record_path, write_json, write_record
 from robustbench_cmic.report import PLAN_FILE, ReportError, write_report
-from robustbench_cmic.resume import ALTERED_WEIGHTS, blocked, set_aside, standings, to_run
+from robustbench_cmic.resume import ALTERED_WEIGHTS, blocked, file_sha256, set_aside, standings, to_run
 from robustbench_cmic.settings import Settings, resume_file, weights_file, work_folder
 from robustbench_cmic.suite import Suite
 
@@ -40,10 +41,14 @@ class Options:
         work: where checkpoints and resume states lie; by default beside `results`, as `results.work`, so that two
             results folders never share any.
         seeds, only: which cells, see `plan.select`.
-        limit: evaluate on the first `limit` test examples; marked, never ranked.
+        limit: evaluate on this many examples; marked, never ranked.
         jobs: worker processes; None: one a core on the CPU, one on a GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        batch_size: examples of a native attack in memory at once; results do not depend on it.
+        batch_size: examples that a native attack has in memory at once; results do not depend on it. None: 256 on the
+            CPU, 1024 on a GPU.
+        data: where data lies and is downloaded to; None: the user's cache folder.
+        memory: decoded images that take more bytes are streamed; None: half of the machine's memory.
+        deterministic: on a GPU, only algorithms that give the same bits each time.
         force: redo the cells that were asked for, done or not.
     """
 
@@ -54,7 +59,10 @@ class Options:
     limit: int | None = None
     jobs: int | None = None
     device: str = "auto"
-    batch_size: int = 256
+    batch_size: int | None = None
+    data: Path | None = None
+    memory: int | None = None
+    deterministic: bool = False
     force: bool = False
 
 
@@ -70,14 +78,22 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
     """
     plan = make_plan(suite, options.limit)
     selection = select(plan, options.seeds, options.only)
+    device = resolve_device(options.device)
     settings = Settings(
         suite=plan.suite,
         results=options.results.absolute() / plan.suite,
         work=work_folder(options.results, options.work) / plan.suite,
-        device=resolve_device(options.device),
-        batch_size=options.batch_size,
+        device=device,
+        batch_size=options.batch_size or (1024 if device.startswith("cuda") else 256),
+        data=(options.data or default_folder()).absolute(),
+        memory=options.memory,
+        loaders=max(1, _cores() // _jobs(options, device)),
+        deterministic=options.deterministic,
+        weights=_given_weights(suite),
         provenance=provenance.collect(),
     )
+    # Before any lock or file: data that is not there is the user's to see to.
+    dataset_sha256 = _fingerprint(suite, settings, console)
     with _exclusive(*dict.fromkeys((settings.results, settings.work))):
         try:
             _tidy(settings)
@@ -85,7 +101,7 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         except OSError as error:
             raise RunError(f"cannot write to {settings.results}: {error.strerror or error}") from None
         try:
-            code = _Run(plan, selection, settings, options, console).carry_out()
+            code = _Run(selection, settings, options, console, dataset_sha256).carry_out()
         except OSError as error:
             raise RunError(f"cannot write {error.filename or settings.work}: {error.strerror or error}") from None
         except KeyboardInterrupt:
@@ -146,14 +162,14 @@ class _Run:
     """One run over the selected cells of a plan."""
 
     def __init__(
-        self, plan: Plan, selection: Selection, settings: Settings, options: Options, console: Console
+        self, selection: Selection, settings: Settings, options: Options, console: Console, dataset_sha256: str
     ) -> None:
         self.cells = selection.cells
         self.asked = selection.asked
         self.settings = settings
         self.options = options
         self.console = console
-        self.dataset_sha256 = load_data(plan.dataset).fingerprint()
+        self.dataset_sha256 = dataset_sha256
 
     def carry_out(self) -> int:
         """Execute until nothing is left to do that was not tried."""
@@ -191,7 +207,7 @@ class _Run:
         self._say(f"{cell.id}: {why}; set aside as {target}, to be done again")
 
     def _execute(self, pending: list[Cell]) -> dict[str, Outcome]:
-        jobs = self._jobs(len(pending))
+        jobs = min(_jobs(self.options, self.settings.device), len(pending))
         self._say(
             f"{self.settings.suite}: {len(pending)} of {len(self.cells)} cells to run, {jobs} at a time, "
             f"on {self.settings.device}"
@@ -199,11 +215,6 @@ class _Run:
         executor = LocalProcesses(jobs, "robustbench_cmic.worker:work", self.settings, self._record_death)
         with make_display(self.console, pending, jobs) as display:
             return executor.run(pending, display)
-
-    def _jobs(self, pending: int) -> int:
-        """On the CPU one process a core with one thread each: cells are independent, threads of one cell are not."""
-        default = 1 if self.settings.device.startswith("cuda") else _cores()
-        return max(1, min(self.options.jobs or default, pending))
 
     def _record_death(self, cell: Cell, reason: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -229,6 +240,29 @@ class _Run:
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _fingerprint(suite: Suite, settings: Settings, console: Console) -> str:
+    """Load the data once here, so that what has to be downloaded or decoded is, and what is wrong with it is told."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        return load_data(suite.dataset.model_dump(), settings.data, settings.memory, say).sha256
+    except DataError as error:
+        raise RunError(str(error)) from None
+
+
+def _given_weights(suite: Suite) -> dict[str, Path]:
+    """The files of given weights, by their hash."""
+    files = [model.weights_file(seed) for model in suite.models if model.weights for seed in suite.seeds]
+    return {sha256: file for file in files if (sha256 := file_sha256(file)) is not None}
+
+
+def _jobs(options: Options, device: str) -> int:
+    """On the CPU one process a core with one thread each: cells are independent, threads of one cell are not."""
+    return options.jobs or (1 if device.startswith("cuda") else _cores())
 
 
 def _cores() -> int:

@@ -20,14 +20,18 @@ def learning_rate_factor(schedule: dict[str, Any], step: int, steps: int, steps_
 
     Returns:
         A factor in [0, 1] (beyond 1 for a multistep `gamma` above 1). Equal to torch's MultiStepLR, CosineAnnealingLR
-        and OneCycleLR (cosine, start 1/25, end 1/250,000) stepped every batch.
+        and OneCycleLR (cosine, start 1/25, end 1/250,000) stepped every batch. A warm-up of w steps rises along
+        (step + 1) / w; a cosine begins after it, milestones count from the start of the training.
     """
     name = schedule["name"]
+    warmup: int = round(schedule.get("warmup_epochs", 0.0) * steps_per_epoch)
+    if step < warmup:
+        return (step + 1) / warmup
     if name == "multistep":
         passed = sum(step >= epoch * steps_per_epoch for epoch in schedule["milestones"])
         return float(schedule["gamma"] ** passed)
     if name == "cosine":
-        return (1 + math.cos(math.pi * step / steps)) / 2
+        return (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
     if name == "onecycle":
         peak = max(schedule["warmup"] * steps - 1, 0.0)
         if step <= peak:

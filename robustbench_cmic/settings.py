@@ -17,7 +17,12 @@ class Settings(BaseModel):
         results: the suite's results folder, for records.
         work: the suite's work folder, for checkpoints and resume states.
         device: a torch device such as `cpu` or `cuda:0`.
-        batch_size: examples of a native attack in memory at once.
+        batch_size: examples that a native attack has in memory at once.
+        data: the data folder.
+        memory: decoded images that take more bytes are streamed; None: half of the machine's memory.
+        loaders: processes of a training that read ahead, where images are streamed.
+        deterministic: only algorithms that give the same bits each time; on the CPU they always do.
+        weights: files of given weights, by their hash.
         provenance: what records say of code and machine.
     """
 
@@ -28,6 +33,11 @@ class Settings(BaseModel):
     work: Path
     device: str
     batch_size: int
+    data: Path
+    memory: int | None
+    loaders: int
+    deterministic: bool
+    weights: dict[str, Path]
     provenance: dict[str, Any]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.augment import augment, draw
 from robustbench_cmic.checkpoint import TrainingState
-from robustbench_cmic.information import InformationSums
+from robustbench_cmic.cuda_graph import GraphedStep
+from robustbench_cmic.data.base import Split
+from robustbench_cmic.data.feed import Feed, unit
+from robustbench_cmic.epoch_log import EpochLog
 from robustbench_cmic.objectives import Objective
 from robustbench_cmic.record import Epoch
 from robustbench_cmic.schedule import learning_rate_factor
@@ -19,6 +23,23 @@ from robustbench_cmic.seeding import derive_seed, seeded
 
 COLLAPSE_PATIENCE = 3
 """A model that predicts one class only over this many epochs in a row, or over the last, has collapsed."""
+
+
+class How(NamedTuple):
+    """What makes a training faster and does not belong to its definition.
+
+    Attributes:
+        workers: processes that read ahead, for images that do not live on the device.
+        reduced: bfloat16 where autocast allows it (forward and backward, not weights, not the objective).
+        graphed: record a step as a CUDA graph and replay it.
+    """
+
+    workers: int = 1
+    reduced: bool = False
+    graphed: bool = False
+
+
+PLAIN = How()
 
 
 @dataclass
@@ -39,14 +60,14 @@ class Training:
     """A training under way: everything that changes from epoch to epoch.
 
     Attributes:
-        model: on the device it trains on.
+        model: on the device it trains on; its first layer is a `Normalize`.
         objective: likewise.
         optimizer: over the model's weights.
         curve: finished epochs.
         collapsed: the latest epochs in a row in which all predictions were one class.
     """
 
-    model: nn.Module
+    model: nn.Sequential
     objective: Objective
     optimizer: torch.optim.Optimizer
     curve: list[Epoch] = field(default_factory=list)
@@ -79,40 +100,48 @@ class Training:
 
 
 def build_optimizer(model: nn.Module, declared: dict[str, Any]) -> torch.optim.Optimizer:
-    """The optimiser that a suite declares: its `name` and parameters."""
-    kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    """The optimiser that a suite declares: its `name` and parameters; on a GPU fused, and fit for CUDA graphs."""
     parameters = {key: value for key, value in declared.items() if key != "name"}
-    return kinds[declared["name"]](model.parameters(), **parameters)
+    weights = list(model.parameters())
+    if weights and weights[0].is_cuda:
+        parameters |= {"fused": True, "lr": torch.tensor(declared["lr"], device=weights[0].device)}
+        parameters |= {"capturable": True} if declared["name"] == "adamw" else {}
+    kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    return kinds[declared["name"]](weights, **parameters)
 
 
 def train(
     training: Training,
-    images: Tensor,
-    labels: Tensor,
+    split: Split,
     *,
     declared: dict[str, Any],
     seed: int,
+    how: How = PLAIN,
     after_epoch: Callable[[Training], None] = lambda _: None,
+    after_step: Callable[[int, int], None] = lambda _, __: None,
 ) -> Divergence | None:
     """Train to the end, from wherever `training` stands.
 
     Args:
         training: model, objective and optimiser; changed in place.
-        images: (N, C, H, W) in [0, 1], on the model's device.
-        labels: (N,) int64.
-        declared: `epochs`, `batch_size`, `optimizer` and `schedule`, as a suite declares them.
-        seed: decides the order of examples and the random numbers of layers; two objectives see the same order.
+        split: images and labels to train on.
+        declared: `epochs`, `batch_size`, `optimizer`, `schedule` and `augmentation`, as a suite declares them.
+        seed: decides the order of examples, their augmentation and the random numbers of layers; two objectives see
+            the same.
+        how: what makes it faster.
         after_epoch: called when an epoch is finished, to store and to show it.
+        after_step: called with steps done and steps in all, as the steps are given to the device.
 
     Returns:
         None, or why the training diverged: a loss that is not finite, or a collapse to one class.
     """
+    loop = _Loop(training, split, declared, seed, how)
     epochs = declared["epochs"]
     while len(training.curve) < epochs:
         epoch = len(training.curve) + 1
         # Layers such as dropout draw from the global generator: seeded by epoch, a resumed run draws the same.
         with seeded(derive_seed("epoch", seed, epoch)):
-            divergence = _train_epoch(training, images, labels, declared, seed, epoch)
+            divergence = loop.run_epoch(epoch, after_step)
         divergence = divergence or _collapse(training, epochs)
         if divergence is not None:
             return divergence
@@ -120,114 +149,136 @@ def train(
     return None
 
 
-def _train_epoch(
-    training: Training, images: Tensor, labels: Tensor, declared: dict[str, Any], seed: int, epoch: int
-) -> Divergence | None:
-    """One pass over the data. Nothing is read back from the device before its end, the divergence guard included."""
-    model, objective, optimizer = training.model, training.objective, training.optimizer
-    order = torch.randperm(len(images), generator=_generator("order", seed, epoch)).to(images.device)
-    # Batch normalisation cannot take a batch of one.
-    batches = [index for index in torch.split(order, declared["batch_size"]) if len(index) > 1]
-    class_examples = _class_examples(objective, labels, len(batches), _generator("class examples", seed, epoch))
-    steps = declared["epochs"] * len(batches)
-    seen = _Seen()
-    rate = 0.0
-    model.train()
-    for step, index in enumerate(batches):
-        factor = learning_rate_factor(declared["schedule"], (epoch - 1) * len(batches) + step, steps, len(batches))
-        rate = declared["optimizer"]["lr"] * factor
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        logits = model(images[index])
-        terms = objective(logits, labels[index])
+class _Loop:
+    """The epochs of one training. Nothing is read back from the device before the end of an epoch."""
+
+    def __init__(self, training: Training, split: Split, declared: dict[str, Any], seed: int, how: How) -> None:
+        self.training = training
+        self.declared = declared
+        self.seed = seed
+        self.device = next(training.model.parameters()).device
+        self.reduced = how.reduced
+        self.labels = torch.from_numpy(split.labels)
+        self.image_size = (split.images.shape[2], split.images.shape[3])
+        self.fill: Tensor = training.model.get_buffer("0.mean")
+        self.names: tuple[str, ...] = ()
+        self.step = GraphedStep(self._step) if how.graphed else self._step
+        # Batch normalisation cannot take a batch of one.
+        sizes = torch.split(torch.arange(len(self.labels)), declared["batch_size"])
+        self.steps = sum(len(batch) > 1 for batch in sizes)
+        feed = Feed(split.images, self.device, how.workers)
+        self.images = feed.batches(self._all_indices(feed.indices_on))
+
+    def _all_indices(self, device: torch.device) -> Iterator[Tensor]:
+        """Which images are wanted, batch by batch, to the end of the training."""
+        for epoch in range(len(self.training.curve) + 1, self.declared["epochs"] + 1):
+            batches, extra = self._order(epoch), self._class_examples(epoch)
+            if extra is not None:
+                batches = [torch.cat([index, more]) for index, more in zip(batches, extra, strict=True)]
+            # One transfer for the whole epoch: a small one a step would make the host wait for the device.
+            yield from torch.split(torch.cat(batches).to(device), [len(index) for index in batches])
+
+    def _order(self, epoch: int) -> list[Tensor]:
+        """The batches of an epoch, as indices."""
+        order = torch.randperm(len(self.labels), generator=_generator("order", self.seed, epoch))
+        return list(torch.split(order, self.declared["batch_size"]))[: self.steps]
+
+    def _class_examples(self, epoch: int) -> Tensor | None:
+        """(steps, examples) indices: for each step `class_examples` random examples of every class that has any."""
+        objective = self.training.objective
+        if objective.class_examples == 0:
+            return None
+        generator = _generator("class examples", self.seed, epoch)
+        columns = []
+        for label in range(objective.classes):
+            members = (self.labels == label).nonzero()[:, 0]
+            if len(members) > 0:
+                shape = (self.steps, objective.class_examples)
+                columns.append(members[torch.randint(len(members), shape, generator=generator)])
+        return torch.cat(columns, dim=1)
+
+    def run_epoch(self, epoch: int, after_step: Callable[[int, int], None]) -> Divergence | None:
+        """One pass over the data; appends to the curve, or says why the training diverged."""
+        training, declared = self.training, self.declared
+        order, extra = self._order(epoch), self._class_examples(epoch)
+        generator = _generator("augmentation", self.seed, epoch)
+        draws = draw(len(self.labels), self.image_size, declared["augmentation"], generator).to(self.device)
+        labels = self.labels[torch.cat(order)].to(self.device)
+        extra_labels = None if extra is None else self.labels[extra].to(self.device)
+        in_all = declared["epochs"] * self.steps
+        log: EpochLog | None = None
+        rate, seen = 0.0, 0
+        training.model.train()
+        for step, index in enumerate(order):
+            done = (epoch - 1) * self.steps + step
+            factor = learning_rate_factor(declared["schedule"], done, in_all, self.steps)
+            rate = declared["optimizer"]["lr"] * factor
+            self._set_rate(rate)
+            rows = slice(seen, seen + len(index))
+            seen = rows.stop
+            inputs = [next(self.images), labels[rows], draws[rows]]
+            if extra_labels is not None:
+                inputs.append(extra_labels[step])
+            logits, terms = self.step(*inputs)
+            log = log or EpochLog(self.steps, logits.shape[1], self.names, self.device)
+            log.add(logits, labels[rows], terms)
+            after_step(done + 1, in_all)
+        return self._close(log, epoch, rate)
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.training.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _step(self, pixels: Tensor, labels: Tensor, draws: Tensor, *extra_labels: Tensor) -> tuple[Tensor, ...]:
+        """One step on the weights and one of the objective; returns the logits and the stacked loss terms."""
+        model, objective = self.training.model, self.training.objective
+        images = unit(pixels)
+        batch = augment(images[: len(labels)], draws, self.declared["augmentation"], self.fill)
+        self.training.optimizer.zero_grad(set_to_none=True)
+        with self._precision():
+            logits = model(batch)
+        logits = logits.float()
+        terms = objective(logits, labels)
         terms["total"].backward()
-        optimizer.step()
-        seen.add(logits, labels[index], terms)
-        if class_examples is None:
-            objective.update(logits.detach(), labels[index])
+        self.training.optimizer.step()
+        if extra_labels:
+            objective.update(self._outputs(images[len(labels) :]), extra_labels[0])
         else:
-            objective.update(_outputs(model, images[class_examples[step]]), labels[class_examples[step]])
-    return seen.close(training, epoch, rate)
+            objective.update(logits.detach(), labels)
+        self.names = tuple(terms)
+        return logits.detach(), torch.stack([term.detach() for term in terms.values()])
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        # Cached casts of weights would outlive the step that a graph records.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced, cache_enabled=False)
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        """Logits in eval mode: the centroid step has the weights fixed, and must not move running statistics."""
+        model = self.training.model
+        model.eval()
+        with torch.no_grad(), self._precision():
+            logits: Tensor = model(images)
+        model.train()
+        return logits
+
+    def _close(self, log: EpochLog | None, epoch: int, rate: float) -> Divergence | None:
+        training = self.training
+        assert log is not None, "a split has at least two images"
+        problem = log.problem(training.model)
+        if problem is not None:
+            what, last = problem
+            before = training.curve[-1].loss if training.curve else None
+            return Divergence(f"{what} of epoch {epoch}", last or before)
+        training.collapsed = training.collapsed + 1 if log.one_class() else 0
+        training.curve.append(log.epoch(epoch, rate))
+        return None
 
 
 def _generator(purpose: str, seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(purpose, seed, epoch))
-
-
-def _outputs(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits in eval mode: the paper's centroid step has the weights fixed, and must not move running statistics."""
-    model.eval()
-    with torch.no_grad():
-        logits: Tensor = model(images)
-    model.train()
-    return logits
-
-
-def _class_examples(objective: Objective, labels: Tensor, steps: int, generator: torch.Generator) -> Tensor | None:
-    """(steps, examples) indices: for each step `class_examples` random examples of every class that has any."""
-    if objective.class_examples == 0:
-        return None
-    columns = []
-    for label in range(objective.classes):
-        members = (labels == label).nonzero()[:, 0]
-        if len(members) > 0:
-            chosen = torch.randint(len(members), (steps, objective.class_examples), generator=generator)
-            columns.append(members[chosen.to(members.device)])
-    return torch.cat(columns, dim=1)
-
-
-@dataclass
-class _Seen:
-    """What an epoch's steps leave behind, on the device until the epoch is over."""
-
-    logits: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
-    terms: list[Tensor] = field(default_factory=list)
-    names: tuple[str, ...] = ()
-
-    def add(self, logits: Tensor, labels: Tensor, terms: dict[str, Tensor]) -> None:
-        self.names = tuple(terms)
-        self.logits.append(logits.detach().float())
-        self.labels.append(labels)
-        self.terms.append(torch.stack([term.detach().float() for term in terms.values()]))
-
-    def close(self, training: Training, epoch: int, rate: float) -> Divergence | None:
-        """Append the epoch to the curve, or say why the training diverged in it."""
-        terms = torch.stack(self.terms).cpu()
-        finite = torch.isfinite(terms).all(1)
-        if not bool(finite.all()):
-            step = int((~finite).nonzero()[0])
-            last = self._named(terms[step - 1]) if step > 0 else _last_loss(training.curve)
-            return Divergence(f"the loss is not finite at step {step + 1} of epoch {epoch}", last)
-        logits, labels = torch.cat(self.logits), torch.cat(self.labels)
-        weights = [bool(torch.isfinite(value).all()) for value in training.model.state_dict().values()]
-        if not all(weights) or not bool(torch.isfinite(logits).all()):
-            what = "the outputs are" if all(weights) else "the weights are"
-            return Divergence(f"{what} not finite after epoch {epoch}", self._named(terms[-1]))
-        predictions = logits.argmax(1)
-        one_class = bool((predictions == predictions[0]).all()) and bool((labels != labels[0]).any())
-        training.collapsed = training.collapsed + 1 if one_class else 0
-        measured = InformationSums.of(logits, labels).compute()
-        training.curve.append(
-            Epoch(
-                epoch=epoch,
-                lr=rate,
-                loss=self._named(terms.double().mean(0)),
-                accuracy=float((predictions == labels).double().mean()),
-                cmi=measured.cmi,
-                separation=measured.separation,
-                ncmi=measured.ncmi if math.isfinite(measured.ncmi) else None,
-            )
-        )
-        return None
-
-    def _named(self, values: Tensor) -> dict[str, float]:
-        return dict(zip(self.names, values.tolist(), strict=True))
-
-
-def _last_loss(curve: list[Epoch]) -> dict[str, float] | None:
-    return curve[-1].loss if curve else None
 
 
 def _collapse(training: Training, epochs: int) -> Divergence | None:

@@ -22,7 +22,9 @@ def work(connection: Connection, settings: Settings) -> None:
     """
     _exit_with_parent()
     _redirect_output(settings)
-    _set_determinism()
+    torch.set_num_threads(1)
+    if settings.deterministic:  # read by cuBLAS when it starts
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     while True:
         try:
             cell = Cell.model_validate(connection.recv())
@@ -65,12 +67,3 @@ def _redirect_output(settings: Settings) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-
-
-def _set_determinism() -> None:
-    """One thread, and no algorithm that is chosen by a race; verdicts are given in plain float32."""
-    torch.set_num_threads(1)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False

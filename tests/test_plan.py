@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from robustbench_cmic.data import DRAW
 from robustbench_cmic.plan import Cell, Plan, SelectionError, make_plan, select
 from robustbench_cmic.suite import find_suite, load_suite
 from tests.conftest import TINY_SUITE
@@ -63,7 +64,7 @@ def test_ids_of_the_example_are_frozen(tmp_path: Path) -> None:
     """Committed results are found by id: a change of the hash makes all of them void, so let it be deliberate."""
     plan = plan_of(tmp_path)
     assert [cell.id for cell in plan.cells[:3]] == [
-        "ce.s0.train.0163d7c78fb2", "ce.s0.none.42ad10753e6b", "ce.s0.FGSM.linf.eps0.1.3988a634b504",
+        "ce.s0.train.dd61bbf9ab6e", "ce.s0.none.cfe725599309", "ce.s0.FGSM.linf.eps0.1.15ea22716fac",
     ]  # fmt: skip
 
 
@@ -86,9 +87,8 @@ def test_a_limit_changes_evaluations_not_trainings(tmp_path: Path) -> None:
     before, limited = plan_of(tmp_path), plan_of(tmp_path, limit=7)
     same = {cell.id for cell in before.cells} & {cell.id for cell in limited.cells}
     assert same == {cell.id for cell in before.of("train")}
-    assert all(
-        c.declared["evaluation"] == {"split": "test", "limit": 7, "by_command_line": True} for c in limited.of("attack")
-    )
+    expected = {"split": "test", "limit": 7, "per_class": False, "by_command_line": True, "draw": DRAW}
+    assert all(cell.declared["evaluation"] == expected for cell in limited.of("attack"))
 
 
 def test_selection_brings_the_training_along_but_does_not_ask_for_it(tmp_path: Path) -> None:

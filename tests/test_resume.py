@@ -29,7 +29,7 @@ def edit(folder: Path, pattern: str, **changes: object) -> None:
 
 
 def test_all_done_with_the_right_data(finished: Path) -> None:
-    assert set(states(finished, load_data("digits").fingerprint()).values()) == {"done"}
+    assert set(states(finished, load_data({"name": "digits"}, finished).sha256).values()) == {"done"}
 
 
 def test_other_data_makes_everything_unusable(finished: Path) -> None:

@@ -11,24 +11,37 @@ from torch import Tensor, nn
 
 from robustbench_cmic.checkpoint import TrainingState, load_state, save_state
 from robustbench_cmic.data import load_data
-from robustbench_cmic.models.build import build_model
+from robustbench_cmic.data.base import Split
+from robustbench_cmic.models.build import Normalize, build_model
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.train import Divergence, Training, build_optimizer, train
 
 CE = {"name": "ce"}
 CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4, "momentum": 0.9}
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
-DECLARED = {"epochs": 3, "batch_size": 64, "optimizer": SGD, "schedule": {"name": "onecycle", "warmup": 0.3}}
+PLAIN_IMAGES = {"crop": 0, "flip": False, "cutout": 0}
+DIGITS = load_data({"name": "digits"}, Path())
+DECLARED = {
+    "epochs": 3,
+    "batch_size": 64,
+    "optimizer": SGD,
+    "schedule": {"name": "onecycle", "warmup": 0.3},
+    "augmentation": PLAIN_IMAGES,
+}
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Tensor, Tensor]:
-    data = load_data("digits")
-    return torch.from_numpy(data.x_train)[:400], torch.from_numpy(data.y_train)[:400]
+def digits() -> Split:
+    return Split(DIGITS.train.images[:400], DIGITS.train.labels[:400])
+
+
+def build(architecture: str, seed: int) -> nn.Sequential:
+    declared = {"architecture": architecture, "stem": "default", "pretrained": False, "normalization": None}
+    return build_model(declared, (1, 8, 8), 10, (DIGITS.moments.mean, DIGITS.moments.std), seed)
 
 
 def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD, seed: int = 0) -> Training:
-    model = build_model("small_cnn", load_data("digits"), seed)
+    model = build("small_cnn", seed)
     return Training(model, build_objective(objective, 10), build_optimizer(model, optimizer))
 
 
@@ -37,18 +50,17 @@ def weights(training: Training) -> Tensor:
 
 
 def test_every_model_normalises_by_the_moments_of_the_training_images() -> None:
-    data = load_data("digits")
-    model = build_model("mlp", data, seed=0)
-    assert isinstance(model, nn.Sequential)
-    normalised = model[0](torch.from_numpy(data.x_train)).double()
+    model = build("mlp", seed=0)
+    normalised = model[0](torch.from_numpy(DIGITS.train.images)).double()
     assert float(normalised.mean()) == pytest.approx(0, abs=1e-5)
     assert float(normalised.std(correction=0)) == pytest.approx(1, abs=1e-5)
-    assert torch.equal(model[1](model[0](torch.from_numpy(data.x_test))), model(torch.from_numpy(data.x_test)))
+    images = torch.from_numpy(DIGITS.test.images)
+    assert torch.equal(model[1](model[0](images)), model(images))
 
 
-def test_learns_and_draws_a_curve(digits: tuple[Tensor, Tensor]) -> None:
+def test_learns_and_draws_a_curve(digits: Split) -> None:
     training = prepare(CMIC)
-    assert train(training, *digits, declared=DECLARED | {"epochs": 8}, seed=0) is None
+    assert train(training, digits, declared=DECLARED | {"epochs": 8}, seed=0) is None
     curve = training.curve
     assert [epoch.epoch for epoch in curve] == list(range(1, 9))
     assert curve[-1].accuracy > 0.9 > curve[0].accuracy
@@ -64,7 +76,7 @@ def test_learns_and_draws_a_curve(digits: tuple[Tensor, Tensor]) -> None:
 @pytest.mark.parametrize("objective", [CE, CMIC, CMIC | {"centroids": "class_batches", "class_batch_size": 2}])
 @pytest.mark.parametrize("optimizer", [SGD, {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}])
 def test_resumes_bit_for_bit_after_every_epoch(
-    digits: tuple[Tensor, Tensor], objective: dict[str, Any], optimizer: dict[str, Any], tmp_path: Path
+    digits: Split, objective: dict[str, Any], optimizer: dict[str, Any], tmp_path: Path
 ) -> None:
     declared = DECLARED | {"optimizer": optimizer}
     states: list[Path] = []
@@ -74,22 +86,22 @@ def test_resumes_bit_for_bit_after_every_epoch(
         save_state(states[-1], training.state(), "cell")
 
     whole = prepare(objective, optimizer)
-    assert train(whole, *digits, declared=declared, seed=0, after_epoch=store) is None
+    assert train(whole, digits, declared=declared, seed=0, after_epoch=store) is None
     for file in states:
         resumed = prepare(objective, optimizer, seed=1)  # other weights, to be overwritten
         state = load_state(file, "cell")
         assert isinstance(state, TrainingState)
         resumed.restore(state)
         torch.manual_seed(12345)
-        assert train(resumed, *digits, declared=declared, seed=0) is None
+        assert train(resumed, digits, declared=declared, seed=0) is None
         assert torch.equal(weights(resumed), weights(whole))
         assert resumed.curve == whole.curve
 
 
-def test_resumes_bit_for_bit_where_layers_draw_random_numbers(digits: tuple[Tensor, Tensor]) -> None:
+def test_resumes_bit_for_bit_where_layers_draw_random_numbers(digits: Split) -> None:
     def dropping() -> Training:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+        model = nn.Sequential(Normalize([0.0], [1.0]), nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
         return Training(model, build_objective(CE, 10), build_optimizer(model, SGD))
 
     states: list[TrainingState] = []
@@ -99,35 +111,35 @@ def test_resumes_bit_for_bit_where_layers_draw_random_numbers(digits: tuple[Tens
         states.append(TrainingState({n: v.clone() for n, v in state.tensors.items()}, state.epoch, state.curve))
 
     whole, resumed = dropping(), dropping()
-    train(whole, *digits, declared=DECLARED, seed=0, after_epoch=keep)
+    train(whole, digits, declared=DECLARED, seed=0, after_epoch=keep)
     resumed.restore(states[0])
     torch.manual_seed(12345)
-    train(resumed, *digits, declared=DECLARED, seed=0)
+    train(resumed, digits, declared=DECLARED, seed=0)
     assert torch.equal(weights(resumed), weights(whole))
 
 
-def test_cmic_without_weights_trains_as_cross_entropy_bit_for_bit(digits: tuple[Tensor, Tensor]) -> None:
+def test_cmic_without_weights_trains_as_cross_entropy_bit_for_bit(digits: Split) -> None:
     plain, weightless, full = prepare(CE), prepare(CMIC | {"lambda": 0.0, "beta": 0.0}), prepare(CMIC)
     for training in (plain, weightless, full):
-        assert train(training, *digits, declared=DECLARED, seed=0) is None
+        assert train(training, digits, declared=DECLARED, seed=0) is None
     assert torch.equal(weights(plain), weights(weightless))
     assert not torch.equal(weights(plain), weights(full))
 
 
-def test_only_the_seed_decides(digits: tuple[Tensor, Tensor]) -> None:
+def test_only_the_seed_decides(digits: Split) -> None:
     results = []
     for seed in (0, 0, 1):
         training = prepare(CE, seed=seed)
         torch.manual_seed(seed + 77)
-        train(training, *digits, declared=DECLARED | {"epochs": 1}, seed=seed)
+        train(training, digits, declared=DECLARED | {"epochs": 1}, seed=seed)
         results.append(weights(training))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
 
-def test_a_loss_that_is_not_finite_ends_it_with_the_last_finite_terms(digits: tuple[Tensor, Tensor]) -> None:
+def test_a_loss_that_is_not_finite_ends_it_with_the_last_finite_terms(digits: Split) -> None:
     training = prepare(CE, SGD | {"lr": 1e30})
-    divergence = train(training, *digits, declared=DECLARED | {"optimizer": SGD | {"lr": 1e30}}, seed=0)
+    divergence = train(training, digits, declared=DECLARED | {"optimizer": SGD | {"lr": 1e30}}, seed=0)
     assert isinstance(divergence, Divergence)
     assert "not finite" in divergence.reason
     assert "epoch 1" in divergence.reason
@@ -150,16 +162,16 @@ class Constant(nn.Module):
 
 
 @pytest.mark.parametrize(("epochs", "noticed"), [(1, 1), (2, 2), (9, 3)])
-def test_a_collapse_to_one_class_is_noticed(digits: tuple[Tensor, Tensor], epochs: int, noticed: int) -> None:
-    model = Constant()
+def test_a_collapse_to_one_class_is_noticed(digits: Split, epochs: int, noticed: int) -> None:
+    model = nn.Sequential(Normalize([0.0], [1.0]), Constant())
     training = Training(model, build_objective(CE, 10), build_optimizer(model, SGD))
-    divergence = train(training, *digits, declared=DECLARED | {"epochs": epochs}, seed=0)
+    divergence = train(training, digits, declared=DECLARED | {"epochs": epochs}, seed=0)
     assert divergence is not None
     assert f"collapsed to one class: every prediction of epoch {noticed}" in divergence.reason
     assert divergence.last_finite is not None
 
 
-def test_class_batches_follow_the_paper(digits: tuple[Tensor, Tensor]) -> None:
+def test_class_batches_follow_the_paper(digits: Split) -> None:
     """After each step, 2 examples of each class pass through the network with its weights fixed."""
     training = prepare(CMIC | {"centroids": "class_batches", "class_batch_size": 2})
     seen: list[Tensor] = []
@@ -173,7 +185,7 @@ def test_class_batches_follow_the_paper(digits: tuple[Tensor, Tensor]) -> None:
     training.objective.update = spy  # type: ignore[method-assign]
     statistics: list[int] = []
     train(
-        training, *digits, declared=DECLARED | {"epochs": 1}, seed=0,
+        training, digits, declared=DECLARED | {"epochs": 1}, seed=0,
         after_epoch=lambda t: statistics.append(int(t.model.state_dict()["1.1.num_batches_tracked"])),
     )  # fmt: skip
     assert len(seen) == 7  # 400 examples in batches of 64

@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from robustbench_cmic.attacks.library import library_attack
 from robustbench_cmic.attacks.pgd import Search, search_ball
 from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.information import Information, InformationSums
 from robustbench_cmic.plan import canonical_json
 from robustbench_cmic.seeding import derive_seed, seeded
@@ -42,6 +44,8 @@ class Target(nn.Module):
     below `MIN_ROWS` are therefore filled up with copies of their first row, and the copies' logits dropped.
 
     Attributes:
+        rows: examples that go through the network together; more are split, and their activations computed again for
+            the gradient instead of kept, so that the memory an attack needs does not depend on its batch.
         forwards: examples that went through the network.
         backwards: examples whose gradient went back through it.
     """
@@ -50,6 +54,7 @@ class Target(nn.Module):
         super().__init__()
         self.model = model
         self.classes = classes
+        self.rows: int | None = None
         self.forwards = 0
         self.backwards = 0
 
@@ -61,7 +66,7 @@ class Target(nn.Module):
         """
         n = len(images)
         filled = torch.cat([images, images[:1].expand(MIN_ROWS - n, *images.shape[1:])]) if 0 < n < MIN_ROWS else images
-        logits: Tensor = self.model(filled)
+        logits = self._logits(filled)
         if logits.shape != (len(filled), self.classes):
             expected = (len(filled), self.classes)
             raise AttackError(f"the model should return logits of shape {expected}, not {tuple(logits.shape)}")
@@ -70,6 +75,14 @@ class Target(nn.Module):
         if logits.requires_grad:
             logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         return logits
+
+    def _logits(self, images: Tensor) -> Tensor:
+        if self.rows is None or len(images) <= self.rows:
+            logits: Tensor = self.model(images)
+            return logits
+        # Parts of nearly equal size: a last one of a few rows would round differently.
+        parts = images.tensor_split(-(-len(images) // self.rows))
+        return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
@@ -104,7 +117,7 @@ class _Judged:
 
 def judge_attack(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | Examples,
     labels: Tensor,
     *,
     classes: int,
@@ -118,7 +131,7 @@ def judge_attack(
 
     Args:
         model: returns logits for images in [0, 1]; put into eval mode here and restored afterwards.
-        images: (N, C, H, W) float32 in [0, 1], on the model's device.
+        images: (N, C, H, W) float32 in [0, 1], on the model's device; or such images that are brought there in slices.
         labels: (N,) int64.
         classes: number of classes.
         setting: the attack's `name` (`none`, `FGSM`, `PGD` or `torchattacks.X`) and parameters, as a cell declares.
@@ -128,8 +141,11 @@ def judge_attack(
             attacks draw from the global generators and always run on whole blocks.
         progress: told about every finished batch.
 
+    Where the memory of the device does not suffice, fewer and fewer examples go through the network together.
+
     Raises:
         AttackError: the attack crashed, or its result or the model's logits are unusable.
+        torch.OutOfMemoryError: not even `MIN_ROWS` examples fit.
     """
     target = Target(model, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
@@ -139,23 +155,43 @@ def judge_attack(
     with frozen(model):
         for start, stop in _batches(len(images), BLOCK if library else batch_size):
             batch = images[start:stop]
-            try:
-                found = _attack(target, batch, labels[start:stop], setting, threat, seed, start)
-            except AttackError:
-                raise
-            except (torch.OutOfMemoryError, MemoryError):
-                raise
-            except Exception as error:
-                raise AttackError(f"the attack crashed: {type(error).__name__}: {error}") from error
-            # An attack may have flipped the model's mode; what is judged is the model in eval mode.
-            model.eval()
-            _judge(model, batch, labels[start:stop], found, threat, classes, judged)
+            while True:
+                counts = target.forwards, target.backwards
+                try:
+                    found = _guarded(target, batch, labels[start:stop], setting, threat, seed, start)
+                    # An attack may have flipped the model's mode; what is judged is the model in eval mode.
+                    model.eval()
+                    _judge(target, batch, labels[start:stop], found, threat, judged)
+                    break
+                except (torch.OutOfMemoryError, MemoryError):
+                    rows = min(target.rows or len(batch), len(batch)) // 2
+                    if rows < MIN_ROWS:
+                        raise
+                    target.rows, target.forwards, target.backwards = rows, *counts
+                    torch.cuda.empty_cache()
             if progress is not None:
                 progress(stop, len(images))
     if any(not torch.equal(before[name], value) for name, value in model.state_dict().items()):
         raise AttackError("the attack changed the model's weights or statistics")
     sums = InformationSums.of(torch.cat(judged.logits), labels)
     return Verdict(torch.cat(judged.correct), sums.compute(), judged.outside, target.forwards, target.backwards)
+
+
+def _guarded(target: Target, images: Tensor, labels: Tensor, *how: Any) -> Tensor:
+    """`_attack`; whatever it raises becomes an `AttackError`, but for a lack of memory."""
+    try:
+        return _attack(target, images, labels, *how)
+    except (AttackError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        raise AttackError(f"the attack crashed: {type(error).__name__}: {error}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was lacking; torch's allocator for the CPU has no exception of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _batches(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -223,9 +259,7 @@ def _block_noise(threat: Threat, images: Tensor, start: int, stream: tuple[str |
     return torch.cat(drawn).to(images)
 
 
-def _judge(
-    model: nn.Module, images: Tensor, labels: Tensor, found: Any, threat: Threat | None, classes: int, judged: _Judged
-) -> None:
+def _judge(target: Target, images: Tensor, labels: Tensor, found: Any, threat: Threat | None, judged: _Judged) -> None:
     """Check, project and classify what an attack returned; design rules 2 and 3."""
     if not isinstance(found, Tensor) or found.shape != images.shape:
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -233,14 +267,17 @@ def _judge(
     found = found.detach().to(images)
     if not bool(torch.isfinite(found).all()):
         raise AttackError("the attack returned images with NaN or infinity")
+    outside = 0
     if threat is not None:
-        judged.outside += int(threat.outside(images, found).sum())
+        outside = int(threat.outside(images, found).sum())
         found = threat.project(images, found)
-    judge = Target(model, classes)
+    judge = Target(target.model, target.classes)  # the judge's own passes are not the attack's
+    judge.rows = target.rows
     with torch.no_grad():
         logits = judge(found).float()
         clean = logits if threat is None else judge(images).float()
     if not bool(torch.isfinite(logits).all() and torch.isfinite(clean).all()):
         raise AttackError("the model returned logits with NaN or infinity")
+    judged.outside += outside
     judged.logits.append(logits)
     judged.correct.append((logits.argmax(1) == labels) & (clean.argmax(1) == labels))

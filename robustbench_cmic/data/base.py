@@ -1,36 +1,142 @@
-"""What every data source returns."""
+"""What every data source returns: two splits of images and labels, with a fingerprint."""
 
 from __future__ import annotations
 
+import abc
+import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+Index = slice | npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int64]
+
+CHUNK = 4096
+"""Images looked at together where a whole split would not fit in memory."""
+
+
+class DataError(Exception):
+    """Data that is not there or not right; the message says what, where, and what would be right."""
+
+
+class StreamedImages(abc.ABC):
+    """Images of one split that are read when they are asked for; behaves like an array (N, C, H, W) of uint8."""
+
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abc.abstractmethod
+    def __getitem__(self, index: Index) -> npt.NDArray[np.uint8]:
+        """The images at these positions."""
+
+
+Images = npt.NDArray[Any] | StreamedImages
+"""(N, C, H, W) of uint8 (0 ... 255 for [0, 1]) or float32 in [0, 1]: in memory, memory-mapped, or streamed."""
+
 
 @dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of a split, per channel, of images in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images.
+
+    Attributes:
+        images: (N, C, H, W).
+        labels: (N,) int64 in [0, classes).
+    """
+
+    images: Images
+    labels: Labels
+
+
 class Data:
     """A labelled data set in two splits.
 
-    Attributes:
-        x_train: (N, C, H, W) float32 images in [0, 1].
-        y_train: (N,) int64 labels in [0, classes).
-        x_test: (M, C, H, W) float32 images in [0, 1].
-        y_test: (M,) int64 labels.
-        classes: number of classes.
+    Args:
+        train: to train on.
+        test: to evaluate on.
+        classes: number of classes; each has at least one training image.
+        sha256: fingerprint of the content; computed from the arrays where it is not given.
+        moments: of the training images; computed where they are not given.
     """
 
-    x_train: npt.NDArray[np.float32]
-    y_train: npt.NDArray[np.int64]
-    x_test: npt.NDArray[np.float32]
-    y_test: npt.NDArray[np.int64]
-    classes: int
+    def __init__(
+        self, train: Split, test: Split, classes: int, sha256: str | None = None, moments: Moments | None = None
+    ) -> None:
+        self.train = train
+        self.test = test
+        self.classes = classes
+        self._sha256 = sha256
+        self._moments = moments
 
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) over shapes, types and contents of all four arrays."""
-        digest = hashlib.sha256()
-        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def split(self, name: str) -> Split:
+        """`train` or `test`."""
+        return {"train": self.train, "test": self.test}[name]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 (hex) over shapes, types and contents of images and labels of both splits."""
+        return self._sha256 or fingerprint([self.train, self.test])
+
+    @functools.cached_property
+    def moments(self) -> Moments:
+        """Mean and standard deviation of the training images, per channel, computed exactly or in float64."""
+        return self._moments or moments_of(self.train.images)
+
+
+def fingerprint(splits: Sequence[Split]) -> str:
+    """SHA-256 (hex) over shapes, types and contents."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for array in (split.images, split.labels):
+            digest.update(f"{array.dtype.str}{tuple(array.shape)}".encode())
+            for start in range(0, len(array), CHUNK):
+                digest.update(np.ascontiguousarray(array[start : start + CHUNK]).data)
+    return digest.hexdigest()
+
+
+def histogram(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """How often each of the 256 values occurs in each channel, (C, 256), of uint8 images (N, C, H, W)."""
+    channels = images.swapaxes(0, 1).reshape(images.shape[1], -1)
+    return np.stack([np.bincount(channel, minlength=256) for channel in channels])
+
+
+def moments_of_histogram(counts: npt.NDArray[np.int64]) -> Moments:
+    """Mean and standard deviation, exact up to the last rounding, from counts (C, 256) of values 0 ... 255."""
+    values = np.arange(256) / 255
+    total = counts.sum(1)
+    mean = counts @ values / total
+    variance = (counts * (values - mean[:, None]) ** 2).sum(1) / total
+    return Moments(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))
+
+
+def moments_of(images: Images) -> Moments:
+    """Mean and standard deviation of images in [0, 1], per channel."""
+    chunks = range(0, len(images), CHUNK)
+    if images.dtype == np.uint8:
+        return moments_of_histogram(sum((histogram(images[s : s + CHUNK]) for s in chunks), np.int64(0)))  # type: ignore[arg-type]
+    count = len(images) * images.shape[2] * images.shape[3]
+    axes = (0, 2, 3)
+    mean = sum(images[s : s + CHUNK].sum(axes, dtype=np.float64) for s in chunks) / count
+    centred = mean[None, :, None, None]
+    variance = sum(((images[s : s + CHUNK] - centred) ** 2).sum(axes) for s in chunks) / count
+    return Moments(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))

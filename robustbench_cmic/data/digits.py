@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from robustbench_cmic.data.base import Data
+from robustbench_cmic.data.base import Data, Split
 
 TRAIN_EXAMPLES = 1198
 
 
-def load_digits() -> Data:
+def load_digits(*_: Any) -> Data:
     """The first two thirds of the file to train on, the last third (599 images) to test on.
 
     The file is ordered by writer (13 people), so that the split keeps nearly all writers of the test images out of
@@ -23,10 +24,8 @@ def load_digits() -> Data:
     images = (table[:, :-1] / 16.0).astype(np.float32).reshape(-1, 1, 8, 8)
     labels = table[:, -1].copy()
     return Data(
-        x_train=images[:TRAIN_EXAMPLES],
-        y_train=labels[:TRAIN_EXAMPLES],
-        x_test=images[TRAIN_EXAMPLES:],
-        y_test=labels[TRAIN_EXAMPLES:],
+        train=Split(images[:TRAIN_EXAMPLES], labels[:TRAIN_EXAMPLES]),
+        test=Split(images[TRAIN_EXAMPLES:], labels[TRAIN_EXAMPLES:]),
         classes=10,
     )
 

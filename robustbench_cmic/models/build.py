@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.data.base import Data
 from robustbench_cmic.models import ARCHITECTURES
+from robustbench_cmic.models.architectures import Shape
+
+
+class ModelError(Exception):
+    """A model that cannot be built or does not fit its weights; the message says why."""
 
 
 class Normalize(nn.Module):
@@ -22,34 +28,110 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", mean.reshape(-1, 1, 1))
-        self.register_buffer("std", std.reshape(-1, 1, 1))
+        # A channel without variation carries nothing to scale.
+        scale = [value if value > 0 else 1.0 for value in std]
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(scale, dtype=torch.float32).reshape(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in [0, 1] -> normalised images of the same shape."""
         return (images - self.mean) / self.std
 
 
-def normalization(data: Data) -> Normalize:
-    """The normalisation layer for a data set: per-channel moments of the training images, computed in float64."""
-    images = torch.from_numpy(data.x_train).double()
-    std, mean = torch.std_mean(images, dim=(0, 2, 3), correction=0)
-    # A channel without variation carries nothing to scale.
-    return Normalize(mean.float(), torch.where(std > 0, std, torch.ones_like(std)).float())
-
-
-def build_model(architecture: str, data: Data, seed: int) -> nn.Module:
-    """An untrained classifier, its weights drawn from `seed`; the global random state is left as it was.
+def build_model(
+    declared: dict[str, Any], shape: Shape, classes: int, moments: tuple[Sequence[float], Sequence[float]], seed: int
+) -> nn.Sequential:
+    """A classifier, its weights drawn from `seed` or timm's own; the global random state is left as it was.
 
     Args:
-        architecture: one of `ARCHITECTURES`.
-        data: decides the shape of the input, the number of classes and the normalisation.
+        declared: `architecture`, `stem`, `pretrained` and `normalization`, as a suite declares them.
+        shape: (C, H, W) of an image.
+        classes: number of classes.
+        moments: mean and standard deviation of the training images, per channel.
         seed: two models of one architecture and seed start from equal weights, whatever their objectives.
+
+    Returns:
+        `Normalize` and the network, one after the other.
+
+    Raises:
+        ModelError: the architecture cannot be built for these images, or timm's weights cannot be had.
     """
-    shape = tuple(data.x_train.shape[1:])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = pkgutil.resolve_name(ARCHITECTURES[architecture])(shape, data.classes)
-    return nn.Sequential(normalization(data), network)
+        network = _network(declared, shape, classes)
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"{declared['architecture']} should return a torch.nn.Module, not {type(network).__name__}")
+    mean, std = moments
+    if declared["normalization"] is not None:
+        mean, std = declared["normalization"]["mean"], declared["normalization"]["std"]
+    elif declared["pretrained"]:
+        settings: Any = network.pretrained_cfg
+        mean, std = settings["mean"], settings["std"]
+    if not len(mean) == len(std) == shape[0]:
+        raise ModelError(f"`normalization` should have {shape[0]} means and as many deviations, one a channel")
+    return nn.Sequential(Normalize(mean, std), network)
+
+
+def _network(declared: dict[str, Any], shape: Shape, classes: int) -> Any:
+    name = declared["architecture"]
+    if name in ARCHITECTURES:
+        return pkgutil.resolve_name(ARCHITECTURES[name])(shape, classes)
+    if ":" in name:
+        try:
+            return pkgutil.resolve_name(name)(shape, classes)
+        except Exception as error:  # whatever a user's own code raises
+            raise ModelError(f"{name} failed for images of {shape}: {type(error).__name__}: {error}") from error
+    return _timm(declared, shape, classes)
+
+
+def _timm(declared: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
+    import timm
+
+    name, pretrained = declared["architecture"], declared["pretrained"]
+    own: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0]}
+    settings = timm.get_pretrained_cfg(name)
+    if settings is not None and settings.fixed_input_size:
+        own["img_size"] = shape[1:]
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, **own)
+    except Exception as error:  # timm lets through what its models, the network and the hub raise
+        what = "timm's weights cannot be had" if pretrained else "timm cannot build it"
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{name} for images of {shape}: {what}: {type(error).__name__}: {reason}") from error
+    if pretrained and settings is not None and classes != settings.num_classes:
+        raise ModelError(f"{name}: timm's weights know {settings.num_classes} classes, the data has {classes}")
+    return small_stem(network, shape[0]) if declared["stem"] == "small" else network
+
+
+def small_stem(network: nn.Module, channels: int) -> nn.Module:
+    """A ResNet of timm with the stem for 32x32 images (He et al. 2016, section 4.2): 3x3, stride 1, no max-pooling."""
+    width = network.bn1.num_features  # type: ignore[union-attr]
+    stem = nn.Conv2d(channels, width, kernel_size=3, stride=1, padding=1, bias=False)  # type: ignore[arg-type]
+    # As timm initialises its convolutions; torch's default would give the stem another scale than the rest.
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    network.conv1 = stem
+    network.maxpool = nn.Identity()
+    return network
+
+
+def fit_weights(model: nn.Sequential, weights: dict[str, Tensor], source: str) -> None:
+    """Load given weights: of the whole classifier (`0.mean`, `1.…`), or of the network behind the normalisation.
+
+    Raises:
+        ModelError: names or shapes that do not fit, or weights that are not finite; the message names one.
+    """
+    whole = {"0.mean", "0.std"} <= weights.keys()
+    target: nn.Module = model if whole else model[1]
+    wanted = target.state_dict()
+    for key in sorted(wanted.keys() ^ weights.keys()):
+        what = f"lacks {key}" if key in wanted else f"holds {key}, which the architecture has not"
+        raise ModelError(f"{source} {what}")
+    for key, value in weights.items():
+        if value.shape != wanted[key].shape:
+            shapes = f"{tuple(value.shape)}, not {tuple(wanted[key].shape)}"
+            raise ModelError(f"{source}: {key} has shape {shapes} as in the architecture")
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{source}: {key} is not finite everywhere")
+    target.load_state_dict(weights)

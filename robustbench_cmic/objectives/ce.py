@@ -9,13 +9,19 @@ from robustbench_cmic.objectives.base import Objective
 
 
 class CrossEntropy(Objective):
-    """Mean over the batch of -log softmax(z)_y, in nats."""
+    """Mean over the batch of -log softmax(z)_y, in nats.
 
-    def __init__(self, classes: int) -> None:
+    Args:
+        classes: C.
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
+    """
+
+    def __init__(self, classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.classes = classes
+        self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The one term `ce`, which is the `total`."""
-        loss = functional.cross_entropy(logits, labels)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return {"total": loss, "ce": loss}

@@ -35,6 +35,7 @@ class Cmic(Objective):
         class_batch_size: |B_c|.
         floor: least probability under the logarithm of the separation term. As written in the paper the term is
             unbounded: it rewards log P -> -inf. Below the floor the logarithm gives no gradient any more.
+        label_smoothing: of the cross-entropy term, as for `CrossEntropy`.
     """
 
     centroid: Tensor
@@ -48,6 +49,7 @@ class Cmic(Objective):
         momentum: float = 0.99,
         class_batch_size: int = 8,
         floor: float = 1e-8,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.classes = classes
@@ -55,13 +57,14 @@ class Cmic(Objective):
         self.beta = beta
         self.momentum = momentum
         self.log_floor = math.log(floor)
+        self.label_smoothing = label_smoothing
         self.class_examples = class_batch_size if centroids == "class_batches" else 0
         # Q starts uniform (the paper); row c is Q_c.
         self.register_buffer("centroid", torch.full((classes, classes), 1 / classes))
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms `ce`, `cmi` and `separation`, unweighted, and the `total`."""
-        ce = functional.cross_entropy(logits, labels)
+        ce = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         log_p = logits.log_softmax(1)
         p = log_p.exp()
         concentration = self._concentration(p, log_p, labels)
@@ -89,7 +92,7 @@ class Cmic(Objective):
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Q_c <- m Q_c + (1 - m) mean of P over the examples of class c, for every class present."""
         p = logits.float().softmax(1)
-        counts = torch.bincount(labels, minlength=self.classes).unsqueeze(1)
+        counts = class_sums(torch.ones_like(p[:, :1]), labels, self.classes)
         means = class_sums(p, labels, self.classes) / counts.clamp(min=1)
         moved = self.momentum * self.centroid + (1 - self.momentum) * means
         self.centroid.copy_(torch.where(counts > 0, moved, self.centroid))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from robustbench_cmic.plan import Cell
+from robustbench_cmic.plan import Cell, canonical_json
 from robustbench_cmic.report.numbers import escaped
 from robustbench_cmic.report.results import Results
 
@@ -16,13 +16,31 @@ def what_was_run(results: Results) -> Iterator[str]:
     trainings = {cell.model: cell for cell in reversed(results.plan.of("train"))}
     for model in dict.fromkeys(cell.model for cell in results.plan.cells):
         declared = trainings[model].declared
-        yield f"- `{model}`: {declared['architecture']}, objective {_parameters(declared['objective'])}"
-    training = results.plan.of("train")[0].declared["training"]
-    yield f"- training: {_parameters(training)}"
+        yield f"- `{model}`: {_model(declared)}"
+    for training in {
+        canonical_json(t): t for cell in results.plan.of("train") if (t := cell.declared["training"])
+    }.values():
+        yield f"- training: {_parameters(training)}"
+    evaluation = results.plan.of("attack")[0].declared["evaluation"]
+    yield f"- evaluation: {_parameters({key: value for key, value in evaluation.items() if key != 'draw'})}"
     for name, cells in _by_attack(results).items():
         radii = ", ".join(dict.fromkeys(f"{cell.eps:.4g}" for cell in cells))
         yield f"- {escaped(name)}: {_setting(cells)}; {cells[0].norm}, eps {radii}"
     yield ""
+
+
+def _model(declared: dict[str, Any]) -> str:
+    """Architecture, where its weights come from, and how it was trained as far as that is known."""
+    parts = [escaped(declared["model"]["architecture"])]
+    if declared["model"]["stem"] != "default":
+        parts.append(f"stem {declared['model']['stem']}")
+    if declared["weights"] is not None:
+        parts.append(f"weights given: {escaped(declared['weights']['file'])}")
+    if declared["model"]["pretrained"]:
+        parts.append("weights of timm")
+    if declared["objective"] is not None:
+        parts.append(f"objective {_parameters(declared['objective'])}")
+    return ", ".join(parts)
 
 
 def _by_attack(results: Results) -> dict[str, list[Cell]]:

@@ -17,7 +17,7 @@ from robustbench_cmic.suite.matrix import ExpandedModels, expand_models
 from robustbench_cmic.suite.messages import problems_of
 from robustbench_cmic.suite.problems import Problem, SuiteError, line_of, suggestion
 from robustbench_cmic.suite.reader import Document, read_document
-from robustbench_cmic.suite.schema import Suite
+from robustbench_cmic.suite.schema import Model, Suite
 
 __all__ = ["LoadedSuite", "Problem", "Suite", "SuiteError", "find_suite", "load_suite", "shipped_suites"]
 
@@ -55,9 +55,28 @@ def load_suite(path: Path) -> LoadedSuite:
     problems += errors(well_formed(raw), expanded)
     if document.problems or expanded.problems or problems or suite is None:
         raise SuiteError(path, [*document.problems, *_located(problems, document, expanded)])
+    models = [_with_weights(model, path.parent) for model in suite.models]
+    absent = list(_absent_weights(models, suite.seeds))
+    if absent:
+        raise SuiteError(path, _located(absent, document, expanded))
     pairs = [[first, second] for _, first, second in expanded_pairs(raw, expanded)]
-    suite = suite.model_copy(update={"pairs": pairs})
+    suite = suite.model_copy(update={"pairs": pairs, "models": models})
     return LoadedSuite(suite, path, _located(warnings(suite), document, expanded))
+
+
+def _with_weights(model: Model, folder: Path) -> Model:
+    """The model with the path of its weights made absolute: what a suite names lies beside the suite."""
+    if model.weights is None:
+        return model
+    return model.model_copy(update={"weights": str((folder / model.weights).absolute())})
+
+
+def _absent_weights(models: list[Model], seeds: list[int]) -> Iterable[Problem]:
+    for index, model in enumerate(models):
+        for seed in seeds if model.weights is not None else []:
+            file = model.weights_file(seed)
+            if not file.is_file():
+                yield Problem(f"there is no file {file}", ("models", index, "weights"))
 
 
 def _located(found: Iterable[Problem], document: Document, expanded: ExpandedModels) -> list[Problem]:

@@ -13,13 +13,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustbench_cmic.data import DATASETS
-from robustbench_cmic.models import ARCHITECTURES
+from robustbench_cmic.suite.architectures import architecture_problem
 from robustbench_cmic.suite.library import attack_modules, ball_norm, parameter_problems
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.numbers import resolve_relative
 from robustbench_cmic.suite.problems import Location, Problem, suggestion
-from robustbench_cmic.suite.schema import NATIVE_ATTACKS, Attack, Fgsm, LibraryAttack, Model, MultiStep, Pgd, Suite
+from robustbench_cmic.suite.schema import Model, Suite
+from robustbench_cmic.suite.schema_attacks import NATIVE_ATTACKS, Attack, Fgsm, LibraryAttack, Pgd
+from robustbench_cmic.suite.schema_training import MultiStep, Training
 
 Well = list[tuple[int, Any]]
 """(position in the list, well-formed item)"""
@@ -61,7 +62,6 @@ def errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
     if cells > MAX_CELLS:
         yield Problem(f"asks for {cells} trainings and evaluations; more than {MAX_CELLS} are no suite")
         return
-    yield from _dataset_errors(parts)
     yield from _model_errors(parts, expanded)
     yield from pair_errors(parts, expanded)
     yield from _seed_errors(parts)
@@ -82,31 +82,35 @@ def warnings(suite: Suite) -> Iterator[Problem]:
         if attack.name == "AutoAttack":
             message = "this is torchattacks' AutoAttack, whose APGD parts take 10 steps; the reference's take 100"
             yield Problem(message, ("attacks", index, "name"))
-    schedule = suite.training.schedule
+    if suite.evaluation.per_class and suite.evaluation.limit is None:
+        yield Problem("has no effect without `limit`: all examples are taken", ("evaluation", "per_class"))
+    if suite.training is not None:
+        yield from _schedule_warnings(suite.training)
+
+
+def _schedule_warnings(training: Training) -> Iterator[Problem]:
+    schedule = training.schedule
     if isinstance(schedule, MultiStep):
         for index, epoch in enumerate(schedule.milestones):
-            if epoch >= suite.training.epochs:
+            if epoch >= training.epochs:
                 reached = ("training", "schedule", "milestones", index)
-                yield Problem(f"epoch {epoch} is never reached: training has {suite.training.epochs}", reached)
-
-
-def _dataset_errors(parts: Parts) -> Iterator[Problem]:
-    dataset = parts.raw.get("dataset")
-    name = dataset.get("name") if isinstance(dataset, dict) else None
-    if isinstance(name, str) and name not in DATASETS:
-        yield Problem(f"unknown data set '{name}'; {suggestion(name, DATASETS)}", ("dataset", "name"))
+                yield Problem(f"epoch {epoch} is never reached: training has {training.epochs}", reached)
+    if schedule.name != "onecycle" and schedule.warmup_epochs >= training.epochs:
+        yield Problem("the training ends before the warm-up does", ("training", "schedule", "warmup_epochs"))
 
 
 def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
     for index, entry in enumerate(expanded.entries):
         name = entry.get("architecture") if isinstance(entry, dict) else None
-        if isinstance(name, str) and name not in ARCHITECTURES:
-            message = f"unknown architecture '{name}'; {suggestion(name, ARCHITECTURES)}"
-            yield Problem(message, ("models", index, "architecture"))
+        if isinstance(name, str):
+            problem = architecture_problem(name, entry.get("stem") == "small", entry.get("pretrained") is True)
+            if problem is not None:
+                yield Problem(problem, ("models", index, "architecture"))
     for index, model in parts.models:
+        yield from _given_errors(parts, index, model)
         objective = model.objective
-        idle = objective.name == "cmic" and objective.centroids == "batch"
-        if idle and "class_batch_size" in objective.model_fields_set:
+        idle = objective is not None and objective.name == "cmic" and objective.centroids == "batch"
+        if objective is not None and idle and "class_batch_size" in objective.model_fields_set:
             where: Location = ("models", index, "objective", "class_batch_size")
             yield Problem("has no effect with `centroids: batch`: leave it out", where)
     seen: dict[str, int] = {}
@@ -118,6 +122,26 @@ def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
         if first != index:
             taken = f"models[{expanded.origins[first][0]}]"
             yield Problem(f"the id '{own}' is taken by {taken}: ids are unique", ("models", index, "id"))
+
+
+def _given_errors(parts: Parts, index: int, model: Model) -> Iterator[Problem]:
+    """A model is trained, or its weights are given; a file holds one training, and a seed stands for one."""
+    where: Location = ("models", index)
+    seeds = parts.raw.get("seeds", [0])
+    several = isinstance(seeds, list) and len(seeds) > 1
+    if model.weights is not None and model.pretrained:
+        yield Problem("`weights` and `pretrained` exclude each other", (*where, "pretrained"))
+    elif not model.given and model.objective is None:
+        yield Problem("needs an `objective` to train with, or `weights` to load", where)
+    elif not model.given and "training" not in parts.raw:
+        yield Problem("is to be trained, but the suite has no `training`", where)
+    elif model.weights is not None and several and "{seed}" not in model.weights:
+        message = (
+            "is one training, but the suite has several seeds: write `{seed}` in the file's name, or give one seed"
+        )
+        yield Problem(message, (*where, "weights"))
+    elif model.pretrained and several:
+        yield Problem("is one training, but the suite has several seeds: give one seed", (*where, "pretrained"))
 
 
 def expanded_pairs(raw: dict[str, Any], expanded: ExpandedModels) -> list[tuple[int, str, str]]:
@@ -172,8 +196,8 @@ def pair_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
 
 
 def unfair_differences(first: Model, second: Model) -> list[str]:
-    """The keys other than id and objective in which two models differ."""
-    keys = [key for key in type(first).model_fields if key not in ("id", "objective")]
+    """The keys in which two models differ but should not; weights carry the objective they were trained with."""
+    keys = [key for key in type(first).model_fields if key not in ("id", "objective", "weights")]
     return [
         f"{key} ({getattr(first, key)}, {getattr(second, key)})"
         for key in keys

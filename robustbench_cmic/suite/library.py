@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustbench_cmic.suite.fields import Norm
 from robustbench_cmic.suite.numbers import kind, resolve_relative
 from robustbench_cmic.suite.problems import suggestion
-from robustbench_cmic.suite.schema import LibraryAttack, Norm
+from robustbench_cmic.suite.schema_attacks import LibraryAttack
 
 _FIXED_NORMS: dict[str, Norm] = {"PGDL2": "l2", "PGDRSL2": "l2"}
 """Classes whose one norm is not L-inf; the others that take `eps` without `norm` are L-inf attacks."""

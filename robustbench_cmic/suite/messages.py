@@ -114,6 +114,8 @@ def _branch(node: dict[str, Any], schema: dict[str, Any], tag: str) -> dict[str,
     for option in node.get("oneOf", []) + node.get("anyOf", []):
         resolved = _resolve(option, schema)
         name = resolved.get("properties", {}).get("name", {})
-        if name.get("const") == tag:
+        if tag in (name.get("const"), *name.get("enum", [])):
             return resolved
+        if found := _branch(resolved, schema, tag):  # a union that may be absent is a union within one
+            return found
     return {}

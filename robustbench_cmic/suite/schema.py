@@ -1,108 +1,75 @@
 """What a suite file may say: strict pydantic models, one class for each part of the file.
 
-Parameters of attacks have torchattacks' names. Names of data sets, architectures and library attacks are checked in
+Names of architectures and library attacks are checked in
 `checks.py`, so that the schema needs neither torch nor the packages behind the names.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Field
 
-from robustbench_cmic.suite.numbers import Number, NumberList, Step
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=64)]
-"""A word that is safe as a file name: letters, digits, `_`, `.`, `+`, `-`."""
-
-Text = Annotated[str, StringConstraints(max_length=2000)]
-Norm = Literal["linf", "l2"]
-Loss = Literal["ce", "margin", "dlr"]
-Positive = Annotated[Number, Field(gt=0)]
-NonNegative = Annotated[Number, Field(ge=0)]
-UnitInterval = Annotated[Number, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+from robustbench_cmic.suite.fields import Count, Name, NonNegative, Positive, Seed, Strict, Text, UnitInterval
+from robustbench_cmic.suite.numbers import Number
+from robustbench_cmic.suite.schema_attacks import Attack
+from robustbench_cmic.suite.schema_training import Training
 
 
-class Strict(BaseModel):
-    """Unknown keys and wrong types are errors; nothing is converted silently."""
+class NamedDataset(Strict):
+    """A data set that is known by name; all but `digits` lie in the data folder or are downloaded to it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+    name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
 
-
-class Dataset(Strict):
-    """Where the images come from."""
-
-    name: Text
-
-
-class Sgd(Strict):
-    """Stochastic gradient descent with momentum (torch.optim.SGD)."""
-
-    name: Literal["sgd"]
-    lr: Positive
-    momentum: UnitInterval = 0.9
-    weight_decay: NonNegative = 5e-4
-    nesterov: bool = False
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Sgd:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("`nesterov` needs a `momentum` above 0")
-        return self
+    @property
+    def label(self) -> str:
+        """What results call it."""
+        return self.name
 
 
-class AdamW(Strict):
-    """Adam with decoupled weight decay (torch.optim.AdamW)."""
+class Arrays(Strict):
+    """A `.npz` of x_train, y_train, x_test and y_test; `path` is absolute or in the data folder."""
 
-    name: Literal["adamw"]
-    lr: Positive
-    weight_decay: NonNegative = 0.01
+    name: Literal["arrays"]
+    path: Text
 
-
-class Constant(Strict):
-    """The learning rate stays as it is."""
-
-    name: Literal["constant"]
+    @property
+    def label(self) -> str:
+        """What results call it."""
+        return f"{self.name}:{self.path}"
 
 
-class OneCycle(Strict):
-    """Up and down once along cosines (Smith & Topin 2018); momentum is left alone."""
+class ImageFolder(Strict):
+    """Image files in train/<class>/ and test/<class>/ (or val/<class>/) under `path`.
 
-    name: Literal["onecycle"]
-    warmup: Annotated[Number, Field(gt=0, lt=1)] = 0.3
+    Attributes:
+        path: absolute, or in the data folder.
+        size: height and width in pixels: the shorter side is resized to it, and the centre cropped.
+    """
 
+    name: Literal["imagefolder"]
+    path: Text
+    size: Annotated[int, Field(ge=8, le=4096)]
 
-class Cosine(Strict):
-    """Down to zero along a cosine (Loshchilov & Hutter 2017)."""
-
-    name: Literal["cosine"]
-
-
-class MultiStep(Strict):
-    """Times `gamma` at the start of each epoch of `milestones`, counted from 0."""
-
-    name: Literal["multistep"]
-    milestones: Annotated[list[Count], Field(min_length=1)]
-    gamma: Positive = 0.1
+    @property
+    def label(self) -> str:
+        """What results call it."""
+        return f"{self.name}:{self.path}"
 
 
-class Training(Strict):
-    """How every model of the suite is trained; only the objective differs between models."""
-
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2, le=10_000_000)]
-    optimizer: Annotated[Sgd | AdamW, Field(discriminator="name")]
-    schedule: Annotated[Constant | OneCycle | Cosine | MultiStep, Field(discriminator="name")] = Constant(
-        name="constant"
-    )
+Dataset = Annotated[NamedDataset | Arrays | ImageFolder, Field(discriminator="name")]
 
 
 class CrossEntropy(Strict):
-    """The baseline."""
+    """The baseline.
+
+    Attributes:
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
+    """
 
     name: Literal["ce"]
+    label_smoothing: UnitInterval = 0.0
 
 
 class Cmic(Strict):
@@ -117,6 +84,7 @@ class Cmic(Strict):
             paper's 0.9999 (chosen there for 156,000 steps; over 500 steps it leaves the centroids uniform).
         class_batch_size: |B_c| of Algorithm 1; only for `class_batches`.
         floor: least probability inside the separation term, which is unbounded without one.
+        label_smoothing: as for `ce`, in the cross-entropy term.
     """
 
     name: Literal["cmic"]
@@ -126,6 +94,7 @@ class Cmic(Strict):
     momentum: UnitInterval | None = None
     class_batch_size: Count = 8
     floor: Annotated[Number, Field(gt=0, lt=1)] = 1e-8
+    label_smoothing: UnitInterval = 0.0
 
     @property
     def centroid_momentum(self) -> float:
@@ -139,98 +108,58 @@ OBJECTIVES = ("ce", "cmic")
 Objective = Annotated[CrossEntropy | Cmic, Field(discriminator="name")]
 
 
+class Normalization(Strict):
+    """Mean and standard deviation per channel of images in [0, 1], for weights that were trained with others."""
+
+    mean: Annotated[list[Number], Field(min_length=1, max_length=16)]
+    std: Annotated[list[Positive], Field(min_length=1, max_length=16)]
+
+
 class Model(Strict):
-    """One model to train: an architecture and an objective; `id` names it in results."""
+    """One model: an architecture, and the objective to train it with or the weights to load into it.
+
+    Attributes:
+        id: names it in results.
+        architecture: a name of `list`, any model of timm, or `package.module:function` of your own, which is called
+            with the shape (C, H, W) and the number of classes and returns a module that maps images to logits.
+        objective: what to train with; None for given weights of unknown training.
+        stem: `small` gives a ResNet of timm the first layer for small images: 3x3, stride 1, no max-pooling.
+        weights: a .safetensors file instead of a training, in the suite's folder; `{seed}` in it stands for the seed.
+        pretrained: load timm's weights instead of training.
+        normalization: what the first layer subtracts and divides by; by default the moments of the training images,
+            for pretrained weights timm's.
+    """
 
     id: Name
     architecture: Text
-    objective: Objective
-
-
-class Fgsm(Strict):
-    """Fast gradient sign method (Goodfellow et al. 2015): one step of size eps; with `norm: l2` along the gradient."""
-
-    name: Literal["FGSM"]
-    id: Name | None = None
-    norm: Norm = "linf"
-    eps: NumberList
-    loss: Loss = "ce"
+    objective: Objective | None = None
+    stem: Literal["default", "small"] = "default"
+    weights: Text | None = None
+    pretrained: bool = False
+    normalization: Normalization | None = None
 
     @property
-    def label(self) -> str:
-        """What results call it."""
-        return self.id or self.name
+    def given(self) -> bool:
+        """Its weights are loaded, not trained."""
+        return self.weights is not None or self.pretrained
 
-
-class Pgd(Strict):
-    """Projected gradient descent (Madry et al. 2018).
-
-    Attributes:
-        alpha: step size, absolute or as `eps/10`; by default 2.5 * eps / steps.
-        random_start: start at a random point of the ball.
-        restarts: how often to start; an example that one restart breaks is done.
-        early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
-    """
-
-    name: Literal["PGD"]
-    id: Name | None = None
-    norm: Norm = "linf"
-    eps: NumberList
-    alpha: Step | None = None
-    steps: Count = 10
-    random_start: bool = True
-    restarts: Count = 1
-    loss: Loss = "ce"
-    early_stop: bool = False
-
-    @property
-    def label(self) -> str:
-        """What results call it."""
-        return self.id or self.name
-
-
-class LibraryAttack(BaseModel):
-    """Any attack class of torchattacks by name; further keys are its own parameters.
-
-    `eps` and `norm` say in which ball the result is judged; they are also passed to the attack where it takes them.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    name: Text
-    id: Name | None = None
-    norm: Norm | None = None
-    eps: NumberList | None = None
-
-    @property
-    def label(self) -> str:
-        """What results call it: `id`, or the name. The field's AutoAttack is another than torchattacks'."""
-        return self.id or ("torchattacks.AutoAttack" if self.name == "AutoAttack" else self.name)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The keys that are the attack's own, as written."""
-        return dict(self.model_extra or {})
-
-
-NATIVE_ATTACKS = ("FGSM", "PGD")
-
-
-def _attack_kind(value: Any) -> str:
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    return name if name in NATIVE_ATTACKS else "library"
-
-
-Attack = Annotated[
-    Annotated[Fgsm, Tag("FGSM")] | Annotated[Pgd, Tag("PGD")] | Annotated[LibraryAttack, Tag("library")],
-    Discriminator(_attack_kind),
-]
+    def weights_file(self, seed: int) -> Path:
+        """The file of `weights` for a seed."""
+        return Path((self.weights or "").replace("{seed}", str(seed)))
 
 
 class Evaluation(Strict):
-    """Which examples are attacked: the first `limit` of the test split, or all."""
+    """Which examples are attacked.
 
+    Attributes:
+        split: of the data set.
+        limit: how many examples, drawn once and for all; None: all.
+        per_class: as many of every class (up to one).
+    """
+
+    split: Literal["train", "test"] = "test"
     limit: Count | None = None
+    per_class: bool = False
 
 
 class Suite(Strict):
@@ -239,7 +168,7 @@ class Suite(Strict):
     suite: Name
     description: Text = ""
     dataset: Dataset
-    training: Training
+    training: Training | None = None
     models: Annotated[list[Model], Field(min_length=1)]
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]

@@ -16,7 +16,8 @@ from robustbench_cmic.objectives import OBJECTIVES as BUILT_OBJECTIVES
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite, shipped_suites
 from robustbench_cmic.suite.json_schema import suite_json_schema
 from robustbench_cmic.suite.numbers import parse_number, resolve_relative
-from robustbench_cmic.suite.schema import OBJECTIVES, Pgd
+from robustbench_cmic.suite.schema import OBJECTIVES, Cmic
+from robustbench_cmic.suite.schema_attacks import Pgd
 from tests.conftest import ROOT
 
 GOOD = """\
@@ -51,13 +52,13 @@ def replaced(old: str, new: str) -> str:
 
 
 def test_shipped_suites_are_valid_and_embed_the_design() -> None:
-    assert set(shipped_suites()) == {"digits", "smoke"}
+    assert set(shipped_suites()) == {"digits", "mnist", "smoke"}
     for path in shipped_suites().values():
         loaded = load_suite(path)
         assert loaded.warnings == []
         assert loaded.suite.suite == path.stem
     suite = load_suite(find_suite("digits")).suite
-    assert [model.objective.name for model in suite.models] == ["ce", "cmic"]
+    assert [model.objective and model.objective.name for model in suite.models] == ["ce", "cmic"]
     assert {attack.label for attack in suite.attacks} == {"FGSM", "FGSM-margin", "PGD", "APGDT"}
     assert all(0.2 in (attack.eps or []) for attack in suite.attacks)
 
@@ -65,6 +66,7 @@ def test_shipped_suites_are_valid_and_embed_the_design() -> None:
 def test_a_good_suite(tmp_path: Path) -> None:
     suite = load(tmp_path, GOOD).suite
     assert suite.pairs == [["a", "b"]]
+    assert suite.training is not None
     assert suite.training.optimizer.name == "sgd"
 
 
@@ -84,7 +86,7 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("objective: {name: cmic}", "objective: {name: cmic, class_batch_size: 4}",
          "x.yaml:6: models[1].objective.class_batch_size: has no effect with `centroids: batch`: leave it out"),
         ("{name: digits}", "{name: digitz}",
-         "x.yaml:2: dataset.name: unknown data set 'digitz'; did you mean 'digits'?"),
+         "x.yaml:2: dataset: unknown name 'digitz'; did you mean 'digits'?"),
         ("dataset: {name: digits}", "dataset: [digits]",
          "x.yaml:2: dataset: should be a mapping of keys to values, not a list"),
         ("epochs: 2", "epochs: 0", "x.yaml:3: training.epochs: should be at least 1, not 0"),
@@ -227,7 +229,7 @@ def test_class_batches_have_the_momentum_of_the_paper(tmp_path: Path) -> None:
         ("name: cmic, centroids: class_batches, momentum: 0.5", 0.5),
     ):
         objective = load(tmp_path, replaced("name: cmic", text)).suite.models[1].objective
-        assert objective.name == "cmic"
+        assert isinstance(objective, Cmic)
         assert objective.centroid_momentum == momentum
 
 
@@ -239,7 +241,7 @@ def test_matrix_expands_into_models_and_pairs(tmp_path: Path) -> None:
     suite = load(tmp_path, text).suite
     assert [model.id for model in suite.models] == ["a", "b-lambda0.5-beta0", "b-lambda1-beta0"]
     assert suite.pairs == [["a", "b-lambda0.5-beta0"], ["a", "b-lambda1-beta0"]]
-    weights = [model.objective.lambda_ for model in suite.models if model.objective.name == "cmic"]
+    weights = [model.objective.lambda_ for model in suite.models if isinstance(model.objective, Cmic)]
     assert weights == [0.5, 1.0]
 
 

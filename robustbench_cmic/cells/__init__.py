@@ -1,0 +1,1 @@
+"""What is done for one cell of a plan: a training, the loading of given weights, an attack."""

@@ -1,0 +1,126 @@
+"""A training cell: trained with an objective, or loaded from given weights."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from torch import nn
+
+from robustbench_cmic.cells.job import Job, Progress
+from robustbench_cmic.checkpoint import CorruptCheckpointError, load_state, load_weights, save_state, save_weights
+from robustbench_cmic.models.build import fit_weights
+from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.record import TrainRecord
+from robustbench_cmic.settings import resume_file, weights_file
+from robustbench_cmic.train import How, Training, build_optimizer, train
+
+
+def train_cell(job: Job) -> TrainRecord:
+    """Train from the start, or from the stored state of a run that was killed."""
+    cell, settings, data, clock = job.cell, job.settings, job.data, job.clock
+    declared = cell.declared["training"]
+    model = job.model(cell.declared)
+    objective = build_objective(cell.declared["objective"], data.classes).to(settings.device)
+    training = Training(model, objective, build_optimizer(model, declared["optimizer"]))
+    keeper = _Keeper(training, resume_file(settings.work, cell.id), f"{cell.id} on {data.sha256}")
+    clock.resumed = keeper.restore(job.progress)
+    notes = _Notes(job.progress)
+
+    def after_epoch(training: Training) -> None:
+        keeper.keep()
+        notes.accuracy = f", accuracy {training.curve[-1].accuracy:.3f}"
+
+    cuda = settings.device.startswith("cuda")
+    # A user's own code may do what no graph can record.
+    own = ":" in cell.declared["model"]["architecture"]
+    how = How(settings.loaders, reduced=cuda, graphed=cuda and not own)
+    began, done = time.perf_counter(), len(training.curve)
+    divergence = train(
+        training,
+        data.train,
+        declared=declared,
+        seed=cell.seed,
+        how=how,
+        after_epoch=after_epoch,
+        after_step=notes.after_step,
+    )
+    examples = (len(training.curve) - done) * len(data.train.labels)
+    clock.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
+    saved = None
+    if divergence is None:
+        saved = save_weights(weights_file(settings.work, cell.id), model.state_dict())
+    return _record(job, model, saved).model_copy(
+        update={
+            "status": "diverged" if divergence else "ok",
+            "reason": divergence.reason if divergence else "",
+            "curve": training.curve,
+            "last_finite": divergence.last_finite if divergence else None,
+        }
+    )
+
+
+def load_cell(job: Job) -> TrainRecord:
+    """Given weights in place of a training: from a file, or timm's."""
+    model = job.model(job.cell.declared)
+    given = job.cell.declared["weights"]
+    if given is not None:
+        fit_weights(model, load_weights(job.settings.weights[given["sha256"]], given["sha256"]), given["file"])
+    return _record(job, model, save_weights(weights_file(job.settings.work, job.cell.id), model.state_dict()))
+
+
+def _record(job: Job, model: nn.Sequential, saved: str | None) -> TrainRecord:
+    return TrainRecord(
+        **job.common(),
+        status="ok",
+        checkpoint_sha256=saved,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        mean=model.get_buffer("0.mean").flatten().tolist(),
+        std=model.get_buffer("0.std").flatten().tolist(),
+    )
+
+
+class _Keeper:
+    """Stores a training's state between epochs, for at most a twentieth of the time that the training takes."""
+
+    def __init__(self, training: Training, file: Path, identity: str) -> None:
+        self._training = training
+        self._file = file
+        self._identity = identity
+        self._due = 0.0
+
+    def restore(self, progress: Progress) -> int | None:
+        """Go on from the stored state; returns its epoch, or None where there is none."""
+        try:
+            state = load_state(self._file, self._identity)
+        except CorruptCheckpointError as error:
+            self._file.unlink()
+            progress(0, 0, f"{error}: the training begins anew")
+            return None
+        if state is None:
+            return None
+        self._training.restore(state)
+        return state.epoch
+
+    def keep(self) -> None:
+        """Store the state, if it is time to."""
+        began = time.monotonic()
+        if began >= self._due:
+            save_state(self._file, self._training.state(), self._identity)
+            took = time.monotonic() - began
+            self._due = began + 20 * took
+
+
+class _Notes:
+    """Tells how far a training is, ten times a second at most."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._told = 0.0
+        self.accuracy = ""
+
+    def after_step(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._told > 0.1 or done == total:
+            self._told = now
+            self._progress(done, total, f"steps{self.accuracy}")

@@ -1,0 +1,110 @@
+"""Images on their way to the device: small sets live there, large ones are streamed by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from robustbench_cmic.data.base import Images
+
+
+def unit(images: Tensor) -> Tensor:
+    """Images in [0, 1] as float32: 0 ... 255 for uint8, floats as they are."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+class Examples:
+    """Chosen images of a split, brought to the device slice by slice.
+
+    Args:
+        images: (N, C, H, W).
+        indices: which of them, (M,).
+        device: where slices go.
+
+    `examples[start:stop]` is a tensor (stop - start, C, H, W) of float32 in [0, 1].
+    """
+
+    def __init__(self, images: Images, indices: npt.NDArray[np.int64], device: str) -> None:
+        self._images = images
+        self._indices = indices
+        self._device = device
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return unit(torch.from_numpy(self._images[self._indices[rows]]).to(self._device))
+
+
+class _Rows(Dataset[npt.NDArray[np.generic]]):
+    """A split as a DataLoader sees it: whole batches at once."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __getitems__(self, indices: list[int]) -> npt.NDArray[np.generic]:
+        return self.images[np.asarray(indices, np.int64)]
+
+
+class _Batches:
+    """Index batches as a DataLoader asks for them."""
+
+    def __init__(self, batches: Iterable[Tensor]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            yield batch.tolist()
+
+
+class Feed:
+    """Gives the images of a split batch by batch, as they are stored (uint8 or float32), on the device.
+
+    Args:
+        images: (N, C, H, W). An array lives on the device, where it takes less than half of its memory; files, and
+            larger arrays, are read ahead by worker processes.
+        device: where batches go.
+        workers: processes that read ahead.
+    """
+
+    def __init__(self, images: Images, device: torch.device, workers: int) -> None:
+        self._images = images
+        self._device = device
+        self._workers = workers
+        self._resident: Tensor | None = None
+        if isinstance(images, np.ndarray) and images.nbytes <= self._room():
+            self._resident = torch.from_numpy(images).to(self._device)
+
+    def _room(self) -> float:
+        if self._device.type != "cuda":
+            return float("inf")  # the array is in this memory already
+        return torch.cuda.get_device_properties(self._device).total_memory / 2
+
+    @property
+    def indices_on(self) -> torch.device:
+        """Where `batches` wants its indices."""
+        return self._device if self._resident is not None else torch.device("cpu")
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """A batch for each tensor of indices (B,), in order; `indices` may be consumed ahead."""
+        if self._resident is not None:
+            for index in indices:
+                yield self._resident.index_select(0, index)
+            return
+        loader: DataLoader[Tensor] = DataLoader(
+            _Rows(self._images),  # type: ignore[arg-type]
+            batch_sampler=_Batches(indices),
+            num_workers=self._workers,
+            collate_fn=torch.from_numpy,
+            pin_memory=self._device.type == "cuda",
+            prefetch_factor=4,
+            # Forked children would inherit threads and the GPU; these are started once for a whole training.
+            multiprocessing_context="spawn",
+        )
+        for batch in loader:
+            yield batch.to(self._device, non_blocking=True)

@@ -1,0 +1,147 @@
+"""The data sets of torchvision by name: downloaded and checked by torchvision, then kept as one `.npz` a data set.
+
+The same `.npz` may come from anywhere else, so that suites run unchanged on machines without a network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_cmic.data.arrays import KEYS, read_arrays
+from robustbench_cmic.data.base import Data, DataError
+
+if TYPE_CHECKING:
+    from robustbench_cmic.data import Say
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A data set of torchvision.
+
+    Attributes:
+        class_name: of the class in torchvision.datasets.
+        splits: the arguments of that class for training and test images.
+        shape: (C, H, W).
+        classes: how many.
+        files: what torchvision downloads into the data folder, as a pattern.
+    """
+
+    class_name: str
+    splits: tuple[dict[str, Any], dict[str, Any]]
+    shape: tuple[int, int, int]
+    classes: int
+    files: str
+
+
+_TRAIN_TEST = ({"train": True}, {"train": False})
+_NAMED = {
+    "cifar10": _Named("CIFAR10", _TRAIN_TEST, (3, 32, 32), 10, "cifar-10-python.tar.gz"),
+    "cifar100": _Named("CIFAR100", _TRAIN_TEST, (3, 32, 32), 100, "cifar-100-python.tar.gz"),
+    "mnist": _Named("MNIST", _TRAIN_TEST, (1, 28, 28), 10, "MNIST/raw/*-ubyte.gz"),
+    "fashion_mnist": _Named("FashionMNIST", _TRAIN_TEST, (1, 28, 28), 10, "FashionMNIST/raw/*-ubyte.gz"),
+    "svhn": _Named("SVHN", ({"split": "train"}, {"split": "test"}), (3, 32, 32), 10, "*_32x32.mat"),
+}
+
+
+def load_named(declared: dict[str, Any], folder: Path, _: int | None, say: Say) -> Data:
+    """`<folder>/<name>.npz`, made from torchvision's download where it is not there yet.
+
+    Raises:
+        DataError: the download failed or is not whole, or the file holds something else than the data set.
+    """
+    name = declared["name"]
+    known, path = _NAMED[name], folder / f"{name}.npz"
+    if not path.exists():
+        _convert(name, known, folder, path, say)
+    data = read_arrays(path)
+    if (data.image_shape, data.classes) != (known.shape, known.classes):
+        raise DataError(
+            f"{path}: should hold images (C, H, W) of {known.shape} in {known.classes} classes, not {data.image_shape} "
+            f"in {data.classes}; give your own data another name and use `dataset: {{name: arrays, path: FILE.npz}}`"
+        )
+    return data
+
+
+def _convert(name: str, known: _Named, folder: Path, path: Path, say: Say) -> None:
+    """Download with torchvision, which checks MD5 sums before it reads anything, and store the arrays."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / f".{name}.lock"):
+            if path.exists():  # another process has done it meanwhile
+                return
+            arrays = _download(name, known, folder, path, say)
+            say(f"{name}: storing {path}")
+            _save(path, dict(zip(KEYS, arrays, strict=True)))
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _download(name: str, known: _Named, folder: Path, path: Path, say: Say) -> list[npt.NDArray[Any]]:
+    say(f"{name}: not in {folder} yet: torchvision downloads it")
+    import torchvision
+
+    source = getattr(torchvision.datasets, known.class_name)
+    arrays: list[npt.NDArray[Any]] = []
+    began = time.time()
+    try:
+        with _without_chatter():
+            splits = [source(folder, download=True, **arguments) for arguments in known.splits]
+    except Exception as error:  # torchvision lets through whatever the network, gzip, tarfile or pickle raise
+        raise DataError(_failure(name, known, folder, path, error, began)) from None
+    for split in splits:
+        images, labels = np.asarray(split.data), np.asarray(split.labels if name == "svhn" else split.targets)
+        arrays += [images[..., None] if images.ndim == 3 else images, labels.astype(np.int64)]
+    return arrays
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Torchvision prints a line for each mirror that fails; what there is to say is said once, in the error."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def _failure(name: str, known: _Named, folder: Path, path: Path, error: Exception, began: float) -> str:
+    """What went wrong, which file was wanted, and the three ways out."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    for file in folder.glob(known.files):
+        if file.stat().st_mtime < began - 1:  # not of this download
+            continue
+        with file.open("rb") as opened:
+            start = opened.read(512).lstrip().lower()
+        if start.startswith((b"<!doctype html", b"<html")):
+            reason = f"the server sent a web page (HTML) instead of {file.name}; it was removed"
+            file.unlink()
+        elif "corrupt" in reason.lower():
+            reason = f"{file.name} came truncated or altered (its MD5 sum differs); it was removed"
+            file.unlink()
+    return (
+        f"{name}: cannot get the data: {reason}\n"
+        f"  wanted: {known.files} (as torchvision's {known.class_name} stores it), or {path.name}\n"
+        f"  looked in: {folder} (choose with --data DIR or ROBUSTBENCH_DATA)\n"
+        f"  ways out: place either there; or bring arrays: `dataset: {{name: arrays, path: FILE.npz}}`; "
+        "or image files: `dataset: {name: imagefolder, path: FOLDER, size: PIXELS}`"
+    )
+
+
+def _save(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            os.fchmod(file.fileno(), 0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,53 @@
+"""Which examples of a split are evaluated: a draw that depends on nothing but the split and what is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_cmic.data.base import Labels
+
+
+def choose(labels: Labels, evaluation: dict[str, Any]) -> npt.NDArray[np.int64]:
+    """Indices of the chosen examples, ascending.
+
+    Examples are taken in a fixed pseudo-random order, so that a subset holds every smaller one of the same kind, and a
+    file sorted by class gives no subset of few classes.
+
+    Args:
+        labels: of the whole split.
+        evaluation: `limit`, how many examples (absent: all), and `per_class`: as many of every class, up to one.
+    """
+    limit = evaluation.get("limit")
+    if limit is None or limit >= len(labels):
+        return np.arange(len(labels))
+    order = np.argsort(_splitmix64(np.arange(len(labels), dtype=np.uint64)), kind="stable")
+    if evaluation.get("per_class"):
+        order = order[np.argsort(_turn(labels[order]), kind="stable")]
+    return np.sort(order[:limit])
+
+
+def _turn(labels: Labels) -> npt.NDArray[np.int64]:
+    """For each example the number of examples of its class before it: one of every class comes first."""
+    by_class = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    turn = np.empty(len(labels), np.int64)
+    turn[by_class] = np.arange(len(labels)) - starts
+    return turn
+
+
+def _splitmix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Steele et al. 2014: a mixing of 64 bits that will be the same on every machine and in every version."""
+    mixed = (values + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def subset_sha256(indices: npt.NDArray[np.int64]) -> str:
+    """SHA-256 (hex) over the chosen indices, as 64-bit little-endian integers."""
+    return hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
