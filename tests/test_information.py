@@ -119,6 +119,25 @@ def test_parts_merge_to_the_whole() -> None:
     assert merged.class_cmi == pytest.approx(whole.class_cmi, rel=1e-12)
 
 
+def test_large_sets_are_summed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits, labels = torch.randn(1000, 7, generator=generator), torch.randint(7, (1000,), generator=generator)
+    whole = measure_information(logits, labels)
+    sizes = []
+    add = InformationSums.add
+
+    def spy(self: InformationSums, values: Tensor, of: Tensor) -> None:
+        sizes.append(len(of))
+        add(self, values, of)
+
+    monkeypatch.setattr(InformationSums, "add", spy)
+    monkeypatch.setattr("robustbench_cmic.information._CHUNK", 7 * 64)
+    in_parts = measure_information(logits, labels)
+    assert (max(sizes), sum(sizes)) == (64, 1000)
+    assert in_parts.cmi == pytest.approx(whole.cmi, rel=1e-12)
+    assert in_parts.separation == pytest.approx(whole.separation, rel=1e-12)
+
+
 def test_metric_equals_the_function_and_forgets_on_reset() -> None:
     logits, labels = random_case(90, 5, 4.0)
     metric = InformationMetric(num_classes=5)

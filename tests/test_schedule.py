@@ -27,6 +27,29 @@ CASES: list[tuple[dict[str, Any], Callable[[SGD], lr_scheduler.LRScheduler]]] = 
 ]
 
 
+def warmed_up(optimizer: SGD, then: lr_scheduler.LRScheduler, steps: int) -> lr_scheduler.LRScheduler:
+    rise = lr_scheduler.LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
+    return lr_scheduler.SequentialLR(optimizer, [rise, then], milestones=[steps])
+
+
+WARM = 2 * PER_EPOCH
+CASES += [
+    (
+        {"name": "constant", "warmup_epochs": 2.0},
+        lambda o: warmed_up(o, lr_scheduler.ConstantLR(o, factor=1), WARM),
+    ),
+    (
+        {"name": "cosine", "warmup_epochs": 2.0},
+        lambda o: warmed_up(o, lr_scheduler.CosineAnnealingLR(o, STEPS - WARM), WARM),
+    ),
+    (
+        # Milestones count from the start of the training: torch's begin after the warm-up.
+        {"name": "multistep", "milestones": [3, 7], "gamma": 0.2, "warmup_epochs": 2.0},
+        lambda o: warmed_up(o, lr_scheduler.MultiStepLR(o, [3 * PER_EPOCH - WARM, 7 * PER_EPOCH - WARM], 0.2), WARM),
+    ),
+]
+
+
 @pytest.mark.parametrize(("schedule", "make"), CASES)
 def test_equals_torch(schedule: dict[str, Any], make: Callable[[SGD], lr_scheduler.LRScheduler]) -> None:
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.5)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustbench_cmic.checkpoint import TrainingState, load_state, save_state
 from robustbench_cmic.data import load_data
-from robustbench_cmic.data.base import Split
+from robustbench_cmic.data.base import Split, StreamedImages
+from robustbench_cmic.epoch_log import EpochLog
+from robustbench_cmic.information import measure_information
 from robustbench_cmic.models.build import Normalize, build_model
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.train import Divergence, Training, build_optimizer, train
+from robustbench_cmic.train import Divergence, How, Training, _Loop, build_optimizer, train
 
 CE = {"name": "ce"}
 CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4, "momentum": 0.9}
@@ -191,3 +195,113 @@ def test_class_batches_follow_the_paper(digits: Split) -> None:
     assert len(seen) == 7  # 400 examples in batches of 64
     assert all(torch.equal(torch.bincount(labels, minlength=10), torch.full((10,), 2)) for labels in seen)
     assert statistics == [7], "the centroid passes leave the running statistics alone"
+
+
+class NoReading(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Fails on everything that would make the host wait for a GPU: reading a value, or a size that depends on one."""
+
+    forbidden = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "is_nonzero", "equal")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in self.forbidden:
+            raise AssertionError(f"{func} reads from the device")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("objective", [CE, CMIC, CMIC | {"centroids": "class_batches", "class_batch_size": 2}])
+def test_no_step_reads_from_the_device(
+    digits: Split, objective: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The divergence guard included: what steps leave behind is read once, when the epoch is over."""
+    watched = 0
+    step, add = _Loop._step, EpochLog.add
+
+    def watched_step(self: _Loop, *inputs: Tensor) -> tuple[Tensor, ...]:
+        nonlocal watched
+        watched += 1
+        with NoReading():  # type: ignore[no-untyped-call]
+            return step(self, *inputs)
+
+    def watched_add(self: EpochLog, *values: Tensor) -> None:
+        with NoReading():  # type: ignore[no-untyped-call]
+            add(self, *values)
+
+    monkeypatch.setattr(_Loop, "_step", watched_step)
+    monkeypatch.setattr(EpochLog, "add", watched_add)
+    monkeypatch.setattr("robustbench_cmic.epoch_log._HELD", 100 * 10)  # sums in the middle of an epoch, too
+    augmented = DECLARED | {"epochs": 1, "augmentation": {"crop": 2, "flip": True, "cutout": 3}}
+    assert train(prepare(objective), digits, declared=augmented, seed=0) is None
+    assert watched == 7
+    with pytest.raises(AssertionError, match="reads from the device"), NoReading():  # type: ignore[no-untyped-call]
+        float(torch.ones(1).sum())
+
+
+def test_the_curve_is_what_the_steps_put_out(digits: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracy, loss and information of an epoch, recomputed from the logits of every step."""
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    add = EpochLog.add
+
+    def spy(self: EpochLog, logits: Tensor, labels: Tensor, terms: Tensor) -> None:
+        seen.append((logits.clone(), labels.clone(), terms.clone()))
+        add(self, logits, labels, terms)
+
+    monkeypatch.setattr(EpochLog, "add", spy)
+    monkeypatch.setattr("robustbench_cmic.epoch_log._HELD", 150 * 10)
+    training = prepare(CMIC)
+    train(training, digits, declared=DECLARED | {"epochs": 1}, seed=0)
+    logits, labels = torch.cat([step[0] for step in seen]), torch.cat([step[1] for step in seen])
+    measured = measure_information(logits, labels)
+    (epoch,) = training.curve
+    assert epoch.accuracy == float((logits.argmax(1) == labels).double().mean())
+    assert epoch.ncmi == pytest.approx(measured.ncmi, rel=1e-12)
+    assert epoch.loss["ce"] == pytest.approx(float(torch.stack([step[2][1] for step in seen]).mean()), rel=1e-6)
+    assert sorted(labels.tolist()) == sorted(digits.labels.tolist()), "every example once"
+
+
+def test_augmented_training_sees_each_image_changed_and_two_objectives_see_the_same(digits: Split) -> None:
+    seen: dict[str, Tensor] = {}
+    augmented = DECLARED | {"epochs": 2, "augmentation": {"crop": 2, "flip": True, "cutout": 0}}
+    for name, objective in (("ce", CE), ("cmic", CMIC)):
+        training = prepare(objective)
+        batches: list[Tensor] = []
+        training.model[0].register_forward_pre_hook(lambda _, inputs, kept=batches: kept.append(inputs[0].clone()))
+        train(training, digits, declared=augmented, seed=0)
+        seen[name] = torch.cat(batches)
+    assert torch.equal(seen["ce"], seen["cmic"])
+    plain = {image.tobytes() for image in np.asarray(digits.images)}
+    changed = [image.numpy().tobytes() not in plain for image in seen["ce"]]
+    assert sum(changed) / len(changed) > 0.9
+    assert not torch.equal(seen["ce"][:400], seen["ce"][400:])
+
+
+class Streamed(StreamedImages):
+    """Images that are not an array; at module level, so that worker processes can be given it."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = (images * 16).astype(np.uint8)
+        self.shape = images.shape
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.images[index]
+
+
+def test_streamed_images_train_as_resident_ones(digits: Split) -> None:
+    streamed = Streamed(digits.images)
+    objective = CMIC | {"centroids": "class_batches", "class_batch_size": 2}
+    results = []
+    for images in (streamed, streamed.images):
+        training = prepare(objective)
+        declared = DECLARED | {"epochs": 2}
+        assert train(training, Split(images, digits.labels), declared=declared, seed=0, how=How(workers=2)) is None
+        results.append(weights(training))
+    assert torch.equal(*results)
+
+
+def test_label_smoothing_is_cross_entropy_against_smoothed_targets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(32, 10, generator=generator), torch.randint(10, (32,), generator=generator)
+    targets = 0.8 * nn.functional.one_hot(labels, 10) + 0.02
+    expected = -(targets * logits.log_softmax(1)).sum(1).mean()
+    for declared in (CE, CMIC):
+        objective = build_objective(declared | {"label_smoothing": 0.2}, 10)
+        assert float(objective(logits, labels)["ce"]) == pytest.approx(float(expected), rel=1e-6)

@@ -145,7 +145,7 @@ def judge_attack(
 
     Raises:
         AttackError: the attack crashed, or its result or the model's logits are unusable.
-        torch.OutOfMemoryError: not even `MIN_ROWS` examples fit.
+        torch.OutOfMemoryError: not even a few times `MIN_ROWS` examples fit.
     """
     target = Target(model, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
@@ -165,7 +165,7 @@ def judge_attack(
                     break
                 except (torch.OutOfMemoryError, MemoryError):
                     rows = min(target.rows or len(batch), len(batch)) // 2
-                    if rows < MIN_ROWS:
+                    if rows < 2 * MIN_ROWS:  # the parts of a batch are at least half as large
                         raise
                     target.rows, target.forwards, target.backwards = rows, *counts
                     torch.cuda.empty_cache()

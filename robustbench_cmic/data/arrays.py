@@ -51,9 +51,12 @@ def read_arrays(path: Path) -> Data:
 
 def _open(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with path.open("rb") as opened:
+            if opened.read(6) == b"\x93NUMPY":
                 raise DataError(f"{path}: should be a .npz of {', '.join(KEYS)}, not a single array")
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile
+        with np.load(path, allow_pickle=False) as file:
             absent = [key for key in KEYS if key not in file.files]
             if absent:
                 held = ", ".join(file.files[:10]) or "nothing"

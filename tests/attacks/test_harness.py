@@ -237,6 +237,46 @@ def test_model_is_left_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+class Cramped(nn.Module):
+    """Has memory for a limited number of examples at once, like a GPU."""
+
+    def __init__(self, room: int, error: Callable[[], Exception]) -> None:
+        super().__init__()
+        self.inner = convolutional()
+        self.room = room
+        self.error = error
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > self.room:
+            raise self.error()
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [PGD | {"random_start": True}, {"name": "torchattacks.PGD", "alpha": 0.02, "steps": 3, "random_start": True}],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: torch.OutOfMemoryError("CUDA out of memory"),
+        lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    ],
+)
+def test_where_memory_is_short_fewer_go_through_together_and_nothing_else_changes(
+    setting: dict[str, Any], error: Callable[[], Exception]
+) -> None:
+    images, labels = examples(600)
+    roomy = judge(Cramped(10_000, error), images, labels, setting)
+    cramped = judge(Cramped(40, error), images, labels, setting)
+    assert torch.equal(cramped.correct, roomy.correct)
+    assert cramped.information == roomy.information
+    assert (cramped.forwards, cramped.backwards) == (roomy.forwards, roomy.backwards)
+    with pytest.raises((torch.OutOfMemoryError, MemoryError)):
+        judge(Cramped(10, error), images, labels, setting)
+
+
 def test_information_is_measured_on_what_the_attack_returned(planted: Any) -> None:
     model = convolutional()
     images, labels = examples(30)

@@ -1,0 +1,298 @@
+"""Data sources through the real command line: what is right runs, and each way to be wrong has its sentence."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robustbench_cmic.data import load_data
+from tests.conftest import Cli, contents
+
+SUITE = """\
+suite: own
+dataset: {dataset}
+training: {{epochs: 1, batch_size: 16, optimizer: {{name: sgd, lr: 0.1}}, augmentation: {{crop: 1, flip: true}}}}
+models:
+  - {{id: ce, architecture: mlp, objective: {{name: ce}}}}
+attacks:
+  - {{name: FGSM, eps: 8/255}}
+"""
+
+Arrays = dict[str, Any]
+
+
+def suite(folder: Path, dataset: str) -> Path:
+    file = folder / "own.yaml"
+    file.write_text(SUITE.format(dataset=dataset))
+    return file
+
+
+def arrays(seed: int = 0) -> Arrays:
+    draw = np.random.default_rng(seed)
+    return {
+        "x_train": draw.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8),
+        "y_train": np.arange(40) % 4,
+        "x_test": draw.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8),
+        "y_test": np.arange(12) % 4,
+    }
+
+
+def store(file: Path, content: Arrays) -> Path:
+    np.savez(file, **content)
+    return file
+
+
+def edited(**changes: Any) -> Callable[[Path], Any]:
+    return lambda file: store(file, arrays() | changes)
+
+
+def without(key: str) -> Callable[[Path], Any]:
+    return lambda file: store(file, {name: value for name, value in arrays().items() if name != key})
+
+
+def truncated(file: Path) -> None:
+    whole = store(file, arrays()).read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+
+
+def single_array(file: Path) -> None:
+    with file.open("wb") as opened:
+        np.save(opened, np.zeros((4, 8, 8, 3)))
+
+
+NAN = np.full((40, 8, 8, 3), np.nan)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda _: None, "there is no such file"),
+        (lambda file: file.mkdir(), "cannot be read: Is a directory"),
+        (lambda file: file.write_text("<html>"), "no whole .npz file"),
+        (truncated, "no whole .npz file"),
+        (single_array, "should be a .npz of x_train, y_train, x_test, y_test, not a single array"),
+        (without("y_test"), "the array y_test is missing; it holds x_train, y_train, x_test"),
+        (edited(y_train=np.array([{"a": 1}] * 40)), "holds Python objects (a pickle), which are never loaded"),
+        (edited(x_train=np.zeros((40, 64), np.uint8)), "x_train should have shape (N, H, W, C) or (N, C, H, W)"),
+        (edited(x_test=np.zeros((0, 8, 8, 3), np.uint8)), "x_test should have shape"),
+        (edited(x_train=np.zeros((40, 3, 8, 3), np.uint8)), "could be read both ways"),
+        (edited(x_train=np.zeros((40, 8, 8, 7), np.uint8)), "has neither 1 nor 3 channels, first or last"),
+        (edited(x_train=np.zeros((40, 8, 8, 3), np.int64)), "x_train should be uint8, or floats in [0, 1], not int64"),
+        (edited(x_train=np.full((40, 8, 8, 3), 255.0)), "not in [255, 255]; divide by 255?"),
+        (edited(x_train=np.full((40, 8, 8, 3), -0.5)), "x_train should lie in [0, 1], not in [-0.5, -0.5]"),
+        (edited(x_train=NAN), "x_train should lie in [0, 1], not in [nan, nan]"),
+        (edited(x_train=np.zeros((40, 9, 9, 3), np.uint8)), "x_train and x_test should be alike"),
+        (edited(y_train=np.arange(39) % 4), "x_train has 40 images, y_train 39 labels"),
+        (edited(y_train=np.arange(40) % 4 * 2), "the labels of y_train leave out 1"),
+        (edited(y_train=np.arange(40) % 4 - 1), "y_train has the label -1"),
+        (edited(y_train=np.zeros(40, int), y_test=np.zeros(12, int)), "y_train has one class only"),
+        (edited(y_test=np.arange(12) % 5), "y_test has the label 4, which y_train has not"),
+        (edited(y_train=np.arange(40) / 4), "y_train should be (N,) integers, not float64"),
+    ],
+)
+def test_wrong_arrays_get_one_sentence(tmp_path: Path, cli: Cli, make: Callable[[Path], Any], sentence: str) -> None:
+    file = tmp_path / "own.npz"
+    make(file)
+    done = cli("run", suite(tmp_path, f"{{name: arrays, path: {file}}}"), "--data", tmp_path / "data")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith(f"{file}: "), done.stderr
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_equal_images_in_every_layout_and_type_give_equal_results(tmp_path: Path, cli: Cli) -> None:
+    content = arrays()
+    layouts = {
+        "last": content,
+        "first": {k: v.transpose(0, 3, 1, 2) if k.startswith("x") else v for k, v in content.items()},
+        "float": {k: v / 255 if k.startswith("x") else v.astype(np.int8) for k, v in content.items()},
+    }
+    outcomes = {}
+    for layout, held in layouts.items():
+        folder = tmp_path / layout
+        folder.mkdir()
+        store(folder / "mine.npz", held)
+        done = cli("run", suite(folder, "{name: arrays, path: mine.npz}"), "--data", ".", cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        records = contents(folder / "results" / "own")
+        outcomes[layout] = {name: record["outcomes"] for name, record in records.items() if "outcomes" in record}
+    assert outcomes["last"] == outcomes["first"] == outcomes["float"]
+    assert len(outcomes["last"]) == 2
+
+
+def tiny_cifar(folder: Path, classes: int = 100) -> None:
+    draw = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    content: Arrays = {}
+    for split, n in (("train", 2 * classes), ("test", classes)):
+        content[f"x_{split}"] = draw.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+        content[f"y_{split}"] = np.arange(n) % classes
+    store(folder / "cifar100.npz", content)
+
+
+def test_an_npz_in_the_data_folder_serves_the_name(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_cifar(tmp_path / "data")
+    monkeypatch.setenv("ROBUSTBENCH_DATA", str(tmp_path / "data"))
+    done = cli("run", suite(tmp_path, "{name: cifar100}"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = contents(tmp_path / "results" / "own")
+    assert {record["n"] for record in records.values() if "n" in record} == {100}
+
+
+def test_other_data_under_a_known_name_is_refused(tmp_path: Path, cli: Cli) -> None:
+    tiny_cifar(tmp_path / "data", classes=10)
+    done = cli("run", suite(tmp_path, "{name: cifar100}"), "--data", tmp_path / "data")
+    assert done.returncode == 2
+    assert "should hold images (C, H, W) of (3, 32, 32) in 100 classes, not (3, 32, 32) in 10" in done.stderr
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """A proxy that answers every request for a plain http address with what the test wants."""
+
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on the test's terminal."""
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Server]]:
+    """Downloads go to a server of ours (http), or nowhere (https)."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield _Server
+    server.shutdown()
+    server.server_close()
+
+
+RAW = "FashionMNIST/raw/*-ubyte.gz (as torchvision's FashionMNIST stores it)"
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "reason", "wanted"),
+    [
+        ("cifar100", b"", "Connection refused", "cifar-100-python.tar.gz (as torchvision's CIFAR100 stores it)"),
+        ("fashion_mnist", b"<!DOCTYPE html><p>Log in", "a web page (HTML) instead of", RAW),
+        ("fashion_mnist", b"\x1f\x8b" + 99 * b"x", "came truncated or altered", RAW),
+    ],
+)
+def test_a_download_that_fails_says_what_was_wanted_and_the_ways_out(
+    tmp_path: Path, cli: Cli, proxy: type[_Server], name: str, body: bytes, reason: str, wanted: str
+) -> None:
+    proxy.body = body
+    done = cli("run", suite(tmp_path, f"{{name: {name}}}"), "--data", tmp_path / "data")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"{name}: cannot get the data: " in done.stderr
+    assert reason in done.stderr
+    assert f"wanted: {wanted}, or {name}.npz" in " ".join(done.stderr.split())
+    assert f"looked in: {tmp_path / 'data'}" in done.stderr
+    assert "{name: arrays, path: FILE.npz}" in done.stderr
+    assert "{name: imagefolder, path: FOLDER, size: PIXELS}" in done.stderr
+    left = [file for file in (tmp_path / "data").rglob("*") if file.is_file() and file.suffix in (".gz", ".npz")]
+    assert left == []
+
+
+def folders(root: Path, per_class: int = 12, names: tuple[str, ...] = ("cat", "dog")) -> Path:
+    draw = np.random.default_rng(1)
+    for split, n in (("train", per_class), ("val", 5)):
+        for name in names:
+            (root / split / name).mkdir(parents=True)
+            for index in range(n):
+                size = (int(draw.integers(8, 20)), int(draw.integers(8, 20)), 3)
+                pixels = Image.fromarray(draw.integers(0, 256, size, dtype=np.uint8))
+                pixels.save(root / split / name / f"{index}.{'png' if index % 2 else 'jpg'}")
+    return root
+
+
+def remove(folder: Path) -> None:
+    for file in sorted(folder.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    folder.rmdir()
+
+
+def corrupt(root: Path) -> None:
+    (root / "train" / "cat" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n junk")
+    whole = (root / "val" / "dog" / "0.jpg").read_bytes()
+    (root / "val" / "dog" / "0.jpg").write_bytes(whole[: len(whole) // 3])
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentences"),
+    [
+        (lambda root: remove(root), ["there is no folder `train` in it"]),
+        (lambda root: remove(root / "val"), ["there is no folder `test` or `val` in it"]),
+        (lambda root: (root / "val" / "cow").mkdir(), ["the same classes; only val has cow"]),
+        (lambda root: remove(root / "val" / "dog"), ["the same classes; only train has dog"]),
+        (lambda root: list(map(remove, root.glob("*/dog"))), ["at least 2 folders, one a class, not 1"]),
+        (lambda root: list(map(Path.unlink, (root / "val" / "cat").iterdir())), ["val/cat: holds no image file"]),
+        (corrupt, ["2 corrupt images; replace or remove them", "train/cat/3.png: ", "val/dog/0.jpg: "]),
+    ],
+)
+def test_wrong_image_folders_get_one_sentence(
+    tmp_path: Path, cli: Cli, damage: Callable[[Path], Any], sentences: list[str]
+) -> None:
+    damage(folders(tmp_path / "data" / "pets"))
+    done = cli("run", suite(tmp_path, "{name: imagefolder, path: pets, size: 8}"), "--data", tmp_path / "data")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for sentence in sentences:
+        assert sentence in done.stderr, done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_images_that_are_streamed_give_the_results_of_decoded_ones(tmp_path: Path, cli: Cli) -> None:
+    """Kept decoded and memory-mapped, or decoded by worker processes batch by batch: the same records."""
+    found = {}
+    for way, options in (("kept", ()), ("streamed", ("--memory", 0))):
+        folder = tmp_path / way
+        folders(folder / "pets")
+        done = cli(
+            "run", suite(folder, "{name: imagefolder, path: pets, size: 8}"), "--data", ".", *options, cwd=folder
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[way] = contents(folder / "results" / "own")
+        assert bool(list(folder.glob("decoded/*/train.npy"))) == (way == "kept")
+    assert found["kept"] == found["streamed"]
+    assert len(found["kept"]) == 4  # with the plan
+
+
+def test_decoded_images_are_looked_at_again_only_when_files_change(tmp_path: Path) -> None:
+    root = folders(tmp_path / "pets")
+    declared = {"name": "imagefolder", "path": "pets", "size": 8}
+    first = load_data(declared, tmp_path)
+    (index,) = tmp_path.glob("decoded/*/index.json")
+    looked = index.stat().st_mtime_ns
+    again = load_data(declared, tmp_path)
+    assert (again.sha256, again.moments) == (first.sha256, first.moments)
+    assert index.stat().st_mtime_ns == looked
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(root / "train" / "cat" / "1.png")
+    changed = load_data(declared, tmp_path)
+    assert changed.sha256 != first.sha256
+    assert changed.moments.mean[0] < first.moments.mean[0]
+    assert index.stat().st_mtime_ns > looked
+    # A store that is not whole counts for nothing.
+    (store_file,) = tmp_path.glob("decoded/*/train.npy")
+    store_file.write_bytes(store_file.read_bytes()[:500])
+    mended = load_data(declared, tmp_path)
+    assert np.array_equal(mended.train.images[:], changed.train.images[:])

@@ -1,0 +1,166 @@
+"""Models: timm's by name, the stem for small images, a user's own, given weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+from robustbench_cmic.models.build import ModelError, build_model, fit_weights
+from robustbench_cmic.suite.architectures import timm_models
+from tests.conftest import TINY_SUITE, Cli, contents
+
+MOMENTS = ((0.5, 0.4, 0.3), (0.2, 0.0, 0.1))
+
+
+def build(architecture: str, classes: int = 100, seed: int = 0, **declared: Any) -> nn.Sequential:
+    settings = {"stem": "default", "pretrained": False, "normalization": None} | declared
+    return build_model({"architecture": architecture} | settings, (3, 32, 32), classes, MOMENTS, seed)
+
+
+def test_names_read_from_timms_source_are_those_it_registers() -> None:
+    assert set(timm.list_models()) == set(timm_models())
+    assert timm_models()["resnet18"] == "resnet"
+
+
+def test_resnet18_with_the_small_stem_is_that_of_the_cifar_literature() -> None:
+    model = build("resnet18", stem="small")
+    assert sum(weight.numel() for weight in model.parameters()) == 11_220_132
+    sizes = []
+    for name in ("1.conv1", "1.layer1", "1.layer4"):
+        model.get_submodule(name).register_forward_hook(lambda _, __, out: sizes.append(tuple(out.shape[1:])))
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 100)
+    assert sizes == [(64, 32, 32), (64, 32, 32), (512, 4, 4)]
+    assert float(model.get_parameter("1.conv1.weight").detach().std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
+
+
+def test_a_seed_decides_the_weights_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, same, other = (build("resnet10t", seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    values = [nn.utils.parameters_to_vector(model.parameters()) for model in (first, same, other)]
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
+
+
+def test_small_resnet_has_the_size_it_says() -> None:
+    model = build("small_resnet")
+    assert sum(weight.numel() for weight in model.parameters()) == 83_892
+    assert model(torch.rand(3, 3, 32, 32)).shape == (3, 100)
+
+
+def test_normalisation_is_by_given_moments_where_given() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in ((0.5, 0.4, 0.3), (0.2, 1.0, 0.1)))
+    assert torch.equal(build("mlp")[0](images), (images - mean) / std)
+    given = build("mlp", normalization={"mean": [0.0] * 3, "std": [1.0] * 3})
+    assert torch.equal(given[0](images), images)
+    with pytest.raises(ModelError, match="should have 3 means"):
+        build("mlp", normalization={"mean": [0.0], "std": [1.0]})
+
+
+def test_weights_fit_with_and_without_the_normalisation() -> None:
+    source, target = build("mlp", seed=1), build("mlp", seed=2)
+    fit_weights(target, source[1].state_dict(), "x")
+    assert all(torch.equal(a, b) for a, b in zip(target.parameters(), source.parameters(), strict=True))
+    whole = build("mlp", seed=1, normalization={"mean": [0.1] * 3, "std": [1.0] * 3}).state_dict()
+    fit_weights(target, whole, "x")
+    assert float(target.get_buffer("0.mean")[0]) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("5.bias"), "x lacks 5.bias"),
+        (lambda w: w.update(extra=torch.ones(1)), "x holds extra, which the architecture has not"),
+        (lambda w: w.update({"5.bias": torch.ones(9)}), r"5.bias has shape \(9,\), not \(100,\)"),
+        (lambda w: w["5.bias"].fill_(torch.nan), "5.bias is not finite"),
+    ],
+)
+def test_weights_that_do_not_fit(change: Any, message: str) -> None:
+    weights = {name: value.clone() for name, value in build("mlp")[1].state_dict().items()}
+    change(weights)
+    with pytest.raises(ModelError, match=message):
+        fit_weights(build("mlp"), weights, "x")
+
+
+OWN = """\
+from torch import nn
+
+def build(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+def wrong(shape, classes):
+    return "no module"
+"""
+GIVEN = """\
+suite: given
+dataset: {name: digits}
+models:
+  - {id: own, architecture: "my_model:build", weights: "own-s{seed}.safetensors"}
+seeds: [0, 3]
+attacks:
+  - {name: FGSM, eps: 0.1}
+"""
+
+
+def test_own_architecture_and_own_weights_are_attacked_without_training(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "my_model.py").write_text(OWN)
+    (tmp_path / "given.yaml").write_text(GIVEN)
+    missing = cli("run", "given.yaml")
+    assert missing.returncode == 2
+    assert "given.yaml:4: models[0].weights: there is no file" in missing.stderr
+    weights = {"1.weight": torch.eye(10, 64), "1.bias": torch.zeros(10)}
+    for seed in (0, 3):
+        safetensors.torch.save_file(weights, tmp_path / f"own-s{seed}.safetensors")
+    done = cli("run", "given.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = contents(tmp_path / "results" / "given")
+    (loaded,) = [record for name, record in records.items() if name.startswith("own.s0.train")]
+    assert (loaded["curve"], loaded["parameters"]) == ([], 650)
+    assert "weights given: own-s0.safetensors" in (tmp_path / "results" / "given" / "leaderboard.md").read_text()
+    # Other content under the same name is another experiment.
+    safetensors.torch.save_file(weights | {"1.bias": torch.ones(10)}, tmp_path / "own-s0.safetensors")
+    assert "6 cells: 3 to run, 3 done" in cli("plan", "given.yaml").stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("architecture: mlp", "architecture: no_module:build", "there is no module no_module here"),
+        ("architecture: mlp", "architecture: my_model:bild", "defines no bild; did you mean 'build'?"),
+        ("architecture: mlp", 'architecture: "my_model:"', "should be written package.module:function"),
+        ("architecture: mlp", "architecture: resnet81", "unknown architecture 'resnet81'; did you mean 'resnet18'?"),
+        ("architecture: mlp", "architecture: zzz", "known here: small_cnn, small_resnet, mlp, every model of timm"),
+        ("architecture: mlp", "architecture: mlp, stem: small", "`stem: small` is for timm's ResNets"),
+        ("architecture: mlp", "architecture: resnet18.a1_in1k", "names weights of timm's resnet18"),
+        ("architecture: mlp", "architecture: mlp, pretrained: true", "`pretrained` is for models of timm"),
+        (", objective: {name: ce}", "", "needs an `objective` to train with, or `weights` to load"),
+        (", objective: {name: ce}", ", weights: a.safetensors, pretrained: true", "exclude each other"),
+        ("pairs: [[ce, cmic]]", "seeds: [0, 1]\npairs: []", "write `{seed}` in the file's name"),
+    ],
+)
+def test_models_that_cannot_be_are_told_before_anything_runs(
+    tmp_path: Path, cli: Cli, old: str, new: str, sentence: str
+) -> None:
+    (tmp_path / "my_model.py").write_text(OWN)
+    text = TINY_SUITE if "seeds" not in new else TINY_SUITE.replace("{name: ce}}", "{name: ce}, weights: a}", 1)
+    assert old in text
+    (tmp_path / "x.yaml").write_text(text.replace(old, new, 1))
+    done = cli("validate", "x.yaml")
+    assert done.returncode == 2, done.stdout
+    assert sentence in done.stderr
+
+
+def test_an_own_architecture_that_fails_fails_its_cell_with_a_sentence(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "my_model.py").write_text(OWN)
+    (tmp_path / "x.yaml").write_text(TINY_SUITE.replace("architecture: mlp", "architecture: my_model:wrong"))
+    done = cli("run", "x.yaml")
+    assert done.returncode == 1
+    assert "my_model:wrong should return a torch.nn.Module, not str" in done.stdout
