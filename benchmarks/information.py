@@ -1,24 +1,33 @@
-"""Speed of `measure_information` against the double sum over pairs, in one run.
+"""Speed and memory of `measure_information` against the double sum over pairs, in one run.
 
     python benchmarks/information.py
 
-Prints a Markdown table; each time is the median of repeated runs, alternating between the two.
+Three parts. Small sets against the sum as it is defined, a Python loop over pairs, which also checks the result. Sets
+up to a million examples against the same sum as matrix products over blocks of pairs, the fastest way that still forms
+every pair; beyond 20,000 examples only one block is timed and the rest is extrapolated (marked ~). And the memory of a
+process that measures a million examples of a thousand classes as they come, batch by batch.
 """
 
 from __future__ import annotations
 
-import platform
+import argparse
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 import torch
-from tabulate import tabulate
+from about import machine, table
 from torch import Tensor
 
-from robustbench_cmic.information import Information, measure_information
+from robustbench_cmic.information import Information, InformationSums, measure_information
 
-SIZES = [(500, 10), (2_000, 10), (2_000, 100)]
+SMALL = [(500, 10), (2_000, 10), (2_000, 100)]
+LARGE = [(10_000, 10), (10_000, 100), (10_000, 1_000), (100_000, 10), (100_000, 100), (1_000_000, 10), (1_000_000, 100)]
+WHOLE = 20_000
+BLOCK = 1_000
 
 
 def double_sum(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -36,57 +45,103 @@ def double_sum(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return cmi / n, separation / n**2
 
 
-def pairwise_matrix(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The same double sum as one (N, N) matrix product: the fastest way that still forms every pair."""
+def pairwise(logits: Tensor, labels: Tensor, blocks: int) -> float:
+    """Separation over all pairs whose first example lies in the first `blocks` blocks, as matrix products."""
     log_p = logits.double().log_softmax(1)
     p = log_p.exp()
-    n = len(labels)
-    one_hot = torch.nn.functional.one_hot(labels, logits.shape[1]).double()
-    centroids = (one_hot.T @ p) / one_hot.sum(0).clamp(min=1)[:, None]
-    cmi = (torch.special.xlogy(p, p) - torch.special.xlogy(p, centroids[labels])).sum() / n
-    separation = -((p @ log_p.T) * (labels[:, None] != labels[None, :])).sum() / n**2
-    return float(cmi), float(separation)
+    n, total = len(labels), 0.0
+    for start in range(0, min(n, blocks * BLOCK), BLOCK):
+        rows = slice(start, start + BLOCK)
+        for first in range(0, n, 10 * BLOCK):
+            columns = slice(first, first + 10 * BLOCK)
+            different = labels[rows, None] != labels[None, columns]
+            total -= float(((p[rows] @ log_p[columns].T) * different).sum())
+    return total / n**2
 
 
-def seconds(function: Callable[[Tensor, Tensor], object], logits: Tensor, labels: Tensor) -> float:
+def seconds(function: Callable[[], object]) -> float:
     """Wall time of one call."""
     began = time.perf_counter()
-    function(logits, labels)
+    function()
     return time.perf_counter() - began
 
 
-def compare(n: int, classes: int) -> list[str]:
-    """One row of the table."""
+def example(n: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Random logits and labels."""
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(n, classes, generator=generator)
-    labels = torch.randint(classes, (n,), generator=generator)
+    return 3 * torch.randn(n, classes, generator=generator), torch.randint(classes, (n,), generator=generator)
+
+
+def small_row(n: int, classes: int) -> list[str]:
+    """Against the loop."""
+    logits, labels = example(n, classes)
     ours: Information = measure_information(logits, labels)
     slow = double_sum(logits, labels)
     worst = max(abs(ours.cmi / slow[0] - 1), abs(ours.separation / slow[1] - 1))
-    loop = seconds(double_sum, logits, labels)
-    rounds = [
-        (seconds(measure_information, logits, labels), seconds(pairwise_matrix, logits, labels)) for _ in range(21)
-    ]
-    fast, matrix = (statistics.median(times) for times in zip(*rounds, strict=True))
-    return [
-        f"{n:,}", f"{classes}", f"{1e3 * fast:.2f} ms", f"{loop / fast:,.0f}", f"{matrix / fast:,.1f}", f"{worst:.0e}",
-    ]  # fmt: skip
+    loop = seconds(lambda: double_sum(logits, labels))
+    fast = statistics.median(seconds(lambda: measure_information(logits, labels)) for _ in range(21))
+    return [f"{n:,}", f"{classes}", f"{1e3 * fast:.2f} ms", f"{loop / fast:,.0f}", f"{worst:.0e}"]
+
+
+def large_row(n: int, classes: int) -> list[str]:
+    """Against matrix products over blocks of pairs; the two take turns."""
+    logits, labels = example(n, classes)
+    blocks = -(-n // BLOCK)
+    timed = blocks if n <= WHOLE else 1
+    fast, slow = [], []
+    for _ in range(3):
+        fast.append(seconds(lambda: measure_information(logits, labels)))
+        slow.append(seconds(lambda: pairwise(logits, labels, timed)) * blocks / timed)
+    ratio = statistics.median(slow) / statistics.median(fast)
+    mark = "" if timed == blocks else "~"
+    difference = "–"
+    if timed == blocks:
+        exact = pairwise(logits, labels, blocks)
+        difference = f"{abs(measure_information(logits, labels).separation / exact - 1):.0e}"
+    return [f"{n:,}", f"{classes:,}", f"{statistics.median(fast):.3f} s", f"{mark}{ratio:,.0f}", difference]
+
+
+def stream(n: int, classes: int) -> str:
+    """Measure examples as they come; one line with seconds, and the memory of the process before and at its peak."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    generator = torch.Generator().manual_seed(0)
+    began = time.perf_counter()
+    drawing = 0.0
+    sums = InformationSums.zeros(classes)
+    batch = 10_000
+    for _ in range(n // batch):
+        started = time.perf_counter()
+        labels = torch.randint(classes, (batch,), generator=generator)
+        logits = torch.randn(batch, classes, generator=generator)
+        logits[torch.arange(batch), labels] += 9
+        drawing += time.perf_counter() - started
+        sums = sums + InformationSums.of(logits, labels)
+    measured = sums.compute()
+    took = time.perf_counter() - began - drawing
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (
+        f"N = {n:,}, C = {classes:,} in batches of {batch:,}: {took:.1f} s, peak memory {peak / 2**20:.2f} GiB, "
+        f"of which {before / 2**20:.2f} GiB before the first batch (NCMI {measured.ncmi:.5f})"
+    )
 
 
 def main() -> None:
-    """Print the table and where it was made."""
+    """Print the tables and where they were made."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stream", action="store_true", help="only the third part, in this process")
+    if parser.parse_args().stream:
+        print(stream(1_000_000, 1_000))
+        return
     torch.set_num_threads(1)
-    table = [compare(n, classes) for n, classes in SIZES]
-    headers = [
-        "N",
-        "C",
-        "measure_information",
-        "double sum / ours",
-        "pairwise matrix / ours",
-        "largest rel. difference",
-    ]
-    print(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
-    print(f"\nPython {platform.python_version()}, torch {torch.__version__}, 1 thread, {platform.platform()}")
+    rows = [small_row(n, classes) for n, classes in SMALL]
+    headers = ["N", "C", "measure_information", "loop / ours", "largest rel. difference"]
+    print(f"{table(rows, headers)}\n")
+    rows = [large_row(n, classes) for n, classes in LARGE]
+    headers = ["N", "C", "measure_information", "blocks of pairs / ours", "rel. difference of separation"]
+    print(f"{table(rows, headers)}\n", flush=True)
+    # A process of its own, whose peak nothing else has raised.
+    print(subprocess.run([sys.executable, __file__, "--stream"], capture_output=True, text=True, check=True).stdout)
+    print(machine("cpu"))
 
 
 if __name__ == "__main__":
