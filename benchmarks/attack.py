@@ -23,7 +23,7 @@ import torchattacks
 from about import machine, table
 from adv_lib.attacks import pgd_linf
 from foolbox.attacks import LinfPGD
-from foolbox.models import PyTorchModel
+from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.harness import Target, frozen

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -19,6 +20,7 @@ from robustbench_cmic.plan import SelectionError, make_plan, select
 from robustbench_cmic.record import write_atomically
 from robustbench_cmic.report import ReportError, write_report
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite
+from robustbench_cmic.toy import toy as toy_size
 
 DONE, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -42,6 +44,9 @@ SeedsOption = Annotated[str, typer.Option(metavar="0,1", help="Only these seeds 
 OnlyOption = Annotated[
     list[str], typer.Option(metavar="NAME", help="Only this model, attack or cell (* and ? allowed); repeatable.")
 ]
+ToyOption = Annotated[
+    bool, typer.Option("--toy", help="Cut everything down to seconds, in a folder of its own: see that it runs.")
+]
 LimitOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Evaluate on N examples only; marked, never ranked.")
 ]
@@ -62,7 +67,7 @@ def _fail(message: object) -> NoReturn:
     raise typer.Exit(USAGE)
 
 
-def _load(name: str) -> LoadedSuite:
+def _load(name: str, at_toy_size: bool = False) -> LoadedSuite:
     """The suite, its warnings told; exit 2 with every problem where it is wrong."""
     try:
         loaded = load_suite(find_suite(name))
@@ -70,7 +75,7 @@ def _load(name: str) -> LoadedSuite:
         _fail(error)
     for problem in loaded.warnings:
         print(f"warning: {problem.text(str(loaded.path))}", file=sys.stderr)
-    return loaded
+    return replace(loaded, suite=toy_size(loaded.suite)) if at_toy_size else loaded
 
 
 def _seeds(text: str) -> list[int]:
@@ -123,18 +128,19 @@ def run(
         bool, typer.Option("--deterministic", help="On a GPU: the same bits each time, more slowly.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Redo what was asked for, done or not.")] = False,
+    toy: ToyOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
     if dry_run:
-        _show_plan(suite, results, work, seeds, only, limit, force)
+        _show_plan(suite, results, work, seeds, only, limit, force, toy)
         return
     # Imported where they are used: the other commands answer without them in a fraction of a second.
     from rich.console import Console
 
     from robustbench_cmic.run import Options, RunError, run_suite
 
-    loaded = _load(suite)
+    loaded = _load(suite, toy)
     options = Options(
         results=results,
         work=work,
@@ -171,19 +177,19 @@ def plan(
     seeds: SeedsOption = "",
     only: OnlyOption = [],  # noqa: B006
     limit: LimitOption = None,
+    toy: ToyOption = False,
 ) -> None:
     """Show a suite's cells: what is done and what a run would do."""
-    _show_plan(suite, results, work, seeds, only, limit, force=False)
+    _show_plan(suite, results, work, seeds, only, limit, force=False, toy=toy)
 
 
 def _show_plan(
-    suite: str, results: Path, work: Path | None, seeds: str, only: list[str], limit: int | None, force: bool
+    suite: str, results: Path, work: Path | None, seeds: str, only: list[str], limit: int | None, force: bool, toy: bool
 ) -> None:
     from robustbench_cmic.plan_table import plan_table
     from robustbench_cmic.settings import work_folder
 
-    loaded = _load(suite)
-    whole = make_plan(loaded.suite, limit)
+    whole = make_plan(_load(suite, toy).suite, limit)
     try:
         selection = select(whole, _seeds(seeds), only)
     except SelectionError as error:

@@ -116,7 +116,7 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
         "dataset": suite.dataset.model_dump(),
         "model": own | {"code_sha256": own_code_sha256(model.architecture)},
         "objective": _objective(model),
-        "training": None if suite.training is None or model.given else suite.training.model_dump(),
+        "training": None if suite.training is None or model.given else suite.training.model_dump(exclude_none=True),
         "weights": None,
         "seed": seed,
     }

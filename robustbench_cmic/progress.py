@@ -85,10 +85,19 @@ class _Counts:
         self.total = len(cells)
         self.done = 0
         self._estimator = Estimator(cells, jobs)
+        self._first: dict[str, tuple[float, int]] = {}
 
     def finish(self, cell: Cell, seconds: float) -> None:
         self.done += 1
         self._estimator.finished(cell, seconds)
+
+    def left_of(self, cell: Cell, done: int, total: int) -> str:
+        """Time left for a running cell, from how fast it has been since its first report."""
+        now = time.monotonic()
+        began, at_first = self._first.setdefault(cell.id, (now, done))
+        if done == at_first or done >= total:
+            return ""
+        return f", about {duration((now - began) / (done - at_first) * (total - done))} left"
 
     def left(self) -> str:
         if self.done == self.total:
@@ -125,12 +134,13 @@ class PlainDisplay:
 
     def progressed(self, cell: Cell, done: int, total: int, text: str) -> None:
         """Say something now and then, messages at once."""
+        left = self._counts.left_of(cell, done, total) if total else ""
         now = time.monotonic()
         if total and now - self._spoke[cell.id] < self._every:
             return
         self._spoke[cell.id] = now
         amount = f"{done} of {total} " if total else ""
-        self._say(f"{title(cell)}: {amount}{text}".rstrip())
+        self._say(f"{title(cell)}: {amount}{text}{left}".rstrip())
 
     def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
         """Say how the cell ended, and how much is left."""
@@ -174,7 +184,8 @@ class LiveDisplay:
     def progressed(self, cell: Cell, done: int, total: int, text: str) -> None:
         """Move the cell's bar; print what is a message only."""
         if total:
-            self._progress.update(self._tasks[cell.id], completed=done, total=total, note=text)
+            note = f"{text}{self._counts.left_of(cell, done, total)}"
+            self._progress.update(self._tasks[cell.id], completed=done, total=total, note=note)
         else:
             self._progress.console.print(f"{title(cell)}: {text}", markup=False, highlight=False)
 

@@ -82,6 +82,18 @@ def test_smoke_suite_by_name_from_any_folder(tmp_path: Path, cli: Cli) -> None:
     assert not (tmp_path / "results").exists()
 
 
+def test_toy_size_runs_everything_in_a_folder_of_its_own(copied: Path, cli: Cli) -> None:
+    before = contents(copied / "results" / "tiny")
+    done = cli("run", "tiny.yaml", "--toy", cwd=copied)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert contents(copied / "results" / "tiny") == before
+    assert {row["n"] for row in rows(copied / "results" / "tiny-toy")} == {"16"}
+    trained = [r for r in contents(copied / "results" / "tiny-toy").values() if r.get("kind") == "train"]
+    assert [len(record["curve"]) for record in trained] == [1, 1]
+    assert "TOY SIZE" in (copied / "results" / "tiny-toy" / "leaderboard.md").read_text()
+    assert "8 cells: 8 done" in cli("plan", "tiny.yaml", "--toy", cwd=copied).stdout
+
+
 def test_killed_at_any_moment_it_ends_with_the_same_records(finished: Path, tmp_path: Path, cli: Cli) -> None:
     """`kill -9` at ten random moments, each time on a fresh folder, then the same command again."""
     expected = contents(finished / "results" / "tiny")

@@ -128,6 +128,22 @@ def test_suites_in_the_readme_are_valid(tmp_path: Path) -> None:
     assert textwrap.indent(shipped, "    ") in README
 
 
+def test_examples_of_data_and_models_in_the_readme_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = "training: {epochs: 1, batch_size: 8, optimizer: {name: sgd, lr: 0.1}}\n"
+    datasets = re.findall(r"^\| `(\{name: .*?\})`", README, re.MULTILINE)
+    models = re.findall(r"^    models:\n      - \{id: (?:mine|theirs),(?:.*\n)+?(?=\n)", README, re.MULTILINE)
+    assert (len(datasets), len(models)) == (4, 2)
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "my_module.py").write_text("def build(shape, classes): ...\n")
+    (tmp_path / "theirs-s0.safetensors").write_bytes(b"")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "x.yaml"
+    for dataset in datasets:
+        for model in models:
+            file.write_text(f"suite: x\ndataset: {dataset}\n{training}{textwrap.dedent(model)}")
+            assert load_suite(file).warnings == []
+
+
 def test_readme_table_is_the_committed_leaderboard() -> None:
     """The README shows the pair table of `results/digits`, word for word."""
     board = (ROOT / "results" / "digits" / "leaderboard.md").read_text()

@@ -80,3 +80,18 @@ def test_live_bars(cells: list[Cell]) -> None:
     assert "the state was [corrupt]" in text
     assert "failed: no [memory]" in text
     assert "all cells" in text
+
+
+def test_a_long_cell_says_how_much_of_it_is_left(cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its speed since the first report: a resumed training begins in the middle."""
+    clock = iter([0.0, 100.0, 100.0, 140.0, 140.0, 150.0])
+    monkeypatch.setattr("robustbench_cmic.progress.time.monotonic", lambda: next(clock))
+    out = io.StringIO()
+    display = PlainDisplay(Console(file=out, width=200), cells, jobs=1)
+    display.started(cells[0])
+    display.progressed(cells[0], 500, 1000, "steps")
+    display.progressed(cells[0], 600, 1000, "steps, accuracy 0.5")
+    assert out.getvalue().splitlines() == [
+        "cnn-ce seed 0: train: 500 of 1000 steps",
+        "cnn-ce seed 0: train: 600 of 1000 steps, accuracy 0.5, about 2 min 40 s left",
+    ]

@@ -9,6 +9,8 @@ from torch import nn
 
 from robustbench_cmic.cells.job import Job, Progress
 from robustbench_cmic.checkpoint import CorruptCheckpointError, load_state, load_weights, save_state, save_weights
+from robustbench_cmic.data.base import Split
+from robustbench_cmic.data.subset import choose
 from robustbench_cmic.models.build import fit_weights
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.record import TrainRecord
@@ -20,6 +22,7 @@ def train_cell(job: Job) -> TrainRecord:
     """Train from the start, or from the stored state of a run that was killed."""
     cell, settings, data, clock = job.cell, job.settings, job.data, job.clock
     declared = cell.declared["training"]
+    split = _chosen(data.train, declared.get("limit"))
     model = job.model(cell.declared)
     objective = build_objective(cell.declared["objective"], data.classes).to(settings.device)
     training = Training(model, objective, build_optimizer(model, declared["optimizer"]))
@@ -38,14 +41,14 @@ def train_cell(job: Job) -> TrainRecord:
     began, done = time.perf_counter(), len(training.curve)
     divergence = train(
         training,
-        data.train,
+        split,
         declared=declared,
         seed=cell.seed,
         how=how,
         after_epoch=after_epoch,
         after_step=notes.after_step,
     )
-    examples = (len(training.curve) - done) * len(data.train.labels)
+    examples = (len(training.curve) - done) * len(split.labels)
     clock.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
     saved = None
     if divergence is None:
@@ -58,6 +61,14 @@ def train_cell(job: Job) -> TrainRecord:
             "last_finite": divergence.last_finite if divergence else None,
         }
     )
+
+
+def _chosen(split: Split, limit: int | None) -> Split:
+    """The training images, or as many of every class up to a limit."""
+    if limit is None:
+        return split
+    rows = choose(split.labels, {"limit": limit, "per_class": True})
+    return Split(split.images[rows], split.labels[rows])
 
 
 def load_cell(job: Job) -> TrainRecord:

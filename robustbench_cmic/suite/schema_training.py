@@ -84,7 +84,11 @@ class Augmentation(Strict):
 
 
 class Training(Strict):
-    """How every model of the suite is trained; only the objective differs between models."""
+    """How every model of the suite is trained; only the objective differs between models.
+
+    Attributes:
+        limit: train on this many images only, as many of every class, drawn once and for all; None: all.
+    """
 
     epochs: Count
     batch_size: Annotated[int, Field(ge=2, le=10_000_000)]
@@ -93,3 +97,4 @@ class Training(Strict):
         name="constant"
     )
     augmentation: Augmentation = Augmentation()
+    limit: Annotated[int, Field(ge=2, le=10_000_000)] | None = None

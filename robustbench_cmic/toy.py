@@ -1,0 +1,29 @@
+"""A suite cut down to toy size, to see that everything runs before hours are spent on it."""
+
+from __future__ import annotations
+
+from robustbench_cmic.suite import Suite
+
+BATCHES = 2
+EXAMPLES = 16
+
+
+def toy(suite: Suite) -> Suite:
+    """The same models, objectives and attacks; one epoch of two batches, at most 16 test examples.
+
+    It has another name, so that its results lie in a folder of their own and are never taken for the suite's.
+    """
+    training = suite.training
+    if training is not None:
+        limit = min(BATCHES * training.batch_size, training.limit or BATCHES * training.batch_size)
+        training = training.model_copy(update={"epochs": 1, "limit": limit})
+    evaluation = suite.evaluation
+    examples = min(EXAMPLES, evaluation.limit or EXAMPLES)
+    return suite.model_copy(
+        update={
+            "suite": f"{suite.suite}-toy",
+            "description": f"{suite.description} (TOY SIZE: shows that it runs; its numbers mean nothing)",
+            "training": training,
+            "evaluation": evaluation.model_copy(update={"limit": examples, "per_class": True}),
+        }
+    )
