@@ -37,6 +37,22 @@ def test_equals_torchattacks_from_the_same_random_start() -> None:
     assert not torch.equal(pgd(model, images, labels, eps=0.1, alpha=0.02, steps=7), theirs)
 
 
+@pytest.mark.parametrize("scale", [1.0, 50.0])
+@pytest.mark.parametrize("eps", [0.02, 0.05, 0.1])
+def test_early_stop_loses_no_example_that_torchattacks_breaks(scale: float, eps: float) -> None:
+    """From the same random starts: whatever their last iterate breaks, some iterate of ours breaks."""
+    model = convolutional(scale=scale)
+    images, _ = examples(300)
+    labels = predicted(model, images)
+    torch.manual_seed(4)
+    theirs = torchattacks.PGD(model, eps=eps, alpha=eps / 4, steps=10)(images, labels)
+    torch.manual_seed(4)
+    ours = pgd(model, images, labels, eps=eps, alpha=eps / 4, steps=10, early_stop=True)
+    survive_theirs, survive_ours = (predicted(model, found) == labels for found in (theirs, ours))
+    assert not bool((survive_ours & ~survive_theirs).any())
+    assert 0 < int((~survive_theirs).sum())
+
+
 def linear_case() -> tuple[Linear, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     model = Linear(torch.randn(64, generator=generator), bias=0.0)
