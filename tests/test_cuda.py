@@ -98,9 +98,8 @@ def test_nothing_in_an_epoch_waits_for_the_device(graphed: bool, monkeypatch: py
 def test_verdicts_are_those_of_the_cpu() -> None:
     training = prepare(CE)
     train(training, EXAMPLES, declared=DECLARED, seed=0)
-    setting = {
-        "name": "PGD", "alpha": 0.02, "steps": 10, "random_start": True, "restarts": 1, "loss": "ce", "early_stop": False,
-    }  # fmt: skip
+    setting = {"name": "PGD", "alpha": 0.02, "steps": 10, "random_start": True}
+    setting |= {"restarts": 1, "loss": "ce", "early_stop": False}
     images, labels = torch.from_numpy(DIGITS.test.images[:]), torch.from_numpy(DIGITS.test.labels)
     found = []
     for device in ("cuda", "cpu"):

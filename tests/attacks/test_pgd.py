@@ -50,7 +50,7 @@ def test_early_stop_loses_no_example_that_torchattacks_breaks(scale: float, eps:
     ours = pgd(model, images, labels, eps=eps, alpha=eps / 4, steps=10, early_stop=True)
     survive_theirs, survive_ours = (predicted(model, found) == labels for found in (theirs, ours))
     assert not bool((survive_ours & ~survive_theirs).any())
-    assert 0 < int((~survive_theirs).sum())
+    assert int((~survive_theirs).sum()) > 0
 
 
 def linear_case() -> tuple[Linear, Tensor, Tensor]:
