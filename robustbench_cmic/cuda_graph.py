@@ -51,7 +51,8 @@ class GraphedStep:
             own.copy_(value)
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            # Other threads, which pin memory for streamed images, may go on meanwhile.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._outputs = self._step(*self._inputs)
         self._graph.replay()
         return self._outputs

@@ -95,6 +95,11 @@ class Training:
             index, _, slot = name.partition(".")
             slots.setdefault(int(index), {})[slot] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        for weight, own in self.optimizer.state.items():
+            for name, value in own.items():
+                # Files know no memory layout; fused optimisers want that of the weight.
+                if value.shape == weight.shape:
+                    own[name] = torch.empty_like(weight).copy_(value)
         self.curve = [Epoch.model_validate(epoch) for epoch in state.curve]
         self.collapsed = int(groups["collapsed"][""])
 

@@ -95,11 +95,15 @@ def test_readme_gives_the_two_commands_and_names_every_file_of_the_package() -> 
             assert f"{entry.name}/" in text, entry.name
 
 
-def test_committed_digits_results_are_of_the_committed_suite_and_whole(tmp_path: Path) -> None:
+COMMITTED = sorted(path.name for path in (ROOT / "results").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_results_are_of_the_committed_suite_and_whole(tmp_path: Path, name: str) -> None:
     """Every planned cell has a sound record, and the tables are those that the records give."""
-    folder = tmp_path / "digits"
-    shutil.copytree(ROOT / "results" / "digits", folder)
-    plan = make_plan(load_suite(ROOT / "suites" / "digits.yaml").suite)
+    folder = tmp_path / name
+    shutil.copytree(ROOT / "results" / name, folder)
+    plan = make_plan(load_suite(ROOT / "suites" / f"{name}.yaml").suite)
     assert {standing.state for standing in standings(plan.cells, folder).values()} == {"done"}
     before = {name: (folder / name).read_bytes() for name in ("plan.json", "results.csv", "leaderboard.md")}
     results = write_report(folder)
@@ -144,9 +148,16 @@ def test_examples_of_data_and_models_in_the_readme_are_valid(tmp_path: Path, mon
             assert load_suite(file).warnings == []
 
 
-def test_readme_table_is_the_committed_leaderboard() -> None:
-    """The README shows the pair table of `results/digits`, word for word."""
-    board = (ROOT / "results" / "digits" / "leaderboard.md").read_text()
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar100-lite"])
+def test_readme_tables_are_those_of_the_committed_leaderboards(name: str) -> None:
+    """Of every suite the README shows rows of the first pair's table, word for word, worst cases among them."""
+    assert name in COMMITTED
+    board = (ROOT / "results" / name / "leaderboard.md").read_text()
     table = re.search(r"(\| attack .*?)\n\n", board, re.DOTALL)
     assert table is not None
-    assert table[1] in README
+    rows = [row for row in table[1].splitlines() if row in README]
+    assert len(rows) >= 8
+    assert any("**worst case**" in row for row in rows)
+    shown = re.search(rf"^### .*?`{name}`.*?\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    assert [row for row in shown[1].splitlines() if row.startswith("|") and row not in rows] == []

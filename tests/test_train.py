@@ -102,6 +102,23 @@ def test_resumes_bit_for_bit_after_every_epoch(
         assert resumed.curve == whole.curve
 
 
+def test_a_restored_state_has_the_memory_layout_of_the_weights(digits: Split, tmp_path: Path) -> None:
+    """Fused optimisers on a GPU take nothing else."""
+    first, second = (prepare(CE) for _ in range(2))
+    for training in (first, second):
+        training.model.to(memory_format=torch.channels_last)
+    train(first, digits, declared=DECLARED | {"epochs": 1}, seed=0)
+    save_state(tmp_path / "state", first.state(), "cell")
+    state = load_state(tmp_path / "state", "cell")
+    assert state is not None
+    second.restore(state)
+    (convolution,) = [weight for weight in second.model.parameters() if weight.shape == (64, 32, 3, 3)]
+    momentum = second.optimizer.state[convolution]["momentum_buffer"]
+    assert momentum.stride() == convolution.stride() != torch.empty(64, 32, 3, 3).stride()
+    (other,) = [weight for weight in first.model.parameters() if weight.shape == (64, 32, 3, 3)]
+    assert torch.equal(momentum, first.optimizer.state[other]["momentum_buffer"])
+
+
 def test_resumes_bit_for_bit_where_layers_draw_random_numbers(digits: Split) -> None:
     def dropping() -> Training:
         torch.manual_seed(0)
