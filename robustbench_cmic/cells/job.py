@@ -97,15 +97,3 @@ def _peak_memory(settings: Settings) -> int:
         return torch.cuda.max_memory_allocated(settings.device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def set_determinism(settings: Settings, training: bool) -> None:
-    """Verdicts are given in plain float32, by algorithms that are not chosen by a race; trainings may be faster."""
-    cuda = settings.device.startswith("cuda")
-    torch.use_deterministic_algorithms(settings.deterministic and cuda)
-    torch.backends.cudnn.deterministic = settings.deterministic or not training
-    torch.backends.cudnn.benchmark = training and not settings.deterministic
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(settings.device)
