@@ -6,6 +6,7 @@ Knows nothing of other cells but the training that an attack needs, whose record
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import traceback
 from pathlib import Path
@@ -62,6 +63,8 @@ def _set_determinism(settings: Settings, training: bool) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     if cuda:
+        torch.cuda.set_device(settings.device)  # streams and graphs belong to the current device
+        gc.collect()
         torch.cuda.reset_peak_memory_stats(settings.device)
 
 

@@ -10,6 +10,7 @@ import pkgutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Literal, Protocol
@@ -100,6 +101,7 @@ class LocalProcesses:
             light); called with its end of a pipe and `argument`.
         argument: picklable; what workers need to know besides the cells.
         on_death: called with a cell whose worker died and the reason, to record the failure.
+        renew_after_failure: replace a worker after a cell of its own failed.
     """
 
     def __init__(
@@ -108,11 +110,13 @@ class LocalProcesses:
         target: str,
         argument: object,
         on_death: Callable[[Cell, str], None],
+        renew_after_failure: bool = False,
     ) -> None:
         self._jobs = jobs
         self._target = target
         self._argument = argument
         self._on_death = on_death
+        self._renew_after_failure = renew_after_failure
         # Forked children would share locks and threads of the parent; spawned ones start clean, on every platform.
         self._context = multiprocessing.get_context("spawn")
 
@@ -153,6 +157,8 @@ class LocalProcesses:
         ours, theirs = self._context.Pipe()
         # No daemon: those may not have children, and a training that streams its images has some.
         process = self._context.Process(target=_enter, args=(theirs, self._target, self._argument))
+        # Python's own helper process; starting it would undo the mask set here for the first worker.
+        resource_tracker.ensure_running()
         # Ctrl-C reaches the whole group; the parent decides. The child inherits the mask, from its first instruction.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process.start()
@@ -176,6 +182,9 @@ class LocalProcesses:
                 outcome, reason, seconds = content
                 self._finish(worker.cell, outcome, reason, seconds, queue, listener)
                 worker.cell = None
+                if outcome == "failed" and self._renew_after_failure:
+                    worker.stop()
+                    workers.remove(worker)
 
     def _bury(self, worker: _Worker, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:
         worker.stop()

@@ -87,7 +87,7 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         batch_size=options.batch_size or (1024 if device.startswith("cuda") else 256),
         data=(options.data or default_folder()).absolute(),
         memory=options.memory,
-        loaders=max(1, _cores() // _jobs(options, device)),
+        loaders=min(16, max(1, _cores() // _jobs(options, device))),
         deterministic=options.deterministic,
         weights=_given_weights(suite),
         provenance=provenance.collect(),
@@ -212,7 +212,14 @@ class _Run:
             f"{self.settings.suite}: {len(pending)} of {len(self.cells)} cells to run, {jobs} at a time, "
             f"on {self.settings.device}"
         )
-        executor = LocalProcesses(jobs, "robustbench_cmic.worker:work", self.settings, self._record_death)
+        executor = LocalProcesses(
+            jobs,
+            "robustbench_cmic.worker:work",
+            self.settings,
+            self._record_death,
+            # An error of CUDA stays with its process: whatever came after it would fail, too.
+            renew_after_failure=self.settings.device.startswith("cuda"),
+        )
         with make_display(self.console, pending, jobs) as display:
             return executor.run(pending, display)
 

@@ -30,7 +30,8 @@ class How(NamedTuple):
 
     Attributes:
         workers: processes that read ahead, for images that do not live on the device.
-        reduced: bfloat16 where autocast allows it (forward and backward, not weights, not the objective).
+        reduced: bfloat16 where autocast allows it: forward and backward, so that logits are rounded to it. Weights and
+            their updates, statistics and everything that the objective computes stay in float32.
         graphed: record a step as a CUDA graph and replay it.
     """
 
@@ -142,15 +143,16 @@ def train(
     """
     loop = _Loop(training, split, declared, seed, how)
     epochs = declared["epochs"]
-    while len(training.curve) < epochs:
-        epoch = len(training.curve) + 1
-        # Layers such as dropout draw from the global generator: seeded by epoch, a resumed run draws the same.
-        with seeded(derive_seed("epoch", seed, epoch)):
-            divergence = loop.run_epoch(epoch, after_step)
-        divergence = divergence or _collapse(training, epochs)
-        if divergence is not None:
-            return divergence
-        after_epoch(training)
+    with contextlib.closing(loop.images):
+        while len(training.curve) < epochs:
+            epoch = len(training.curve) + 1
+            # Layers such as dropout draw from the global generator: seeded by epoch, a resumed run draws the same.
+            with seeded(derive_seed("epoch", seed, epoch)):
+                divergence = loop.run_epoch(epoch, after_step)
+            divergence = divergence or _collapse(training, epochs)
+            if divergence is not None:
+                return divergence
+            after_epoch(training)
     return None
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 
 import torch
 
 from robustbench_cmic.carry_out import carry_out
+from robustbench_cmic.parent import exit_with_parent
 from robustbench_cmic.plan import Cell
 from robustbench_cmic.record import write_record
 from robustbench_cmic.settings import Settings, resume_file
@@ -20,7 +19,7 @@ def work(connection: Connection, settings: Settings) -> None:
 
     It sends (`progress`, cell, (done, total, text)) and (`finished`, cell, (status, reason, seconds)).
     """
-    _exit_with_parent()
+    exit_with_parent()
     _redirect_output(settings)
     torch.set_num_threads(1)
     if settings.deterministic:  # read by cuBLAS when it starts
@@ -46,19 +45,6 @@ def _serve(connection: Connection, settings: Settings, cell: Cell) -> None:
     if cell.kind == "train" and status != "failed":
         resume_file(settings.work, cell.id).unlink(missing_ok=True)
     connection.send(("finished", cell.id, (status, reason, record.timing.seconds)))
-
-
-def _exit_with_parent() -> None:
-    """End with the parent, `kill -9` included: an orphan would write into folders that another run may have locked."""
-    parent = parent_process()
-    if parent is None:  # called in-process
-        return
-
-    def watch(sentinel: int) -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def _redirect_output(settings: Settings) -> None:

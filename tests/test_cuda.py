@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from robustbench_cmic.attacks import harness
 from robustbench_cmic.attacks.threat import Threat
-from robustbench_cmic.checkpoint import TrainingState
+from robustbench_cmic.checkpoint import load_state, save_state
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.epoch_log import EpochLog
 from robustbench_cmic.information import measure_information
@@ -54,17 +55,17 @@ def test_graphed_steps_train_as_plain_ones(objective: dict[str, Any], optimizer:
     assert trained[0][1] > 0.7
 
 
-def test_a_graphed_training_resumes() -> None:
-    states: list[TrainingState] = []
-
+def test_a_graphed_training_resumes(tmp_path: Path) -> None:
     def keep(training: Training) -> None:
-        state = training.state()
-        states.append(TrainingState({n: v.cpu().clone() for n, v in state.tensors.items()}, state.epoch, state.curve))
+        if len(training.curve) == 1:
+            save_state(tmp_path / "state", training.state(), "cell")
 
     whole, resumed = prepare(CMIC), prepare(CMIC)
     how = How(graphed=True)
     train(whole, EXAMPLES, declared=DECLARED, seed=0, how=how, after_epoch=keep)
-    resumed.restore(states[0])
+    state = load_state(tmp_path / "state", "cell")
+    assert state is not None
+    resumed.restore(state)
     train(resumed, EXAMPLES, declared=DECLARED, seed=0, how=how)
     assert torch.allclose(weights(resumed), weights(whole), rtol=1e-3, atol=1e-4)
 

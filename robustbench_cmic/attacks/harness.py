@@ -163,7 +163,9 @@ def judge_attack(
                     model.eval()
                     _judge(target, batch, labels[start:stop], found, threat, judged)
                     break
-                except (torch.OutOfMemoryError, MemoryError):
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
                     rows = min(target.rows or len(batch), len(batch)) // 2
                     if rows < 2 * MIN_ROWS:  # the parts of a batch are at least half as large
                         raise
@@ -181,17 +183,19 @@ def _guarded(target: Target, images: Tensor, labels: Tensor, *how: Any) -> Tenso
     """`_attack`; whatever it raises becomes an `AttackError`, but for a lack of memory."""
     try:
         return _attack(target, images, labels, *how)
-    except (AttackError, torch.OutOfMemoryError, MemoryError):
+    except AttackError:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise MemoryError(str(error)) from error
+            raise
         raise AttackError(f"the attack crashed: {type(error).__name__}: {error}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was lacking; torch's allocator for the CPU has no exception of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether memory was lacking; for the CPU and for CUDA's libraries torch has no exception of its own."""
+    words = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
 def _batches(n: int, size: int) -> Iterator[tuple[int, int]]:

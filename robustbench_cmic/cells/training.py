@@ -77,7 +77,9 @@ def load_cell(job: Job) -> TrainRecord:
     given = job.cell.declared["weights"]
     if given is not None:
         fit_weights(model, load_weights(job.settings.weights[given["sha256"]], given["sha256"]), given["file"])
-    return _record(job, model, save_weights(weights_file(job.settings.work, job.cell.id), model.state_dict()))
+    record = _record(job, model, save_weights(weights_file(job.settings.work, job.cell.id), model.state_dict()))
+    untrained = record.provenance["determinism"] | {"training": None}
+    return record.model_copy(update={"provenance": record.provenance | {"determinism": untrained}})
 
 
 def _record(job: Job, model: nn.Sequential, saved: str | None) -> TrainRecord:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from robustbench_cmic.data.base import Images
+from robustbench_cmic.data.base import Images, StreamedImages
+from robustbench_cmic.parent import exit_with_parent
 
 
 def unit(images: Tensor) -> Tensor:
@@ -62,12 +64,16 @@ class _Batches:
             yield batch.tolist()
 
 
+def _exit_with_parent(_: int) -> None:
+    exit_with_parent()
+
+
 class Feed:
     """Gives the images of a split batch by batch, as they are stored (uint8 or float32), on the device.
 
     Args:
-        images: (N, C, H, W). An array lives on the device, where it takes less than half of its memory; files, and
-            larger arrays, are read ahead by worker processes.
+        images: (N, C, H, W). An array lives on the device, where it takes less than half of its memory; files are
+            read ahead by worker processes.
         device: where batches go.
         workers: processes that read ahead.
     """
@@ -90,21 +96,24 @@ class Feed:
         """Where `batches` wants its indices."""
         return self._device if self._resident is not None else torch.device("cpu")
 
-    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+    def batches(self, indices: Iterable[Tensor]) -> Generator[Tensor]:
         """A batch for each tensor of indices (B,), in order; `indices` may be consumed ahead."""
         if self._resident is not None:
             for index in indices:
                 yield self._resident.index_select(0, index)
             return
+        ahead: dict[str, Any] = {}
+        if isinstance(self._images, StreamedImages):  # an array would be copied whole into every process
+            # Forked children would inherit threads and the GPU; these are started once for a whole training.
+            ahead = {"num_workers": self._workers, "prefetch_factor": 4, "multiprocessing_context": "spawn"}
         loader: DataLoader[Tensor] = DataLoader(
             _Rows(self._images),  # type: ignore[arg-type]
             batch_sampler=_Batches(indices),
-            num_workers=self._workers,
             collate_fn=torch.from_numpy,
             pin_memory=self._device.type == "cuda",
-            prefetch_factor=4,
-            # Forked children would inherit threads and the GPU; these are started once for a whole training.
-            multiprocessing_context="spawn",
+            worker_init_fn=_exit_with_parent,
+            generator=torch.Generator(),  # else it draws from the global one, which layers draw from
+            **ahead,
         )
         for batch in loader:
             yield batch.to(self._device, non_blocking=True)

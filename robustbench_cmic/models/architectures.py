@@ -17,10 +17,17 @@ def small_cnn(shape: Shape, classes: int) -> nn.Module:
         *_convolution(channels, 16, stride=1),
         *_convolution(16, 32, stride=2),
         *_convolution(32, 64, stride=1),
-        nn.AdaptiveAvgPool2d(2),
+        _quarters((shape[1] + 1) // 2, (shape[2] + 1) // 2),
         nn.Flatten(),
         nn.Linear(4 * 64, classes),
     )
+
+
+def _quarters(height: int, width: int) -> nn.Module:
+    """The mean over each quarter of the image. Where quarters are equal, by the layer with a deterministic gradient."""
+    if height % 2 == 0 and width % 2 == 0:
+        return nn.AvgPool2d((height // 2, width // 2))
+    return nn.AdaptiveAvgPool2d(2)
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:

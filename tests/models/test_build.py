@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from robustbench_cmic.models.architectures import small_cnn
 from robustbench_cmic.models.build import ModelError, build_model, fit_weights
 from robustbench_cmic.suite.architectures import timm_models
 from tests.conftest import TINY_SUITE, Cli, contents
@@ -164,3 +165,13 @@ def test_an_own_architecture_that_fails_fails_its_cell_with_a_sentence(tmp_path:
     done = cli("run", "x.yaml")
     assert done.returncode == 1
     assert "my_model:wrong should return a torch.nn.Module, not str" in done.stdout
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 32), (1, 9, 12)])
+def test_small_cnn_averages_quarters_whatever_the_size(shape: tuple[int, int, int]) -> None:
+    network = small_cnn(shape, 10)
+    assert isinstance(network, nn.Sequential)
+    features = network[:9](torch.rand(4, *shape))
+    pooled = network[9](features)
+    assert torch.allclose(pooled, nn.functional.adaptive_avg_pool2d(features, 2), atol=1e-6)
+    assert pooled.shape == (4, 64, 2, 2)
