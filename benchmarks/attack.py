@@ -3,7 +3,7 @@
     pip install -e ".[bench]"
     python benchmarks/attack.py --data .data
 
-The network is a ResNet-18 (stem for small images) trained here, for two epochs on the first ten classes of CIFAR-100,
+The network is a ResNet-18 (stem for small images) trained here, for one epoch on the first ten classes of CIFAR-100,
 and kept in `build/`. All attacks start from the same random points, take steps of 2/255, and attack the same images,
 all of them classified correctly. A verdict is what the network says of the returned images, that pass included.
 """
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.harness import Target, frozen
 from robustbench_cmic.attacks.pgd import pgd
+from robustbench_cmic.checkpoint import save_weights
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Split, moments_of
 from robustbench_cmic.models.build import build_model
@@ -39,7 +40,7 @@ CLASSES = 10
 WEIGHTS = Path("build/benchmark-resnet18.safetensors")
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
 TRAINING = {
-    "epochs": 2,
+    "epochs": 1,
     "batch_size": 64,
     "optimizer": SGD,
     "schedule": {"name": "onecycle", "warmup": 0.3},
@@ -105,7 +106,7 @@ def network(data: Path, device: str) -> tuple[nn.Module, Tensor, Tensor]:
         training = Training(model, build_objective({"name": "ce"}, CLASSES), build_optimizer(model, SGD))
         train(training, splits[0], declared=TRAINING, seed=0, after_step=_tell)
         WEIGHTS.parent.mkdir(exist_ok=True)
-        safetensors.torch.save_file(model.state_dict(), WEIGHTS)
+        save_weights(WEIGHTS, model.state_dict())
     model.eval()
     images = torch.from_numpy(splits[1].images[:]).to(device).float() / 255
     labels = torch.from_numpy(splits[1].labels).to(device)

@@ -59,7 +59,10 @@ def load_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         raise CorruptCheckpointError(f"cannot read {path}: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise CorruptCheckpointError(f"{path} is not the recorded checkpoint: its hash differs")
-    return safetensors.torch.load(content)
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError:
+        raise CorruptCheckpointError(f"{path} is no whole .safetensors file") from None
 
 
 def save_state(path: Path, state: TrainingState, cell: str) -> None:

@@ -121,7 +121,7 @@ def run(
     memory: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="GB", help="Stream images that take more than this; by default half of the memory."
+            min=0, max=1e6, metavar="GB", help="Stream images that take more than this; by default half of the memory."
         ),
     ] = None,
     deterministic: Annotated[

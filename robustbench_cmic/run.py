@@ -255,6 +255,8 @@ def _fingerprint(suite: Suite, settings: Settings, console: Console) -> str:
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    if settings.data.exists() and not settings.data.is_dir():
+        raise RunError(f"--data {settings.data}: is a file, not a folder")
     try:
         return load_data(suite.dataset.model_dump(), settings.data, settings.memory, say).sha256
     except DataError as error:

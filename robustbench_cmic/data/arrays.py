@@ -14,6 +14,7 @@ from robustbench_cmic.data.base import Data, DataError, Labels, Split
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 _CHANNELS = (1, 3)
+_MOST_CLASSES = 1_000_000
 
 
 def load_arrays(declared: dict[str, Any], folder: Path, *_: Any) -> Data:
@@ -51,6 +52,8 @@ def read_arrays(path: Path) -> Data:
 
 def _open(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(f"{path}: is no regular file")
         with path.open("rb") as opened:
             if opened.read(6) == b"\x93NUMPY":
                 raise DataError(f"{path}: should be a .npz of {', '.join(KEYS)}, not a single array")
@@ -63,7 +66,10 @@ def _open(path: Path) -> dict[str, npt.NDArray[Any]]:
                 raise DataError(
                     f"{path}: the array {absent[0]} is missing; it holds {held}, and needs {', '.join(KEYS)}"
                 )
-            return {key: file[key] for key in KEYS}
+            arrays = {key: file[key] for key in KEYS}
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("a member that is no array")
+            return arrays
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
     except OSError as error:
@@ -97,8 +103,9 @@ def _images(path: Path, key: str, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _labels(path: Path, key: str, labels: npt.NDArray[Any]) -> Labels:
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
         raise DataError(f"{path}: {key} should be (N,) integers, not {labels.dtype} of shape {tuple(labels.shape)}")
-    if int(labels.min()) < 0:
-        raise DataError(f"{path}: {key} has the label {labels.min()}; labels should be 0 ... classes - 1")
+    if int(labels.min()) < 0 or int(labels.max()) >= _MOST_CLASSES:
+        wrong = labels.min() if int(labels.min()) < 0 else labels.max()
+        raise DataError(f"{path}: {key} has the label {wrong}; labels should be 0 ... classes - 1")
     return labels.astype(np.int64)

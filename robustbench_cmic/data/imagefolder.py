@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from robustbench_cmic.data.base import (
     Data,
@@ -39,7 +39,17 @@ if TYPE_CHECKING:
     from robustbench_cmic.data import Say
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_VERSION = "RGB; shorter side resized bicubically, centre cropped; version 1"
+_VERSION = "RGB; central square resized bicubically; version 1"
+_MOST_PIXELS = 80_000_000
+_PILLOW_RAISES = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    Image.DecompressionBombError,
+)
 _SHOWN = 10
 
 
@@ -48,7 +58,7 @@ class FolderImages(StreamedImages):
 
     Args:
         files: paths.
-        size: height and width in pixels after resizing the shorter side and cropping the centre.
+        size: height and width in pixels to which the central square is resized.
     """
 
     def __init__(self, files: list[Path], size: int) -> None:
@@ -65,22 +75,25 @@ class FolderImages(StreamedImages):
 
 
 def decode(file: Path, size: int) -> npt.NDArray[np.uint8]:
-    """One image as (3, size, size) uint8: the shorter side resized to `size`, the centre cropped.
+    """One image as (3, size, size) uint8: its central square, resized.
 
     Raises:
         DataError: the file is no whole image; the message names it.
     """
     try:
         with Image.open(file) as opened:
-            image = opened.convert("RGB")
-            scale = size / min(image.size)
-            width, height = (max(size, round(side * scale)) for side in image.size)
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            if opened.mode.startswith(("I", "F")):  # PIL would cut them off at 255
+                raise DataError(f"{file}: has pixels of 16 or 32 bits (mode {opened.mode}): convert them to 8")
+            if opened.width * opened.height > _MOST_PIXELS:
+                raise DataError(f"{file}: has {opened.width} x {opened.height} pixels, more than {_MOST_PIXELS:,}")
+            side = min(opened.size)
+            left, top = (opened.width - side) // 2, (opened.height - side) // 2
+            # Cropped first: of a long thin image the whole, resized, could fill the memory.
+            square = opened.convert("RGB").crop((left, top, left + side, top + side))
+            image = square.resize((size, size), Image.Resampling.BICUBIC)
+    except _PILLOW_RAISES as error:
         raise DataError(f"{file}: {' '.join(str(error).split()) or type(error).__name__}") from None
-    left, top = (width - size) // 2, (height - size) // 2
-    pixels = np.asarray(image)[top : top + size, left : left + size]
-    return pixels.transpose(2, 0, 1)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,10 @@ def load_imagefolder(declared: dict[str, Any], folder: Path, memory: int | None,
         DataError: folders or files that are missing, classes that differ between the splits, corrupt images.
     """
     root, size = folder / declared["path"], int(declared["size"])
-    listing = _list(root)
+    try:
+        listing = _list(root)
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from None
     total = sum(math.prod(FolderImages(files, size).shape) for files in listing.files.values())
     fits = total <= (_half_of_memory() if memory is None else memory)
     key = hashlib.sha256(f"{root.resolve()}\0{size}\0{_VERSION}".encode()).hexdigest()[:16]
@@ -138,7 +154,10 @@ def _list(root: Path) -> _Listing:
             raise DataError(
                 f"{root}: there is no folder `{wanted}` in it; images lie in train/<class>/ and test/<class>/"
             )
-    found = {split: {entry.name for entry in folder.iterdir() if entry.is_dir()} for split, folder in folders.items()}
+    found = {
+        split: {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+        for split, folder in folders.items()
+    }
     for one, other in (("train", "test"), ("test", "train")):
         extra = sorted(found[one] - found[other])
         if extra:
@@ -157,7 +176,8 @@ def _list(root: Path) -> _Listing:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    named = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    files = sorted(file for file in named if file.is_file())
     if not files:
         raise DataError(f"{folder}: holds no image file ({', '.join(sorted(SUFFIXES))})")
     return files
@@ -171,12 +191,19 @@ def _read_index(cache: Path, listing: _Listing) -> dict[str, Any] | None:
     """What an earlier look at the same files found; None where there was none."""
     try:
         index = json.loads((cache / "index.json").read_text(encoding="utf-8"))
-        known = index["state"] == listing.state()
+        known = index["state"] == listing.state() and index["stored"] == _stored(cache)
+        known = known and isinstance(index["sha256"], str) and np.array(index["histogram"], np.int64).shape == (3, 256)
         if known and index["decoded"]:
             known = all(len(_mapped(cache, split)) == len(files) for split, files in listing.files.items())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     return dict(index) if known else None
+
+
+def _stored(cache: Path) -> dict[str, list[int]]:
+    """Size and time of change of the decoded images, so that a store that anything else has touched is made anew."""
+    files = {file.name: file.stat() for file in sorted(cache.glob("*.npy"))}
+    return {name: [found.st_size, found.st_mtime_ns] for name, found in files.items()}
 
 
 def _mapped(cache: Path, split: str) -> npt.NDArray[np.uint8]:
@@ -187,7 +214,8 @@ def _mapped(cache: Path, split: str) -> npt.NDArray[np.uint8]:
 
 def _look_at_all(listing: _Listing, size: int, cache: Path, keep: bool, say: Say) -> dict[str, Any]:
     """Read every file once; the index is written last, so that a killed look counts for nothing."""
-    (cache / "index.json").unlink(missing_ok=True)
+    for file in [cache / "index.json", *cache.glob("*.npy")]:
+        file.unlink(missing_ok=True)
     state = listing.state()
     digest = hashlib.sha256(f"{_VERSION}\0{size}".encode())
     counts = np.zeros((3, 256), np.int64)
@@ -219,7 +247,13 @@ def _look_at_all(listing: _Listing, size: int, cache: Path, keep: bool, say: Say
         more = f"\n  and {len(corrupt) - _SHOWN} more" if len(corrupt) > _SHOWN else ""
         listed = "\n  ".join(corrupt[:_SHOWN])
         raise DataError(f"{listing.root}: {len(corrupt)} corrupt images; replace or remove them:\n  {listed}{more}")
-    index = {"state": state, "sha256": digest.hexdigest(), "histogram": counts.tolist(), "decoded": keep}
+    index = {
+        "state": state,
+        "sha256": digest.hexdigest(),
+        "histogram": counts.tolist(),
+        "decoded": keep,
+        "stored": _stored(cache),
+    }
     temporary = cache / ".index.json.tmp"
     temporary.write_text(json.dumps(index), encoding="utf-8")
     temporary.replace(cache / "index.json")

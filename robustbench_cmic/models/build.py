@@ -71,7 +71,24 @@ def build_model(
         mean, std = settings["mean"], settings["std"]
     if not len(mean) == len(std) == shape[0]:
         raise ModelError(f"`normalization` should have {shape[0]} means and as many deviations, one a channel")
-    return nn.Sequential(Normalize(mean, std), network)
+    model = nn.Sequential(Normalize(mean, std), network)
+    _try(model, declared["architecture"], shape, classes)
+    return model
+
+
+def _try(model: nn.Sequential, name: str, shape: Shape, classes: int) -> None:
+    """Two grey images through the model, so that what does not fit is told before anything is trained."""
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = model(torch.full((2, *shape), 0.5))
+    except Exception as error:  # whatever a model raises
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{name} fails on images of {shape}: {type(error).__name__}: {reason}") from error
+    model.train()
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if got != (2, classes) or not logits.is_floating_point():
+        raise ModelError(f"{name} should return float logits of shape (N, {classes}); for 2 images it returned {got}")
 
 
 def _network(declared: dict[str, Any], shape: Shape, classes: int) -> Any:
@@ -132,6 +149,8 @@ def fit_weights(model: nn.Sequential, weights: dict[str, Tensor], source: str) -
         if value.shape != wanted[key].shape:
             shapes = f"{tuple(value.shape)}, not {tuple(wanted[key].shape)}"
             raise ModelError(f"{source}: {key} has shape {shapes} as in the architecture")
+        if value.is_floating_point() != wanted[key].is_floating_point():
+            raise ModelError(f"{source}: {key} is of type {value.dtype}, not {wanted[key].dtype}")
         if not bool(torch.isfinite(value).all()):
             raise ModelError(f"{source}: {key} is not finite everywhere")
     target.load_state_dict(weights)

@@ -1,4 +1,7 @@
-"""Which architectures a suite may name: this package's, timm's, a user's own. Nothing is imported to find out."""
+"""Which architectures a suite may name: this package's, timm's, a user's own.
+
+To find out nothing is imported but, for a module of a user's own that lies in a package, that package.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ def _own_problem(name: str) -> str | None:
     if not _OWN.fullmatch(name):
         return f"should be written package.module:function, not '{name}'"
     module, _, function = name.partition(":")
-    file = _module_file(module)
+    try:
+        file = _module_file(module)
+    except (Exception, SystemExit) as error:  # whatever the package's own __init__ does
+        return f"the package of {module} cannot be imported: {type(error).__name__}: {error}"
     if file is None:
         return f"there is no module {module} here: install it, or run from the folder that holds it"
     try:
@@ -76,7 +82,7 @@ def _own_problem(name: str) -> str | None:
 def _module_file(module: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):
+    except ModuleNotFoundError:
         return None
     origin = None if spec is None else spec.origin
     return Path(origin) if origin is not None and origin.endswith(".py") else None

@@ -83,6 +83,7 @@ _SENTENCES: dict[str, Callable[[ErrorDetails, dict[str, Any]], str]] = {
     "less_than": lambda d, c: f"should be less than {c['lt']:g}, not {kind(d['input'])}",
     "too_short": lambda _, c: f"should have at least {c['min_length']} entries, not {c['actual_length']}",
     "too_long": lambda _, c: f"should have at most {c['max_length']} entries, not {c['actual_length']}",
+    "string_too_short": lambda _, __: "should not be empty",
     "string_too_long": lambda _, c: f"should be at most {c['max_length']} characters long",
     "string_pattern_mismatch": lambda d, _: (
         f"should be letters, digits, '_', '.', '+', '-', the first a letter or digit, not {kind(d['input'])}"

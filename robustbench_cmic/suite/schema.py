@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from robustbench_cmic.suite.fields import Count, Name, NonNegative, Positive, Seed, Strict, Text, UnitInterval
 from robustbench_cmic.suite.numbers import Number
 from robustbench_cmic.suite.schema_attacks import Attack
 from robustbench_cmic.suite.schema_training import Training
+
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
 
 class NamedDataset(Strict):
@@ -32,7 +34,7 @@ class Arrays(Strict):
     """A `.npz` of x_train, y_train, x_test and y_test; `path` is absolute or in the data folder."""
 
     name: Literal["arrays"]
-    path: Text
+    path: FilePath
 
     @property
     def label(self) -> str:
@@ -45,11 +47,11 @@ class ImageFolder(Strict):
 
     Attributes:
         path: absolute, or in the data folder.
-        size: height and width in pixels: the shorter side is resized to it, and the centre cropped.
+        size: height and width in pixels to which the central square of every image is resized.
     """
 
     name: Literal["imagefolder"]
-    path: Text
+    path: FilePath
     size: Annotated[int, Field(ge=8, le=4096)]
 
     @property

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import json
+import os
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from PIL import Image
 
 from robustbench_cmic.data import load_data
+from robustbench_cmic.data.imagefolder import decode
 from tests.conftest import Cli, contents
 
 SUITE = """\
@@ -67,6 +71,12 @@ def single_array(file: Path) -> None:
         np.save(opened, np.zeros((4, 8, 8, 3)))
 
 
+def foreign_member(file: Path) -> None:
+    without("y_test")(file)
+    with zipfile.ZipFile(file, "a") as opened:
+        opened.writestr("y_test", b"no array")
+
+
 NAN = np.full((40, 8, 8, 3), np.nan)
 
 
@@ -95,6 +105,11 @@ NAN = np.full((40, 8, 8, 3), np.nan)
         (edited(y_train=np.zeros(40, int), y_test=np.zeros(12, int)), "y_train has one class only"),
         (edited(y_test=np.arange(12) % 5), "y_test has the label 4, which y_train has not"),
         (edited(y_train=np.arange(40) / 4), "y_train should be (N,) integers, not float64"),
+        (edited(y_train=np.arange(40).astype("m8[s]")), "y_train should be (N,) integers, not timedelta64"),
+        (edited(y_train=np.array([2**40] * 40)), "y_train has the label 1099511627776"),
+        (edited(y_test=np.array([2**64 - 1] * 12, np.uint64)), "y_test has the label 18446744073709551615"),
+        (foreign_member, "no whole .npz file"),
+        (os.mkfifo, "is no regular file"),
     ],
 )
 def test_wrong_arrays_get_one_sentence(tmp_path: Path, cli: Cli, make: Callable[[Path], Any], sentence: str) -> None:
@@ -237,6 +252,10 @@ def corrupt(root: Path) -> None:
     (root / "val" / "dog" / "0.jpg").write_bytes(whole[: len(whole) // 3])
 
 
+def sixteen_bits(root: Path) -> None:
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(root / "train" / "cat" / "1.png")
+
+
 @pytest.mark.parametrize(
     ("damage", "sentences"),
     [
@@ -246,6 +265,7 @@ def corrupt(root: Path) -> None:
         (lambda root: remove(root / "val" / "dog"), ["the same classes; only train has dog"]),
         (lambda root: list(map(remove, root.glob("*/dog"))), ["at least 2 folders, one a class, not 1"]),
         (lambda root: list(map(Path.unlink, (root / "val" / "cat").iterdir())), ["val/cat: holds no image file"]),
+        (sixteen_bits, ["1 corrupt images", "train/cat/1.png: has pixels of 16 or 32 bits (mode I;16)"]),
         (corrupt, ["2 corrupt images; replace or remove them", "train/cat/3.png: ", "val/dog/0.jpg: "]),
     ],
 )
@@ -291,8 +311,32 @@ def test_decoded_images_are_looked_at_again_only_when_files_change(tmp_path: Pat
     assert changed.sha256 != first.sha256
     assert changed.moments.mean[0] < first.moments.mean[0]
     assert index.stat().st_mtime_ns > looked
-    # A store that is not whole counts for nothing.
-    (store_file,) = tmp_path.glob("decoded/*/train.npy")
-    store_file.write_bytes(store_file.read_bytes()[:500])
-    mended = load_data(declared, tmp_path)
-    assert np.array_equal(mended.train.images[:], changed.train.images[:])
+    expected = np.array(changed.train.images[:])
+    # A store that is not whole, or that something else has written to, counts for nothing; nor does an odd index.
+    (stored,) = tmp_path.glob("decoded/*/train.npy")
+    whole = stored.read_bytes()
+    for content in (whole[:500], b"", whole[:-9] + bytes(9)):
+        stored.unlink()
+        stored.write_bytes(content)
+        assert np.array_equal(load_data(declared, tmp_path).train.images[:], expected)
+    for key, value in (("histogram", "x"), ("histogram", [[1, 2]]), ("sha256", 5), ("state", None)):
+        index.write_text(json.dumps(json.loads(index.read_text()) | {key: value}))
+        mended = load_data(declared, tmp_path)
+        assert (mended.sha256, mended.moments) == (changed.sha256, changed.moments)
+
+
+def test_the_central_square_is_taken_whatever_the_shape(tmp_path: Path) -> None:
+    pixels = np.zeros((10, 40, 3), np.uint8)
+    pixels[:, 15:25] = (200, 100, 50)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    Image.fromarray(np.full((15_000, 1, 3), 7, np.uint8)).save(tmp_path / "thin.png")
+    assert (decode(tmp_path / "wide.png", 8) == np.array([200, 100, 50])[:, None, None]).all()
+    assert (decode(tmp_path / "thin.png", 256) == 7).all()
+
+
+def test_a_data_folder_that_is_a_file(tmp_path: Path, cli: Cli) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    done = cli("run", suite(tmp_path, "{name: mnist}"), "--data", file)
+    assert done.returncode == 2
+    assert done.stderr == f"--data {file}: is a file, not a folder\n"

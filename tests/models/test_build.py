@@ -99,6 +99,12 @@ def build(shape, classes):
 
 def wrong(shape, classes):
     return "no module"
+
+def seven(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 7))
+
+def colour(shape, classes):
+    return nn.Conv2d(3, classes, 3)
 """
 GIVEN = """\
 suite: given
@@ -159,12 +165,26 @@ def test_models_that_cannot_be_are_told_before_anything_runs(
     assert sentence in done.stderr
 
 
-def test_an_own_architecture_that_fails_fails_its_cell_with_a_sentence(tmp_path: Path, cli: Cli) -> None:
+WRONG = {
+    "wrong": "my_model:wrong should return a torch.nn.Module, not str",
+    "seven": "my_model:seven should return float logits of shape (N, 10); for 2 images it returned (2, 7)",
+    "colour": "my_model:colour fails on images of (1, 8, 8): RuntimeError:",
+}
+
+
+def test_models_that_do_not_fit_fail_their_trainings_with_a_sentence(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "my_model.py").write_text(OWN)
-    (tmp_path / "x.yaml").write_text(TINY_SUITE.replace("architecture: mlp", "architecture: my_model:wrong"))
+    (tmp_path / "bad.safetensors").write_bytes(b"PK no tensors")
+    models = [f"{{id: {name}, architecture: my_model:{name}, objective: {{name: ce}}}}" for name in WRONG]
+    models.append("{id: bad, architecture: my_model:build, weights: bad.safetensors}")
+    lines = "\n".join(f"  - {model}" for model in models)
+    training = "training: {epochs: 1, batch_size: 64, optimizer: {name: sgd, lr: 0.1}}"
+    (tmp_path / "x.yaml").write_text(f"suite: x\ndataset: {{name: digits}}\n{training}\nmodels:\n{lines}\n")
     done = cli("run", "x.yaml")
     assert done.returncode == 1
-    assert "my_model:wrong should return a torch.nn.Module, not str" in done.stdout
+    for sentence in [*WRONG.values(), "bad.safetensors is no whole .safetensors file"]:
+        assert sentence in done.stdout
+    assert list((tmp_path / "results.work" / "x").glob("*.safetensors")) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 32), (1, 9, 12)])
