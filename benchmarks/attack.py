@@ -3,7 +3,7 @@
     pip install -e ".[bench]"
     python benchmarks/attack.py --data .data
 
-The network is a ResNet-18 (stem for small images) trained here, for one epoch on the first ten classes of CIFAR-100,
+The network is a ResNet-18 (stem for small images) trained here, for two epochs on the first ten classes of CIFAR-100,
 and kept in `build/`. All attacks start from the same random points, take steps of 2/255, and attack the same images,
 all of them classified correctly. A verdict is what the network says of the returned images, that pass included.
 """
@@ -40,8 +40,8 @@ CLASSES = 10
 WEIGHTS = Path("build/benchmark-resnet18.safetensors")
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
 TRAINING = {
-    "epochs": 1,
-    "batch_size": 64,
+    "epochs": 2,
+    "batch_size": 32,
     "optimizer": SGD,
     "schedule": {"name": "onecycle", "warmup": 0.3},
     "augmentation": {"crop": 0, "flip": True, "cutout": 0},
