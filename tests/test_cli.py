@@ -38,7 +38,7 @@ def test_a_run_leaves_records_rows_and_a_leaderboard(finished: Path) -> None:
         assert (row["status"], row["n"], row["dataset"]) == ("ok", "599", "digits")
         assert float(row["ci_low"]) < float(row["accuracy"]) < float(row["ci_high"])
         assert float(row["ncmi"]) == pytest.approx(float(row["cmi"]) / float(row["separation"]))
-        assert record["schema"] == "robustbench_cmic/record/1"
+        assert record["schema"] == "robustbench_cmic/record/2"
         assert len(record["dataset_sha256"]) == len(record["checkpoint_sha256"]) == 64
         assert record["provenance"]["threads"] == 1
         assert record["provenance"]["versions"]["torch"]
@@ -407,5 +407,5 @@ def test_module_and_console_script_are_the_same(tmp_path: Path) -> None:
     script = shutil.which("robustbench-cmic")
     assert script is not None
     done = subprocess.run([script, "list"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.startswith("suites: digits, smoke\n")
+    assert done.stdout.startswith("suites: cifar100-lite, cifar100, digits, mnist, smoke\n")
     assert ROOT.joinpath("suites", "digits.yaml").is_file()

@@ -52,10 +52,12 @@ def replaced(old: str, new: str) -> str:
 
 
 def test_shipped_suites_are_valid_and_embed_the_design() -> None:
-    assert set(shipped_suites()) == {"digits", "mnist", "smoke"}
+    assert set(shipped_suites()) == {"cifar100", "cifar100-lite", "digits", "mnist", "smoke"}
     for path in shipped_suites().values():
         loaded = load_suite(path)
-        assert loaded.warnings == []
+        # Torchattacks' AutoAttack is not the reference's, and is said not to be.
+        expected = ["take 10 steps"] if path.stem == "cifar100" else []
+        assert [expected[0] in warning.message for warning in loaded.warnings] == [True] * len(expected)
         assert loaded.suite.suite == path.stem
     suite = load_suite(find_suite("digits")).suite
     assert [model.objective and model.objective.name for model in suite.models] == ["ce", "cmic"]
