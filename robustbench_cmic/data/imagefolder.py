@@ -34,6 +34,7 @@ from robustbench_cmic.data.base import (
     histogram,
     moments_of_histogram,
 )
+from robustbench_cmic.record import write_atomically
 
 if TYPE_CHECKING:
     from robustbench_cmic.data import Say
@@ -254,9 +255,7 @@ def _look_at_all(listing: _Listing, size: int, cache: Path, keep: bool, say: Say
         "decoded": keep,
         "stored": _stored(cache),
     }
-    temporary = cache / ".index.json.tmp"
-    temporary.write_text(json.dumps(index), encoding="utf-8")
-    temporary.replace(cache / "index.json")
+    write_atomically(cache / "index.json", json.dumps(index).encode())
     return index
 
 
