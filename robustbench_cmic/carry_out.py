@@ -13,20 +13,23 @@ from pathlib import Path
 
 import torch
 
-from robustbench_cmic.attacks.harness import AttackError, is_out_of_memory
-from robustbench_cmic.cells.attack import MissingTrainingError, attack_cell
+from robustbench_cmic.attacks.target import AttackError, is_out_of_memory
+from robustbench_cmic.cell import Cell, canonical_json
+from robustbench_cmic.cells.attack import attack_cell
+from robustbench_cmic.cells.audit import audit_cell
 from robustbench_cmic.cells.job import Clock, Job, Progress, provenance
+from robustbench_cmic.cells.trained import MissingTrainingError
 from robustbench_cmic.cells.training import load_cell, train_cell
 from robustbench_cmic.checkpoint import CorruptCheckpointError
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Data, DataError
 from robustbench_cmic.models.build import ModelError
-from robustbench_cmic.plan import Cell, canonical_json
-from robustbench_cmic.record import AttackRecord, TrainRecord, failed_record
+from robustbench_cmic.record import failed_record
+from robustbench_cmic.record_schema import AnyRecord
 from robustbench_cmic.settings import Settings
 
 
-def carry_out(cell: Cell, settings: Settings, progress: Progress) -> TrainRecord | AttackRecord:
+def carry_out(cell: Cell, settings: Settings, progress: Progress) -> AnyRecord:
     """Do a cell. What goes wrong inside it becomes a `failed` record, never an exception.
 
     The weights of a training are on disk when this returns; its record is for the caller to write.
@@ -39,6 +42,8 @@ def carry_out(cell: Cell, settings: Settings, progress: Progress) -> TrainRecord
         job = Job(cell, settings, data, clock, progress)
         if cell.kind == "attack":
             return attack_cell(job)
+        if cell.kind == "audit":
+            return audit_cell(job)
         return load_cell(job) if declared["training"] is None else train_cell(job)
     except (MissingTrainingError, AttackError, CorruptCheckpointError, DataError, ModelError) as error:
         reason = str(error)

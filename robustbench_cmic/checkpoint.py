@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from robustbench_cmic.plan import canonical_json
+from robustbench_cmic.cell import canonical_json
 from robustbench_cmic.record import write_atomically
 
 

@@ -18,7 +18,7 @@ import typer
 from robustbench_cmic import __version__
 from robustbench_cmic.plan import SelectionError, make_plan, select
 from robustbench_cmic.record import write_atomically
-from robustbench_cmic.report import ReportError, write_report
+from robustbench_cmic.report import ReportError, flag_table, write_report
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite
 from robustbench_cmic.toy import toy as toy_size
 
@@ -227,6 +227,28 @@ def report(
     print(f"{folder / 'leaderboard.md'}")
     print(f"{folder / 'results.csv'}")
     raise typer.Exit(INCOMPLETE if found.problems else DONE)
+
+
+@app.command()
+def audit(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RECORDS", help="Results folders of suites, such as results/digits.")
+    ],
+) -> None:
+    """Judge stored results again: which numbers are not to be believed, and why. Writes their tables anew, too."""
+    problems: list[str] = []
+    for folder in folders:
+        try:
+            found = write_report(folder)
+        except ReportError as error:
+            _fail(error)
+        except OSError as error:
+            _fail(f"cannot write to {folder}: {error.strerror or error}")
+        print(flag_table(found))
+        problems += found.problems
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    raise typer.Exit(INCOMPLETE if problems else DONE)
 
 
 @app.command(name="list")

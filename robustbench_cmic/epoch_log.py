@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.information import InformationSums
-from robustbench_cmic.record import Epoch
+from robustbench_cmic.record_schema import Epoch
 
 _HELD = 2**22
 """Logits held until they are summed: 16 MiB of float32."""

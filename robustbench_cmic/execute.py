@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Literal, Protocol
 
-from robustbench_cmic.plan import Cell
+from robustbench_cmic.cell import Cell, title
 
 Outcome = Literal["ok", "diverged", "failed", "skipped"]
 
@@ -30,7 +30,7 @@ class Listener(Protocol):
         """A cell has done `done` of `total` units; 0 of 0 is a message only."""
 
     def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
-        """A cell has ended, or was skipped because the training it needs did not end well."""
+        """A cell has ended, or was skipped because a cell that it depends on did not end well."""
 
 
 class Executor(Protocol):
@@ -46,7 +46,7 @@ class Executor(Protocol):
 
 @dataclass
 class _Queue:
-    """Which cells may start: those whose training is done."""
+    """Which cells may start: those that depend on nothing unfinished."""
 
     waiting: list[Cell]
     running: set[str] = field(default_factory=set)
@@ -56,7 +56,7 @@ class _Queue:
         """The next cell that may start."""
         unfinished = {cell.id for cell in self.waiting} | self.running
         for cell in self.waiting:
-            if cell.needs not in unfinished:
+            if unfinished.isdisjoint(cell.dependencies):
                 self.waiting.remove(cell)
                 self.running.add(cell.id)
                 return cell
@@ -66,10 +66,13 @@ class _Queue:
         """Note an outcome; returns the cells that can never start because of it."""
         self.running.discard(cell.id)
         self.outcomes[cell.id] = outcome
-        if outcome == "ok":
-            return []
-        blocked = [other for other in self.waiting if other.needs == cell.id]
-        self.waiting = [other for other in self.waiting if other.needs != cell.id]
+        lost = set() if outcome == "ok" else {cell.id}
+        blocked = []
+        for other in self.waiting:  # in order, so that what depends on a blocked cell comes after it
+            if not lost.isdisjoint(other.dependencies):
+                lost.add(other.id)
+                blocked.append(other)
+        self.waiting = [other for other in self.waiting if other.id not in lost]
         self.outcomes |= {other.id: "skipped" for other in blocked}
         return blocked
 
@@ -198,7 +201,7 @@ class LocalProcesses:
     def _finish(cell: Cell, outcome: Outcome, reason: str, seconds: float, queue: _Queue, listener: Listener) -> None:
         listener.finished(cell, outcome, reason, seconds)
         for blocked in queue.finish(cell, outcome):
-            listener.finished(blocked, "skipped", f"its training {outcome}", 0.0)
+            listener.finished(blocked, "skipped", f"{title(cell)} {outcome}", 0.0)
 
 
 def _enter(connection: Connection, target: str, argument: object) -> None:

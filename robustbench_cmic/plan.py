@@ -1,88 +1,30 @@
-"""Suite -> plan: the cells to carry out, in order, with stable ids. Needs neither data nor torch.
-
-A cell is the smallest thing that is done, stored and resumed: one training (model x seed), or one attack at one eps
-on one trained model. Its id ends in a hash over everything declared that decides its result, so that equal ids mean
-equal experiments and a changed suite never picks up an old result.
-"""
+"""Suite -> plan: the cells to carry out, in order, and what of them a command line asks for. No data, no torch."""
 
 from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
-import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from robustbench_cmic.cell import Cell, Plan, cell_id
 from robustbench_cmic.data import DRAW
+from robustbench_cmic.plan_attacks import attack_cells, transfer_cells
+from robustbench_cmic.plan_audit import audit_cell
 from robustbench_cmic.suite.architectures import own_code_sha256
-from robustbench_cmic.suite.fields import Norm
-from robustbench_cmic.suite.library import ball_norm, resolved_parameters
-from robustbench_cmic.suite.numbers import resolve_relative
 from robustbench_cmic.suite.problems import suggestion
 from robustbench_cmic.suite.schema import Model, Suite
-from robustbench_cmic.suite.schema_attacks import Attack, Fgsm, LibraryAttack, Pgd
-
-JUDGE = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 3"
-"""The decision rule of `attacks.harness`, and the version of it, of the native attacks and of their random numbers.
-
-It is part of every attack cell's hash: a change to any of these raises the version, and no old result is taken for new.
-"""
+from robustbench_cmic.suite.schema_attacks import Transfer
 
 
 class SelectionError(Exception):
     """A selection on the command line that fits nothing in the plan."""
 
 
-class Cell(BaseModel):
-    """One training or one attack.
-
-    Attributes:
-        id: readable prefix and hash; also the name of the record's file.
-        kind: `train`, or `attack` (the clean evaluation is the attack `none` at eps 0).
-        attack: label of the attack; empty for a training.
-        norm: of the ball; empty where there is no ball.
-        eps: radius of the ball, in units of images in [0, 1].
-        needs: the training that an attack attacks; None for a training.
-        declared: everything that decides the result, as plain data.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    kind: Literal["train", "attack"]
-    model: str
-    architecture: str
-    objective: str
-    seed: int
-    attack: str = ""
-    norm: Literal["", "linf", "l2"] = ""
-    eps: float = 0.0
-    needs: str | None = None
-    declared: dict[str, Any]
-
-
-class Plan(BaseModel):
-    """A suite's cells in order, and what a report needs to know of the suite; stored beside the records."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
-
-    schema_: Literal["robustbench_cmic/plan/1"] = Field("robustbench_cmic/plan/1", alias="schema")
-    suite: str
-    description: str
-    dataset: str
-    pairs: list[tuple[str, str]]
-    cells: list[Cell]
-
-    def of(self, kind: Literal["train", "attack"]) -> list[Cell]:
-        """The cells of one kind, in order."""
-        return [cell for cell in self.cells if cell.kind == kind]
-
-
 def make_plan(suite: Suite, limit: int | None = None) -> Plan:
-    """All cells of a suite: for each model and seed its training, the clean evaluation, then attack by attack.
+    """All cells of a suite: for each model and seed its training, the clean evaluation, attack by attack, the audit.
+
+    Transfers between models come last, when all models are trained.
 
     Args:
         suite: a checked suite.
@@ -96,10 +38,18 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
         evaluation["limit"] = min(limit, suite.evaluation.limit or limit)
         evaluation["by_command_line"] = True
     cells: list[Cell] = []
+    trainings: dict[int, list[Cell]] = {seed: [] for seed in suite.seeds}
     for model in suite.models:
         for seed in suite.seeds:
             training = _training_cell(suite, model, seed)
-            cells += [training, *_attack_cells(training, suite.attacks, evaluation)]
+            trainings[seed].append(training)
+            cells += [training, *attack_cells(training, suite.attacks, evaluation)]
+            if suite.audit != "off" and suite.attacks and limit is None:
+                cells.append(audit_cell(training, suite, evaluation))
+    for attack in suite.attacks:
+        if isinstance(attack, Transfer):
+            for seed in suite.seeds:
+                cells += transfer_cells(attack, trainings[seed], suite.pairs, evaluation)
     return Plan(
         suite=suite.suite,
         description=suite.description,
@@ -124,7 +74,7 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
         file = model.weights_file(seed)
         declared["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     return Cell(
-        id=_cell_id([model.id, f"s{seed}", "train"], declared),
+        id=cell_id([model.id, f"s{seed}", "train"], declared),
         kind="train",
         model=model.id,
         architecture=model.architecture,
@@ -137,87 +87,19 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
 def _objective(model: Model) -> dict[str, Any] | None:
     if model.objective is None:
         return None
-    declared = model.objective.model_dump()
+    declared = model.objective.model_dump(exclude={"adversary"})
     if model.objective.name == "cmic":
         declared["momentum"] = model.objective.centroid_momentum
+    if model.objective.adversary is not None:
+        declared["adversary"] = model.objective.adversary.resolved()
     return declared
-
-
-def _attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterable[Cell]:
-    yield _attack_cell(training, evaluation, "none", "", 0.0, {"name": "none"})
-    for attack in attacks:
-        norm: Norm = ball_norm(attack) if isinstance(attack, LibraryAttack) else attack.norm
-        for eps in attack.eps or []:
-            yield _attack_cell(training, evaluation, attack.label, norm, eps, _setting(attack, eps))
-
-
-def _setting(attack: Attack, eps: float) -> dict[str, Any]:
-    """An attack's name and parameters at one eps, as numbers."""
-    if isinstance(attack, Fgsm):
-        return {"name": "FGSM", "loss": attack.loss}
-    if isinstance(attack, Pgd):
-        alpha = 2.5 * eps / attack.steps if attack.alpha is None else resolve_relative(attack.alpha, eps)
-        own = ("steps", "random_start", "restarts", "loss", "early_stop")
-        return {"name": "PGD", "alpha": alpha} | {key: getattr(attack, key) for key in own}
-    return {"name": f"torchattacks.{attack.name}", **resolved_parameters(attack, eps)}
-
-
-def _attack_cell(
-    training: Cell, evaluation: dict[str, Any], label: str, norm: Literal["", "linf", "l2"], eps: float, setting: Any
-) -> Cell:
-    declared = {
-        "train": training.declared,
-        "attack": setting,
-        "norm": norm,
-        "eps": eps,
-        "evaluation": evaluation,
-        "judge": JUDGE,
-    }
-    prefix = [training.model, f"s{training.seed}", label]
-    if label != "none":
-        prefix += [norm, f"eps{eps:.5g}"]
-    return training.model_copy(
-        update={
-            "id": _cell_id(prefix, declared),
-            "kind": "attack",
-            "attack": label,
-            "norm": norm,
-            "eps": eps,
-            "needs": training.id,
-            "declared": declared,
-        }
-    )
-
-
-def canonical_json(value: Any) -> str:
-    """One text for equal plain data: sorted keys, no spaces, floats as Python writes them.
-
-    Raises:
-        ValueError: NaN or infinity, which JSON does not know.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _cell_id(prefix: Sequence[str], declared: dict[str, Any]) -> str:
-    digest = hashlib.sha256(canonical_json(declared).encode()).hexdigest()[:12]
-    readable = re.sub(r"[^A-Za-z0-9_.+-]", "_", ".".join(prefix))
-    return f"{readable}.{digest}"
-
-
-def title(cell: Cell) -> str:
-    """A cell in words: `cnn-ce seed 0: train`, `cnn-ce seed 0: PGD linf eps 0.1`."""
-    what = cell.attack or "train"
-    if what == "none":
-        what = "clean"
-    ball = f" {cell.norm} eps {cell.eps:.4g}" if cell.norm else ""
-    return f"{cell.model} seed {cell.seed}: {what}{ball}"
 
 
 class Selection(NamedTuple):
     """The part of a plan that a command line asks for.
 
     Attributes:
-        cells: what was asked for and the trainings it needs, in the plan's order.
+        cells: what was asked for and everything that it depends on, in the plan's order.
         asked: ids of what was asked for itself.
     """
 
@@ -252,9 +134,14 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
     if not chosen:
         raise SelectionError("--seeds and --only together leave nothing of the suite")
     asked = {cell.id for cell in chosen}
-    keep = asked | {cell.needs for cell in chosen}
+    keep = set(asked)
+    for cell in reversed(plan.cells):  # what a cell depends on comes before it
+        if cell.id in keep:
+            keep.update(cell.dependencies)
     return Selection([cell for cell in plan.cells if cell.id in keep], asked)
 
 
 def _matches(cell: Cell, pattern: str) -> bool:
-    return (pattern != "" and pattern in (cell.model, cell.attack)) or fnmatch.fnmatchcase(cell.id, pattern)
+    # `Transfer` stands for the transfers from all sources.
+    names = (cell.model, cell.attack, cell.attack.partition(":")[0], "audit" if cell.kind == "audit" else "")
+    return (pattern != "" and pattern in names) or fnmatch.fnmatchcase(cell.id, pattern)

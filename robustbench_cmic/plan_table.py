@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from robustbench_cmic.cell import Cell, title
 from robustbench_cmic.data import DATASETS
 from robustbench_cmic.models import ARCHITECTURES
-from robustbench_cmic.plan import Cell, title
 from robustbench_cmic.resume import Standing, blocked, standings, to_run
 from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.library import attack_modules

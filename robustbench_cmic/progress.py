@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from robustbench_cmic.cell import Cell, title
 from robustbench_cmic.execute import Listener, Outcome
-from robustbench_cmic.plan import Cell, title
 
 
 class Estimator:
@@ -54,8 +54,19 @@ def declared_work(cell: Cell) -> float:
     if cell.kind == "train":
         training = cell.declared["training"]
         return 6.0 * float(training["epochs"]) if training is not None else 1.0
-    setting = cell.declared["attack"]
-    return 3.0 * float(setting.get("steps", 1)) * float(setting.get("restarts", setting.get("n_restarts", 1)))
+    if cell.kind == "audit":
+        return sum(_attack_work(check["attack"]) for check in cell.declared["audit"]["checks"]) / 4
+    return _attack_work(cell.declared["attack"])
+
+
+def _attack_work(setting: dict[str, Any]) -> float:
+    if setting["name"] == "AutoAttack":
+        # Most examples fall to its first part; what is left decides.
+        gradients: int = setting["steps"] * (1 + 2 * setting["targets"])
+        return (3.0 * gradients + float(setting["queries"])) / 4
+    return float(setting.get("samples", 0)) + 3.0 * float(setting.get("steps", 1)) * float(
+        setting.get("restarts", setting.get("n_restarts", 1))
+    )
 
 
 def duration(seconds: float) -> str:

@@ -13,138 +13,24 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from robustbench_cmic.plan import Cell, canonical_json
+from robustbench_cmic.cell import Cell, canonical_json
+from robustbench_cmic.record_schema import ADAPTER, KINDS, SCHEMA, AnyRecord, AttackRecord, Timing
 from robustbench_cmic.statistics import wilson_interval
-
-SCHEMA: Literal["robustbench_cmic/record/2"] = "robustbench_cmic/record/2"
-Status = Literal["ok", "diverged", "failed"]
 
 
 class CorruptRecordError(Exception):
     """A file that is no whole, unaltered record; the message says why."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
-
-
-class Timing(_Part):
-    """The only part of a record that differs between equal runs on one machine.
-
-    Attributes:
-        started: UTC, ISO 8601.
-        seconds: wall time of the cell; of a resumed training, of its last part.
-        resumed_after_epoch: the epoch after which a killed training was taken up again.
-        examples_per_second: of the training, or of the whole attack.
-        peak_memory: bytes, on a GPU for this cell alone, on the CPU of the process since it began.
-    """
-
-    started: str
-    seconds: float
-    resumed_after_epoch: int | None = None
-    examples_per_second: float | None = None
-    peak_memory: int | None = None
-
-
-class Epoch(_Part):
-    """One epoch of training, measured on the batches it trained on, while the weights moved.
-
-    Attributes:
-        epoch: counted from 1.
-        lr: learning rate of the last step.
-        loss: the mean of each term of the objective; `total` is what was minimised.
-        accuracy: fraction in [0, 1]; cmi, separation (nats) and ncmi as in `information`.
-    """
-
-    epoch: int
-    lr: float
-    loss: dict[str, float]
-    accuracy: float
-    cmi: float
-    separation: float
-    ncmi: float | None
-
-
-class Measures(_Part):
-    """Information measures in nats; None where undefined (an absent class, a separation of 0)."""
-
-    cmi: float
-    separation: float
-    ncmi: float | None
-    class_cmi: list[float | None]
-    class_separation: list[float | None]
-
-
-class _Record(_Part):
-    schema_: Literal["robustbench_cmic/record/2"] = Field(SCHEMA, alias="schema")
-    suite: str
-    cell: Cell
-    status: Status
-    reason: str = ""
-    provenance: dict[str, Any]
-    timing: Timing
-    dataset_sha256: str | None = None
-    checkpoint_sha256: str | None = None
-
-
-class TrainRecord(_Record):
-    """One training. `checkpoint_sha256` is the hash of its weights file; None unless status is `ok`.
-
-    Attributes:
-        parameters: number of trainable weights.
-        mean, std: the normalisation layer, per channel.
-        curve: one entry an epoch.
-        last_finite: for a diverged training, the loss terms of the last step at which all were finite.
-    """
-
-    kind: Literal["train"] = "train"
-    parameters: int | None = None
-    mean: list[float] = []
-    std: list[float] = []
-    curve: list[Epoch] = []
-    last_finite: dict[str, float] | None = None
-
-
-class AttackRecord(_Record):
-    """One attack at one eps on one trained model. The measured fields are None unless status is `ok`.
-
-    Attributes:
-        examples_sha256: hash of the indices of the evaluated examples.
-        n: number of examples.
-        accuracy: fraction still classified correctly, with its Wilson 95 % interval.
-        outcomes: bit i (most significant first, base64) is 1 where example i is classified correctly.
-        information: measured on the examples that the attack returned.
-        outside: examples that the attack returned outside ball or box and the harness projected back.
-        forwards, backwards: examples through the network for the attack; the judge's own passes are not in them.
-    """
-
-    kind: Literal["attack"] = "attack"
-    examples_sha256: str | None = None
-    n: int | None = None
-    accuracy: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    outcomes: str | None = None
-    information: Measures | None = None
-    outside: int | None = None
-    forwards: int | None = None
-    backwards: int | None = None
-
-
-Record = Annotated[TrainRecord | AttackRecord, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[TrainRecord | AttackRecord] = TypeAdapter(Record)
-
-
-def failed_record(
-    suite: str, cell: Cell, reason: str, provenance: dict[str, Any], timing: Timing
-) -> TrainRecord | AttackRecord:
+def failed_record(suite: str, cell: Cell, reason: str, provenance: dict[str, Any], timing: Timing) -> AnyRecord:
     """The record of a cell that ended without a result."""
-    kind = TrainRecord if cell.kind == "train" else AttackRecord
-    return kind(suite=suite, cell=cell, status="failed", reason=reason, provenance=provenance, timing=timing)
+    return KINDS[cell.kind](
+        suite=suite, cell=cell, status="failed", reason=reason, provenance=provenance, timing=timing
+    )
 
 
 def pack_outcomes(correct: Sequence[bool]) -> str:
@@ -249,12 +135,12 @@ def record_path(folder: Path, cell: str) -> Path:
     return folder / f"{cell}.json"
 
 
-def write_record(folder: Path, record: TrainRecord | AttackRecord) -> None:
+def write_record(folder: Path, record: AnyRecord) -> None:
     """Write a record into a suite's results folder, atomically."""
     write_json(record_path(folder, record.cell.id), record.model_dump(mode="json"))
 
 
-def read_record(path: Path) -> TrainRecord | AttackRecord:
+def read_record(path: Path) -> AnyRecord:
     """Read and check a record.
 
     Raises:
@@ -264,7 +150,7 @@ def read_record(path: Path) -> TrainRecord | AttackRecord:
     """
     payload = read_json(path)
     try:
-        record = _ADAPTER.validate_python(payload)
+        record = ADAPTER.validate_python(payload)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the record"

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from robustbench_cmic.plan import Cell
-from robustbench_cmic.record import (
-    AttackRecord,
-    CorruptRecordError,
-    TrainRecord,
-    read_record,
-    record_path,
-)
-from robustbench_cmic.settings import weights_file
+from robustbench_cmic.cell import Cell
+from robustbench_cmic.record import CorruptRecordError, read_record, record_path
+from robustbench_cmic.record_schema import AnyRecord, AttackRecord, TrainRecord
+from robustbench_cmic.settings import images_file, weights_file
 
-ALTERED_WEIGHTS = "its weights are not the recorded ones (the file's hash differs)"
+_PRODUCTS = {"train": "weights", "attack": "adversarial examples"}
+ALTERED = {kind: f"its {what} are not the recorded ones (the file's hash differs)" for kind, what in _PRODUCTS.items()}
 
 State = Literal["done", "diverged", "missing", "failed", "unusable"]
 
@@ -36,7 +32,7 @@ class Standing:
 
     state: State
     why: str = ""
-    record: TrainRecord | AttackRecord | None = None
+    record: AnyRecord | None = None
 
     @property
     def settled(self) -> bool:
@@ -48,7 +44,7 @@ def standings(cells: list[Cell], folder: Path, dataset_sha256: str | None = None
     """How each cell stands, by id.
 
     Args:
-        cells: in an order in which trainings come before their attacks.
+        cells: each after those that it depends on.
         folder: the suite's results folder.
         dataset_sha256: fingerprint of the data now; None: do not compare.
     """
@@ -78,6 +74,10 @@ def _standing(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict
         return Standing("unusable", "it was made with other data than its training", record)
     if trained is not None and record.checkpoint_sha256 != trained.checkpoint_sha256:
         return Standing("unusable", "it was made with another checkpoint than the one recorded now", record)
+    for other, sha256 in record.inputs.items():
+        made_from = others.get(other)
+        if made_from is not None and made_from.state == "done" and product_sha256(made_from.record) != sha256:
+            return Standing("unusable", f"it was made from another result of {other} than the one recorded now", record)
     return Standing("diverged" if record.status == "diverged" else "done", record.reason, record)
 
 
@@ -85,27 +85,42 @@ def to_run(cells: list[Cell], found: dict[str, Standing], work: Path) -> dict[st
     """The cells that a run has to do, in order, each with the reason; `missing` ones need none.
 
     Args:
-        cells: trainings before their attacks.
+        cells: each after those that it depends on.
         found: their standings.
-        work: the suite's work folder. Weights that a pending attack needs and that are gone are trained again, and so
-            are weights that are not the recorded ones.
+        work: the suite's work folder. Weights and adversarial examples that a pending attack needs and that are gone
+            are made again, and so are those that are not the recorded ones.
     """
     pending = {cell.id: found[cell.id].why for cell in cells if not found[cell.id].settled and not blocked(cell, found)}
-    needed = {cell.needs for cell in cells if cell.id in pending}
-    for cell in cells:
-        record = found[cell.id].record
-        if cell.kind == "train" and found[cell.id].state == "done" and record is not None:
-            sha256 = file_sha256(weights_file(work, cell.id))
+    needed: set[str] = set()
+    for cell in reversed(cells):  # what a cell depends on comes before it
+        standing = found[cell.id]
+        expected = product_sha256(standing.record) if standing.state == "done" else None
+        if expected is not None:
+            sha256 = file_sha256(product_file(cell, work))
             if sha256 is None and cell.id in needed:
-                pending[cell.id] = "its weights are not here, and an attack needs them"
-            elif sha256 not in (None, record.checkpoint_sha256):
-                pending[cell.id] = ALTERED_WEIGHTS
+                pending[cell.id] = f"its {_PRODUCTS[cell.kind]} are not here, and an attack needs them"
+            elif sha256 not in (None, expected):
+                pending[cell.id] = ALTERED[cell.kind]
+        if cell.id in pending:
+            needed.update(cell.dependencies)
     return {cell.id: pending[cell.id] for cell in cells if cell.id in pending}
 
 
+def product_file(cell: Cell, work: Path) -> Path:
+    """What a cell leaves for others: a training its weights, an attack the adversarial examples for larger balls."""
+    return weights_file(work, cell.id) if cell.kind == "train" else images_file(work, cell.id)
+
+
+def product_sha256(record: AnyRecord | None) -> str | None:
+    """The recorded hash of `product_file`; None where there is no such file."""
+    if isinstance(record, TrainRecord):
+        return record.checkpoint_sha256
+    return record.images_sha256 if isinstance(record, AttackRecord) else None
+
+
 def blocked(cell: Cell, found: dict[str, Standing]) -> bool:
-    """The training that the cell needs has diverged: there is nothing to attack."""
-    return cell.needs is not None and found[cell.needs].state == "diverged"
+    """A training that the cell needs has diverged: there is nothing to attack, or nothing to attack with."""
+    return any(found[other].state == "diverged" for other in (cell.needs, cell.source) if other is not None)
 
 
 def file_sha256(path: Path) -> str | None:

@@ -14,15 +14,17 @@ import filelock
 from rich.console import Console
 
 from robustbench_cmic import provenance
+from robustbench_cmic.cell import Cell
 from robustbench_cmic.data import default_folder, load_data
 from robustbench_cmic.data.base import DataError
 from robustbench_cmic.execute import LocalProcesses, Outcome
-from robustbench_cmic.plan import Cell, Selection, make_plan, select
+from robustbench_cmic.plan import Selection, make_plan, select
 from robustbench_cmic.progress import make_display
-from robustbench_cmic.record import Timing, failed_record, record_path, write_json, write_record
+from robustbench_cmic.record import failed_record, record_path, write_json, write_record
+from robustbench_cmic.record_schema import Timing
 from robustbench_cmic.report import PLAN_FILE, ReportError, write_report
-from robustbench_cmic.resume import ALTERED_WEIGHTS, blocked, file_sha256, set_aside, standings, to_run
-from robustbench_cmic.settings import Settings, resume_file, weights_file, work_folder
+from robustbench_cmic.resume import ALTERED, blocked, file_sha256, product_file, set_aside, standings, to_run
+from robustbench_cmic.settings import Settings, resume_file, work_folder
 from robustbench_cmic.suite import Suite
 
 DONE, INCOMPLETE, INTERRUPTED = 0, 1, 130
@@ -186,7 +188,7 @@ class _Run:
         for cell in self.cells:
             if cell.id in self.asked:
                 work = self.settings.work
-                for file in (record_path(self.settings.results, cell.id), weights_file(work, cell.id)):
+                for file in (record_path(self.settings.results, cell.id), product_file(cell, work)):
                     if file.exists():
                         set_aside(file, work)
                 resume_file(work, cell.id).unlink(missing_ok=True)
@@ -198,8 +200,8 @@ class _Run:
         for cell in self.cells:
             if found[cell.id].state == "unusable":
                 self._set_aside(record_path(self.settings.results, cell.id), cell, found[cell.id].why)
-            if pending.get(cell.id) == ALTERED_WEIGHTS:
-                self._set_aside(weights_file(self.settings.work, cell.id), cell, ALTERED_WEIGHTS)
+            if cell.id in pending and pending[cell.id] == ALTERED.get(cell.kind):
+                self._set_aside(product_file(cell, self.settings.work), cell, pending[cell.id])
         return [cell for cell in self.cells if cell.id in pending]
 
     def _set_aside(self, file: Path, cell: Cell, why: str) -> None:

@@ -46,6 +46,11 @@ def weights_file(work: Path, cell: str) -> Path:
     return work / f"{cell}.safetensors"
 
 
+def images_file(work: Path, cell: str) -> Path:
+    """Where the adversarial examples of an attack lie that a larger ball takes over."""
+    return work / f"{cell}.images.safetensors"
+
+
 def resume_file(work: Path, cell: str) -> Path:
     """Where the resume state of an unfinished training lies."""
     return work / f"{cell}.state.safetensors"

@@ -1,9 +1,19 @@
-"""Intervals for proportions. Nothing here imports torch or scipy: reports answer at once."""
+"""What a number is worth: intervals and tests on counts, on seeds and on bootstrap replicates.
+
+All of it follows from records, so that a report answers at once and is the same bytes each time: nothing here imports
+torch, and no random number depends on anything but its arguments. Numpy and scipy are imported where they are needed,
+of scipy only `scipy.special`: `scipy.stats` and statsmodels take seconds to import and add nothing to two formulas.
+"""
 
 from __future__ import annotations
 
+import base64
 import math
-from statistics import NormalDist
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, variance
+from typing import Literal
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -36,3 +46,242 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
     return low, high
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """A paired t-test over seeds.
+
+    Attributes:
+        mean: of the differences, in their unit.
+        sd: their standard deviation (n - 1), or the least that the resolution allows to claim; None for one seed.
+        p: two-sided, of differences this large under a mean of 0; None for one seed, or where sd is 0.
+        n: number of seeds.
+    """
+
+    mean: float
+    sd: float | None
+    p: float | None
+    n: int
+
+
+def discordant(first_bits: int, second_bits: int) -> tuple[int, int]:
+    """How many examples only the first, and only the second, classifies correctly.
+
+    Args:
+        first_bits: outcomes of examples, one bit each (`record.outcome_bits`), at least 0.
+        second_bits: outcomes of the same examples.
+
+    Raises:
+        ValueError: a negative integer: it has infinitely many bits.
+
+    >>> discordant(0b1110, 0b0111)
+    (1, 1)
+    """
+    if first_bits < 0 or second_bits < 0:
+        raise ValueError("outcomes should not be negative")
+    return (first_bits & ~second_bits).bit_count(), (second_bits & ~first_bits).bit_count()
+
+
+def mcnemar(only_first: int, only_second: int, alternative: Literal["two-sided", "greater"] = "two-sided") -> float:
+    """McNemar's test in its exact conditional form (McNemar 1947; Fagerland, Lydersen & Laake 2013).
+
+    Where both classify equally well, an example that only one of them classifies correctly is either's with
+    probability 1/2: X ~ Binomial(only_first + only_second, 1/2), and
+
+        two-sided: p = min(1, 2 P(X <= min(only_first, only_second)))
+        greater:   p = P(X >= only_first)
+
+    The second asks whether the first classifies more correctly than chance explains. The test treats the two
+    classifiers as given; it says nothing about other seeds.
+
+    Args:
+        only_first: number of examples that only the first classifies correctly, as `discordant` counts them.
+        only_second: the same for the second.
+        alternative: "two-sided" or "greater".
+
+    Returns:
+        p in (0, 1] (0 where float64 holds nothing smaller); 1.0 where no example is discordant.
+
+    Raises:
+        ValueError: a negative count, or another alternative.
+
+    >>> mcnemar(1, 7)
+    0.0703125
+    """
+    if only_first < 0 or only_second < 0:
+        raise ValueError(f"{only_first} and {only_second} are no counts of examples")
+    if alternative not in ("two-sided", "greater"):
+        raise ValueError(f'alternative should be "two-sided" or "greater", not {alternative!r}')
+    discordants = only_first + only_second
+    if discordants == 0:
+        return 1.0
+    from scipy.special import bdtr
+
+    if alternative == "greater":
+        # X and discordants - X have the same distribution.
+        return float(bdtr(only_second, discordants, 0.5))
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), discordants, 0.5)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number by Holm's step-down method (Holm 1979), in the order given.
+
+    With the m values sorted, p(1) <= ... <= p(m): adjusted p(i) = max over j <= i of min(1, (m - j + 1) p(j)).
+    Rejecting where the adjusted value is at most alpha keeps the probability of any false rejection at most alpha,
+    however the tests depend on one another.
+
+    Raises:
+        ValueError: a value outside [0, 1], or NaN.
+
+    >>> holm([0.25, 0.5, 0.125])
+    [0.5, 0.5, 0.375]
+    """
+    # These lines rather than statsmodels' `multipletests`: importing it takes longer than a whole report.
+    for p in p_values:
+        if not 0 <= p <= 1:
+            raise ValueError(f"{p} is no probability")
+    adjusted = [0.0] * len(p_values)
+    least = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def paired_accuracy_interval(
+    only_first: int, only_second: int, n: int, confidence: float = 0.95, resamples: int = 9999
+) -> tuple[float, float]:
+    """Percentile interval of the paired bootstrap for a difference of accuracies (Efron 1979), second minus first.
+
+    The difference, (only_second - only_first) / n, depends on how many examples are discordant and not on which, so
+    drawing n examples with replacement is one draw of three counts,
+
+        (only_first*, only_second*, rest*) ~ Multinomial(n; only_first / n, only_second / n, rest / n)
+
+    Without discordant examples the interval is [0, 0], which says that the outcomes agree on these examples, not that
+    the accuracies are equal; `mcnemar` then gives 1.
+
+    Args:
+        only_first: number of examples that only the first classifies correctly, as `discordant` counts them.
+        only_second: the same for the second.
+        n: number of examples, at least 1.
+        confidence: coverage, in (0, 1).
+        resamples: number of bootstrap samples, at least 1.
+
+    Returns:
+        Lower and upper end, differences of fractions in [-1, 1].
+
+    Raises:
+        ValueError: counts, confidence or resamples out of range.
+    """
+    rest = n - only_first - only_second
+    if n < 1 or min(only_first, only_second, rest) < 0:
+        raise ValueError(f"{only_first} and {only_second} are no counts among {n} examples")
+    if resamples < 1:
+        raise ValueError(f"there should be at least one resample, not {resamples}")
+    import numpy as np
+
+    # The stream of RandomState is the same in every version of numpy, that of default_rng is not (NEP 19); a report
+    # made again elsewhere should be the same bytes.
+    generator = np.random.RandomState(0)
+    counts = generator.multinomial(n, [only_first / n, only_second / n, rest / n], size=resamples)
+    return _percentiles(((counts[:, 1] - counts[:, 0]) / n).tolist(), confidence)
+
+
+def paired_seed_test(differences: Sequence[float], resolution: float) -> SeedTest:
+    """Student's paired t-test over seeds: is the mean of the differences 0 (Student 1908)?
+
+        t = mean / (sd / sqrt(n)), with n - 1 degrees of freedom
+
+    A difference of two accuracies over N examples is known only to multiples of 1 / N, so differences that are equal
+    are equal to that resolution and no further; a sample variance of 0 would make them infinite evidence. A number
+    rounded to multiples of r hides a variance of r^2 / 12 (uniform over its step; Sheppard 1898), the difference of
+    two such numbers 2 r^2 / 12: the variance is taken to be at least that.
+
+    Args:
+        differences: one for each seed, finite.
+        resolution: step of the two measurements, in the unit of the differences; 0 for continuous ones.
+
+    Raises:
+        ValueError: no difference, one that is not finite, or a resolution that is negative or not finite.
+    """
+    n = len(differences)
+    if n == 0 or not all(map(math.isfinite, differences)):
+        raise ValueError(f"differences should be finite, and at least one, not {list(differences)}")
+    if not 0 <= resolution < math.inf:
+        raise ValueError(f"resolution should be finite and not negative, not {resolution}")
+    mean = fmean(differences)
+    if n < 2:
+        return SeedTest(mean, None, None, n)
+    sd = math.sqrt(max(variance(differences), 2 * resolution**2 / 12))
+    if sd == 0:
+        return SeedTest(mean, sd, None, n)
+    from scipy.special import stdtr
+
+    t = mean / (sd / math.sqrt(n))
+    return SeedTest(mean, sd, 2 * float(stdtr(n - 1, -abs(t))), n)
+
+
+def paired_replicates_interval(
+    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile interval of second - first over paired bootstrap replicates (Efron 1979).
+
+    Replicate k of both should come from the same resample of the same examples, as `bootstrap_ncmi` draws them: what
+    an example does to both then cancels in the difference.
+
+    Args:
+        first: K replicates, in the unit of the result; where either of a pair is NaN (undefined for that resample) or
+            infinite, the pair is left out.
+        second: K replicates of the other, in the same order.
+        confidence: coverage, in (0, 1).
+
+    Returns:
+        Lower and upper end; None where no pair is left.
+
+    Raises:
+        ValueError: not the same number of replicates, or confidence out of range.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} replicates are not paired")
+    pairs = zip(first, second, strict=True)
+    differences = [b - a for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+    return _percentiles(differences, confidence) if differences else None
+
+
+def pack_replicates(values: Sequence[float]) -> str:
+    """Numbers -> base64 of little-endian float32 (5.3 kB for 1000), NaN included; beyond float32 they are infinite."""
+    largest = (2 - 2**-23) * 2.0**127
+    held = [math.copysign(math.inf, value) if abs(value) > largest else value for value in values]
+    return base64.b64encode(struct.pack(f"<{len(held)}f", *held)).decode("ascii")
+
+
+def unpack_replicates(text: str) -> list[float]:
+    """What `pack_replicates` packed, to the precision of float32.
+
+    Raises:
+        ValueError: not base64 of whole float32 numbers.
+
+    >>> unpack_replicates(pack_replicates([0.5, -2.0]))
+    [0.5, -2.0]
+    """
+    try:
+        raw = base64.b64decode(text, validate=True)
+        return [value for (value,) in struct.iter_unpack("<f", raw)]
+    except (ValueError, struct.error) as error:
+        raise ValueError(f"no packed replicates: {error}") from None
+
+
+def _percentiles(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """The two quantiles between which the middle `confidence` of the values lie, interpolated linearly."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence should be between 0 and 1, not {confidence}")
+    ordered = sorted(values)
+
+    def quantile(level: float) -> float:
+        below, share = divmod(level * (len(ordered) - 1), 1)
+        low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
+        return low + share * (high - low)
+
+    return quantile((1 - confidence) / 2), quantile((1 + confidence) / 2)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.adversary import Adversary, AtPrecision
 from robustbench_cmic.augment import augment, draw
 from robustbench_cmic.checkpoint import TrainingState
 from robustbench_cmic.cuda_graph import GraphedStep
@@ -17,7 +18,7 @@ from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.feed import Feed, unit
 from robustbench_cmic.epoch_log import EpochLog
 from robustbench_cmic.objectives import Objective
-from robustbench_cmic.record import Epoch
+from robustbench_cmic.record_schema import Epoch
 from robustbench_cmic.schedule import learning_rate_factor
 from robustbench_cmic.seeding import derive_seed, seeded
 
@@ -32,7 +33,7 @@ class How(NamedTuple):
         workers: processes that read ahead, for images that do not live on the device.
         reduced: bfloat16 where autocast allows it: forward and backward, so that logits are rounded to it. Weights and
             their updates, statistics and everything that the objective computes stay in float32.
-        graphed: record a step as a CUDA graph and replay it.
+        graphed: record a step as a CUDA graph and replay it; without effect where there is an adversary.
     """
 
     workers: int = 1
@@ -58,12 +59,13 @@ class Divergence:
 
 @dataclass
 class Training:
-    """A training under way: everything that changes from epoch to epoch.
+    """A training under way: everything that changes from epoch to epoch, and the adversary, who does not.
 
     Attributes:
         model: on the device it trains on; its first layer is a `Normalize`.
         objective: likewise.
         optimizer: over the model's weights.
+        adversary: changes the images of every step, after their augmentation.
         curve: finished epochs.
         collapsed: the latest epochs in a row in which all predictions were one class.
     """
@@ -71,6 +73,7 @@ class Training:
     model: nn.Sequential
     objective: Objective
     optimizer: torch.optim.Optimizer
+    adversary: Adversary | None = None
     curve: list[Epoch] = field(default_factory=list)
     collapsed: int = 0
 
@@ -132,8 +135,8 @@ def train(
         training: model, objective and optimiser; changed in place.
         split: images and labels to train on.
         declared: `epochs`, `batch_size`, `optimizer`, `schedule` and `augmentation`, as a suite declares them.
-        seed: decides the order of examples, their augmentation and the random numbers of layers; two objectives see
-            the same.
+        seed: decides the order of examples, their augmentation, where an adversary starts and the random numbers of
+            layers; two objectives see the same.
         how: what makes it faster.
         after_epoch: called when an epoch is finished, to store and to show it.
         after_step: called with steps done and steps in all, as the steps are given to the device.
@@ -163,13 +166,15 @@ class _Loop:
         self.training = training
         self.declared = declared
         self.seed = seed
+        self.start_seed = 0
+        self.network = AtPrecision(training.model, how.reduced)
         self.device = next(training.model.parameters()).device
-        self.reduced = how.reduced
         self.labels = torch.from_numpy(split.labels)
         self.image_size = (split.images.shape[2], split.images.shape[3])
         self.fill: Tensor = training.model.get_buffer("0.mean")
         self.names: tuple[str, ...] = ()
-        self.step = GraphedStep(self._step) if how.graphed else self._step
+        # Random starts are drawn by the host: a graph would replay those that it was recorded with.
+        self.step = GraphedStep(self._step) if how.graphed and training.adversary is None else self._step
         # Batch normalisation cannot take a batch of one.
         sizes = torch.split(torch.arange(len(self.labels)), declared["batch_size"])
         self.steps = sum(len(batch) > 1 for batch in sizes)
@@ -226,6 +231,7 @@ class _Loop:
             inputs = [next(self.images), labels[rows], draws[rows]]
             if extra_labels is not None:
                 inputs.append(extra_labels[step])
+            self.start_seed = derive_seed("adversary", self.seed, epoch, step)
             logits, terms = self.step(*inputs)
             log = log or EpochLog(self.steps, logits.shape[1], self.names, self.device)
             log.add(logits, labels[rows], terms)
@@ -241,13 +247,13 @@ class _Loop:
 
     def _step(self, pixels: Tensor, labels: Tensor, draws: Tensor, *extra_labels: Tensor) -> tuple[Tensor, ...]:
         """One step on the weights and one of the objective; returns the logits and the stacked loss terms."""
-        model, objective = self.training.model, self.training.objective
+        objective, adversary = self.training.objective, self.training.adversary
         images = unit(pixels)
         batch = augment(images[: len(labels)], draws, self.declared["augmentation"], self.fill)
         self.training.optimizer.zero_grad(set_to_none=True)
-        with self._precision():
-            logits = model(batch)
-        logits = logits.float()
+        if adversary is not None:
+            batch = adversary.find(self.network, batch, labels, self.start_seed)
+        logits = self.network(batch)
         terms = objective(logits, labels)
         terms["total"].backward()
         self.training.optimizer.step()
@@ -258,17 +264,12 @@ class _Loop:
         self.names = tuple(terms)
         return logits.detach(), torch.stack([term.detach() for term in terms.values()])
 
-    def _precision(self) -> contextlib.AbstractContextManager[None]:
-        # Cached casts of weights would outlive the step that a graph records.
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced, cache_enabled=False)
-
     def _outputs(self, images: Tensor) -> Tensor:
         """Logits in eval mode: the centroid step has the weights fixed, and must not move running statistics."""
-        model = self.training.model
-        model.eval()
-        with torch.no_grad(), self._precision():
-            logits: Tensor = model(images)
-        model.train()
+        self.network.eval()
+        with torch.no_grad():
+            logits: Tensor = self.network(images)
+        self.network.train()
         return logits
 
     def _close(self, log: EpochLog | None, epoch: int, rate: float) -> Divergence | None:

@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 import torch
 
 from robustbench_cmic.carry_out import carry_out
+from robustbench_cmic.cell import Cell
 from robustbench_cmic.parent import exit_with_parent
-from robustbench_cmic.plan import Cell
 from robustbench_cmic.record import write_record
 from robustbench_cmic.settings import Settings, resume_file
 

@@ -27,6 +27,7 @@ pairs: [[ce, cmic]]
 attacks:
   - {name: FGSM, eps: 0.1}
   - {name: PGD, eps: 0.1, steps: 3}
+audit: off
 """
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]

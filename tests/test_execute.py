@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from robustbench_cmic.cell import Cell, title
 from robustbench_cmic.execute import LocalProcesses, Outcome
-from robustbench_cmic.plan import Cell
 
 
 def cell(name: str, needs: str | None = None, **declared: Any) -> Cell:
@@ -105,7 +105,7 @@ def test_dependents_of_a_bad_training_are_skipped_and_the_rest_is_done(outcome: 
     diary, outcomes, _ = execute(cells)
     assert outcomes == {"t1": outcome, "a1": "skipped", "b1": "skipped", "t2": "ok", "a2": "ok"}
     assert diary.ends["t1"] == (outcome, "because")
-    assert diary.ends["b1"] == ("skipped", f"its training {outcome}")
+    assert diary.ends["b1"] == ("skipped", f"{title(cell('t1'))} {outcome}")
     assert ("start", "a1") not in diary.lines
 
 

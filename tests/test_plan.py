@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from robustbench_cmic.cell import Cell, Plan
 from robustbench_cmic.data import DRAW
-from robustbench_cmic.plan import Cell, Plan, SelectionError, make_plan, select
+from robustbench_cmic.plan import SelectionError, make_plan, select
 from robustbench_cmic.suite import find_suite, load_suite
 from tests.conftest import TINY_SUITE
 
@@ -37,8 +38,8 @@ def test_settings_are_resolved_to_numbers() -> None:
     plan = make_plan(load_suite(find_suite("digits")).suite)
     pgd = next(cell for cell in plan.cells if cell.attack == "PGD" and cell.eps == 0.2)
     assert pgd.declared["attack"] == {
-        "name": "PGD", "alpha": 0.02, "steps": 40, "random_start": True, "restarts": 1, "loss": "ce",
-        "early_stop": False,
+        "name": "PGD", "alpha": 0.02, "steps": 40, "random_start": True, "restarts": 1, "targets": 0,
+        "schedule": "constant", "loss": "ce", "early_stop": False,
     }  # fmt: skip
     library = next(cell for cell in plan.cells if cell.attack == "APGDT")
     assert library.declared["attack"] == {
@@ -60,11 +61,39 @@ def test_ids_are_the_same_for_the_same_experiment_however_written(tmp_path: Path
     assert ids(plan_of(tmp_path, same)) == ids(plan_of(tmp_path))
 
 
+ADVERSARIAL = TINY_SUITE.replace("{name: ce}", "{name: ce, adversary: {eps: 8/255, alpha: eps/4, steps: 7}}").replace(
+    "{name: cmic}", "{name: cmic, adversary: {eps: 8/255, alpha: eps/4, steps: 7}}"
+)
+
+
+def test_an_adversary_is_declared_in_numbers_and_only_where_there_is_one(tmp_path: Path) -> None:
+    """Without one nothing is declared, so that ids from before there were adversaries hold."""
+    expected = {
+        "norm": "linf", "eps": 8 / 255, "alpha": 8 / 255 / 4, "steps": 7, "loss": "ce", "random_start": True
+    }  # fmt: skip
+    plain, adversarial = plan_of(tmp_path).of("train"), plan_of(tmp_path, ADVERSARIAL).of("train")
+    for without, given in zip(plain, adversarial, strict=True):
+        assert "adversary" not in without.declared["objective"]
+        assert given.declared["objective"] == without.declared["objective"] | {"adversary": expected}
+    default = plan_of(tmp_path, ADVERSARIAL.replace("alpha: eps/4, ", "")).of("train")[0]
+    assert default.declared["objective"]["adversary"]["alpha"] == 2.5 * (8 / 255) / 7
+
+
+def test_ids_follow_the_adversary_not_how_it_is_written(tmp_path: Path) -> None:
+    before = ids(plan_of(tmp_path, ADVERSARIAL))
+    assert not set(before.values()) & set(ids(plan_of(tmp_path)).values())
+    same = ADVERSARIAL.replace("eps: 8/255, alpha: eps/4", "norm: linf, eps: 8/255, alpha: 2/255, loss: ce")
+    assert ids(plan_of(tmp_path, same)) == before
+    for other in ("steps: 8", "steps: 7, loss: margin", "steps: 7, norm: l2", "steps: 7, random_start: false"):
+        changed = ids(plan_of(tmp_path, ADVERSARIAL.replace("steps: 7", other)))
+        assert not set(before.values()) & set(changed.values())
+
+
 def test_ids_of_the_example_are_frozen(tmp_path: Path) -> None:
     """Committed results are found by id: a change of the hash makes all of them void, so let it be deliberate."""
     plan = plan_of(tmp_path)
     assert [cell.id for cell in plan.cells[:3]] == [
-        "ce.s0.train.dd61bbf9ab6e", "ce.s0.none.cfe725599309", "ce.s0.FGSM.linf.eps0.1.15ea22716fac",
+        "ce.s0.train.dd61bbf9ab6e", "ce.s0.none.6d8f3dab0037", "ce.s0.FGSM.linf.eps0.1.0b8a250662c3",
     ]  # fmt: skip
 
 

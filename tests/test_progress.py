@@ -8,7 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from robustbench_cmic.plan import Cell, make_plan
+from robustbench_cmic.cell import Cell
+from robustbench_cmic.plan import make_plan
 from robustbench_cmic.progress import Estimator, LiveDisplay, PlainDisplay, declared_work, duration, make_display
 from robustbench_cmic.suite import find_suite, load_suite
 

@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustbench_cmic.plan import Cell
+from robustbench_cmic.cell import Cell
 from robustbench_cmic.record import (
-    AttackRecord,
     CorruptRecordError,
-    Timing,
     failed_record,
     outcome_bits,
     pack_outcomes,
@@ -26,6 +24,7 @@ from robustbench_cmic.record import (
     write_json,
     write_record,
 )
+from robustbench_cmic.record_schema import AttackRecord, Timing
 from robustbench_cmic.statistics import wilson_interval
 
 CELL = Cell(

@@ -1,18 +1,21 @@
-"""Projected gradient descent, native: L-inf and L2, several losses, restarts, early stop. FGSM is its one-step case."""
+"""Projected gradient descent, native: L-inf and L2, losses, targets, schedules, restarts. FGSM is its one-step case."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import LOSSES
+from robustbench_cmic.attacks.losses import LOSSES, likeliest_others, make_loss, make_targeted_loss
 from robustbench_cmic.attacks.threat import Threat, l2_lengths
 
 Noise = Callable[[int], Tensor]
-"""Number of a restart -> random perturbations of the ball for all images."""
+"""Number of a run -> random perturbations of the ball for all images."""
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Search:
         loss: what is raised, a key of `LOSSES`.
         restarts: starts, at least 1; later ones attack only what the earlier ones left.
         early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
+        targets: 0: away from the label, wherever to. k > 0: every restart is k runs, each towards one of the k classes
+            most likely at the image but the label, at most all of them; a run attacks only what the earlier ones left.
+        schedule: of the step size at step t of T, from 0 on: `constant`: alpha; `linear`: alpha (1 - t / T);
+            `cosine`: alpha (1 + cos(pi t / T)) / 2.
 
     Raises:
         ValueError: a value out of range; the message says which.
@@ -35,6 +42,8 @@ class Search:
     loss: str = "ce"
     restarts: int = 1
     early_stop: bool = False
+    targets: int = 0
+    schedule: Schedule = "constant"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
@@ -43,6 +52,18 @@ class Search:
             raise ValueError(f"alpha should be at least 0 and finite, not {self.alpha}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss should be one of {', '.join(LOSSES)}, not {self.loss!r}")
+        if self.targets < 0:
+            raise ValueError(f"targets should be at least 0, not {self.targets}")
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule should be one of {', '.join(get_args(Schedule))}, not {self.schedule!r}")
+
+    def step_size(self, step: int) -> float:
+        """The step size of a step, counted from 0."""
+        if self.schedule == "linear":
+            return self.alpha * (1 - step / self.steps)
+        if self.schedule == "cosine":
+            return self.alpha * (1 + math.cos(math.pi * step / self.steps)) / 2
+        return self.alpha
 
 
 def pgd(
@@ -58,12 +79,16 @@ def pgd(
     random_start: bool = True,
     restarts: int = 1,
     early_stop: bool = False,
+    targets: int = 0,
+    schedule: Schedule = "constant",
+    centroids: Tensor | None = None,
 ) -> Tensor:
-    """Untargeted PGD (Madry et al. 2018, eq. 2.2): x <- project(x + alpha * step(grad loss)).
+    """PGD (Madry et al. 2018, eq. 2.2): x <- project(x + alpha * step(grad loss)).
 
     The step is the sign of the gradient for L-inf and the gradient over its length for L2. Random numbers come from
-    torch's global generator on the CPU. With `random_start=False` and `early_stop=False` the L-inf result equals
-    torchattacks' PGD bit for bit; one step of `alpha=eps` is FGSM.
+    torch's global generator on the CPU. Entries of a gradient that are not finite count as 0. With
+    `random_start=False` and the other defaults the L-inf result equals torchattacks' PGD bit for bit; one step of
+    `alpha=eps` is FGSM.
 
     Args:
         model: returns logits (N, C); call it in eval mode.
@@ -73,26 +98,30 @@ def pgd(
         alpha: step size.
         steps: gradient steps of one restart.
         norm: `linf` or `l2`.
-        loss: `ce`, `margin` or `dlr`, see `attacks.losses`.
+        loss: `ce`, `margin`, `dlr`, `scaled_ce`, `log_odds` or `cmic`, see `attacks.losses`.
         random_start: start at a random point of the ball instead of at the image.
         restarts: how often to start. Without `early_stop` the last iterate of the first restart that is misclassified
             is returned, or that of the last restart where none is.
         early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
+        targets: see `Search`; whatever the target, misclassified as anything is success.
+        schedule: see `Search`.
+        centroids: (C, C) float64, for the loss `cmic`: the outputs' means by class, see `losses.class_centroids`.
 
     Returns:
         (N, C, H, W) images inside ball and box, detached.
 
     Raises:
-        ValueError: a parameter out of range, or images outside [0, 1].
+        ValueError: a parameter out of range, images outside [0, 1], `cmic` without centroids, or `dlr` with fewer
+            than three classes (four with targets).
     """
     if len(images) > 0 and not (float(images.min()) >= 0 and float(images.max()) <= 1):
         raise ValueError("images should be in [0, 1]")
     threat = Threat(norm, eps)
-    search = Search(alpha, steps, loss, restarts, early_stop)
+    search = Search(alpha, steps, loss, restarts, early_stop, targets, schedule)
     noise = (lambda _: threat.noise(images.shape).to(images)) if random_start else None
     # torchattacks and most others average the loss over the batch. Signs survive that; the last bit of the gradient
     # does not, hence the same factor here.
-    return search_ball(model, images, labels, threat, search, noise, weight=1 / max(1, len(images)))
+    return search_ball(model, images, labels, threat, search, noise, 1 / max(1, len(images)), centroids)
 
 
 def search_ball(
@@ -103,16 +132,32 @@ def search_ball(
     search: Search,
     noise: Noise | None,
     weight: float = 1.0,
+    centroids: Tensor | None = None,
 ) -> Tensor:
-    """`pgd` with explicit random starts (None: start at the images) and weight of each example's loss."""
+    """`pgd` with explicit random starts (None: start at the images) and weight of each example's loss.
+
+    Runs are counted through: run k of restart r, of t targets each, starts from `noise(r * t + k)`.
+    """
     images = images.detach()
     result = images.clone()
+    if len(images) == 0:
+        return result
+    loss: Callable[..., Tensor] = make_loss(search.loss, centroids)
+    aims: Tensor | None = None
+    runs = search.restarts
+    if search.targets > 0:
+        loss = make_targeted_loss(search.loss, centroids)
+        with torch.no_grad():
+            aims = likeliest_others(model(images), labels, search.targets)
+        runs *= aims.shape[1]
     active = torch.arange(len(images), device=images.device)
-    for restart in range(search.restarts):
-        starts = images if noise is None else (images + noise(restart)).clamp(0, 1)
-        found = _descend(model, images[active], labels[active], starts[active], threat, search, weight)
+    for run in range(runs):
+        starts = images if noise is None else (images + noise(run)).clamp(0, 1)
+        classes = (labels,) if aims is None else (labels, aims[:, run % aims.shape[1]])
+        towards = tuple(each[active] for each in classes)
+        found = _descend(model, images[active], towards, starts[active], threat, search, loss, weight)
         result[active] = found
-        if restart + 1 < search.restarts:
+        if run + 1 < runs:
             with torch.no_grad():
                 active = active[model(found).argmax(1) == labels[active]]
             if len(active) == 0:
@@ -121,37 +166,72 @@ def search_ball(
 
 
 def _descend(
-    model: nn.Module, images: Tensor, labels: Tensor, starts: Tensor, threat: Threat, search: Search, weight: float
+    model: nn.Module,
+    images: Tensor,
+    classes: tuple[Tensor, ...],
+    starts: Tensor,
+    threat: Threat,
+    search: Search,
+    loss: Callable[..., Tensor],
+    weight: float,
 ) -> Tensor:
-    """One restart from `starts`: the images found, (N, C, H, W)."""
+    """One run from `starts`: the images found, (N, C, H, W). `classes`: labels, and targets where there are any."""
     result = starts.clone()
     active = torch.arange(len(images), device=images.device)
     current = starts
-    for _ in range(search.steps):
-        gradient, wrong = _gradient(model, current, labels, search.loss, weight)
-        if search.early_stop and bool(wrong.any()):
-            result[active[wrong]] = current[wrong]
-            keep = ~wrong
-            active, images, labels = active[keep], images[keep], labels[keep]
+    for step in range(search.steps):
+        slope = climb(model, current, classes, loss, weight)
+        gradient = slope.gradient
+        if search.early_stop and bool(slope.wrong.any()):
+            result[active[slope.wrong]] = current[slope.wrong]
+            keep = ~slope.wrong
+            active, images, classes = active[keep], images[keep], tuple(each[keep] for each in classes)
             current, gradient = current[keep], gradient[keep]
             if len(active) == 0:
                 return result
-        current = threat.project(images, current + search.alpha * _direction(gradient, threat.norm))
+        current = threat.project(images, current + search.step_size(step) * ascent(gradient, threat.norm))
     result[active] = current
     return result
 
 
-def _gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: str, weight: float) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss at the images, (N, C, H, W), and which of them are misclassified, (N,)."""
+@dataclass(frozen=True)
+class Slope:
+    """What one pass forward and one back say of images (N, C, H, W).
+
+    Attributes:
+        gradient: (N, C, H, W) of the loss; 0 where it is not finite.
+        losses: (N,).
+        wrong: (N,) truth values: misclassified.
+    """
+
+    gradient: Tensor
+    losses: Tensor
+    wrong: Tensor
+
+
+def climb(
+    model: nn.Module, images: Tensor, classes: tuple[Tensor, ...], loss: Callable[..., Tensor], weight: float = 1.0
+) -> Slope:
+    """Loss, gradient and errors at the images.
+
+    Args:
+        model: returns logits (N, C).
+        images: (N, C, H, W).
+        classes: labels (N,) and, for a targeted loss, targets (N,).
+        loss: of `losses`, called with the logits and `classes`.
+        weight: factor of the gradient; the steps do not depend on it but for rounding.
+    """
     leaf = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(leaf)
-        losses = LOSSES[loss](logits, labels)
+        losses = loss(logits, *classes)
         (gradient,) = torch.autograd.grad(losses, leaf, grad_outputs=torch.full_like(losses, weight))
-    return gradient, logits.detach().argmax(1) != labels
+    # One NaN would otherwise turn an image to NaN; 0 leaves that pixel where it is for this step.
+    gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+    return Slope(gradient, losses.detach(), logits.detach().argmax(1) != classes[0])
 
 
-def _direction(gradient: Tensor, norm: str) -> Tensor:
+def ascent(gradient: Tensor, norm: str) -> Tensor:
     """The unit step of steepest ascent; zero where the gradient is zero."""
     if norm == "linf":
         return gradient.sign()

@@ -2,70 +2,95 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
-import torch
-
-from robustbench_cmic.attacks.harness import judge_attack
+from robustbench_cmic.attacks.harness import Kept, Verdict, judge_attack
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.cells.job import Job
-from robustbench_cmic.checkpoint import load_weights
-from robustbench_cmic.data.feed import Examples
-from robustbench_cmic.data.subset import choose, subset_sha256
-from robustbench_cmic.information import Information
-from robustbench_cmic.record import AttackRecord, Measures, pack_outcomes, read_record, record_path
-from robustbench_cmic.settings import weights_file
-from robustbench_cmic.statistics import wilson_interval
-
-
-class MissingTrainingError(Exception):
-    """The training that an attack needs has left no weights for this data."""
+from robustbench_cmic.cells.trained import evaluated, trained_model
+from robustbench_cmic.checkpoint import load_weights, save_weights
+from robustbench_cmic.information import Information, measure_information
+from robustbench_cmic.information_bootstrap import bootstrap_ncmi
+from robustbench_cmic.record import pack_outcomes, read_record, record_path
+from robustbench_cmic.record_schema import AttackRecord, Measures, Part
+from robustbench_cmic.settings import images_file
+from robustbench_cmic.statistics import pack_replicates, wilson_interval
 
 
 def attack_cell(job: Job) -> AttackRecord:
     """Attack the weights that the needed training has left, and judge the outcome."""
-    cell, settings, data = job.cell, job.settings, job.data
-    trained = read_record(record_path(settings.results, cell.needs or ""))
-    if trained.checkpoint_sha256 is None or trained.dataset_sha256 != data.sha256:
-        raise MissingTrainingError(f"the training {cell.needs} has no weights for this data")
-    # What is loaded replaces everything: the seed and timm's own weights play no part here.
-    declared = cell.declared["train"] | {"model": cell.declared["train"]["model"] | {"pretrained": False}}
-    model = job.model(declared)
-    model.load_state_dict(load_weights(weights_file(settings.work, trained.cell.id), trained.checkpoint_sha256))
-    evaluation = cell.declared["evaluation"]
-    split = data.split(evaluation["split"])
-    chosen = choose(split.labels, evaluation)
+    cell, settings = job.cell, job.settings
+    model, checkpoint_sha256 = trained_model(job, cell.needs or "", cell.declared["train"])
+    inputs: dict[str, str] = {}
+    source, kept = None, None
+    if cell.source is not None:
+        source, inputs[cell.source] = trained_model(job, cell.source, cell.declared["source"])
+    if cell.after is not None:
+        kept, inputs[cell.after] = _kept(job, cell.after)
+    examples, labels, examples_sha256 = evaluated(job)
+    ascending = cell.declared["attack"].get("ascending", False)
     began = time.perf_counter()
     verdict = judge_attack(
         model,
-        Examples(split.images, chosen, settings.device),
-        torch.from_numpy(split.labels[chosen]).to(settings.device),
-        classes=data.classes,
+        examples,
+        labels,
+        classes=job.data.classes,
         setting=cell.declared["attack"],
         threat=Threat(cell.norm, cell.eps) if cell.norm else None,
         seed=cell.seed,
         batch_size=settings.batch_size,
         progress=lambda done, total: job.progress(done, total, "examples"),
+        source=source,
+        kept=kept,
+        keep_images=ascending,
     )
-    job.clock.examples_per_second = round(len(chosen) / (time.perf_counter() - began), 1)
+    job.clock.examples_per_second = round(len(examples) / (time.perf_counter() - began), 1)
     n, correct = len(verdict.correct), int(verdict.correct.sum())
     low, high = wilson_interval(correct, n)
+    clean = cell.attack == "none"
     return AttackRecord(
         **job.common(),
         status="ok",
-        checkpoint_sha256=trained.checkpoint_sha256,
-        examples_sha256=subset_sha256(chosen),
+        checkpoint_sha256=checkpoint_sha256,
+        inputs=inputs,
+        examples_sha256=examples_sha256,
         n=n,
         accuracy=correct / n,
         ci_low=low,
         ci_high=high,
         outcomes=pack_outcomes(verdict.correct.tolist()),
-        information=_measures(verdict.information),
+        information=_measures(measure_information(verdict.logits, labels)),
+        ncmi_replicates=pack_replicates(bootstrap_ncmi(verdict.logits, labels).tolist()) if clean else None,
         outside=verdict.outside,
         forwards=verdict.forwards,
         backwards=verdict.backwards,
+        parts=[Part(**dataclasses.asdict(part)) for part in verdict.parts],
+        kept=0 if kept is None else len(kept.places),
+        images_sha256=_keep(job, verdict) if ascending else None,
     )
+
+
+def _keep(job: Job, verdict: Verdict) -> str:
+    """Store the adversarial examples for the next larger ball; returns the file's hash."""
+    broken = (~verdict.correct).nonzero()[:, 0].cpu()
+    assert verdict.images is not None
+    stored = {"places": broken, "images": verdict.images[broken]}
+    return save_weights(images_file(job.settings.work, job.cell.id), stored)
+
+
+def _kept(job: Job, before: str) -> tuple[Kept, str]:
+    """What the same attack broke in the next smaller ball, and the hash of the file that holds it.
+
+    Raises:
+        CorruptCheckpointError: its examples are not there, or not those that it recorded.
+    """
+    record = read_record(record_path(job.settings.results, before))
+    assert isinstance(record, AttackRecord)
+    sha256 = record.images_sha256 or ""
+    stored = load_weights(images_file(job.settings.work, before), sha256)
+    return Kept(stored["places"], stored["images"]), sha256
 
 
 def _measures(information: Information) -> Measures:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustbench_cmic.cell import Cell
 from robustbench_cmic.data.base import Data
 from robustbench_cmic.models.build import build_model
-from robustbench_cmic.plan import Cell
-from robustbench_cmic.record import Timing
+from robustbench_cmic.record_schema import Timing
 from robustbench_cmic.settings import Settings
 
 Progress = Callable[[int, int, str], None]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from torch import nn
 
+from robustbench_cmic.adversary import build_adversary
 from robustbench_cmic.cells.job import Job, Progress
 from robustbench_cmic.checkpoint import CorruptCheckpointError, load_state, load_weights, save_state, save_weights
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.subset import choose
 from robustbench_cmic.models.build import fit_weights
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.record import TrainRecord
+from robustbench_cmic.record_schema import TrainRecord
 from robustbench_cmic.settings import resume_file, weights_file
 from robustbench_cmic.train import How, Training, build_optimizer, train
 
@@ -24,8 +25,10 @@ def train_cell(job: Job) -> TrainRecord:
     declared = cell.declared["training"]
     split = _chosen(data.train, declared.get("limit"))
     model = job.model(cell.declared)
-    objective = build_objective(cell.declared["objective"], data.classes).to(settings.device)
-    training = Training(model, objective, build_optimizer(model, declared["optimizer"]))
+    goal = dict(cell.declared["objective"])
+    adversary = build_adversary(goal.pop("adversary", None))
+    objective = build_objective(goal, data.classes).to(settings.device)
+    training = Training(model, objective, build_optimizer(model, declared["optimizer"]), adversary)
     keeper = _Keeper(training, resume_file(settings.work, cell.id), f"{cell.id} on {data.sha256}")
     clock.resumed = keeper.restore(job.progress)
     notes = _Notes(job.progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,14 @@ class Examples:
         return len(self._indices)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        return unit(torch.from_numpy(self._images[self._indices[rows]]).to(self._device))
+        return self._bring(self._indices[rows])
+
+    def at(self, positions: Sequence[int]) -> Tensor:
+        """The images at some positions among the chosen ones."""
+        return self._bring(self._indices[np.asarray(positions, np.int64)])
+
+    def _bring(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        return unit(torch.from_numpy(self._images[indices]).to(self._device))
 
 
 class _Rows(Dataset[npt.NDArray[np.generic]]):

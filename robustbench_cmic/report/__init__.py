@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robustbench_cmic.audit import audit
 from robustbench_cmic.record import write_atomically
+from robustbench_cmic.report.flagged import flag_table
 from robustbench_cmic.report.leaderboard import leaderboard
 from robustbench_cmic.report.results import PLAN_FILE, ReportError, Results, read_results
 from robustbench_cmic.report.rows import results_csv
 
-__all__ = ["PLAN_FILE", "ReportError", "Results", "read_results", "write_report"]
+__all__ = ["PLAN_FILE", "ReportError", "Results", "flag_table", "read_results", "write_report"]
 
 
 def write_report(folder: Path) -> Results:
@@ -23,6 +25,7 @@ def write_report(folder: Path) -> Results:
         OSError: the files cannot be written.
     """
     results = read_results(folder)
-    write_atomically(folder / "results.csv", results_csv(results).encode())
-    write_atomically(folder / "leaderboard.md", leaderboard(results).encode())
+    audited = audit(results.plan, results.records)
+    write_atomically(folder / "results.csv", results_csv(results, audited).encode())
+    write_atomically(folder / "leaderboard.md", leaderboard(results, audited).encode())
     return results

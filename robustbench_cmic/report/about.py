@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from robustbench_cmic.plan import Cell, canonical_json
+from robustbench_cmic.cell import Cell, canonical_json
 from robustbench_cmic.report.numbers import escaped
 from robustbench_cmic.report.results import Results
 

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+import statistics
+from collections.abc import Iterator
 
-from tabulate import tabulate
-
-from robustbench_cmic.plan import Cell
+from robustbench_cmic.audit import Audit
+from robustbench_cmic.cell import Cell
 from robustbench_cmic.report.about import provenance, what_was_run
-from robustbench_cmic.report.numbers import bold, difference, escaped, percent, spread
+from robustbench_cmic.report.costs import cost_section, parts_section, transfer_section
+from robustbench_cmic.report.flagged import flag_section
+from robustbench_cmic.report.numbers import NOTHING, bold, escaped, percent, spread, table
+from robustbench_cmic.report.pairs import pair_sections
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.worst_case import worst_case
-
-Ball = tuple[str, float]
-BySeed = dict[int, float]
-
-CLEAN: Ball = ("", 0.0)
-_NORM_NAMES = {"linf": "L-inf", "l2": "L2"}
+from robustbench_cmic.report.selecting import (
+    CLEAN,
+    NORM_NAMES,
+    attacks,
+    balls_by_norm,
+    by_seed,
+    cells_of,
+    models,
+    planned_seeds,
+)
+from robustbench_cmic.report.worst_case import Ball, worst_case
 
 _READING = """\
 Accuracies are percentages of the {n} test examples, mean ± standard deviation over {seeds}. **Worst case** counts an
-example only if it survives every attack run at that norm and eps (the mean of the minimum over attacks, example by
-example); an attack that was not run there (–) is not in it. An attack that fails proves nothing: it may be the attack
-that is weak. Once a logit leads by about 17, float32 rounds its probability to 1, and cross entropy loses the part of
-its gradient that belongs to the true class: CMIC-DL's widely separated logits are often beyond that, and attacks on
-cross entropy then step in a wrong direction. Compare models by their worst case, and only where strong attacks on
-another loss are in it; even that is an upper bound on robustness.
+example only if it survives every attack run at that norm and eps, and at any smaller eps (the mean of the minimum over
+attacks, example by example); an attack that was not run there (–) is not in it. An attack that fails proves nothing:
+it may be the attack that is weak. {audited} Compare models by their worst case; even an unflagged one is an upper bound
+on robustness, and no flag is no proof.
 """
+_AUDITED = """\
+The audit checks whether the attacks were able to succeed: a number marked † is flagged, and so is a model without a
+rank; the flags are listed below with their reasons."""
+_NOT_AUDITED = "**This suite is not audited** (`audit: off`): nothing here was checked for masked gradients."
 
 
-def leaderboard(results: Results) -> str:
+def leaderboard(results: Results, audit: Audit) -> str:
     """The whole file as Markdown."""
-    return "\n".join(_sections(results)).rstrip() + "\n"
+    return "\n".join(_sections(results, audit)).rstrip() + "\n"
 
 
-def _sections(results: Results) -> Iterator[str]:
+def _sections(results: Results, audit: Audit) -> Iterator[str]:
     plan = results.plan
     yield f"# {plan.suite}\n"
     if plan.description:
@@ -44,12 +52,17 @@ def _sections(results: Results) -> Iterator[str]:
     measured = [record for cell in plan.of("attack") if (record := results.attack(cell))]
     if measured:
         counts = sorted({record.n or 0 for record in measured})
-        seeds = _planned_seeds(results)
+        seeds = planned_seeds(results)
         over = "one seed, which shows nothing about the method" if seeds == 1 else f"{seeds} seeds"
-        yield _READING.format(n=" or ".join(map(str, counts)), seeds=over)
-        yield from _clean_section(results)
-        yield from _robust_section(results)
-        yield from _pair_sections(results)
+        audited = _AUDITED if audit.wanted else _NOT_AUDITED
+        yield _READING.format(n=" or ".join(map(str, counts)), seeds=over, audited=audited)
+        yield from _clean_section(results, audit)
+        yield from _robust_section(results, audit)
+        yield from pair_sections(results, audit)
+        yield from flag_section(results, audit)
+        yield from transfer_section(results)
+        yield from cost_section(results)
+        yield from parts_section(results)
     yield from _limited_section(results)
     yield from what_was_run(results)
     yield from provenance(results)
@@ -61,8 +74,8 @@ def _standing(results: Results) -> Iterator[str]:
     by_status: dict[str, list[Cell]] = {}
     for cell in cells:
         record = results.records.get(cell.id)
-        training = results.records.get(cell.needs or "")
-        lost = training is not None and training.status != "ok"
+        trainings = [results.records.get(other or "") for other in (cell.needs, cell.source)]
+        lost = any(training is not None and training.status != "ok" for training in trainings)
         status = "skipped" if lost else record.status if record is not None else "not run"
         by_status.setdefault(status, []).append(cell)
     if len(by_status.get("ok", ())) == len(cells):
@@ -75,100 +88,67 @@ def _standing(results: Results) -> Iterator[str]:
     yield ""
 
 
-def _planned_seeds(results: Results) -> int:
-    return len({cell.seed for cell in results.plan.cells})
-
-
-def _models(results: Results) -> list[str]:
-    return list(dict.fromkeys(cell.model for cell in results.plan.cells))
-
-
-def _balls(results: Results) -> list[Ball]:
-    """The norms and radii attacked, ascending within a norm."""
-    return sorted({(cell.norm, cell.eps) for cell in results.plan.of("attack") if cell.norm})
-
-
-def _cells(results: Results, model: str, attack: str, ball: Ball) -> list[Cell]:
-    wanted = (model, attack, *ball)
-    return [cell for cell in results.plan.of("attack") if (cell.model, cell.attack, cell.norm, cell.eps) == wanted]
-
-
-def _attacks(results: Results, ball: Ball) -> list[str]:
-    cells = results.plan.of("attack")
-    return list(dict.fromkeys(cell.attack for cell in cells if (cell.norm, cell.eps) == ball))
-
-
-def _by_seed(results: Results, model: str, attack: str, ball: Ball) -> BySeed:
-    """Accuracy for each seed."""
-    found = {}
-    for cell in _cells(results, model, attack, ball):
-        record = results.attack(cell)
-        if record is not None and record.accuracy is not None:
-            found[cell.seed] = record.accuracy
-    return found
-
-
-def _clean_section(results: Results) -> Iterator[str]:
+def _clean_section(results: Results, audit: Audit) -> Iterator[str]:
     yield "## Clean test examples\n"
-    planned = _planned_seeds(results)
+    planned = planned_seeds(results)
     objectives = {cell.model: cell.objective for cell in results.plan.cells}
-    table = []
-    for model in _models(results):
-        cells = _cells(results, model, "none", CLEAN)
+    rows = []
+    for model in models(results):
+        cells = cells_of(results, model, "none", CLEAN)
         measures = [record.information for cell in cells if (record := results.attack(cell)) and record.information]
         columns = [
             [measure.ncmi for measure in measures if measure.ncmi is not None],
             [measure.cmi for measure in measures],
             [measure.separation for measure in measures],
         ]
-        accuracy = percent(_by_seed(results, model, "none", CLEAN).values(), planned)
         shown = [spread(values, "{:.3g}", planned) for values in columns]
-        table.append([f"`{model}`", objectives[model], accuracy, *shown])
-    yield _table(table, ["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"])
+        rows.append([f"`{model}`", objectives[model], _accuracy(results, audit, model, "none", CLEAN), *shown])
+    yield table(rows, ["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"])
 
 
-def _robust_section(results: Results) -> Iterator[str]:
-    planned = _planned_seeds(results)
-    for norm, grouped in groupby(_balls(results), key=lambda ball: ball[0]):
-        balls = list(grouped)
-        attacks = list(dict.fromkeys(name for ball in balls for name in _attacks(results, ball)))
-        yield f"## Accuracy under attack, {_NORM_NAMES[norm]}\n"
-        table = []
+def _accuracy(results: Results, audit: Audit, model: str, attack: str, ball: Ball) -> str:
+    """Accuracy in percent over seeds, with a mark where any of them is flagged."""
+    found = by_seed(results, model, attack, ball)
+    text = percent([outcome.accuracy for outcome in found.values()], planned_seeds(results))
+    marked = any(audit.of_cell(cell) for cell in cells_of(results, model, attack, ball))
+    return f"{text} †" if marked and text != NOTHING else text
+
+
+def _robust_section(results: Results, audit: Audit) -> Iterator[str]:
+    for norm, balls in balls_by_norm(results).items():
+        names = list(dict.fromkeys(name for ball in balls for name in attacks(results, ball)))
+        own = [name for name in names if ":" not in name]  # transfers have a table of their own
+        yield f"## Accuracy under attack, {NORM_NAMES[norm]}\n"
+        rows = []
         for ball in balls:
-            for model in _models(results):
-                columns = [percent(_by_seed(results, model, name, ball).values(), planned) for name in attacks]
-                worst = bold(percent(worst_case(results, model, ball).values(), planned))
-                table.append([f"{ball[1]:.4g}", f"`{model}`", *columns, worst])
-        yield _table(table, ["eps", "model", *(f"{escaped(name)} %" for name in attacks), "worst case %"])
+            for rank, model, worst in ranking(results, audit, ball):
+                columns = [_accuracy(results, audit, model, name, ball) for name in own]
+                shown = bold(worst) if rank == "1" else worst
+                rows.append([f"{ball[1]:.4g}", rank, f"`{model}`", *columns, shown])
+        yield table(rows, ["eps", "rank", "model", *(f"{escaped(name)} %" for name in own), "worst case %"])
 
 
-def _pair_sections(results: Results) -> Iterator[str]:
-    for first, second in results.plan.pairs:
-        yield f"## `{first}` against `{second}`\n"
-        yield (
-            f"The difference is `{second}` minus `{first}` in percentage points, seed by seed: the mean, and the least "
-            "and greatest over seeds. A row holds only seeds that both models have.\n"
-        )
-        yield _pair_table(results, first, second)
+def ranking(results: Results, audit: Audit, ball: Ball) -> list[tuple[str, str, str]]:
+    """(rank, model, worst case in percent) in a ball: the best first; what is flagged or incomplete last, unranked.
 
-
-def _pair_table(results: Results, first: str, second: str) -> str:
-    """Two models side by side: clean, attack by attack, worst case."""
-    models = (first, second)
-    lines = [("clean", "", [_by_seed(results, model, "none", CLEAN) for model in models])]
-    for ball in _balls(results):
-        size = f"{_NORM_NAMES[ball[0]]} {ball[1]:.4g}"
-        names = _attacks(results, ball)
-        lines += [(escaped(name), size, [_by_seed(results, model, name, ball) for model in models]) for name in names]
-        label = f"**worst case** of {', '.join(map(escaped, names))}"
-        lines.append((label, size, [worst_case(results, model, ball) for model in models]))
-    planned = _planned_seeds(results)
-    table = []
-    for label, size, (left, right) in lines:
-        seeds = sorted(left.keys() & right.keys())
-        columns = [percent([side[seed] for seed in seeds], planned) for side in (left, right)]
-        table.append([label, size, *columns, difference([right[seed] - left[seed] for seed in seeds])])
-    return _table(table, ["attack", "eps", f"`{first}` %", f"`{second}` %", "difference (points)"])
+    Equal worst cases share a rank.
+    """
+    planned = planned_seeds(results)
+    ranked, apart = [], []
+    for model in models(results):
+        found = worst_case(results, model, ball)
+        values = [outcome.accuracy for outcome in found.values()]
+        text = percent(values, planned)
+        trainings = [cell.id for cell in results.plan.of("train") if cell.model == model]
+        if any(audit.of_worst_case(training, ball) for training in trainings) and values:
+            apart.append(("flagged", model, f"{text} †"))
+        elif len(values) < planned:
+            apart.append((NOTHING, model, text))
+        else:
+            ranked.append((statistics.fmean(values), model, text))
+    best = sorted(ranked, key=lambda entry: -entry[0])
+    places = [str(1 + sum(other > mean for other, _, _ in best)) for mean, _, _ in best]
+    return [(place, model, text) for place, (_, model, text) in zip(places, best, strict=True)] + apart
 
 
 def _limited_section(results: Results) -> Iterator[str]:
@@ -176,14 +156,10 @@ def _limited_section(results: Results) -> Iterator[str]:
         return
     yield "## Limited evaluations: not ranked\n"
     yield "Run with `--limit` on the first examples of the test set only; for trying things out.\n"
-    table = []
+    rows = []
     for cell in results.limited:
         record = results.attack(cell)
         if record is not None and record.accuracy is not None:
             shown = percent([record.accuracy], 1)
-            table.append([f"`{cell.model}`", cell.seed, escaped(cell.attack), f"{cell.eps:.4g}", record.n, shown])
-    yield _table(table, ["model", "seed", "attack", "eps", "examples", "accuracy %"])
-
-
-def _table(table: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    return tabulate(table, headers=headers, tablefmt="pipe", disable_numparse=True) + "\n"
+            rows.append([f"`{cell.model}`", cell.seed, escaped(cell.attack), f"{cell.eps:.4g}", record.n, shown])
+    yield table(rows, ["model", "seed", "attack", "eps", "examples", "accuracy %"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
+from tabulate import tabulate
+
 NOTHING = "–"
 
 
@@ -37,6 +39,11 @@ def difference(differences: Sequence[float]) -> str:
     if len(points) == 1:
         return f"{points[0]:+.1f} (one seed)"
     return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """A Markdown table with a blank line behind it; nothing in it is taken for a number and changed."""
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True) + "\n"
 
 
 def bold(text: str) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from robustbench_cmic.plan import Cell, Plan
-from robustbench_cmic.record import AttackRecord, CorruptRecordError, TrainRecord, read_json, read_record, record_path
+from robustbench_cmic.cell import Cell, Plan
+from robustbench_cmic.record import CorruptRecordError, read_json, read_record, record_path
+from robustbench_cmic.record_schema import AnyRecord, AttackRecord
 from robustbench_cmic.resume import standings
 
 PLAN_FILE = "plan.json"
@@ -30,7 +31,7 @@ class Results:
     """
 
     plan: Plan
-    records: dict[str, TrainRecord | AttackRecord]
+    records: dict[str, AnyRecord]
     limited: list[Cell]
     problems: list[str]
 
@@ -54,7 +55,7 @@ def read_results(folder: Path) -> Results:
     except (CorruptRecordError, ValidationError):
         raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
     limited = _limited_cells(folder, plan)
-    records: dict[str, TrainRecord | AttackRecord] = {}
+    records: dict[str, AnyRecord] = {}
     problems: list[str] = []
     # The same judgement as a run's: what a run would set aside is not shown either.
     for cell, standing in standings([*plan.cells, *limited], folder).items():

@@ -6,8 +6,9 @@ import csv
 import io
 from collections.abc import Iterator
 
-from robustbench_cmic.plan import Cell
-from robustbench_cmic.record import AttackRecord
+from robustbench_cmic.audit import Audit
+from robustbench_cmic.cell import Cell
+from robustbench_cmic.record_schema import AttackRecord
 from robustbench_cmic.report.results import Results
 
 COLUMNS = (
@@ -18,21 +19,21 @@ COLUMNS = (
 Row = dict[str, object]
 
 
-def results_csv(results: Results) -> str:
+def results_csv(results: Results, audit: Audit) -> str:
     """The file's text: planned cells in the plan's order, then limited evaluations, flagged `limited`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(results))
+    writer.writerows(rows(results, audit))
     return text.getvalue()
 
 
-def rows(results: Results) -> Iterator[Row]:
+def rows(results: Results, audit: Audit) -> Iterator[Row]:
     """A row for each attack cell that has an outcome; cells not run yet have none."""
     for cell in results.plan.of("attack"):
         row = _row(results, cell)
         if row is not None:
-            yield row
+            yield row | {"flags": ";".join(dict.fromkeys(flag.name for flag in audit.of_cell(cell)))}
     for cell in results.limited:
         row = _row(results, cell)
         if row is not None:
@@ -52,8 +53,9 @@ def _row(results: Results, cell: Cell) -> Row | None:
         "eps": cell.eps,
         "cell": cell.id,
     }
-    training = results.records.get(cell.needs or "")
-    if training is not None and training.status != "ok":
+    trainings = [results.records.get(other or "") for other in (cell.needs, cell.source)]
+    training = next((record for record in trainings if record is not None and record.status != "ok"), None)
+    if training is not None:
         # The training's record says why; its clean row carries its fate, the attacks on it were never begun.
         status = training.status if cell.attack == "none" else "skipped"
         return row | {"status": status, "cell": training.cell.id}

@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from robustbench_cmic.cell import Cell
 from robustbench_cmic.record import outcome_bits
 from robustbench_cmic.report.results import Results
 
+Ball = tuple[str, float]
 
-def worst_case(results: Results, model: str, ball: tuple[str, float]) -> dict[int, float]:
-    """For each seed the fraction of examples that survive every attack run in a ball.
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of each of n examples: bit i from the left is 1 where example i is classified correctly."""
+
+    bits: int
+    n: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction in [0, 1]."""
+        return self.bits.bit_count() / self.n
+
+
+def outcomes(results: Results, cell: Cell) -> Outcomes | None:
+    """The outcomes of an attack; None where it gave none."""
+    record = results.attack(cell)
+    if record is None or record.outcomes is None or record.n is None:
+        return None
+    return Outcomes(outcome_bits(record.outcomes, record.n), record.n)
+
+
+def attacks_in(results: Results, model: str, ball: Ball) -> list[Cell]:
+    """The planned attacks on a model in a ball, without transfers from a source that could not be trained."""
+    return [
+        cell
+        for cell in results.plan.of("attack")
+        if cell.model == model and (cell.norm, cell.eps) == ball and not _without_source(results, cell)
+    ]
+
+
+def _without_source(results: Results, cell: Cell) -> bool:
+    source = results.records.get(cell.source or "")
+    return source is not None and source.status == "diverged"
+
+
+def worst_case(results: Results, model: str, ball: Ball) -> dict[int, Outcomes]:
+    """For each seed the examples that survive every attack run in a ball, or in a smaller ball of its norm.
+
+    What a smaller ball breaks is broken in a larger one, which holds the same adversarial example.
 
     Args:
         results: a suite's results.
@@ -15,18 +57,42 @@ def worst_case(results: Results, model: str, ball: tuple[str, float]) -> dict[in
         ball: norm and eps.
 
     Returns:
-        Seed -> fraction in [0, 1]. A seed is left out unless every planned attack in the ball gave a result: a worst
-        case over fewer attacks would look better than it is.
+        Outcomes by seed. A seed is left out unless every planned attack gave a result: a worst case over fewer attacks
+        would look better than it is.
     """
-    planned = [cell for cell in results.plan.of("attack") if cell.model == model and (cell.norm, cell.eps) == ball]
-    survivors: dict[int, int] = {}
-    sizes: dict[int, int] = {}
+    norm, eps = ball
+    inside = {(cell.norm, cell.eps) for cell in results.plan.of("attack") if cell.norm == norm and cell.eps <= eps}
+    survivors: dict[int, Outcomes] = {}
     incomplete: set[int] = set()
-    for cell in planned:
-        record = results.attack(cell)
-        if record is None or record.outcomes is None or record.n is None:
+    for cell in [cell for smaller in sorted(inside) for cell in attacks_in(results, model, smaller)]:
+        found = outcomes(results, cell)
+        if found is None:
             incomplete.add(cell.seed)
-            continue
-        sizes[cell.seed] = record.n
-        survivors[cell.seed] = survivors.get(cell.seed, -1) & outcome_bits(record.outcomes, record.n)
-    return {seed: alive.bit_count() / sizes[seed] for seed, alive in survivors.items() if seed not in incomplete}
+        elif cell.seed in survivors:
+            survivors[cell.seed] = Outcomes(survivors[cell.seed].bits & found.bits, found.n)
+        else:
+            survivors[cell.seed] = found
+    return {seed: alive for seed, alive in survivors.items() if seed not in incomplete}
+
+
+def marginal_shares(results: Results, model: str, ball: Ball) -> dict[str, list[float]]:
+    """For each attack in a ball the fraction of examples that it alone breaks, one number a seed.
+
+    Clean errors are nobody's; a seed is left out where an attack has no result.
+    """
+    cells: dict[int, list[Cell]] = {}
+    for cell in attacks_in(results, model, ball):
+        cells.setdefault(cell.seed, []).append(cell)
+    shares: dict[str, list[float]] = {}
+    for group in cells.values():
+        found = [outcomes(results, cell) for cell in group]
+        for index, cell in enumerate(group):
+            own = found[index]
+            others = [other.bits for place, other in enumerate(found) if other is not None and place != index]
+            if own is None or None in found or not others:
+                continue
+            kept_by_others = others[0]
+            for bits in others[1:]:
+                kept_by_others &= bits
+            shares.setdefault(cell.attack, []).append((kept_by_others & ~own.bits).bit_count() / own.n)
+    return shares

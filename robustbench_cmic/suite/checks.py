@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from robustbench_cmic.suite.architectures import architecture_problem
+from robustbench_cmic.suite.fields import Norm
 from robustbench_cmic.suite.library import attack_modules, ball_norm, parameter_problems
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.numbers import resolve_relative
@@ -73,19 +74,23 @@ def warnings(suite: Suite) -> Iterator[Problem]:
     for index, attack in enumerate(suite.attacks):
         if isinstance(attack, Pgd) and attack.alpha is not None:
             for eps in attack.eps:
-                reach = resolve_relative(attack.alpha, eps) * attack.steps
-                if reach < eps * (1 - 1e-9):
-                    where: Location = ("attacks", index, "alpha")
-                    yield Problem(
-                        f"alpha * steps is {reach:g}: cannot reach the edge of the ball at eps {eps:g}", where
-                    )
-        if attack.name == "AutoAttack":
-            message = "this is torchattacks' AutoAttack, whose APGD parts take 10 steps; the reference's take 100"
-            yield Problem(message, ("attacks", index, "name"))
+                where: Location = ("attacks", index, "alpha")
+                yield from _reach_warnings(resolve_relative(attack.alpha, eps), attack.steps, eps, where)
+    for index, model in enumerate(suite.models):
+        adversary = None if model.objective is None else model.objective.adversary
+        if adversary is not None:
+            at: Location = ("models", index, "objective", "adversary", "alpha")
+            yield from _reach_warnings(adversary.resolved()["alpha"], adversary.steps, adversary.eps, at)
     if suite.evaluation.per_class and suite.evaluation.limit is None:
         yield Problem("has no effect without `limit`: all examples are taken", ("evaluation", "per_class"))
     if suite.training is not None:
         yield from _schedule_warnings(suite.training)
+
+
+def _reach_warnings(alpha: float, steps: int, eps: float, where: Location) -> Iterator[Problem]:
+    if alpha * steps < eps * (1 - 1e-9):
+        message = f"alpha * steps is {alpha * steps:g}: cannot reach the edge of the ball at eps {eps:g}"
+        yield Problem(message, where)
 
 
 def _schedule_warnings(training: Training) -> Iterator[Problem]:
@@ -113,6 +118,9 @@ def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
         if objective is not None and idle and "class_batch_size" in objective.model_fields_set:
             where: Location = ("models", index, "objective", "class_batch_size")
             yield Problem("has no effect with `centroids: batch`: leave it out", where)
+        if objective is not None and objective.adversary is not None:
+            radius: Location = ("models", index, "objective", "adversary", "eps")
+            yield from _radius_errors(objective.adversary.norm, objective.adversary.eps, radius)
     seen: dict[str, int] = {}
     for index, entry in enumerate(expanded.entries):
         own = entry.get("id") if isinstance(entry, dict) else None
@@ -198,11 +206,21 @@ def pair_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
 def unfair_differences(first: Model, second: Model) -> list[str]:
     """The keys in which two models differ but should not; weights carry the objective they were trained with."""
     keys = [key for key in type(first).model_fields if key not in ("id", "objective", "weights")]
-    return [
+    differing = [
         f"{key} ({getattr(first, key)}, {getattr(second, key)})"
         for key in keys
         if getattr(first, key) != getattr(second, key)
     ]
+    return differing + _adversary_differences(first, second)
+
+
+def _adversary_differences(first: Model, second: Model) -> list[str]:
+    """Likewise for the adversaries that two models are trained against, where both trainings are known."""
+    if first.objective is None or second.objective is None:
+        return []
+    ours, theirs = first.objective.adversary, second.objective.adversary
+    alike = (ours and ours.resolved()) == (theirs and theirs.resolved())
+    return [] if alike else [f"adversary ({ours}, {theirs})"]
 
 
 def _seed_errors(parts: Parts) -> Iterator[Problem]:
@@ -235,10 +253,15 @@ def _attack_errors(parts: Parts) -> Iterator[Problem]:
             if eps < 0:
                 yield Problem(f"should be at least 0, not {eps:g}", where)
             elif norm == "linf" and eps > 1:
-                hint = f"; in pixel units? then write {eps:g}/255" if eps <= 255 else ""
-                yield Problem(f"{eps:g} is outside [0, 1], the range of the images{hint}", where)
+                yield from _radius_errors(norm, eps, where)
             elif eps in (attack.eps or [])[:position]:
                 yield Problem(f"eps {eps:g} is listed twice", where)
+
+
+def _radius_errors(norm: Norm, eps: float, where: Location) -> Iterator[Problem]:
+    if norm == "linf" and eps > 1:
+        hint = f"; in pixel units? then write {eps:g}/255" if eps <= 255 else ""
+        yield Problem(f"{eps:g} is outside [0, 1], the range of the images{hint}", where)
 
 
 def _library_errors(index: int, attack: LibraryAttack) -> Iterator[Problem]:

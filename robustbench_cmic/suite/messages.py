@@ -106,9 +106,15 @@ def _known_keys(schema: dict[str, Any], loc: Location) -> list[str]:
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node
+    """What a reference, or what may be absent, stands for."""
+    while True:
+        present = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+        elif len(present) == 1:
+            node = present[0]
+        else:
+            return node
 
 
 def _branch(node: dict[str, Any], schema: dict[str, Any], tag: str) -> dict[str, Any]:

@@ -7,12 +7,12 @@ Names of architectures and library attacks are checked in
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from robustbench_cmic.suite.fields import Count, Name, NonNegative, Positive, Seed, Strict, Text, UnitInterval
-from robustbench_cmic.suite.numbers import Number
+from robustbench_cmic.suite.fields import Count, Name, NonNegative, Norm, Positive, Seed, Strict, Text, UnitInterval
+from robustbench_cmic.suite.numbers import Number, Step, resolve_relative
 from robustbench_cmic.suite.schema_attacks import Attack
 from robustbench_cmic.suite.schema_training import Training
 
@@ -63,15 +63,54 @@ class ImageFolder(Strict):
 Dataset = Annotated[NamedDataset | Arrays | ImageFolder, Field(discriminator="name")]
 
 
+class Adversary(Strict):
+    """Adversarial training (Madry et al. 2018): every step learns from images that PGD finds near its own.
+
+    The images are changed after their augmentation, by an attack on the model in eval mode. What a training's curve
+    shows is measured on the changed images. The extra examples of `centroids: class_batches` stay as they are.
+
+    Attributes:
+        norm: of the ball.
+        eps: its radius.
+        alpha: step size, absolute or as `eps/4`; by default 2.5 * eps / steps.
+        steps: of the attack; each costs a pass forward and one back.
+        loss: what the attack raises, whatever the objective lowers; `ce` stalls where logits lead by 17 and more.
+        random_start: start at a random point of the ball.
+    """
+
+    norm: Norm = "linf"
+    eps: Positive
+    alpha: Step | None = None
+    steps: Count = 10
+    loss: Literal["ce", "margin", "dlr"] = "ce"
+    random_start: bool = True
+
+    @model_validator(mode="after")
+    def _alpha_is_finite(self) -> Adversary:
+        self.resolved()
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Every parameter, `alpha` as a number.
+
+        Raises:
+            ValueError: a step that is not finite; no validated adversary has one.
+        """
+        alpha = f"2.5*eps/{self.steps}" if self.alpha is None else self.alpha
+        return self.model_dump() | {"alpha": resolve_relative(alpha, self.eps)}
+
+
 class CrossEntropy(Strict):
     """The baseline.
 
     Attributes:
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
+        adversary: changes the images that it is trained on; None: nobody does.
     """
 
     name: Literal["ce"]
     label_smoothing: UnitInterval = 0.0
+    adversary: Adversary | None = None
 
 
 class Cmic(Strict):
@@ -87,6 +126,7 @@ class Cmic(Strict):
         class_batch_size: |B_c| of Algorithm 1; only for `class_batches`.
         floor: least probability inside the separation term, which is unbounded without one.
         label_smoothing: as for `ce`, in the cross-entropy term.
+        adversary: as for `ce`.
     """
 
     name: Literal["cmic"]
@@ -97,6 +137,7 @@ class Cmic(Strict):
     class_batch_size: Count = 8
     floor: Annotated[Number, Field(gt=0, lt=1)] = 1e-8
     label_smoothing: UnitInterval = 0.0
+    adversary: Adversary | None = None
 
     @property
     def centroid_momentum(self) -> float:
@@ -165,7 +206,11 @@ class Evaluation(Strict):
 
 
 class Suite(Strict):
-    """A whole suite file, matrices expanded."""
+    """A whole suite file, matrices expanded.
+
+    Attributes:
+        audit: whether every trained model and its attacks are checked for masked gradients; `strict` on more examples.
+    """
 
     suite: Name
     description: Text = ""
@@ -176,3 +221,4 @@ class Suite(Strict):
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
     attacks: list[Attack] = []
     evaluation: Evaluation = Evaluation()
+    audit: Literal["strict", "standard", "off"] = "standard"

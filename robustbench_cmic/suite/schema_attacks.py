@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from robustbench_cmic.suite.fields import Count, Loss, Name, Norm, Strict, Text
 from robustbench_cmic.suite.numbers import NumberList, Step
 
+Targets = Annotated[int, Field(ge=0, le=10_000)]
 
-class Fgsm(Strict):
-    """Fast gradient sign method (Goodfellow et al. 2015): one step of size eps; with `norm: l2` along the gradient."""
 
-    name: Literal["FGSM"]
+class _Native(Strict):
+    """What every native attack says: the ball, and what results call it."""
+
+    name: str
     id: Name | None = None
     norm: Norm = "linf"
     eps: NumberList
-    loss: Loss = "ce"
 
     @property
     def label(self) -> str:
@@ -25,31 +26,84 @@ class Fgsm(Strict):
         return self.id or self.name
 
 
-class Pgd(Strict):
+class Fgsm(_Native):
+    """Fast gradient sign method (Goodfellow et al. 2015): one step of size eps; with `norm: l2` along the gradient."""
+
+    name: Literal["FGSM"]
+    loss: Loss = "ce"
+
+
+class Pgd(_Native):
     """Projected gradient descent (Madry et al. 2018).
 
     Attributes:
         alpha: step size, absolute or as `eps/10`; by default 2.5 * eps / steps.
         random_start: start at a random point of the ball.
         restarts: how often to start; an example that one restart breaks is done.
+        targets: 0: away from the true class; k: towards each of the k most likely other classes in turn.
+        schedule: how the step size goes from alpha towards 0, if it does.
         early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
+        ascending: an example that this attack broke in a smaller ball keeps its adversarial example, and is not
+            attacked again in a larger one; exact for what can be broken, and cheaper.
     """
 
     name: Literal["PGD"]
-    id: Name | None = None
-    norm: Norm = "linf"
-    eps: NumberList
     alpha: Step | None = None
     steps: Count = 10
     random_start: bool = True
     restarts: Count = 1
+    targets: Targets = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     loss: Loss = "ce"
     early_stop: bool = False
+    ascending: bool = False
 
-    @property
-    def label(self) -> str:
-        """What results call it."""
-        return self.id or self.name
+
+class AutoAttack(_Native):
+    """AutoAttack, standard (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T, Square, each on what is left.
+
+    Attributes:
+        targets: classes that APGD-T and FAB-T aim at, the most likely ones, at most all but the true one.
+        steps: of APGD and FAB.
+        queries: of Square.
+        ascending: as for `PGD`.
+    """
+
+    name: Literal["AutoAttack"]
+    targets: Count = 9
+    steps: Count = 100
+    queries: Count = 5000
+    ascending: bool = False
+
+
+class Noise(_Native):
+    """Random points of the ball: no attack worth the name should do worse.
+
+    Attributes:
+        samples: points tried for each example.
+    """
+
+    name: Literal["Noise"]
+    samples: Count = 100
+
+
+class Transfer(_Native):
+    """Adversarial examples of one model tried on another: PGD on the source, judged on the target.
+
+    Attributes:
+        sources: `all`: every model of the suite on every other and on itself; `pairs`: on its partners and itself.
+        alpha, steps, random_start, restarts, targets, schedule, loss: of the PGD, to the end of its steps.
+    """
+
+    name: Literal["Transfer"]
+    sources: Literal["all", "pairs"] = "all"
+    alpha: Step | None = None
+    steps: Count = 40
+    random_start: bool = True
+    restarts: Count = 1
+    targets: Targets = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    loss: Loss = "margin"
 
 
 class LibraryAttack(BaseModel):
@@ -67,8 +121,8 @@ class LibraryAttack(BaseModel):
 
     @property
     def label(self) -> str:
-        """What results call it: `id`, or the name. The field's AutoAttack is another than torchattacks'."""
-        return self.id or ("torchattacks.AutoAttack" if self.name == "AutoAttack" else self.name)
+        """What results call it: `id`, or the name."""
+        return self.id or self.name
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -76,7 +130,8 @@ class LibraryAttack(BaseModel):
         return dict(self.model_extra or {})
 
 
-NATIVE_ATTACKS = ("FGSM", "PGD")
+AnyAttack = Fgsm | Pgd | AutoAttack | Noise | Transfer | LibraryAttack
+NATIVE_ATTACKS = ("FGSM", "PGD", "AutoAttack", "Noise", "Transfer")
 
 
 def _attack_kind(value: Any) -> str:
@@ -85,6 +140,11 @@ def _attack_kind(value: Any) -> str:
 
 
 Attack = Annotated[
-    Annotated[Fgsm, Tag("FGSM")] | Annotated[Pgd, Tag("PGD")] | Annotated[LibraryAttack, Tag("library")],
+    Annotated[Fgsm, Tag("FGSM")]
+    | Annotated[Pgd, Tag("PGD")]
+    | Annotated[AutoAttack, Tag("AutoAttack")]
+    | Annotated[Noise, Tag("Noise")]
+    | Annotated[Transfer, Tag("Transfer")]
+    | Annotated[LibraryAttack, Tag("library")],
     Discriminator(_attack_kind),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -11,19 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks import harness
-from robustbench_cmic.attacks.harness import AttackError, judge_attack
+from robustbench_cmic.attacks import dispatch, harness
+from robustbench_cmic.attacks.harness import judge_attack
+from robustbench_cmic.attacks.target import AttackError
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.information import measure_information
 from tests.attacks.nets import convolutional, examples, predicted
 
 PGD = {
     "name": "PGD", "alpha": 0.01, "steps": 5, "loss": "ce", "restarts": 2, "early_stop": False, "random_start": True,
+    "targets": 0, "schedule": "constant",
 }  # fmt: skip
 BALL = Threat("linf", 0.1)
-
-
-# Verdicts are compared by `repr`, exact to the last bit: a class without examples has NaN, which equals nothing.
 
 
 def judge(model: nn.Module, images: Tensor, labels: Tensor, setting: dict[str, Any], **others: Any) -> harness.Verdict:
@@ -39,7 +39,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], N
         def make(_: str, model: nn.Module, *__: object) -> Callable[[Tensor, Tensor], Any]:
             return lambda images, labels: attack(model, images, labels)
 
-        monkeypatch.setattr(harness, "library_attack", make)
+        monkeypatch.setattr(dispatch, "library_attack", make)
 
     return plant
 
@@ -150,7 +150,7 @@ def test_eps_zero_equals_clean_exactly(setting: dict[str, Any]) -> None:
     clean = judge(model, images, labels, {"name": "none"}, threat=None)
     attacked = judge(model, images, labels, setting | {"alpha": 0.0}, threat=Threat("linf", 0.0))
     assert torch.equal(attacked.correct, clean.correct)
-    assert repr(attacked.information) == repr(clean.information)
+    assert attacked.logits.tolist() == clean.logits.tolist()
     assert torch.equal(clean.correct, predicted(model, images) == labels)
 
 
@@ -167,7 +167,7 @@ def test_the_verdict_does_not_depend_on_the_batch_size(early_stop: bool, norm: s
     for batch_size in (1, 37, 256):
         parts = judge(model, images, labels, setting, threat=threat, batch_size=batch_size)
         assert torch.equal(parts.correct, whole.correct)
-        assert repr(parts.information) == repr(whole.information)
+        assert parts.logits.tolist() == whole.logits.tolist()
         assert (parts.forwards, parts.backwards) == (whole.forwards, whole.backwards)
 
 
@@ -184,8 +184,8 @@ def test_seeds_and_only_seeds_decide_random_starts() -> None:
     images, labels = examples(100)
     first = judge(model, images, labels, PGD, seed=1)
     torch.manual_seed(99)
-    assert repr(judge(model, images, labels, PGD, seed=1).information) == repr(first.information)
-    assert repr(judge(model, images, labels, PGD, seed=2).information) != repr(first.information)
+    assert judge(model, images, labels, PGD, seed=1).logits.tolist() == first.logits.tolist()
+    assert judge(model, images, labels, PGD, seed=2).logits.tolist() != first.logits.tolist()
 
 
 def test_library_attacks_are_seeded_by_block_and_leave_the_generators_alone() -> None:
@@ -202,8 +202,8 @@ def test_library_attacks_are_seeded_by_block_and_leave_the_generators_alone() ->
     assert random.getstate() == before[1]
     assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index]  # noqa: NPY002
     torch.manual_seed(6)
-    assert repr(judge(model, images, labels, setting, batch_size=3).information) == repr(first.information)
-    assert repr(judge(model, images, labels, setting, seed=1).information) != repr(first.information)
+    assert judge(model, images, labels, setting, batch_size=3).logits.tolist() == first.logits.tolist()
+    assert judge(model, images, labels, setting, seed=1).logits.tolist() != first.logits.tolist()
 
 
 def test_library_attacks_get_the_real_number_of_classes() -> None:
@@ -271,20 +271,21 @@ def test_where_memory_is_short_fewer_go_through_together_and_nothing_else_change
     roomy = judge(Cramped(10_000, error), images, labels, setting)
     cramped = judge(Cramped(40, error), images, labels, setting)
     assert torch.equal(cramped.correct, roomy.correct)
-    assert cramped.information == roomy.information
+    assert cramped.logits.tolist() == roomy.logits.tolist()
     assert (cramped.forwards, cramped.backwards) == (roomy.forwards, roomy.backwards)
     with pytest.raises(type(error()), match="memory"):
         judge(Cramped(10, error), images, labels, setting)
 
 
-def test_information_is_measured_on_what_the_attack_returned(planted: Any) -> None:
+def test_the_logits_are_those_of_what_the_attack_returned(planted: Any) -> None:
     model = convolutional()
     images, labels = examples(30)
     shifted = (images + 0.1).clamp(0, 1)
     planted(lambda _, images, __: (images + 0.1).clamp(0, 1))
     with torch.no_grad():
         expected = measure_information(model(BALL.project(images, shifted)), labels)
-    assert judge(model, images, labels, LIBRARY).information.cmi == pytest.approx(expected.cmi, rel=1e-5)
+    found = measure_information(judge(model, images, labels, LIBRARY).logits, labels)
+    assert found.cmi == pytest.approx(expected.cmi, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -298,3 +299,78 @@ def test_a_model_without_usable_logits_is_an_error(model: nn.Module, message: st
     images, labels = examples(20)
     with pytest.raises(AttackError, match=message):
         judge(model, images, labels, {"name": "none"}, threat=None)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        PGD | {"loss": "cmic"},
+        PGD | {"targets": 3, "loss": "dlr", "early_stop": True},
+        {"name": "Noise", "samples": 5},
+        {"name": "AutoAttack", "targets": 2, "steps": 5, "queries": 30},
+    ],
+)
+def test_no_native_attack_depends_on_the_batch_size(setting: dict[str, Any]) -> None:
+    model = convolutional()
+    images, _ = examples(300)
+    labels = predicted(model, images)
+    whole = judge(model, images, labels, setting, batch_size=300)
+    parts = judge(model, images, labels, setting, batch_size=37)
+    assert whole.logits.tolist() == parts.logits.tolist()
+    assert 0 < int(whole.correct.sum()) < 300, "some fall and some stand, or this shows nothing"
+    assert (parts.forwards, parts.backwards) == (whole.forwards, whole.backwards)
+
+
+def test_parts_are_summed_over_blocks() -> None:
+    model = convolutional()
+    images, _ = examples(300)
+    labels = predicted(model, images)
+    verdict = judge(model, images, labels, {"name": "AutoAttack", "targets": 2, "steps": 5, "queries": 30})
+    assert [part.name for part in verdict.parts] == ["APGD-CE", "APGD-T", "FAB-T", "Square"]
+    assert verdict.parts[0].attacked == 300
+    for before, after in itertools.pairwise(verdict.parts):
+        assert after.attacked == before.attacked - before.broken
+    assert sum(part.broken for part in verdict.parts) == int((~verdict.correct).sum())
+
+
+def test_a_transfer_is_crafted_on_the_source_and_judged_on_the_model() -> None:
+    source, model = convolutional(seed=1), convolutional(seed=2)
+    images, _ = examples(40)
+    labels = predicted(model, images)
+    verdict = judge(model, images, labels, PGD | {"name": "Transfer"}, source=source, keep_images=True)
+    own = judge(source, images, labels, PGD | {"name": "Transfer"}, keep_images=True)
+    assert verdict.images is not None
+    assert own.images is not None
+    assert torch.equal(verdict.images, own.images), "the same examples, whoever they are tried on"
+    assert torch.equal(verdict.correct, predicted(model, verdict.images) == labels)
+    assert not torch.equal(verdict.correct, own.correct)
+
+
+@pytest.mark.parametrize("setting", [PGD, {"name": "AutoAttack", "targets": 2, "steps": 5, "queries": 30}])
+def test_what_a_smaller_ball_broke_is_kept_and_not_attacked_again(setting: dict[str, Any]) -> None:
+    model = convolutional()
+    images, _ = examples(300)
+    labels = predicted(model, images)
+    small = judge(model, images, labels, setting, threat=Threat("linf", 0.03), keep_images=True)
+    places = (~small.correct).nonzero()[:, 0]
+    assert small.images is not None
+    assert 10 < len(places) < 290
+    kept = harness.Kept(places, small.images[places])
+    verdict = judge(model, images, labels, setting, kept=kept, keep_images=True)
+    afresh = judge(model, images, labels, setting)
+    assert verdict.images is not None
+    assert torch.allclose(verdict.images[places], small.images[places], atol=1e-6)
+    assert not bool(verdict.correct[places].any())
+    assert verdict.forwards < afresh.forwards
+    others = torch.ones(300, dtype=torch.bool)
+    others[places] = False
+    if setting["name"] == "PGD":
+        assert torch.equal(verdict.correct[others], afresh.correct[others]), "an example meets the same random numbers"
+
+
+def test_kept_examples_stay_broken_even_where_a_rounding_would_save_them() -> None:
+    model = convolutional()
+    images, _ = examples(20)
+    labels = predicted(model, images)
+    kept = harness.Kept(torch.tensor([3]), images[3:4])  # no adversarial example at all: the verdict was given before
+    assert not bool(judge(model, images, labels, PGD | {"alpha": 0.0}, kept=kept).correct[3])

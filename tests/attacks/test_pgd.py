@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torchattacks
-from torch import Tensor
+from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import LOSSES
-from robustbench_cmic.attacks.pgd import pgd
+from robustbench_cmic.attacks.losses import LOSSES, class_centroids
+from robustbench_cmic.attacks.pgd import Search, pgd, search_ball
 from robustbench_cmic.attacks.threat import Threat, l2_lengths
 from tests.attacks.nets import Linear, convolutional, examples, predicted
+from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
 
 
 @pytest.mark.parametrize("n", [1, 7, 50, 100, 128])
@@ -167,6 +168,10 @@ def test_margin_and_dlr_break_what_saturated_cross_entropy_cannot_see() -> None:
         ({"restarts": 0}, "at least 1"),
         ({"norm": "l1"}, "'linf' or 'l2'"),
         ({"loss": "mse"}, "loss should be one of ce, margin, dlr"),
+        ({"targets": -1}, "targets should be at least 0"),
+        ({"schedule": "step"}, "schedule should be one of constant, linear, cosine"),
+        ({"loss": "cmic"}, "'cmic' needs the class centroids"),
+        ({"loss": "cmic", "targets": 2}, "'cmic' needs the class centroids"),
     ],
 )
 def test_parameters_out_of_range_are_refused(wrong: dict[str, object], message: str) -> None:
@@ -199,3 +204,96 @@ def test_dlr_needs_three_classes() -> None:
     model, images, labels = linear_case()
     with pytest.raises(ValueError, match="at least 3 classes"):
         pgd(model, images, labels, eps=0.1, alpha=0.1, steps=1, loss="dlr")
+
+
+@pytest.mark.parametrize(("norm", "eps", "alpha"), [("linf", 0.05, 0.02), ("l2", 0.3, 0.1)])
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr", "scaled_ce", "log_odds"])
+def test_targets_reach_the_exact_robust_accuracy_of_a_linear_model(
+    norm: str, eps: float, alpha: float, loss: str
+) -> None:
+    model, images = LinearClassifier(6), inner_images(150)
+    labels = predicted(model, images)
+    robust = linear_robust(model, images, labels, norm, eps)
+    settings = {"eps": eps, "alpha": alpha, "steps": 20, "norm": norm, "loss": loss, "early_stop": True}
+    torch.manual_seed(0)
+    found = pgd(model, images, labels, **settings, targets=99)  # type: ignore[arg-type]
+    # Cross entropy and DLR also weigh classes that are neither label nor target, and may give way for those.
+    missed = (predicted(model, found) == labels) & ~robust
+    assert bool((predicted(model, found) == labels)[robust].all())
+    assert int(missed.sum()) <= (0 if loss == "margin" else 1)
+    one = pgd(model, images, labels, **settings, targets=1)  # type: ignore[arg-type]
+    assert 0 < int((predicted(model, one) != labels).sum()) <= int((~robust).sum())
+
+
+def test_targets_are_the_likeliest_classes_at_the_image_one_run_each() -> None:
+    model, images = LinearClassifier(6), inner_images(1)
+    with torch.no_grad():
+        order = model(images)[0].argsort(descending=True)
+    started: list[int] = []
+
+    def noise(run: int) -> Tensor:
+        started.append(run)
+        return torch.zeros_like(images)
+
+    for targets in (1, 2, 5, 9):
+        started.clear()
+        search = Search(alpha=1e-6, steps=1, loss="margin", restarts=2, targets=targets)
+        found = search_ball(model, images, order[:1], Threat("linf", 0.1), search, noise)
+        towards = order[min(targets, 5)]  # of the last run
+        expected = images + 1e-6 * (model.weight[towards] - model.weight[order[0]]).sign().reshape(1, 1, 8, 8)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+        assert started == list(range(2 * min(targets, 5)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "sizes"),
+    [
+        ("constant", [0.4, 0.4, 0.4, 0.4]),
+        ("linear", [0.4, 0.3, 0.2, 0.1]),
+        ("cosine", [0.4, 0.34142136, 0.2, 0.05857864]),
+    ],
+)
+def test_step_sizes_follow_the_schedule(schedule: str, sizes: list[float]) -> None:
+    search = Search(alpha=0.4, steps=4, schedule=schedule)  # type: ignore[arg-type]
+    assert [search.step_size(step) for step in range(4)] == pytest.approx(sizes)
+    model, images, labels = linear_case()
+    settings = {"eps": 0.4, "steps": 4, "loss": "margin", "random_start": False, "schedule": schedule}
+    found = pgd(model, images, labels, alpha=0.04, **settings)  # type: ignore[arg-type]
+    # The gradient of a linear model is the same everywhere: every pixel goes the whole way.
+    torch.testing.assert_close((found - images).abs(), torch.full_like(images, sum(sizes) / 10))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("spoilt", [torch.nan, torch.inf, -torch.inf])
+def test_a_gradient_that_is_not_finite_moves_nothing_and_harms_nothing(norm: str, spoilt: float) -> None:
+    class Spoilt(nn.Module):
+        """The first example's first pixel has a gradient of `spoilt`."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            mask = torch.ones_like(images)
+            mask[0, 0, 0, 0] = spoilt
+            if images.requires_grad:
+                images = images * 1  # an inner node, whose gradient is changed
+                images.register_hook(lambda gradient: gradient * mask)  # type: ignore[no-untyped-call]
+            logits: Tensor = model(images)
+            return logits
+
+    model, images, labels = linear_case()
+    settings = {"eps": 0.1, "alpha": 0.02, "steps": 3, "norm": norm, "random_start": False}
+    clean = pgd(model, images, labels, **settings)  # type: ignore[arg-type]
+    found = pgd(Spoilt(), images, labels, **settings)  # type: ignore[arg-type]
+    assert torch.equal(found[1:], clean[1:])
+    assert float(found[0, 0, 0, 0]) == float(images[0, 0, 0, 0])
+    assert bool((found[0].flatten()[1:] != images[0].flatten()[1:]).all())
+
+
+def test_cmic_breaks_what_saturated_cross_entropy_cannot_see_towards_targets_too() -> None:
+    model = convolutional(scale=1e4)
+    images, _ = examples(50)
+    labels = predicted(model, images)
+    with torch.no_grad():
+        centroids = class_centroids(model(images), labels, 10)
+    settings = {"eps": 0.1, "alpha": 0.02, "steps": 10, "random_start": False, "loss": "cmic", "centroids": centroids}
+    for targets in (0, 3):
+        found = pgd(model, images, labels, **settings, targets=targets)  # type: ignore[arg-type]
+        assert int((predicted(model, found) == labels).sum()) < 8

@@ -87,6 +87,37 @@ def test_a_good_suite(tmp_path: Path) -> None:
          "x.yaml:6: models[1].objective.centroids: should be 'batch' or 'class_batches', not 'batches'"),
         ("objective: {name: cmic}", "objective: {name: cmic, class_batch_size: 4}",
          "x.yaml:6: models[1].objective.class_batch_size: has no effect with `centroids: batch`: leave it out"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0.1, stepz: 3}}",
+         "x.yaml:5: models[0].objective.adversary.stepz: unknown key; did you mean 'steps'?"),
+        ("{name: ce}", "{name: ce, adversary: {name: PGD, eps: 0.1}}",
+         "x.yaml:5: models[0].objective.adversary.name: unknown key; known here: norm, eps, alpha, steps, loss, "
+         "random_start"),
+        ("{name: cmic}", "{name: cmic, adversary: {steps: 3}}",
+         "x.yaml:6: models[1].objective.adversary.eps: this key is missing"),
+        ("{name: cmic}", "{name: cmic, adversary: pgd}",
+         "x.yaml:6: models[1].objective.adversary: should be a mapping of keys to values, not 'pgd'"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0}}",
+         "x.yaml:5: models[0].objective.adversary.eps: should be greater than 0, not 0"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 8}}",
+         "x.yaml:5: models[0].objective.adversary.eps: 8 is outside [0, 1], the range of the images; in pixel units? "
+         "then write 8/255"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0.1, alpha: eps/0}}",
+         "x.yaml:5: models[0].objective.adversary.alpha: divides by zero"),
+        ("{name: ce}", "{name: ce, adversary: {norm: l2, eps: 1e300, alpha: 1e300*eps}}",
+         "x.yaml:5: models[0].objective.adversary: should be a finite number, not 1e300*eps"),
+        ("{name: ce}", "{name: ce, adversary: {norm: l2, eps: 1e308}}",
+         "x.yaml:5: models[0].objective.adversary: should be a finite number, not 2.5*eps/10"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0.1, loss: cmic}}",
+         "x.yaml:5: models[0].objective.adversary.loss: should be 'ce', 'margin' or 'dlr', not 'cmic'"),
+        ("{name: cmic}", "{name: cmic, adversary: {norm: l2, eps: 0.5}}",
+         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in adversary (None, norm='l2' eps=0.5 alpha=None steps=10 "
+         "loss='ce' random_start=True); only the objective may"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0.1}}",
+         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in adversary (norm='linf' eps=0.1 alpha=None steps=10 "
+         "loss='ce' random_start=True, None); only the objective may"),
+        ("architecture: mlp, objective: {name: ce}",
+         "architecture: mlp, normalization: {means: [0], std: [1]}, objective: {name: ce}",
+         "x.yaml:5: models[0].normalization.means: unknown key; did you mean 'mean'?"),
         ("{name: digits}", "{name: digitz}",
          "x.yaml:2: dataset: unknown name 'digitz'; did you mean 'digits'?"),
         ("dataset: {name: digits}", "dataset: [digits]",
@@ -166,6 +197,44 @@ def test_a_good_suite(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_every_mistake_gets_its_sentence(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert expected in errors(tmp_path, replaced(old, new))
+
+
+def adversaries(first: str, second: str) -> str:
+    """The good suite, both models trained adversarially."""
+    text = replaced("{name: ce}", f"{{name: ce, adversary: {{{first}}}}}")
+    return text.replace("{name: cmic}", f"{{name: cmic, adversary: {{{second}}}}}")
+
+
+def test_adversarial_training_of_a_pair(tmp_path: Path) -> None:
+    """The same adversary, however it is written, makes a fair pair; another one does not."""
+    loaded = load(tmp_path, adversaries("eps: 8/255, alpha: eps/4", "eps: 8/255, norm: linf, alpha: 2/255"))
+    assert loaded.warnings == []
+    assert load(tmp_path, adversaries("eps: 0.1", "eps: 0.1, alpha: 2.5*eps/10")).warnings == []
+    for other in ("eps: 0.2", "eps: 0.1, norm: l2", "eps: 0.1, steps: 5", "eps: 0.1, alpha: eps/3",
+                  "eps: 0.1, loss: margin", "eps: 0.1, random_start: false"):  # fmt: skip
+        assert (
+            "pairs[0]: unfair: 'a' and 'b' differ in adversary" in errors(tmp_path, adversaries("eps: 0.1", other))[0]
+        )
+
+
+def test_adversaries_of_given_weights(tmp_path: Path) -> None:
+    """Weights carry the objective that they were trained with; where it is not told, nothing is held against them."""
+    (tmp_path / "a-0.safetensors").touch()
+    (tmp_path / "a-1.safetensors").touch()
+    text = replaced("{name: cmic}", "{name: cmic, adversary: {eps: 0.1}}")
+    unknown = text.replace("objective: {name: ce}", "weights: 'a-{seed}.safetensors'")
+    assert load(tmp_path, unknown).suite.pairs == [["a", "b"]]
+    known = text.replace("objective: {name: ce}", "weights: 'a-{seed}.safetensors', objective: {name: ce}")
+    assert "unfair" in errors(tmp_path, known)[0]
+
+
+def test_an_adversary_that_cannot_reach_the_edge_is_warned_of(tmp_path: Path) -> None:
+    text = adversaries("eps: 0.1, alpha: eps/10, steps: 7", "eps: 0.1, alpha: 0.01, steps: 7")
+    assert [problem.text("x.yaml") for problem in load(tmp_path, text).warnings] == [
+        f"x.yaml:{line}: models[{index}].objective.adversary.alpha: alpha * steps is 0.07: cannot reach the edge "
+        "of the ball at eps 0.1"
+        for index, line in enumerate((5, 6))
+    ]
 
 
 def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

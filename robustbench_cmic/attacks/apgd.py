@@ -1,0 +1,220 @@
+"""Auto-PGD, native: PGD that chooses its step size by itself (Croce & Hein 2020, Algorithm 1); L-inf and L2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.attacks.losses import likeliest_others, make_loss, make_targeted_loss
+from robustbench_cmic.attacks.pgd import Noise, Slope, ascent, climb
+from robustbench_cmic.attacks.threat import Threat, l2_lengths
+
+MOMENTUM = 0.75
+RISES = 0.75
+"""Rho: at least this share of the steps between two checkpoints should have raised the loss."""
+
+
+def apgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    noise: Noise,
+    *,
+    steps: int = 100,
+    loss: str = "log_odds",
+    targets: int = 0,
+    centroids: Tensor | None = None,
+) -> Tensor:
+    """APGD (Croce & Hein 2020, Algorithm 1), with one random start, or one for each target.
+
+    A step goes from x_k, with u_k = project(x_k + eta s(grad)), s as in PGD, to
+    x_{k+1} = project(x_k + 0.75 (u_k - x_k) + 0.25 (x_k - x_{k-1})). At checkpoints eta, at first 2 eps, is halved,
+    and the search goes on from the best point so far, where too few steps raised the loss (condition 1), or neither
+    eta nor the best loss changed since the last checkpoint (condition 2). The defaults are APGD-CE with a loss that
+    orders points as cross entropy does, without its saturation; `loss="dlr"` with targets is APGD-T. Each
+    example's search is its own: it depends on the others in the batch by the model's rounding alone.
+
+    Args:
+        model: returns logits (N, C); call it in eval mode.
+        images: (N, C, H, W) floats in [0, 1].
+        labels: (N,) integers.
+        threat: the ball, in units of images.
+        noise: number of a run -> perturbations (N, C, H, W) in the ball, of which the direction counts: starts lie
+            on its surface, as in the authors' code.
+        steps: gradient steps of one run, at least 1.
+        loss: a key of `losses.LOSSES`. The targeted `dlr` becomes `margin` with fewer than four classes.
+        targets: 0: one run, away from the label; k: a run towards each of the k likeliest other classes, at most
+            all of them; each attacks what the earlier ones left.
+        centroids: (C, C) float64, for the loss `cmic`.
+
+    Returns:
+        (N, C, H, W) in ball and box, detached: an example's first misclassified iterate, whatever the target, or
+        the point with the highest loss in its last run.
+
+    Raises:
+        ValueError: fewer than one step, a negative number of targets, `cmic` without centroids, or the untargeted
+            `dlr` with fewer than three classes.
+    """
+    if steps < 1 or targets < 0:
+        raise ValueError(f"steps should be at least 1 and targets at least 0, not {steps} and {targets}")
+    images = images.detach()
+    result = images.clone()
+    if len(images) == 0:
+        return result
+    raised: Callable[..., Tensor]
+    if targets == 0:
+        raised, aims, runs = make_loss(loss, centroids), None, 1
+    else:
+        with torch.no_grad():
+            logits = model(images)
+        aims = likeliest_others(logits, labels, targets)
+        raised = make_targeted_loss("margin" if loss == "dlr" and logits.shape[1] < 4 else loss, centroids)
+        runs = aims.shape[1]
+    left = torch.arange(len(images), device=images.device)
+    for run in range(runs):
+        starts = threat.project(images, images + _to_surface(noise(run), threat))
+        classes = (labels,) if aims is None else (labels, aims[:, run])
+        towards = tuple(each[left] for each in classes)
+        found, broken = _run(model, images[left], towards, starts[left], threat, steps, raised)
+        result[left] = found
+        left = left[~broken]
+        if len(left) == 0:
+            break
+    return result
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Numbers of steps after which the step size is reconsidered (section 3.2 of the paper, in whole steps).
+
+    p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), rounded as in the authors' code: the
+    distances are rounded down, not the sums.
+
+    >>> checkpoints(100)
+    [22, 41, 57, 70, 80, 87, 93, 99]
+    """
+    distance, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    points = []
+    point = distance
+    while point <= steps:
+        points.append(point)
+        distance = max(distance - shrink, least)
+        point += distance
+    return points
+
+
+@dataclass
+class _Search:
+    """Where the search stands, for the N examples not broken yet."""
+
+    index: Tensor  # (N,) which of the run's examples they are
+    images: Tensor  # (N, C, H, W), as are the next five
+    point: Tensor
+    previous: Tensor
+    gradient: Tensor
+    best_point: Tensor
+    best_gradient: Tensor
+    loss: Tensor  # (N,), as are the next four
+    best_loss: Tensor
+    best_before: Tensor  # best loss at the last checkpoint
+    halved_before: Tensor  # the step size was halved at the last checkpoint
+    rises: Tensor  # steps since the last checkpoint that raised the loss
+    step: Tensor  # (N, 1, 1, 1) step size
+
+    @classmethod
+    def begin(cls, images: Tensor, starts: Tensor, slope: Slope, eps: float) -> _Search:
+        n = len(images)
+        loss = slope.losses.nan_to_num(-torch.inf)
+        step = torch.full((n, *[1] * (images.ndim - 1)), 2 * eps, dtype=images.dtype, device=images.device)
+        # Condition 2 cannot hold at the first checkpoint, hence "halved".
+        halved = torch.ones(n, dtype=torch.bool, device=images.device)
+        rises = torch.zeros(n, dtype=torch.long, device=images.device)
+        index = torch.arange(n, device=images.device)
+        points, gradients = (starts, starts, slope.gradient), (starts, slope.gradient)
+        return cls(index, images, *points, *gradients, loss, loss, loss, halved, rises, step)
+
+    def keep(self, kept: Tensor) -> None:
+        """Only the examples with truth value `kept` from here on."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name)[kept])
+
+    def take(self, point: Tensor, slope: Slope) -> None:
+        """Go to a new point."""
+        self.previous, self.point, self.gradient = self.point, point, slope.gradient
+        self.rises = self.rises + (slope.losses > self.loss)
+        self.loss = slope.losses
+        better = slope.losses > self.best_loss
+        self.best_loss = torch.where(better, slope.losses, self.best_loss)
+        wide = better.reshape(self.step.shape)
+        self.best_point = torch.where(wide, point, self.best_point)
+        self.best_gradient = torch.where(wide, slope.gradient, self.best_gradient)
+
+    def reconsider(self, distance: int) -> None:
+        """Halve step sizes at a checkpoint, `distance` steps after the last one.
+
+        As in the authors' code: condition 1 has <= (the paper <), and the loss of the step after a return to the best
+        point is compared with that of the step before.
+        """
+        halve = (self.rises <= RISES * distance) | (~self.halved_before & (self.best_before >= self.best_loss))
+        wide = halve.reshape(self.step.shape)
+        self.step = torch.where(wide, self.step / 2, self.step)
+        self.point = torch.where(wide, self.best_point, self.point)
+        self.gradient = torch.where(wide, self.best_gradient, self.gradient)
+        self.rises = torch.zeros_like(self.rises)
+        self.halved_before, self.best_before = halve, self.best_loss
+
+
+def _run(
+    model: nn.Module,
+    images: Tensor,
+    classes: tuple[Tensor, ...],
+    starts: Tensor,
+    threat: Threat,
+    steps: int,
+    loss: Callable[..., Tensor],
+) -> tuple[Tensor, Tensor]:
+    """One run from `starts`: the images found, (N, C, H, W), and which of them are misclassified, (N,)."""
+    slope = climb(model, starts, classes, loss)
+    search = _Search.begin(images, starts, slope, threat.eps)
+    result, broken = starts.clone(), slope.wrong.clone()
+    if bool(broken.any()):
+        search.keep(~broken)
+        classes = tuple(each[~broken] for each in classes)
+    last = 0
+    checks = set(checkpoints(steps))
+    for done in range(1, steps + 1):
+        if len(search.index) == 0:
+            break
+        point = _next_point(search, threat, 1.0 if done == 1 else MOMENTUM)
+        slope = climb(model, point, classes, loss)
+        search.take(point, slope)
+        if bool(slope.wrong.any()):
+            leaving = search.index[slope.wrong]
+            result[leaving], broken[leaving] = point[slope.wrong], True
+            search.keep(~slope.wrong)
+            classes = tuple(each[~slope.wrong] for each in classes)
+        if done in checks:
+            search.reconsider(done - last)
+            last = done
+    result[search.index] = search.best_point
+    return result, broken
+
+
+def _next_point(search: _Search, threat: Threat, momentum: float) -> Tensor:
+    """The point after a step, by Algorithm 1, line 7 and 8; the first step has no momentum, 1."""
+    aim = threat.project(search.images, search.point + search.step * ascent(search.gradient, threat.norm))
+    moved = momentum * (aim - search.point) + (1 - momentum) * (search.point - search.previous)
+    return threat.project(search.images, search.point + moved)
+
+
+def _to_surface(perturbations: Tensor, threat: Threat) -> Tensor:
+    """Perturbations (N, C, H, W) lengthened to eps, in their norm."""
+    if threat.norm == "linf":
+        lengths = perturbations.flatten(1).abs().amax(1).reshape(-1, *[1] * (perturbations.ndim - 1))
+    else:
+        lengths = l2_lengths(perturbations)
+    # Divided first: for a tiny eps the quotient of eps and length overflows.
+    return perturbations / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * threat.eps

@@ -1,0 +1,140 @@
+"""Targeted FAB, native: Fast Adaptive Boundary attack (Croce & Hein 2020b, arXiv 1907.02044); L-inf and L2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.attacks.losses import likeliest_others, margin_targeted
+from robustbench_cmic.attacks.pgd import climb
+from robustbench_cmic.attacks.threat import Threat
+
+BIAS = 0.1
+"""Alpha_max: the largest share that the projection of the image itself has in a step."""
+OVERSHOOT = 1.05
+"""Eta: a step goes this far beyond the hyperplane."""
+BACKWARD = 0.9
+"""Beta: from a misclassified point the search goes back towards the image, to this share of the way."""
+
+
+def fab(
+    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, steps: int = 100, targets: int = 9
+) -> Tensor:
+    """FAB-T as AutoAttack runs it (Croce & Hein 2020, arXiv 2003.01690): from the image, one run for each target.
+
+    A step linearises z_t - z_y where the search stands, projects point and image onto the hyperplane on which that is
+    zero, within the box, and goes to a mean of the two, a little beyond (Algorithm 1). FAB looks for the shortest
+    perturbation; here the first one inside the ball ends the search. There is no randomness.
+
+    Args:
+        model: returns logits (N, C); call it in eval mode.
+        images: (N, C, H, W) floats in [0, 1].
+        labels: (N,) integers.
+        threat: the ball, in units of images.
+        steps: of one run, at least 1; two passes forward and one back each.
+        targets: the k likeliest other classes at the image, at most all of them; each run attacks what the earlier
+            ones left.
+
+    Returns:
+        (N, C, H, W) in ball and box, detached: an example's first misclassified point in the ball, or its image.
+
+    Raises:
+        ValueError: fewer than one step or target.
+    """
+    if steps < 1 or targets < 1:
+        raise ValueError(f"steps and targets should be at least 1, not {steps} and {targets}")
+    images = images.detach()
+    result = images.clone()
+    if len(images) == 0:
+        return result
+    with torch.no_grad():
+        aims = likeliest_others(model(images), labels, targets)
+    left = torch.arange(len(images), device=images.device)
+    for run in range(aims.shape[1]):
+        found, broken = _run(model, images[left], labels[left], aims[left, run], threat, steps)
+        result[left] = found
+        left = left[~broken]
+        if len(left) == 0:
+            break
+    return result
+
+
+def _run(
+    model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor, threat: Threat, steps: int
+) -> tuple[Tensor, Tensor]:
+    """One run: the images found, (N, C, H, W), and which of them are misclassified inside the ball, (N,)."""
+    result = images.clone()
+    broken = torch.zeros_like(labels, dtype=torch.bool)
+    index = torch.arange(len(images), device=images.device)
+    point = images
+    for _ in range(steps):
+        slope = climb(model, point, (labels, targets), margin_targeted)
+        point = _step(point, images, slope.gradient, slope.losses, threat.norm)
+        with torch.no_grad():
+            wrong = model(point).argmax(1) != labels
+        found = wrong & ~threat.outside(images, point, tolerance=0.0)
+        # Adversarial, but too far away: back towards the image.
+        back = (wrong & ~found).reshape(-1, *[1] * (images.ndim - 1))
+        closer = torch.where(back, images + BACKWARD * (point - images), point)
+        if bool(found.any()):
+            result[index[found]], broken[index[found]] = point[found], True
+            index, images, labels, targets, closer = (each[~found] for each in (index, images, labels, targets, closer))
+            if len(index) == 0:
+                break
+        point = closer
+    return result, broken
+
+
+def _step(point: Tensor, images: Tensor, gradient: Tensor, value: Tensor, norm: str) -> Tensor:
+    """Algorithm 1, line 7 to 10: the next point, in the box."""
+    shape = point.shape
+    x, x0, w = (each.flatten(1).double() for each in (point, images, gradient))
+    value = value.double()
+    from_point = to_hyperplane(x, w, -value, norm)
+    from_image = to_hyperplane(x0, w, -value - (w * (x0 - x)).sum(1), norm)
+    order = torch.inf if norm == "linf" else 2
+    near, far = (torch.linalg.vector_norm(each, order, dim=1, keepdim=True) for each in (from_point, from_image))
+    share = (near / (near + far).clamp(min=1e-8)).clamp(max=BIAS)
+    moved: Tensor = (x + OVERSHOOT * from_point) * (1 - share) + (x0 + OVERSHOOT * from_image) * share
+    return moved.clamp(0, 1).reshape(shape).to(point)
+
+
+def to_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, norm: str) -> Tensor:
+    """The shortest way from points in the box onto hyperplanes, within the box (section 2.2 of the FAB paper).
+
+    Minimises the norm of d subject to w . d = gap and 0 <= x + d <= 1. Entries of d grow together, at speed 1 for
+    L-inf and |w_i| for L2, each until it meets the box; w . d grows with them, piecewise linearly, and the piece in
+    which it reaches the gap is found by sorting. Where the hyperplane does not meet the box, d leads to the corner
+    closest to it.
+
+    Args:
+        points: (N, D) in [0, 1].
+        normals: w, (N, D).
+        gaps: (N,), what w . d should be.
+        norm: `linf` or `l2`.
+
+    Returns:
+        d, (N, D); entries where w is zero are zero.
+    """
+    scale = normals.abs().amax(1, keepdim=True)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    w = normals / scale * torch.where(gaps < 0, -1.0, 1.0)[:, None]
+    gap = gaps.abs()[:, None] / scale
+    steep = w.abs()
+    room = torch.where(w > 0, 1 - points, points) * (w != 0)
+    speed = torch.ones_like(w) if norm == "linf" else steep
+    # When an entry meets the box; never where it does not move.
+    until, order = torch.where(w != 0, room / torch.where(w != 0, speed, 1.0), torch.inf).sort(dim=1)
+    finished = (steep * room).gather(1, order)
+    moving = (steep * speed).gather(1, order)
+    before = finished.cumsum(1) - finished  # of w . d, from entries that stopped before this one
+    rate = moving.flip(1).cumsum(1).flip(1)  # of those that have not
+    reached = before + until.nan_to_num(posinf=0.0) * rate
+    reached = torch.where(until.isinf(), torch.inf, reached).cummax(1).values
+    piece = torch.searchsorted(reached, gap).clamp(max=points.shape[1] - 1)
+    left = rate.gather(1, piece)
+    time = (gap - before.gather(1, piece)).clamp(min=0) / torch.where(left > 0, left, torch.ones_like(left))
+    # Beyond the last entry to move there is no such piece: all go to the box.
+    time = torch.where(left > 0, time, torch.inf)
+    lengths = torch.minimum(torch.where(w != 0, time * speed, 0.0), room)
+    return lengths * w.sign()

@@ -1,0 +1,52 @@
+"""Random points of the ball: what any attack should beat, and the bound below which a robust accuracy is noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.attacks.pgd import Noise
+from robustbench_cmic.attacks.threat import Threat, l2_lengths
+
+
+def random_points(
+    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, samples: int
+) -> Tensor:
+    """The best of `samples` random points of the ball.
+
+    L-inf: every other point, from the first on, is uniform in the cube, and those between at its corners. L2: all
+    lie on the sphere, which in many dimensions is where a ball's volume is, and the best that a random point can do.
+
+    Args:
+        model: returns logits (N, C); call it in eval mode.
+        images: (N, C, H, W) floats in [0, 1].
+        labels: (N,) integers.
+        threat: the ball, in units of images.
+        noise: k -> the k-th random perturbation of the ball for all images, (N, C, H, W), as `Threat.noise` draws it.
+        samples: points an example, at least 1; an example is done once misclassified.
+
+    Returns:
+        (N, C, H, W) in ball and box: an example's first misclassified point, or the last one tried.
+
+    Raises:
+        ValueError: fewer than one sample.
+    """
+    if samples < 1:
+        raise ValueError(f"samples should be at least 1, not {samples}")
+    images = images.detach()
+    result = images.clone()
+    left = torch.arange(len(images), device=images.device)
+    for sample in range(samples):
+        if len(left) == 0:
+            break
+        delta = noise(sample)[left]
+        if threat.norm == "l2":
+            lengths = l2_lengths(delta)
+            delta = delta / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * threat.eps
+        elif sample % 2 == 1:
+            delta = torch.where(delta < 0, -threat.eps, threat.eps)
+        points = threat.project(images[left], images[left] + delta)
+        result[left] = points
+        with torch.no_grad():
+            left = left[model(points).argmax(1) == labels[left]]
+    return result

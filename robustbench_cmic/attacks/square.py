@@ -1,0 +1,206 @@
+"""Square Attack, native: random search with squares, by the logits alone (Andriushchenko et al. 2020); L-inf and L2."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.attacks.losses import margin
+from robustbench_cmic.attacks.threat import Threat, l2_lengths
+
+BLOCK = 256
+"""Examples for which random numbers are drawn together."""
+CHUNK = 100
+"""Queries for which random numbers are drawn together."""
+SHARES = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64), (6000, 128), (8000, 256))
+"""Up to this query of 10,000, the share of the image that a square takes is divided by this."""
+
+
+def square(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    rows: Tensor,
+    generator: torch.Generator,
+    queries: int = 5000,
+    p_init: float = 0.8,
+) -> Tensor:
+    """Square Attack with the margin loss (Andriushchenko et al. 2020, Algorithms 1 to 3), rescaled to `queries`.
+
+    A query changes the best perturbation so far inside one square and is kept if the margin rises. Unlike
+    torchattacks', each image has a square of its own, and squares reach the last row and column. As in the
+    authors' first code a query is never a point that was tried just before: where a square (L-inf) would change
+    nothing, its signs are inverted.
+
+    Args:
+        model: returns logits (N, C); call it in eval mode.
+        images: (N, C, H, W) floats in [0, 1], at most 256.
+        labels: (N,) integers.
+        threat: the ball, in units of images.
+        rows: (N,) positions of the examples in their block, below 256: they choose an example's random numbers, so
+            that these do not depend on the other examples here.
+        generator: on the CPU; decides the numbers of the whole block.
+        queries: after the first point, at least 1.
+        p_init: share of the pixels that the first squares take.
+
+    Returns:
+        (N, C, H, W) in ball and box: an example's first misclassified point, or the one with the largest margin.
+
+    Raises:
+        ValueError: fewer than one query, or rows that are not (N,) numbers below 256.
+    """
+    if queries < 1:
+        raise ValueError(f"queries should be at least 1, not {queries}")
+    if rows.shape != labels.shape or (len(rows) > 0 and not 0 <= int(rows.min()) <= int(rows.max()) < BLOCK):
+        raise ValueError(f"rows should be one number in [0, {BLOCK}) for each of {len(labels)} examples")
+    images = images.detach()
+    if len(images) == 0:
+        return images.clone()
+    channels = images.shape[1]
+    rows = rows.cpu()
+    first, propose = (_stripes, _linf_query) if threat.norm == "linf" else (_bumps, _l2_query)
+    best = first(images, threat.eps, rows, generator)
+    result = best.clone()
+    index = torch.arange(len(images), device=images.device)
+    value = torch.full((len(images),), -torch.inf, device=images.device)
+    point = best
+    for query, numbers in enumerate(_numbers(queries + 1, 5 + channels, rows, generator, images)):
+        if query > 0:
+            side = _side(query - 1, queries, p_init, images.shape[-2:])
+            point = propose(images, best, threat.eps, side, numbers[index])
+        with torch.no_grad():
+            logits = model(point)
+        margins, wrong = margin(logits, labels).to(value), logits.argmax(1) != labels
+        better = (margins > value) | wrong
+        value = torch.where(better, margins, value)
+        best = torch.where(better.reshape(-1, 1, 1, 1), point, best)
+        if bool(wrong.any()):
+            result[index[wrong]] = best[wrong]
+            index, images, labels, best, value = (each[~wrong] for each in (index, images, labels, best, value))
+            if len(index) == 0:
+                break
+    result[index] = best
+    return result
+
+
+def _numbers(queries: int, each: int, rows: Tensor, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
+    """Query after query, `each` uniform numbers of [0, 1) for every example: (N, each)."""
+    for start in range(0, queries, CHUNK):
+        drawn = torch.rand(CHUNK, BLOCK, each, generator=generator)[:, rows].to(like.device)
+        yield from drawn[: queries - start]
+
+
+def _side(query: int, queries: int, p_init: float, size: tuple[int, ...]) -> int:
+    """Side of the squares of a query, in pixels, at least 1 and no longer than the image's shorter side."""
+    at = int(query / queries * 10_000)
+    divisor = next((divisor for until, divisor in SHARES if at <= until), 512)
+    return min(max(round(math.sqrt(p_init / divisor * math.prod(size))), 1), *size)
+
+
+def _corner(numbers: Tensor, side: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """First row and column, (N,), of squares, each position that fits equally likely; numbers (N, 2)."""
+    # A float32 number just below 1 may be rounded up by the product.
+    row, column = ((numbers[:, i] * (size[i] - side + 1)).long().clamp(max=size[i] - side) for i in (0, 1))
+    return row, column
+
+
+def _signs(numbers: Tensor) -> Tensor:
+    return torch.where(numbers < 0.5, -1.0, 1.0)
+
+
+def _stripes(images: Tensor, eps: float, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """The first point of L-inf: each column of each channel wholly up or wholly down by eps."""
+    shape = (BLOCK, images.shape[1], 1, images.shape[3])
+    signs = _signs(torch.rand(shape, generator=generator)[rows]).to(images)
+    return (images + eps * signs).clamp(0, 1)
+
+
+def _linf_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tensor) -> Tensor:
+    """Algorithm 2: inside a square the perturbation becomes +eps or -eps, one sign a channel."""
+    height, width = images.shape[-2:]
+    row, column = _corner(numbers, side, (height, width))
+    vertical = torch.arange(height, device=images.device)[None, :, None] - row[:, None, None]
+    horizontal = torch.arange(width, device=images.device)[None, None, :] - column[:, None, None]
+    inside = ((vertical >= 0) & (vertical < side) & (horizontal >= 0) & (horizontal < side))[:, None]
+    signs = _signs(numbers[:, 5:]).to(images)[:, :, None, None]
+    point = torch.where(inside, (images + eps * signs).clamp(0, 1), best)
+    same = (point == best).flatten(1).all(1)
+    signs = torch.where(same.reshape(-1, 1, 1, 1), -signs, signs)
+    return torch.where(inside, (images + eps * signs).clamp(0, 1), best)
+
+
+@functools.lru_cache(maxsize=64)
+def _bump(side: int) -> Tensor:
+    """The update of Algorithm 3, (side, side), of length 1: two pyramids of opposite sign above each other."""
+    upper = side // 2
+    values = torch.cat([_pyramid(upper, side), -_pyramid(side - upper, side)])
+    return values / values.square().sum().sqrt()
+
+
+def _pyramid(height: int, width: int) -> Tensor:
+    """Eq. 2: sums of nested rectangles around the centre, the k-th of weight 1 / (n + 1 - k)^2; of length 1."""
+    values = torch.zeros(height, width)
+    row, column = height // 2, width // 2
+    for k in range(max(row, column) + 1):
+        reach = 2 * k + 1
+        top, left = row - k, column - k
+        values[max(top, 0) : top + reach, max(left, 0) : left + reach] += 1 / (k + 1) ** 2
+    return values / values.square().sum().sqrt().clamp(min=1e-30)
+
+
+def _oriented(side: int, upright: Tensor) -> Tensor:
+    """A bump each, (N, 1, side, side), transposed where `upright` (N,) is false."""
+    bump = _bump(side).to(upright.device)
+    return torch.where(upright[:, None, None], bump, bump.T)[:, None]
+
+
+def _bumps(images: Tensor, eps: float, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """The first point of L2: bumps on a grid of about 5 by 5 tiles, each turned and signed at random."""
+    channels, height, width = images.shape[1:]
+    side = max(min(height, width) // 5, 1)
+    down, across = height // side, width // side
+    numbers = torch.rand(BLOCK, down, across, 1 + channels, generator=generator)[rows].to(images.device)
+    bump = _bump(side).to(images)
+    tiles = torch.where((numbers[..., :1] < 0.5)[..., None, None], bump, bump.T)  # (N, down, across, 1, side, side)
+    tiles = tiles * _signs(numbers[..., 1:]).to(images)[..., None, None]
+    grid = tiles.permute(0, 3, 1, 4, 2, 5).reshape(len(images), channels, down * side, across * side)
+    delta = torch.zeros_like(images)
+    top, left = (height - down * side) // 2, (width - across * side) // 2
+    delta[:, :, top : top + down * side, left : left + across * side] = grid
+    return (images + delta / l2_lengths(delta) * eps).clamp(0, 1)
+
+
+def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tensor) -> Tensor:
+    """Algorithm 3: empty a second window, and spend its length, and what is unused, on a bump in the first."""
+    channels, height, width = images.shape[1:]
+    side = max(side, 3)
+    side = min(side + 1 - side % 2, height - 1 + height % 2, width - 1 + width % 2)  # odd, and within the image
+    size = (height, width)
+    first, second = (_window(_corner(numbers[:, i : i + 2], side, size), side, width, channels) for i in (0, 2))
+    delta = (best - images).flatten(2)
+    unused = (eps**2 - delta.square().sum((1, 2), keepdim=True)).clamp(min=0)
+    emptied = delta.scatter(2, first, 0.0).scatter(2, second, 0.0)
+    # The length of both windows together, each channel's own.
+    windows = (delta - emptied).square().sum(2, keepdim=True)
+    old = delta.gather(2, first)
+    old = old / old.square().sum(2, keepdim=True).sqrt().clamp(min=1e-12)
+    signs = _signs(numbers[:, 5:]).to(images)[:, :, None]
+    new = old + signs * _oriented(side, numbers[:, 4] < 0.5).to(images).flatten(2)
+    new = new / new.square().sum(2, keepdim=True).sqrt().clamp(min=1e-12)
+    new = new * (windows + unused / channels).sqrt()
+    delta = delta.scatter(2, second, 0.0).scatter(2, first, new).reshape(images.shape)
+    lengths = l2_lengths(delta)
+    return (images + delta / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * eps).clamp(0, 1)
+
+
+def _window(corner: tuple[Tensor, Tensor], side: int, width: int, channels: int) -> Tensor:
+    """Positions of a square's pixels in a flattened channel: (N, channels, side * side)."""
+    along = torch.arange(side, device=corner[0].device)
+    vertical, horizontal = corner[0][:, None] + along, corner[1][:, None] + along
+    return (vertical[:, :, None] * width + horizontal[:, None, :]).reshape(-1, 1, side * side).expand(-1, channels, -1)

@@ -1,0 +1,118 @@
+"""What an attack sees of a model: logits, counted, in eval mode, and as little of its memory as there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+MIN_ROWS = 16
+
+Result = TypeVar("Result")
+
+
+class AttackError(Exception):
+    """An attack or a model that gave no usable result; the message says what happened."""
+
+
+class Target(nn.Module):
+    """What an attack sees of a model: logits, counted, independent of how many examples come at once.
+
+    Matrix products over very few rows take other paths in the numerical libraries and round differently. Batches
+    below `MIN_ROWS` are therefore filled up with copies of their first row, and the copies' logits dropped.
+
+    Attributes:
+        rows: examples that go through the network together; more are split, and their activations computed again for
+            the gradient instead of kept, so that the memory an attack needs does not depend on its batch.
+        forwards: examples that went through the network.
+        backwards: examples whose gradient went back through it.
+    """
+
+    def __init__(self, model: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.classes = classes
+        self.rows: int | None = None
+        self.forwards = 0
+        self.backwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images -> (N, classes) logits.
+
+        Raises:
+            AttackError: the model returned something else than (N, classes).
+        """
+        n = len(images)
+        filled = torch.cat([images, images[:1].expand(MIN_ROWS - n, *images.shape[1:])]) if 0 < n < MIN_ROWS else images
+        logits = self._logits(filled)
+        if logits.shape != (len(filled), self.classes):
+            expected = (len(filled), self.classes)
+            raise AttackError(f"the model should return logits of shape {expected}, not {tuple(logits.shape)}")
+        logits = logits[:n]
+        self.forwards += n
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+        return logits
+
+    def _logits(self, images: Tensor) -> Tensor:
+        if self.rows is None or len(images) <= self.rows:
+            logits: Tensor = self.model(images)
+            return logits
+        # Parts of nearly equal size: a last one of a few rows would round differently.
+        parts = images.tensor_split(-(-len(images) // self.rows))
+        return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode and weights without gradients inside; every module's mode and every flag as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was lacking; for the CPU and for CUDA's libraries torch has no exception of its own."""
+    words = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def with_less_memory(target: Target, rows: int, action: Callable[[], Result]) -> Result:
+    """Do it again with half as many rows at once, as often as the device's memory does not suffice.
+
+    Args:
+        target: its `rows` shrinks; what it counted in vain is forgotten.
+        rows: how many the action passes at once.
+        action: raises one of `is_out_of_memory`, or returns.
+
+    Raises:
+        RuntimeError, MemoryError: not even a few times `MIN_ROWS` examples fit.
+    """
+    while True:
+        counts = target.forwards, target.backwards
+        try:
+            return action()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fewer = min(target.rows or rows, rows) // 2
+            if fewer < 2 * MIN_ROWS:  # the parts of a batch are at least half as large
+                raise
+            target.rows, target.forwards, target.backwards = fewer, *counts
+            torch.cuda.empty_cache()

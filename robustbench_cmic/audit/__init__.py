@@ -1,0 +1,6 @@
+"""The audit: which numbers of a results folder are not to be believed, and why. Rules over records; never torch."""
+
+from robustbench_cmic.audit.flags import RULES, Flag, Rule
+from robustbench_cmic.audit.judge import Audit, audit
+
+__all__ = ["RULES", "Audit", "Flag", "Rule", "audit"]

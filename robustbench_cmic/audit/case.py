@@ -1,0 +1,135 @@
+"""A case: one trained model, the attacks on it, and what its audit found, as the rules of the audit see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from robustbench_cmic.cell import Cell
+from robustbench_cmic.record import outcome_bits
+from robustbench_cmic.record_schema import AttackRecord, AuditRecord, Check
+
+# What torchattacks' classes are, for those that are not iterated attacks with the gradient of cross entropy.
+ONE_STEP = {"FGSM", "FFGSM", "RFGSM"}
+BLACK_BOX = {"GN", "OnePixel", "Pixle", "Square", "SPSA"}
+OTHER_LOSS = {
+    "APGDT", "AutoAttack", "CW", "CWBS", "CWL0", "CWLinf", "DeepFool", "EADEN", "EADL1", "FAB", "JSMA", "MultiAttack",
+    "SparseFool",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """An attack that gave a result: its cell and its record."""
+
+    cell: Cell
+    record: AttackRecord
+
+    @cached_property
+    def bits(self) -> int:
+        """The outcomes: bit i from the left is 1 where example i is classified correctly."""
+        return outcome_bits(self.record.outcomes or "", self.n)
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return self.record.n or 0
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The attack's name and parameters."""
+        setting: dict[str, Any] = self.cell.declared["attack"]
+        return setting
+
+    @property
+    def ball(self) -> tuple[str, float]:
+        """Norm and eps."""
+        return self.cell.norm, self.cell.eps
+
+    @property
+    def _library(self) -> str:
+        return self.setting["name"].removeprefix("torchattacks.") if "." in self.setting["name"] else ""
+
+    @property
+    def one_step(self) -> bool:
+        """A single step along the gradient."""
+        single = self.setting["name"] == "PGD" and self.setting["steps"] == 1 and self.setting["restarts"] == 1
+        return self.setting["name"] == "FGSM" or single or self._library in ONE_STEP
+
+    @property
+    def black_box(self) -> bool:
+        """Without the gradients of the attacked model."""
+        transferred = self.setting["name"] == "Transfer" and self.cell.source != self.cell.needs
+        return self.setting["name"] == "Noise" or transferred or self._library in BLACK_BOX
+
+    @property
+    def search(self) -> bool:
+        """An iterated attack with the gradients of the attacked model."""
+        return self.setting["name"] != "none" and not self.one_step and not self.black_box
+
+    @property
+    def on_cross_entropy(self) -> bool:
+        """What it raises is cross entropy, as float32 computes it."""
+        if self._library:
+            return self._library not in OTHER_LOSS | BLACK_BOX
+        return self.setting.get("loss") == "ce"
+
+    def at(self, positions: list[int]) -> int:
+        """The outcomes of some examples, in order, as bits."""
+        found = 0
+        for position in positions:
+            found = found << 1 | (self.bits >> (self.n - 1 - position) & 1)
+        return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """One trained model.
+
+    Attributes:
+        training: its cell.
+        clean: the clean evaluation; None where there is none.
+        rows: the attacks that gave a result, in the plan's order.
+        probe: what the audit found; None where it gave nothing.
+    """
+
+    training: Cell
+    clean: Row | None
+    rows: list[Row]
+    probe: AuditRecord | None
+
+    def balls(self) -> dict[tuple[str, float], list[Row]]:
+        """The attacks in each ball."""
+        found: dict[tuple[str, float], list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.ball, []).append(row)
+        return found
+
+    def every_cell(self) -> frozenset[str]:
+        """All evaluations of the model, the clean one too."""
+        return frozenset(row.cell.id for row in ([self.clean] if self.clean else []) + self.rows)
+
+    def attacked(self) -> frozenset[str]:
+        """All attacks on the model."""
+        return frozenset(row.cell.id for row in self.rows)
+
+    def cross_entropy_rows(self) -> frozenset[str]:
+        """The attacks that raise cross entropy."""
+        return frozenset(row.cell.id for row in self.rows if row.on_cross_entropy)
+
+    def checks(self, name: str) -> list[tuple[Check, int]]:
+        """The audit's own attacks of one kind that did not crash, with their outcomes as bits."""
+        if self.probe is None:
+            return []
+        n = len(self.probe.positions)
+        return [
+            (check, outcome_bits(check.outcomes, n))
+            for check in self.probe.checks
+            if check.check == name and check.outcomes is not None
+        ]
+
+    def mirrored(self, check: Check) -> Row | None:
+        """The attack of the suite that a check mirrors."""
+        ball = (check.norm, check.eps)
+        return next((row for row in self.rows if row.cell.attack == check.of and row.ball == ball), None)

@@ -1,0 +1,89 @@
+"""All rules over all trained models of a results folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from robustbench_cmic.audit.case import Case, Row
+from robustbench_cmic.audit.flags import Flag
+from robustbench_cmic.audit.rules import ALL
+from robustbench_cmic.cell import Cell, Plan
+from robustbench_cmic.record_schema import AnyRecord, AttackRecord, AuditRecord
+
+Ball = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the audit says of a results folder.
+
+    Attributes:
+        wanted: the suite asks for an audit.
+        flags: by the id of a training: what was raised about the model and the attacks on it.
+        worst: (training, ball) -> the flags of its worst case; absent where none is raised.
+    """
+
+    wanted: bool
+    flags: dict[str, list[Flag]]
+    worst: dict[tuple[str, Ball], list[Flag]]
+
+    def of_cell(self, cell: Cell) -> list[Flag]:
+        """The flags of one evaluation."""
+        return [flag for flag in self.flags.get(cell.needs or "", []) if cell.id in flag.cells]
+
+    def of_worst_case(self, training: str, ball: Ball) -> list[Flag]:
+        """The flags of a model's worst case in a ball."""
+        return self.worst.get((training, ball), [])
+
+
+def audit(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
+    """Judge every trained model of a plan by the records there are."""
+    wanted = bool(plan.of("audit"))
+    flags: dict[str, list[Flag]] = {}
+    worst: dict[tuple[str, Ball], list[Flag]] = {}
+    audits = {cell.needs: cell for cell in plan.of("audit")}
+    attacks: dict[str, list[Cell]] = {}
+    for cell in plan.of("attack"):
+        attacks.setdefault(cell.needs or "", []).append(cell)
+    if not wanted:
+        return Audit(False, flags, worst)
+    for training in plan.of("train"):
+        case = _case(training, attacks.get(training.id, []), records.get(audits[training.id].id), records)
+        raised = [flag for rule in ALL for flag in rule(case)] + list(_unprobed(case, records, audits))
+        flags[training.id] = raised
+        for ball, rows in case.balls().items():
+            found = [flag for flag in raised if flag.whole and any(row.cell.id in flag.cells for row in rows)]
+            found += _weak(rows, raised)
+            if found:
+                worst[training.id, ball] = found
+    return Audit(True, flags, worst)
+
+
+def _case(training: Cell, cells: Iterable[Cell], probe: AnyRecord | None, records: Mapping[str, AnyRecord]) -> Case:
+    clean, rows = None, []
+    for cell in cells:
+        record = records.get(cell.id)
+        if isinstance(record, AttackRecord) and record.status == "ok":
+            if cell.attack == "none":
+                clean = Row(cell, record)
+            else:
+                rows.append(Row(cell, record))
+    usable = isinstance(probe, AuditRecord) and probe.status == "ok"
+    return Case(training, clean, rows, probe if usable and isinstance(probe, AuditRecord) else None)
+
+
+def _unprobed(case: Case, records: Mapping[str, AnyRecord], audits: Mapping[str | None, Cell]) -> Iterable[Flag]:
+    """Without a probe nothing may pass for audited."""
+    if case.probe is None and case.rows:
+        record = records.get(audits[case.training.id].id)
+        name, why = ("not-audited", "") if record is None else ("audit-failed", record.reason)
+        yield Flag(name, case.attacked(), True, why)
+
+
+def _weak(rows: list[Row], raised: list[Flag]) -> list[Flag]:
+    """A worst case in which every attack that could be trusted is missing."""
+    flagged = {cell for flag in raised for cell in flag.cells}
+    strong = [row for row in rows if row.search and not row.on_cross_entropy and row.cell.id not in flagged]
+    cells = frozenset(row.cell.id for row in rows)
+    return [] if strong else [Flag("no-strong-attack", cells, False, f"{len(rows)} attacks in this ball")]

@@ -1,0 +1,192 @@
+"""Two models of a pair, compared line by line: over seeds, over examples, and in words.
+
+Two questions are kept apart. *Over examples* (McNemar, paired bootstrap): do these two trained networks differ on more
+than these test images? One answer a seed. *Over seeds* (paired t-test): does the method differ, for another seed too?
+Only the second is a claim about the method; with one seed there is none.
+
+P-values are adjusted by Holm's method over the lines of a pair, in two families: what is claimed (clean accuracy, NCMI
+and every worst case), and single attacks, which are no measure of robustness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from robustbench_cmic.audit import Audit
+from robustbench_cmic.record_schema import AttackRecord
+from robustbench_cmic.report.results import Results
+from robustbench_cmic.report.selecting import CLEAN, attacks, balls, by_seed, cells_of
+from robustbench_cmic.report.worst_case import Ball, Outcomes, worst_case
+from robustbench_cmic.statistics import (
+    discordant,
+    holm,
+    mcnemar,
+    paired_accuracy_interval,
+    paired_replicates_interval,
+    paired_seed_test,
+    unpack_replicates,
+)
+
+LEVEL = 0.05
+WITHDRAWN = "withdrawn: flagged"
+NO_DIFFERENCE = "no difference shown"
+ONE_SEED = "one seed: no claim about the method"
+OBJECTIVES = {"ce": "CE", "cmic": "CMIC-DL"}
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One seed of a line: two trained networks.
+
+    Attributes:
+        first, second: accuracies (fractions) or NCMI.
+        interval: 95 % of the paired bootstrap for second - first; None where it cannot be known.
+        p: McNemar's, adjusted; None for NCMI.
+    """
+
+    first: float
+    second: float
+    interval: tuple[float, float] | None
+    p: float | None = None
+
+    @property
+    def difference(self) -> float:
+        """Second minus first."""
+        return self.second - self.first
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a comparison.
+
+    Attributes:
+        what: `accuracy`, `NCMI`, the label of an attack, or `worst case`.
+        ball: `CLEAN` for the first two.
+        claim: it is of the family of claims.
+        seeds: those that both models have.
+        flags: names of the flags on either side, sorted.
+        p: of the paired t-test over seeds, adjusted; None with fewer than two seeds.
+        verdict: in words.
+    """
+
+    what: str
+    ball: Ball
+    claim: bool
+    seeds: Mapping[int, Seed]
+    flags: tuple[str, ...]
+    p: float | None = None
+    verdict: str = ""
+
+
+def compare(results: Results, audit: Audit, first: str, second: str) -> list[Line]:
+    """All lines of a pair: clean accuracy and NCMI, then in each ball attack by attack and the worst case."""
+    lines = [_clean(results, audit, first, second), _ncmi(results, audit, first, second)]
+    for ball in balls(results):
+        for label in attacks(results, ball):
+            sides = [by_seed(results, model, label, ball) for model in (first, second)]
+            flags = _cell_flags(results, audit, (first, second), label, ball)
+            lines.append(Line(label, ball, False, _paired(*sides), flags))
+        sides = [worst_case(results, model, ball) for model in (first, second)]
+        flags = _worst_flags(results, audit, (first, second), ball)
+        lines.append(Line("worst case", ball, True, _paired(*sides), flags))
+    names = _names(results, first, second)
+    return [replace(line, verdict=_verdict(line, names)) for line in _adjusted(lines, results)]
+
+
+def _names(results: Results, first: str, second: str) -> tuple[str, str]:
+    """What verdicts call the two: by their objectives, where those tell them apart."""
+    objectives = {cell.model: cell.objective for cell in results.plan.of("train")}
+    names = [OBJECTIVES.get(objectives[model], model) for model in (first, second)]
+    return (names[0], names[1]) if names[0] != names[1] else (first, second)
+
+
+def _clean(results: Results, audit: Audit, first: str, second: str) -> Line:
+    sides = [by_seed(results, model, "none", CLEAN) for model in (first, second)]
+    return Line("accuracy", CLEAN, True, _paired(*sides), _cell_flags(results, audit, (first, second), "none", CLEAN))
+
+
+def _ncmi(results: Results, audit: Audit, first: str, second: str) -> Line:
+    sides: list[dict[int, AttackRecord]] = []
+    for model in (first, second):
+        cells = cells_of(results, model, "none", CLEAN)
+        sides.append({cell.seed: record for cell in cells if (record := results.attack(cell)) is not None})
+    left, right = sides
+    seeds = {}
+    for seed in sorted(left.keys() & right.keys()):
+        found = _ncmi_seed(left[seed], right[seed])
+        if found is not None:
+            seeds[seed] = found
+    return Line("NCMI", CLEAN, True, seeds, _cell_flags(results, audit, (first, second), "none", CLEAN))
+
+
+def _ncmi_seed(left: AttackRecord, right: AttackRecord) -> Seed | None:
+    values = [record.information.ncmi for record in (left, right) if record.information is not None]
+    if len(values) < 2 or values[0] is None or values[1] is None:
+        return None
+    interval = None
+    if left.ncmi_replicates and right.ncmi_replicates and left.examples_sha256 == right.examples_sha256:
+        replicates = unpack_replicates(left.ncmi_replicates), unpack_replicates(right.ncmi_replicates)
+        interval = paired_replicates_interval(*replicates)
+    return Seed(values[0], values[1], interval)
+
+
+def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes]) -> dict[int, Seed]:
+    seeds = {}
+    for seed in sorted(left.keys() & right.keys()):
+        a, b = left[seed], right[seed]
+        if a.n == b.n:
+            only_first, only_second = discordant(a.bits, b.bits)
+            interval = paired_accuracy_interval(only_first, only_second, a.n)
+            seeds[seed] = Seed(a.accuracy, b.accuracy, interval, mcnemar(only_first, only_second))
+    return seeds
+
+
+def _cell_flags(results: Results, audit: Audit, pair: tuple[str, str], label: str, ball: Ball) -> tuple[str, ...]:
+    cells = [cell for model in pair for cell in cells_of(results, model, label, ball)]
+    return tuple(sorted({flag.name for cell in cells for flag in audit.of_cell(cell)}))
+
+
+def _worst_flags(results: Results, audit: Audit, pair: tuple[str, str], ball: Ball) -> tuple[str, ...]:
+    trainings = [cell.id for cell in results.plan.of("train") if cell.model in pair]
+    return tuple(sorted({flag.name for training in trainings for flag in audit.of_worst_case(training, ball)}))
+
+
+def _adjusted(lines: list[Line], results: Results) -> list[Line]:
+    """The lines with adjusted p-values, over seeds and over examples, family by family."""
+    sizes = [record.n for cell in results.plan.of("attack") if (record := results.attack(cell)) and record.n]
+    resolution = 1 / min(sizes, default=1)
+    adjusted = list(lines)
+    for claim in (True, False):
+        family = [index for index, line in enumerate(lines) if line.claim is claim and line.seeds]
+        tests = {}
+        for index in family:
+            line = lines[index]
+            step = 0.0 if line.what == "NCMI" else resolution
+            p = paired_seed_test([seed.difference for seed in line.seeds.values()], step).p
+            if p is not None:
+                tests[index] = p
+        for index, p in zip(tests, holm(list(tests.values())), strict=True):
+            adjusted[index] = replace(adjusted[index], p=p)
+        places = [(index, seed) for index in family for seed, at in lines[index].seeds.items() if at.p is not None]
+        raw = [lines[index].seeds[seed].p or 0.0 for index, seed in places]
+        for (index, seed), p in zip(places, holm(raw), strict=True):
+            seeds = dict(adjusted[index].seeds)
+            seeds[seed] = replace(seeds[seed], p=p)
+            adjusted[index] = replace(adjusted[index], seeds=seeds)
+    return adjusted
+
+
+def _verdict(line: Line, names: tuple[str, str]) -> str:
+    if not line.seeds:
+        return ""
+    if line.flags:
+        return f"{WITHDRAWN} ({', '.join(line.flags)})"
+    if len(line.seeds) < 2:
+        return ONE_SEED
+    if line.p is None or line.p > LEVEL:
+        return NO_DIFFERENCE
+    mean = sum(seed.difference for seed in line.seeds.values()) / len(line.seeds)
+    by = f"{mean:+.2g}" if line.what == "NCMI" else f"{100 * mean:+.1f} points"
+    side = "higher" if mean > 0 else "lower"
+    return f"{names[1]} {side} (p = {line.p:.2g}, {by}, {len(line.seeds)} seeds)"
