@@ -87,7 +87,7 @@ def _other_losses(suite: Suite) -> Iterator[dict[str, Any]]:
 
 
 def _without_loss(setting: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in setting.items() if key != "loss"}
+    return {key: value for key, value in setting.items() if key not in ("loss", "early_stop", "ascending")}
 
 
 def _longer(suite: Suite) -> Iterator[dict[str, Any]]:

@@ -108,7 +108,7 @@ def to_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, norm: str) -> T
     closest to it.
 
     Args:
-        points: (N, D) in [0, 1].
+        points: (N, D) in [0, 1]; float64, in which no square of a float32 gradient vanishes.
         normals: w, (N, D).
         gaps: (N,), what w . d should be.
         norm: `linf` or `l2`.
@@ -116,10 +116,8 @@ def to_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, norm: str) -> T
     Returns:
         d, (N, D); entries where w is zero are zero.
     """
-    scale = normals.abs().amax(1, keepdim=True)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    w = normals / scale * torch.where(gaps < 0, -1.0, 1.0)[:, None]
-    gap = gaps.abs()[:, None] / scale
+    w = normals * torch.where(gaps < 0, -1.0, 1.0)[:, None]
+    gap = gaps.abs()[:, None]
     steep = w.abs()
     room = torch.where(w > 0, 1 - points, points) * (w != 0)
     speed = torch.ones_like(w) if norm == "linf" else steep

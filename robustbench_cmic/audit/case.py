@@ -12,11 +12,10 @@ from robustbench_cmic.record_schema import AttackRecord, AuditRecord, Check
 
 # What torchattacks' classes are, for those that are not iterated attacks with the gradient of cross entropy.
 ONE_STEP = {"FGSM", "FFGSM", "RFGSM"}
+"""RFGSM where its `steps` are 1."""
 BLACK_BOX = {"GN", "OnePixel", "Pixle", "Square", "SPSA"}
-OTHER_LOSS = {
-    "APGDT", "AutoAttack", "CW", "CWBS", "CWL0", "CWLinf", "DeepFool", "EADEN", "EADL1", "FAB", "JSMA", "MultiAttack",
-    "SparseFool",
-}  # fmt: skip
+OTHER_LOSS = {"APGDT", "AutoAttack", "CW", "DeepFool", "EADEN", "EADL1", "FAB", "JSMA", "Jitter", "SparseFool"}
+"""Besides those whose `loss` says so."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,11 @@ class Row:
     @property
     def one_step(self) -> bool:
         """A single step along the gradient."""
-        single = self.setting["name"] == "PGD" and self.setting["steps"] == 1 and self.setting["restarts"] == 1
-        return self.setting["name"] == "FGSM" or single or self._library in ONE_STEP
+        if self._library:
+            return self._library in ONE_STEP and self.setting.get("steps", 1) == 1
+        iterated = self.setting["name"] in ("PGD", "Transfer") and not self.black_box
+        single = iterated and self.setting["steps"] == 1 and self.setting["restarts"] == 1
+        return self.setting["name"] == "FGSM" or single
 
     @property
     def black_box(self) -> bool:
@@ -72,7 +74,7 @@ class Row:
     def on_cross_entropy(self) -> bool:
         """What it raises is cross entropy, as float32 computes it."""
         if self._library:
-            return self._library not in OTHER_LOSS | BLACK_BOX
+            return self._library not in OTHER_LOSS | BLACK_BOX and self.setting.get("loss", "ce") == "ce"
         return self.setting.get("loss") == "ce"
 
     def at(self, positions: list[int]) -> int:

@@ -50,7 +50,8 @@ def audit(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
         return Audit(False, flags, worst)
     for training in plan.of("train"):
         case = _case(training, attacks.get(training.id, []), records.get(audits[training.id].id), records)
-        raised = [flag for rule in ALL for flag in rule(case)] + list(_unprobed(case, records, audits))
+        found_by_rules = [flag for rule in ALL for flag in rule(case)] + list(_unprobed(case, records, audits))
+        raised = [flag for flag in found_by_rules if flag.cells]  # about no number at all: nothing to warn of
         flags[training.id] = raised
         for ball, rows in case.balls().items():
             found = [flag for flag in raised if flag.whole and any(row.cell.id in flag.cells for row in rows)]

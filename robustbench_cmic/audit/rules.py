@@ -15,8 +15,8 @@ from robustbench_cmic.statistics import discordant, mcnemar, wilson_interval
 
 ALPHA = 0.001
 POINTS = 0.02
-MARGIN_POINTS = 0.05
-"""Between cross entropy and margin, where honest models differ a little, too."""
+MARGIN_POINTS = 0.15
+"""Between cross entropy and margin: with label smoothing honest models differ by up to 12 points, too."""
 TENTH = 0.1
 ACTIVE = 0.95
 """Zimmermann et al. 2022: the success rate that an attack should reach; flagged where it is clearly below."""
@@ -150,9 +150,10 @@ def margin_loss(case: Case) -> Iterator[Flag]:
 
 def _differ_in_loss(first: Row, second: Row) -> bool:
     ours, theirs = first.setting, second.setting
-    if ours.keys() != theirs.keys() or "loss" not in ours:
+    if ours["name"] != theirs["name"] or "loss" not in ours:
         return False
-    same = all(ours[key] == theirs[key] for key in ours if key not in ("loss", "early_stop"))
+    ignored = ("loss", "early_stop", "ascending")
+    same = all(value == theirs.get(key) for key, value in ours.items() if key not in ignored)
     return same and theirs["loss"] != "ce"
 
 
@@ -226,8 +227,10 @@ def as_trained(case: Case) -> Iterator[Flag]:
     for row in case.rows:
         own = row.setting
         steps = 1 if own["name"] == "FGSM" else own.get("steps", 0)
-        native = own["name"] in ("FGSM", "PGD") and own["loss"] == adversary["loss"]
-        if native and row.cell.norm == adversary["norm"] and steps <= adversary["steps"] and not own.get("targets"):
+        native = own["name"] in ("FGSM", "PGD") and own["loss"] == adversary["loss"] and not own.get("targets")
+        # One step against a training with many is weaker, but not the attack that it was trained on.
+        as_long = steps == adversary["steps"] or 1 < steps < adversary["steps"]
+        if native and row.cell.norm == adversary["norm"] and as_long:
             evidence = f"trained with {adversary['steps']} steps on {adversary['loss']}, attacked with {steps}"
             yield _row_flag("attacked-as-trained", row, evidence)
 

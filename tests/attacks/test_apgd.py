@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.apgd import apgd, checkpoints
+from robustbench_cmic.attacks.apgd import _Search, apgd, checkpoints
+from robustbench_cmic.attacks.pgd import Slope
 from robustbench_cmic.attacks.threat import Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
@@ -111,7 +112,7 @@ def test_an_example_fares_the_same_in_any_company(norm: str, eps: float, loss: s
     assert not torch.equal(other, whole)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     norm=st.sampled_from(["linf", "l2"]),
     eps=st.floats(0, 1.5),
@@ -187,6 +188,28 @@ def test_checkpoints_as_in_the_authors_code(steps: int) -> None:
             counter = 0
             distance = max(distance - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1))
     assert checkpoints(steps) == expected
+
+
+def test_step_sizes_are_halved_on_either_condition() -> None:
+    flat = torch.zeros(5, 1, 1, 1)
+    slope = Slope(flat, torch.zeros(5), torch.zeros(5, dtype=torch.bool))
+    search = _Search.begin(flat, flat, slope, eps=0.5)
+    search.rises = torch.tensor([15, 16, 20, 20, 20])
+    search.best_loss = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0])
+    search.halved_before = torch.tensor([False, False, False, True, False])
+    search.best_point = flat + 1
+    search.reconsider(21)  # of which 75 % are 15.75
+    # Too few rises; enough; no better than before; no better, but halved just before; enough.
+    halved = [True, False, True, False, False]
+    assert search.step.flatten().tolist() == [0.5 if each else 1.0 for each in halved]
+    assert search.point.flatten().tolist() == [1.0 if each else 0.0 for each in halved]
+    assert search.halved_before.tolist() == halved
+    assert search.best_before.tolist() == search.best_loss.tolist()
+    assert search.rises.tolist() == [0] * 5
+    first = _Search.begin(flat, flat, slope, eps=0.5)
+    first.rises += 21
+    first.reconsider(21)
+    assert not bool(first.halved_before.any()), "condition 2 cannot hold at the first checkpoint"
 
 
 def test_a_gradient_of_nan_harms_no_image() -> None:

@@ -13,12 +13,13 @@ from robustbench_cmic.attacks.fab import fab, to_hyperplane
 from robustbench_cmic.attacks.threat import Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
+from tests.attacks.test_apgd import Recorder
 
 NAMES = {"linf": "Linf", "l2": "L2"}
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 10_000), reach=st.sampled_from([0.01, 0.3, 0.8, 1.3]), scale=st.sampled_from([1e-20, 1, 1e6])
 )
@@ -95,6 +96,16 @@ def test_reaches_the_exact_robust_accuracy_of_a_linear_model(norm: str, eps: flo
     assert bool((predicted(model, found) == labels)[robust].all())
     # Its point lies 5 % beyond the border, so that what is broken by less than that escapes it now and then.
     assert int(missed.sum()) <= 2
+
+
+def test_from_a_point_too_far_away_the_search_goes_back_towards_the_image() -> None:
+    model = Recorder(LinearClassifier(2))
+    images = inner_images(20)
+    labels = predicted(model.model, images)
+    fab(model, images, labels, Threat("l2", 1e-6), steps=2)
+    _, _, tried, following, _ = model.asked  # ranking; image and first point; start of the second step, its point
+    assert bool((predicted(model.model, tried) != labels).all())
+    torch.testing.assert_close(following, images + 0.9 * (tried - images))
 
 
 def test_parameters_out_of_range_are_refused() -> None:

@@ -191,7 +191,7 @@ def test_an_example_fares_the_same_in_any_company(norm: str, eps: float) -> None
     assert not torch.equal(run(model, images, labels, threat, 80, seed=1), whole)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     norm=st.sampled_from(["linf", "l2"]),
     eps=st.floats(0, 2),

@@ -1,0 +1,355 @@
+"""Every rule of the audit: a smallest case that raises its flag, and near misses: just below it, or mere chance.
+
+500 examples: two points are 10 of them, and 10 against none is the least that the exact test calls clear (p = 1/1024).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from robustbench_cmic.audit import RULES, Audit, audit
+from robustbench_cmic.audit.rules import ALL, MARGIN_POINTS
+from robustbench_cmic.cell import Plan
+from robustbench_cmic.record_schema import ActiveTest, AnyRecord, AuditRecord
+from tests.audit.worlds import (
+    AUTOATTACK,
+    FGSM,
+    MARGIN,
+    NOISE,
+    PGD,
+    POSITIONS,
+    TRAINING,
+    TRANSFER,
+    about,
+    check,
+    forward,
+    gradients,
+    judged,
+    outputs,
+    packed,
+    probe,
+    raised,
+    row,
+    square,
+)
+
+EVERY = [row(FGSM), row(PGD), row(PGD, eps=0.2), row(AUTOATTACK)]
+ALL_CELLS = "AutoAttack 0.1, FGSM 0.1, PGD 0.1, PGD 0.2, none 0.1"
+ATTACKED = "AutoAttack 0.1, FGSM 0.1, PGD 0.1, PGD 0.2"
+ON_CE = "FGSM 0.1, PGD 0.1, PGD 0.2"
+ALPHA_2 = MARGIN | {"alpha": 0.02}
+ADVERSARY = {"norm": "linf", "eps": 0.1, "alpha": 0.02, "steps": 10, "loss": "ce", "random_start": True}
+TEN, NINE = range(10), range(9)
+
+
+def enough(n: int) -> int:
+    """The least number of n examples by which margin has to beat cross entropy."""
+    return math.ceil(MARGIN_POINTS * n)
+
+
+def places(count: int) -> list[int]:
+    """Where the audit's first examples lie among all."""
+    return POSITIONS[:count]
+
+
+def active(found: int, tested: int = 40, of: str = "PGD", error: str = "") -> ActiveTest:
+    return ActiveTest(of=of, norm="linf", eps=0.1, attack=PGD, tested=tested, found=found, error=error)
+
+
+def world(
+    rows: list[Any] | None = None, found: AuditRecord | None = None, adversary: dict[str, Any] | None = None
+) -> Audit:
+    return judged(EVERY if rows is None else rows, found or probe(), adversary)
+
+
+# flag, (what it is about, whether it is about the whole model), a case that raises it, cases that do not
+CASES: list[tuple[str, tuple[str, bool], Audit, list[Audit]]] = [
+    ("random-forward", (ALL_CELLS, True), world(found=forward(repeat=1, companions=9)), [world(found=forward())]),
+    ("batch-dependent", (ALL_CELLS, True), world(found=forward(companions=1)), [world(found=forward())]),
+    ("training-mode", (ALL_CELLS, True), world(found=forward(training=["bn"])), [world(found=forward())]),
+    ("probabilities", (ATTACKED, True), world(found=outputs(probabilities=True)), [world(found=outputs())]),
+    # A tenth of 128 examples is 12.8; of 10 it is 1, and one example always has the largest output.
+    ("bounded-outputs", (ATTACKED, True), world(found=outputs(at_bound=13)), [world(found=outputs(at_bound=12))]),
+    ("bounded-outputs", (ATTACKED, True),
+     world(found=outputs(at_bound=2).model_copy(update={"positions": POSITIONS[:10]})),
+     [world(found=outputs(at_bound=1).model_copy(update={"positions": POSITIONS[:10]}))]),
+    ("saturated", (ON_CE, False), world(found=outputs(saturated=13)),
+     [world(found=outputs(saturated=12)), world([row(AUTOATTACK)], outputs(saturated=128))]),
+    ("zero-gradients", (ON_CE, False), world(found=probe(gradients=gradients(ce={"zero": 6, "bad": 6}))),
+     [world(found=probe(gradients=gradients(ce={"zero": 6, "bad": 5})))]),
+    ("zero-gradients", (ATTACKED, True), world(found=probe(gradients=gradients(margin={"zero": 12}))),
+     [world(found=probe(gradients=gradients(margin={"zero": 11}))), world(found=probe(gradients=[]))]),
+    ("zero-gradients", (ATTACKED, True), world(found=probe(gradients=gradients(ce={"error": "no grad"}))), []),
+    ("misleading-gradients", (ATTACKED, True), world(found=probe(gradients=gradients(margin={"unhelpful": 12}))),
+     [world(found=probe(gradients=gradients(margin={"unhelpful": 11}))),
+      world(found=probe(gradients=gradients(ce={"unhelpful": 120}))),
+      world(found=probe(gradients=gradients(margin={"n": 5, "unhelpful": 1})))]),
+    ("one-step-beats-iterated", ("PGD 0.1", False), world([row(FGSM, range(110)), row(PGD, range(100))]),
+     [world([row(FGSM, range(109)), row(PGD, range(100))]),
+      # 60 against 50 is two points, too, and chance; nor are 9 of 200, which is more than two points.
+      world([row(FGSM, range(60)), row(PGD, range(60, 110))]),
+      world([row(FGSM, NINE, n=200), row(PGD, n=200)]),
+      world([row(FGSM, range(110)), row(PGD, range(100), eps=0.2)]),
+      world([row(FGSM, range(110)), row(NOISE, range(100))])]),
+    ("black-box-beats-white-box", ("PGD 0.1", False),
+     world([row(NOISE, TEN), row(PGD), row(AUTOATTACK, TEN)]),
+     [world([row(NOISE, NINE), row(PGD), row(AUTOATTACK, NINE)]),
+      world([row(NOISE, TEN), row(FGSM), row(AUTOATTACK, TEN)])]),
+    # Fewer than each attack with gradients breaks, and yet 10 that all of them leave.
+    ("black-box-beats-white-box", ("AutoAttack 0.1, Noise 0.1, PGD 0.1", True),
+     world([row(NOISE, range(10)), row(PGD, range(10, 110)), row(AUTOATTACK, range(10, 60))]),
+     [world([row(NOISE, range(10)), row(PGD, range(1, 110)), row(AUTOATTACK, range(10, 60))]),
+      world([row(NOISE, range(9)), row(PGD, range(10, 110)), row(AUTOATTACK, range(10, 60))]),
+      world([row(NOISE, range(10)), row(PGD, range(9, 110)), row(AUTOATTACK, range(8, 60))]),
+      world([row(NOISE, range(100)), row(FGSM)])]),
+    # Two points of 100 examples are 2; fewer than 3 are nothing.
+    ("black-box-beats-white-box", ("Noise 0.1, PGD 0.1", True),
+     world([row(NOISE, range(3), n=100), row(PGD, n=100)]), [world([row(NOISE, range(2), n=100), row(PGD, n=100)])]),
+    ("black-box-beats-white-box", ("PGD 0.1", False),
+     world([row(TRANSFER, TEN, source="o.s0.train.0"), row(PGD), row(AUTOATTACK, TEN)]),
+     [world([row(TRANSFER, TEN, source=TRAINING), row(PGD), row(AUTOATTACK, TEN)])]),
+    ("black-box-beats-white-box", ("PGD 0.1", False), world([row(PGD)], probe(checks=[check("noise", NOISE, TEN)])),
+     [world([row(PGD)], probe(checks=[check("noise", NOISE, NINE)])),
+      world([row(PGD, places(1))], probe(checks=[check("noise", NOISE, TEN)])),
+      world([row(PGD, places(10))], probe(checks=[check("noise", NOISE, range(19))])),
+      world([row(PGD, eps=0.2)], probe(checks=[check("noise", NOISE, TEN)])),
+      world([row(FGSM)], probe(checks=[check("noise", NOISE, TEN)])),
+      world([row(PGD)], probe(checks=[check("noise", NOISE, None)]))]),
+    ("black-box-beats-white-box", ("AutoAttack 0.1, PGD 0.1", True),
+     world([row(PGD), row(AUTOATTACK, parts=square(10))]),
+     [world([row(AUTOATTACK, parts=square(9))]), world([row(AUTOATTACK, parts=square(100, "FAB-T"))])]),
+    ("margin-beats-cross-entropy", ("PGD 0.1", False),
+     world([row(PGD | {"ascending": True}), row(MARGIN | {"early_stop": True}, range(enough(500)), label="PGD-margin")]),
+     [world([row(PGD), row(MARGIN, range(enough(500) - 1), label="PGD-margin")]),
+      world([row(PGD), row(ALPHA_2, range(enough(500)), label="PGD-margin")]),
+      world([row(PGD, range(enough(500))), row(MARGIN, label="PGD-margin")]),
+      world([row(PGD), row(MARGIN, range(enough(500)), eps=0.2, label="PGD-margin")]),
+      world([row(MARGIN), row(MARGIN | {"loss": "dlr"}, range(enough(500)), label="PGD-dlr")])]),
+    ("margin-beats-cross-entropy", ("FGSM 0.1", False),
+     world([row(FGSM), row(FGSM | {"loss": "margin"}, range(enough(500)), label="FGSM-margin")]),
+     [world([row(FGSM), row(MARGIN, range(enough(500)))])]),
+    ("margin-beats-cross-entropy", ("PGD 0.1", False),
+     world(found=probe(checks=[check("other-loss", MARGIN, range(enough(128)), of="PGD")])),
+     [world(found=probe(checks=[check("other-loss", MARGIN, range(enough(128) - 1), of="PGD")])),
+      world(found=probe(checks=[check("other-loss", MARGIN, range(enough(128)), of="PGD", eps=0.3)])),
+      world([row(PGD, places(1))], probe(checks=[check("other-loss", MARGIN, range(enough(128)), of="PGD")])),
+      world(found=probe(checks=[check("other-loss", MARGIN, None, of="PGD")]))]),
+    ("not-monotone", ("PGD 0.2", False), world([row(PGD, range(110)), row(PGD, range(100), eps=0.2)]),
+     [world([row(PGD, range(109)), row(PGD, range(100), eps=0.2)]),
+      world([row(PGD, range(100)), row(PGD, range(110), eps=0.2)]),
+      world([row(FGSM, range(110)), row(FGSM, eps=0.2)]),
+      world([row(PGD, range(110)), row(PGD, range(100), eps=0.2, label="PGD-other")])]),
+    # 11 of 128 survivors are 1 in 20 within the interval, 12 are not.
+    ("survives-everything", (ATTACKED, True),
+     world(found=probe(checks=[check("huge", MARGIN, range(128 - 12), eps=1.0)])),
+     [world(found=probe(checks=[check("huge", MARGIN, range(128 - 11), eps=1.0)])),
+      world(found=probe(checks=[check("huge", MARGIN, None, eps=1.0)]))]),
+    ("survives-everything", (ON_CE, False), world(found=probe(checks=[check("huge", PGD, range(116), eps=1.0)])),
+     [world(found=probe(checks=[check("huge", PGD, range(117), eps=1.0)]))]),
+    ("not-converged", ("PGD 0.1, PGD 0.2", False),
+     world(found=probe(checks=[check("longer", PGD | {"steps": 80}, TEN, of="PGD")])),
+     [world(found=probe(checks=[check("longer", PGD | {"steps": 80}, NINE, of="PGD")])),
+      world([row(PGD, places(1))], probe(checks=[check("longer", PGD | {"steps": 80}, TEN, of="PGD")])),
+      world([row(FGSM)], probe(checks=[check("longer", PGD | {"steps": 80}, TEN, of="PGD")]))]),
+    # 35 of 40 is below 95 % by more than the interval is wide.
+    ("active-test-failed", (ATTACKED, True), world(found=probe(active=[active(35)])),
+     [world(found=probe(active=[active(36)])), world(found=probe(active=[active(0, tested=15)]))]),
+    ("active-test-failed", ("PGD 0.1, PGD 0.2", False),
+     world(found=probe(active=[active(0), active(40, of="AutoAttack")])), []),
+    ("active-test-failed", (ATTACKED, True),
+     world(found=probe(active=[active(0, tested=16), active(0, tested=15, of="AutoAttack")])), []),
+    ("active-test-failed", (ATTACKED, True), world(found=probe(active=[active(0, tested=0, error="crash")])), []),
+    ("invalid-examples", ("PGD 0.1", False), world([row(PGD, outside=1), row(FGSM, outside=0)]),
+     [world([row(PGD, outside=0), row(FGSM)])]),
+    ("attacked-as-trained", ("PGD 0.1", False), world([row(PGD | {"steps": 10})], adversary=ADVERSARY),
+     [world([row(PGD | {"steps": 11})], adversary=ADVERSARY), world([row(PGD | {"steps": 10})]),
+      world([row(MARGIN | {"steps": 10})], adversary=ADVERSARY),
+      world([row(PGD | {"steps": 10, "targets": 3})], adversary=ADVERSARY),
+      world([row(PGD | {"steps": 10})], adversary=ADVERSARY | {"norm": "l2"}),
+      world([row(NOISE)], adversary=ADVERSARY)]),
+    ("attacked-as-trained", ("PGD 0.1", False), world([row(PGD | {"steps": 2})], adversary=ADVERSARY), []),
+    # One step is not what a training with ten has seen; it is what a training with one has.
+    ("attacked-as-trained", ("FGSM 0.1", False),
+     world([row(FGSM), row(AUTOATTACK)], adversary=ADVERSARY | {"steps": 1}),
+     [world([row(FGSM), row(AUTOATTACK)], adversary=ADVERSARY),
+      world([row(PGD | {"steps": 1})], adversary=ADVERSARY)]),
+    ("few-examples", ("PGD 0.1", True), world([row(PGD, n=99)]), [world([row(PGD, n=100)])]),
+    ("not-audited", (ATTACKED, True), judged(EVERY, None), [judged([], None)]),
+    ("audit-failed", (ATTACKED, True), judged(EVERY, probe(status="failed", reason="crash")), [world()]),
+]  # fmt: skip
+IDS = [f"{number}-{case[0]}" for number, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize(("name", "expected", "world", "near"), CASES, ids=IDS)
+def test_a_rule_raises_its_flag_and_only_it(
+    name: str, expected: tuple[str, bool], world: Audit, near: list[Audit]
+) -> None:
+    assert raised(world) == [(name, *expected)]
+    assert all(flag.evidence or flag.name == "not-audited" for flag in world.flags[TRAINING])
+    for other in near:
+        assert name not in {flag for flag, _, _ in raised(other)}
+
+
+@pytest.mark.parametrize(("name", "expected", "world", "near"), CASES, ids=IDS)
+def test_flags_of_the_whole_model_are_flags_of_its_worst_cases(
+    name: str, expected: tuple[str, bool], world: Audit, near: list[Audit]
+) -> None:
+    """Those of one attack are not: another attack in the ball may be sound, and the worst case is its."""
+    found = {
+        flag.name for ball in ((("linf", eps)) for eps in (0.1, 0.2)) for flag in world.of_worst_case(TRAINING, ball)
+    }
+    assert (name in found) == expected[1]
+
+
+def test_every_flag_has_a_test_and_a_meaning() -> None:
+    names = {case[0] for case in CASES} | {"no-strong-attack"}
+    assert names == set(RULES)
+    worlds = [world for _, _, first, near in CASES for world in (first, *near)]
+    flags = [flag for world in worlds for flag in world.flags[TRAINING]]
+    flags += [flag for world in worlds for found in world.worst.values() for flag in found]
+    assert {flag.name for flag in flags} == set(RULES)
+    assert all(rule.meaning.endswith(".") and rule.source for rule in RULES.values())
+    assert len(set(ALL)) == len(ALL) == 13
+
+
+def test_nothing_wrong_raises_nothing() -> None:
+    found = world([row(FGSM, range(50)), row(PGD, range(100)), row(AUTOATTACK, range(110)), row(NOISE, range(3))])
+    assert found.flags == {TRAINING: []}
+    assert found.worst == {}
+    assert found.wanted
+
+
+# --- worst cases ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "weak"),
+    [
+        ([row(PGD), row(FGSM), row(NOISE)], True),
+        ([row(AUTOATTACK)], False),
+        ([row(MARGIN)], False),
+        ([row({"name": "torchattacks.APGDT", "steps": 20})], False),
+        ([row({"name": "torchattacks.Square"})], True),
+        ([row({"name": "FGSM", "loss": "margin"})], True),
+        ([row(TRANSFER, source="o.s0.train.0")], True),
+        ([row(TRANSFER, source=TRAINING)], False),
+        ([row(AUTOATTACK, outside=1)], True),
+        ([row(AUTOATTACK, outside=1), row(MARGIN)], False),
+    ],
+)
+def test_a_worst_case_of_weak_attacks_is_flagged(rows: list[Any], weak: bool) -> None:
+    found = world(rows)
+    flags = found.of_worst_case(TRAINING, ("linf", 0.1))
+    assert [flag.name for flag in flags] == (["no-strong-attack"] if weak else [])
+    assert all(about(flag) == ", ".join(sorted(f"{one.cell.attack} 0.1" for one in rows)) for flag in flags)
+    assert "no-strong-attack" not in {flag.name for one in rows for flag in found.of_cell(one.cell)}
+
+
+def test_worst_cases_are_judged_ball_by_ball() -> None:
+    found = world([row(PGD), row(AUTOATTACK), row(PGD, eps=0.2)])
+    assert found.worst.keys() == {(TRAINING, ("linf", 0.2))}
+    assert found.of_worst_case("another", ("linf", 0.2)) == []
+
+
+def test_flags_are_found_by_cell() -> None:
+    rows = [row(PGD, outside=2), row(FGSM)]
+    found = world(rows)
+    assert [flag.name for flag in found.of_cell(rows[0].cell)] == ["invalid-examples"]
+    assert found.of_cell(rows[1].cell) == []
+
+
+def test_a_suite_without_audit_raises_nothing() -> None:
+    found = judged([row(FGSM, range(400)), row(PGD, outside=3)], None, wanted=False)
+    assert (found.wanted, found.flags, found.worst) == (False, {}, {})
+    assert found.of_cell(row(PGD).cell) == []
+
+
+def test_attacks_without_a_result_are_no_evidence() -> None:
+    """A crashed attack left no outcomes, and an attack that was not run none either."""
+    rows = [row(PGD), row(FGSM, range(110))]
+    plan = Plan(suite="x", description="", dataset="d", pairs=[], cells=_cells(rows))
+    failed = rows[1].record.model_copy(update={"status": "failed", "outcomes": None, "n": None})
+    records: dict[str, AnyRecord] = {rows[0].cell.id: rows[0].record, "m.s0.audit.0": probe()}
+    for every in (records, {**records, rows[1].cell.id: failed}):
+        found = audit(plan, every)
+        assert found.flags == {TRAINING: []}
+
+
+def _cells(rows: list[Any]) -> list[Any]:
+    whole = rows[0].cell.model_copy(update={"id": TRAINING, "kind": "train", "needs": None})
+    training = whole.model_copy(update={"declared": {"objective": None}, "norm": "", "eps": 0.0, "attack": ""})
+    return [training, *(one.cell for one in rows), probe().cell]
+
+
+# --- what kind of attack a row is ----------------------------------------------------------------------------------
+
+
+def kinds(setting: dict[str, Any], source: str | None = None) -> str:
+    one = row(setting, source=source)
+    names = ("one_step", "black_box", "search", "on_cross_entropy")
+    return " ".join(name for name in names if getattr(one, name))
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"name": "none"}, ""),
+        (FGSM, "one_step on_cross_entropy"),
+        (FGSM | {"loss": "margin"}, "one_step"),
+        (PGD, "search on_cross_entropy"),
+        (PGD | {"loss": "scaled_ce"}, "search"),
+        (PGD | {"steps": 1}, "one_step on_cross_entropy"),
+        (PGD | {"steps": 1, "restarts": 2}, "search on_cross_entropy"),
+        (AUTOATTACK, "search"),
+        (NOISE, "black_box"),
+        ({"name": "torchattacks.FFGSM"}, "one_step on_cross_entropy"),
+        ({"name": "torchattacks.RFGSM", "steps": 10}, "search on_cross_entropy"),
+        ({"name": "torchattacks.RFGSM", "steps": 1}, "one_step on_cross_entropy"),
+        ({"name": "torchattacks.BIM", "steps": 10}, "search on_cross_entropy"),
+        ({"name": "torchattacks.TPGD", "steps": 10}, "search on_cross_entropy"),
+        ({"name": "torchattacks.APGD", "loss": "ce"}, "search on_cross_entropy"),
+        ({"name": "torchattacks.APGD", "loss": "dlr"}, "search"),
+        ({"name": "torchattacks.APGDT"}, "search"),
+        ({"name": "torchattacks.Jitter"}, "search"),
+        ({"name": "torchattacks.FAB"}, "search"),
+        ({"name": "torchattacks.CW"}, "search"),
+        ({"name": "torchattacks.DeepFool"}, "search"),
+        ({"name": "torchattacks.Square", "loss": "ce"}, "black_box"),
+        ({"name": "torchattacks.SPSA"}, "black_box"),
+        ({"name": "torchattacks.GN"}, "black_box"),
+        ({"name": "torchattacks.OnePixel"}, "black_box"),
+        ({"name": "torchattacks.Pixle"}, "black_box"),
+    ],
+    ids=lambda value: value.get("name") if isinstance(value, dict) else "",
+)
+def test_kinds_of_attacks(setting: dict[str, Any], expected: str) -> None:
+    assert kinds(setting) == expected
+
+
+def test_a_transfer_from_another_model_is_blind_and_one_from_the_model_itself_is_not() -> None:
+    assert kinds(TRANSFER, "o.s0.train.0") == "black_box"
+    assert kinds(TRANSFER, TRAINING) == "search"
+    assert kinds(TRANSFER | {"loss": "ce"}, TRAINING) == "search on_cross_entropy"
+    assert kinds(TRANSFER | {"steps": 1}, TRAINING) == "one_step"
+    assert kinds(TRANSFER | {"steps": 1}, "o.s0.train.0") == "black_box"
+
+
+def test_kinds_are_of_attacks_that_exist() -> None:
+    """Every class of torchattacks is of one kind, and no kind names a class that is not there."""
+    from robustbench_cmic.audit.case import BLACK_BOX, ONE_STEP, OTHER_LOSS
+    from robustbench_cmic.suite.library import attack_modules
+
+    assert set(attack_modules()) >= BLACK_BOX | ONE_STEP | OTHER_LOSS
+
+
+def test_outcomes_of_some_examples() -> None:
+    one = row(PGD, [1, 2], n=5)
+    assert packed([1, 2], 5) == one.record.outcomes
+    assert one.bits == 0b10011
+    assert one.at([0, 1, 4]) == 0b101
+    assert one.at([1, 2]) == 0
+    assert one.at([]) == 0
+    assert [one.at([place]) for place in range(5)] == [1, 0, 0, 1, 1]

@@ -1,0 +1,267 @@
+"""Comparisons of a pair: what a verdict says word for word, p-values against values by hand, intervals, flags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from robustbench_cmic.cell import Cell
+from robustbench_cmic.record import write_record
+from robustbench_cmic.report.comparison import Line, compare
+from robustbench_cmic.statistics import pack_replicates
+from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, measures, planned, read, replace
+
+N = 400
+PGD = "  - {name: PGD, eps: 0.1, steps: 5}\n"
+MARGIN = "  - {name: PGD, id: PGD-margin, eps: 0.1, steps: 5, loss: margin}\n"
+OFF = f"{HEAD}attacks:\n{PGD}audit: off\n"
+AUDITED = f"{HEAD}attacks:\n{PGD}{MARGIN}"
+Survivors = Callable[[Cell], int]
+
+
+def first(count: int, n: int = N) -> list[bool]:
+    return [place < count for place in range(n)]
+
+
+def lines(tmp_path: Path, survivors: Survivors, text: str = OFF, pair: tuple[str, str] = ("a", "b")) -> list[Line]:
+    """The lines of a pair whose attacks leave the first examples of all correct."""
+    folder = fill(tmp_path / "made", planned(tmp_path, text), lambda cell: first(survivors(cell)))
+    return compare(*read(folder), *pair)
+
+
+def line(found: list[Line], what: str) -> Line:
+    (one,) = [line for line in found if line.what == what]
+    return one
+
+
+def differing(by: tuple[int, int, int], everywhere: bool = False) -> Survivors:
+    """Model b keeps so many more examples than a under attack, seed by seed; without an attack both are alike."""
+
+    def survivors(cell: Cell) -> int:
+        if cell.attack == "none" and not everywhere:
+            return 380
+        return 200 + (by[cell.seed] if cell.model == "b" else 0)
+
+    return survivors
+
+
+def t_test(differences: list[float]) -> float:
+    """Two-sided p of Student's t with two degrees of freedom, in closed form: P(|T| > t) = 1 - t / sqrt(t^2 + 2)."""
+    mean = sum(differences) / 3
+    sd = math.sqrt(sum((value - mean) ** 2 for value in differences) / 2)
+    t = abs(mean) / (sd / math.sqrt(3))
+    return 1 - t / math.sqrt(t * t + 2)
+
+
+def exact(discordant: int) -> float:
+    """McNemar's p where only one of two models has examples to itself."""
+    return min(1.0, 2 * 0.5**discordant)
+
+
+# --- verdicts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("by", "side", "points"), [((80, 88, 84), "higher", "+21.0"), ((-80, -88, -84), "lower", "-21.0")]
+)
+def test_a_clear_difference_is_said_with_its_p_its_size_and_its_seeds(
+    tmp_path: Path, by: tuple[int, int, int], side: str, points: str
+) -> None:
+    found = line(lines(tmp_path, differing(by)), "worst case")
+    # Two claims have a difference to test: the accuracy, which is the same (p = 1), and the worst case.
+    p = 2 * t_test([value / N for value in by])
+    assert found.p == pytest.approx(p)
+    assert found.verdict == f"CMIC-DL {side} (p = {p:.2g}, {points} points, 3 seeds)"
+    assert found.ball == ("linf", 0.1)
+
+
+def test_differences_that_chance_explains_are_not_claimed(tmp_path: Path) -> None:
+    found = lines(tmp_path, differing((80, -40, 30)))
+    assert [line.verdict for line in found] == ["no difference shown"] * 4
+    assert [line.what for line in found] == ["accuracy", "NCMI", "PGD", "worst case"]
+    assert [line.claim for line in found] == [True, True, False, True]
+
+
+def test_one_seed_allows_no_claim_about_the_method(tmp_path: Path) -> None:
+    found = lines(tmp_path, differing((200, 0, 0)), OFF.replace("[0, 1, 2]", "[0]"))
+    assert {line.verdict for line in found} == {"one seed: no claim about the method"}
+    assert line(found, "worst case").p is None
+    assert line(found, "worst case").seeds[0].p == pytest.approx(2 * exact(200))
+
+
+def test_only_seeds_of_both_models_count(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
+    replace(folder, cell_of(plan, "a", 0, "PGD"))
+    (folder / f"{cell_of(plan, 'b', 1, 'PGD').id}.json").unlink()
+    replace(folder, cell_of(plan, "a", 1, "none"))
+    found = compare(*read(folder), "a", "b")
+    seeds = {line.what: list(line.seeds) for line in found}
+    assert seeds == {"accuracy": [0, 2], "NCMI": [0, 2], "PGD": [2], "worst case": [2]}
+    assert line(found, "worst case").verdict == "one seed: no claim about the method"
+    replace(folder, cell_of(plan, "a", 2, "PGD"))
+    none = line(compare(*read(folder), "a", "b"), "worst case")
+    assert (none.seeds, none.p, none.verdict) == ({}, None, "")
+
+
+def test_counts_that_differ_are_not_compared(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
+    write_record(folder, attack_record(cell_of(plan, "b", 1, "PGD"), first(100, 200)))
+    assert list(line(compare(*read(folder), "a", "b"), "PGD").seeds) == [0, 2]
+
+
+def test_models_are_called_by_their_objectives_where_those_differ(tmp_path: Path) -> None:
+    same = OFF.replace("{name: cmic}", "{name: ce, label_smoothing: 0.1}")
+    verdict = line(lines(tmp_path, differing((80, 88, 84)), same), "worst case").verdict
+    assert verdict.startswith("b higher (p = ")
+    reverse = line(lines(tmp_path, differing((80, 88, 84)), OFF, ("b", "a")), "worst case").verdict
+    assert reverse.startswith("CE lower (p = ")
+    assert "-21.0 points" in reverse
+
+
+def test_models_of_unknown_training_are_called_by_their_ids(tmp_path: Path) -> None:
+    for model in "ab":
+        for seed in range(3):
+            (tmp_path / f"{model}-{seed}.safetensors").write_bytes(model.encode())
+    text = OFF.replace("objective: {name: ce}", "weights: 'a-{seed}.safetensors'")
+    assert line(lines(tmp_path, differing((80, 88, 84)), text), "worst case").verdict.startswith("CMIC-DL higher")
+    text = text.replace("objective: {name: cmic}", "weights: 'b-{seed}.safetensors'")
+    assert line(lines(tmp_path, differing((80, 88, 84)), text), "worst case").verdict.startswith("b higher")
+
+
+# --- families ------------------------------------------------------------------------------------------------------
+
+
+def test_claims_and_single_attacks_are_adjusted_apart(tmp_path: Path) -> None:
+    """Three claims and two attacks, each against values by hand (Holm 1979)."""
+    changes = {
+        "none": (4, 6, 11), "PGD": (80, 88, 84), "FGSM": (-20, -31, -22),
+    }  # fmt: skip
+    text = OFF.replace("  - {name: PGD", "  - {name: FGSM, eps: 0.1}\n  - {name: PGD")
+
+    def survivors(cell: Cell) -> int:
+        base = {"none": 380, "PGD": 200, "FGSM": 330}[cell.attack]
+        return base + (changes[cell.attack][cell.seed] if cell.model == "b" else 0)
+
+    found = lines(tmp_path, survivors, text)
+    raw = {name: t_test([value / N for value in by]) for name, by in changes.items()}
+    # What PGD leaves, FGSM leaves, too: the worst case is PGD's. NCMI does not differ at all, which is no test.
+    assert raw["PGD"] < raw["FGSM"] < raw["none"] < 0.5
+    assert line(found, "worst case").p == pytest.approx(2 * raw["PGD"])
+    assert line(found, "accuracy").p == pytest.approx(max(raw["none"], 2 * raw["PGD"]))
+    assert line(found, "NCMI").p is None
+    assert line(found, "PGD").p == pytest.approx(2 * raw["PGD"])
+    assert line(found, "FGSM").p == pytest.approx(max(raw["FGSM"], 2 * raw["PGD"]))
+    # Over examples: six p-values in each family (NCMI has none), the smallest times six, and so on down.
+    for names, own in ((("accuracy", "worst case"), ("none", "PGD")), (("FGSM", "PGD"), ("FGSM", "PGD"))):
+        values = sorted(
+            (exact(abs(changes[key][seed])), name, seed)
+            for name, key in zip(names, own, strict=True)
+            for seed in range(3)
+        )
+        least = 0.0
+        for rank, (p, name, seed) in enumerate(values):
+            least = max(least, min(1.0, (6 - rank) * p))
+            assert line(found, name).seeds[seed].p == pytest.approx(least), (name, seed)
+
+
+def test_equal_seeds_are_equal_to_the_resolution_of_the_accuracy_only(tmp_path: Path) -> None:
+    """Three equal differences have no variance; the rounding of accuracies to 1/400 hides some."""
+    found = line(lines(tmp_path, differing((4, 4, 4))), "PGD")
+    t = 0.01 / (math.sqrt(2 / 12) / N / math.sqrt(3))
+    assert found.p == pytest.approx(1 - t / math.sqrt(t * t + 2))
+
+
+# --- intervals -----------------------------------------------------------------------------------------------------
+
+
+def test_intervals_hold_the_difference_and_are_of_pairs(tmp_path: Path) -> None:
+    found = lines(tmp_path, differing((80, -12, 0), everywhere=True))
+    for one in found:
+        for seed in one.seeds.values():
+            if one.what != "NCMI":
+                assert seed.interval is not None
+                assert seed.interval[0] <= seed.difference <= seed.interval[1]
+    seeds = line(found, "PGD").seeds
+    assert [seed.difference for seed in seeds.values()] == pytest.approx([80 / N, -12 / N, 0])
+    low, high = seeds[0].interval or (0, 0)
+    # 80 discordant examples of 400, all one way: a binomial, whose 95 % are 1.96 standard deviations to each side.
+    sd = math.sqrt(0.2 * 0.8 / N)
+    assert (low, high) == pytest.approx((0.2 - 1.96 * sd, 0.2 + 1.96 * sd), abs=0.006)
+    assert seeds[2].interval == (0.0, 0.0)
+
+
+def test_ncmi_has_an_interval_only_over_the_same_examples(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
+    noise = [0.001 * (place % 10) for place in range(100)]
+    for model, ncmi in (("a", 0.25), ("b", 0.375)):
+        for seed in range(3):
+            replicates = pack_replicates([ncmi + value for value in noise])
+            own = {"examples_sha256": "other" if (model, seed) == ("b", 1) else "same", "ncmi_replicates": replicates}
+            own |= {"ncmi_replicates": None} if (model, seed) == ("a", 2) else {}
+            cell = cell_of(plan, model, seed, "none")
+            write_record(folder, attack_record(cell, first(380), information=measures(2 * ncmi), **own))
+    found = line(compare(*read(folder), "a", "b"), "NCMI")
+    assert [seed.interval is None for seed in found.seeds.values()] == [False, True, True]
+    assert found.seeds[0].interval == pytest.approx((0.125, 0.125), abs=1e-6), "what the samples share cancels"
+    assert {(seed.first, seed.second, seed.p) for seed in found.seeds.values()} == {(0.25, 0.375, None)}
+
+
+def test_an_ncmi_that_is_not_defined_has_no_seed(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
+    values = [0.1, 0.13, 0.11]
+    for seed, value in enumerate(values):
+        write_record(folder, attack_record(cell_of(plan, "b", seed, "none"), first(380), information=measures(value)))
+    found = line(compare(*read(folder), "a", "b"), "NCMI")
+    mean = sum(value / 2 - 0.25 for value in values) / 3
+    p = t_test([value / 2 - 0.25 for value in values])
+    assert found.verdict == f"CMIC-DL lower (p = {3 * p:.2g}, {mean:+.2g}, 3 seeds)"
+    undefined = attack_record(cell_of(plan, "a", 1, "none"), first(380), information=measures(0.1, 0.0))
+    write_record(folder, undefined)
+    assert list(line(compare(*read(folder), "a", "b"), "NCMI").seeds) == [0, 2]
+
+
+# --- flags ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["a", "b"])
+def test_a_flag_on_either_side_withdraws_what_it_is_about_and_no_more(tmp_path: Path, model: str) -> None:
+    folder = fill(
+        tmp_path / "made", plan := planned(tmp_path, AUDITED), lambda cell: first(differing((80, 88, 84))(cell))
+    )
+    cell = cell_of(plan, model, 1, "PGD")
+    write_record(folder, attack_record(cell, first(differing((80, 88, 84))(cell)), outside=3))
+    found = compare(*read(folder), "a", "b")
+    assert line(found, "PGD").verdict == "withdrawn: flagged (invalid-examples)"
+    for name in ("PGD-margin", "worst case"):
+        assert line(found, name).flags == ()
+        assert line(found, name).verdict.startswith("CMIC-DL higher (p = ")
+    assert line(found, "accuracy").verdict == "no difference shown"
+
+
+@pytest.mark.parametrize("model", ["a", "b"])
+def test_flags_of_a_whole_model_withdraw_everything_that_they_are_about(tmp_path: Path, model: str) -> None:
+    folder = fill(
+        tmp_path / "made", plan := planned(tmp_path, AUDITED), lambda cell: first(differing((80, 88, 84))(cell))
+    )
+    (folder / f"{cell_of(plan, model, 2, 'audit').id}.json").unlink()
+    found = compare(*read(folder), "a", "b")
+    assert line(found, "PGD").verdict == "withdrawn: flagged (not-audited)"
+    # The attacks that are flagged are not strong any more.
+    assert line(found, "worst case").verdict == "withdrawn: flagged (no-strong-attack, not-audited)"
+    assert line(found, "accuracy").verdict == "no difference shown", "the audit is of attacks"
+    cell = cell_of(plan, model, 2, "audit")
+    forward = {"forward_pass": {"repeat": 5, "companions": 0, "training": []}}
+    write_record(folder, type(audit_record(cell)).model_validate(audit_record(cell).model_dump() | forward))
+    found = compare(*read(folder), "a", "b")
+    assert line(found, "accuracy").verdict == "withdrawn: flagged (random-forward)"
+    assert line(found, "NCMI").verdict == "withdrawn: flagged (random-forward)"
+
+
+def test_a_flag_withdraws_one_seed_s_verdict_too(tmp_path: Path) -> None:
+    text = f"{HEAD}attacks:\n{PGD}".replace("[0, 1, 2]", "[0]")
+    found = lines(tmp_path, differing((80, 0, 0)), text)
+    assert line(found, "worst case").verdict == "withdrawn: flagged (no-strong-attack)"
+    assert line(found, "PGD").verdict == "one seed: no claim about the method"
