@@ -27,7 +27,7 @@ README = (ROOT / "README.md").read_text()
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("module", ["suite", "plan", "record", "report", "resume", "run", "cli", "execute"])
+@pytest.mark.parametrize("module", ["suite", "plan", "record", "report", "audit", "resume", "run", "cli", "execute"])
 def test_what_is_left_and_right_of_computing_does_not_import_torch(module: str) -> None:
     code = f"import sys, robustbench_cmic.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
@@ -65,7 +65,8 @@ def test_no_import_cycle() -> None:
 
 def test_the_report_never_reaches_the_computing_side() -> None:
     computing = {"train", "carry_out", "cells", "worker", "checkpoint", "information", "attacks", "objectives", "run"}
-    for file in (PACKAGE / "report").glob("*.py"):
+    computing |= {"information_bootstrap", "probe", "adversary"}
+    for file in [*(PACKAGE / "report").glob("*.py"), *(PACKAGE / "audit").glob("*.py")]:
         parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in imported(file)}
         assert not parts & computing, file
 

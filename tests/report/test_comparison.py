@@ -213,12 +213,12 @@ def test_an_ncmi_that_is_not_defined_has_no_seed(tmp_path: Path) -> None:
     folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
     values = [0.1, 0.13, 0.11]
     for seed, value in enumerate(values):
-        write_record(folder, attack_record(cell_of(plan, "b", seed, "none"), first(380), information=measures(value)))
+        write_record(folder, attack_record(cell_of(plan, "b", seed, "none"), first(200), information=measures(value)))
     found = line(compare(*read(folder), "a", "b"), "NCMI")
     mean = sum(value / 2 - 0.25 for value in values) / 3
     p = t_test([value / 2 - 0.25 for value in values])
     assert found.verdict == f"CMIC-DL lower (p = {3 * p:.2g}, {mean:+.2g}, 3 seeds)"
-    undefined = attack_record(cell_of(plan, "a", 1, "none"), first(380), information=measures(0.1, 0.0))
+    undefined = attack_record(cell_of(plan, "a", 1, "none"), first(200), information=measures(0.1, 0.0))
     write_record(folder, undefined)
     assert list(line(compare(*read(folder), "a", "b"), "NCMI").seeds) == [0, 2]
 
