@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from robustbench_cmic.cell import Cell, canonical_json
-from robustbench_cmic.record_schema import ADAPTER, KINDS, SCHEMA, AnyRecord, AttackRecord, Timing
-from robustbench_cmic.statistics import wilson_interval
+from robustbench_cmic.record_schema import ADAPTER, KINDS, SCHEMA, AnyRecord, AttackRecord, AuditRecord, Timing
+from robustbench_cmic.statistics import unpack_replicates, wilson_interval
 
 
 class CorruptRecordError(Exception):
@@ -161,6 +161,8 @@ def read_record(path: Path) -> AnyRecord:
         raise CorruptRecordError(f"it is the record of {record.cell.id}, under another name")
     if isinstance(record, AttackRecord) and record.status == "ok":
         _check_numbers(record)
+    if isinstance(record, AuditRecord):
+        _check_probe(record)
     return record
 
 
@@ -174,3 +176,16 @@ def _check_numbers(record: AttackRecord) -> None:
         raise CorruptRecordError("its accuracy or interval does not follow from its outcomes")
     if information.ncmi != (information.cmi / information.separation if information.separation > 0 else None):
         raise CorruptRecordError("its NCMI is not CMI / separation")
+    try:
+        unpack_replicates(record.ncmi_replicates or "")
+    except ValueError as error:
+        raise CorruptRecordError(f"its bootstrap of NCMI cannot be read: {error}") from None
+
+
+def _check_probe(record: AuditRecord) -> None:
+    """Outcomes for all of the audit's examples, which are places among the evaluated ones."""
+    if any(place < 0 for place in record.positions) or record.positions != sorted(set(record.positions)):
+        raise CorruptRecordError("its positions are not ascending places")
+    for check in record.checks:
+        if check.outcomes is not None:
+            outcome_bits(check.outcomes, len(record.positions))

@@ -70,8 +70,13 @@ def _case(training: Cell, cells: Iterable[Cell], probe: AnyRecord | None, record
                 clean = Row(cell, record)
             else:
                 rows.append(Row(cell, record))
-    usable = isinstance(probe, AuditRecord) and probe.status == "ok"
+    usable = isinstance(probe, AuditRecord) and probe.status == "ok" and _fits(probe, rows)
     return Case(training, clean, rows, probe if usable and isinstance(probe, AuditRecord) else None)
+
+
+def _fits(probe: AuditRecord, rows: list[Row]) -> bool:
+    """It was made on a part of the examples that the attacks were made on."""
+    return all(row.n > max(probe.positions, default=-1) for row in rows)
 
 
 def _unprobed(case: Case, records: Mapping[str, AnyRecord], audits: Mapping[str | None, Cell]) -> Iterable[Flag]:

@@ -33,21 +33,19 @@ class Fgsm(_Native):
     loss: Loss = "ce"
 
 
-class Pgd(_Native):
-    """Projected gradient descent (Madry et al. 2018).
+class _Descent(_Native):
+    """What attacks that descend in steps have in common.
 
     Attributes:
         alpha: step size, absolute or as `eps/10`; by default 2.5 * eps / steps.
+        steps: of one start.
         random_start: start at a random point of the ball.
         restarts: how often to start; an example that one restart breaks is done.
         targets: 0: away from the true class; k: towards each of the k most likely other classes in turn.
         schedule: how the step size goes from alpha towards 0, if it does.
-        early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
-        ascending: an example that this attack broke in a smaller ball keeps its adversarial example, and is not
-            attacked again in a larger one; exact for what can be broken, and cheaper.
+        loss: what is raised.
     """
 
-    name: Literal["PGD"]
     alpha: Step | None = None
     steps: Count = 10
     random_start: bool = True
@@ -55,6 +53,18 @@ class Pgd(_Native):
     targets: Targets = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     loss: Loss = "ce"
+
+
+class Pgd(_Descent):
+    """Projected gradient descent (Madry et al. 2018).
+
+    Attributes:
+        early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
+        ascending: an example that this attack broke in a smaller ball keeps its adversarial example, and is not
+            attacked again in a larger one; exact for what can be broken, and cheaper.
+    """
+
+    name: Literal["PGD"]
     early_stop: bool = False
     ascending: bool = False
 
@@ -87,22 +97,16 @@ class Noise(_Native):
     samples: Count = 100
 
 
-class Transfer(_Native):
-    """Adversarial examples of one model tried on another: PGD on the source, judged on the target.
+class Transfer(_Descent):
+    """Adversarial examples of one model tried on another: PGD on the source, to the end of its steps.
 
     Attributes:
         sources: `all`: every model of the suite on every other and on itself; `pairs`: on its partners and itself.
-        alpha, steps, random_start, restarts, targets, schedule, loss: of the PGD, to the end of its steps.
     """
 
     name: Literal["Transfer"]
     sources: Literal["all", "pairs"] = "all"
-    alpha: Step | None = None
     steps: Count = 40
-    random_start: bool = True
-    restarts: Count = 1
-    targets: Targets = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
     loss: Loss = "margin"
 
 
