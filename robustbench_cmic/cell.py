@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from robustbench_cmic.suite.numbers import radius
+
 Kind = Literal["train", "attack", "audit"]
 
 
@@ -94,5 +96,5 @@ def title(cell: Cell) -> str:
     what = cell.attack or cell.kind
     if what == "none":
         what = "clean"
-    ball = f" {cell.norm} eps {cell.eps:.4g}" if cell.norm else ""
+    ball = f" {cell.norm} eps {radius(cell.eps)}" if cell.norm else ""
     return f"{cell.model} seed {cell.seed}: {what}{ball}"

@@ -12,6 +12,7 @@ from robustbench_cmic.audit.case import Case, Row
 from robustbench_cmic.audit.flags import Flag
 from robustbench_cmic.record_schema import Check, Gradients
 from robustbench_cmic.statistics import discordant, mcnemar, wilson_interval
+from robustbench_cmic.suite.numbers import radius
 
 ALPHA = 0.001
 POINTS = 0.02
@@ -177,7 +178,7 @@ def monotone(case: Case) -> Iterator[Flag]:
             if same and small.cell.eps < large.cell.eps:
                 clear, shown = _beats(small.bits, large.bits, large.n, POINTS)
                 if clear:
-                    yield _row_flag("not-monotone", large, f"at eps {small.cell.eps:.4g} {shown}")
+                    yield _row_flag("not-monotone", large, f"at eps {radius(small.cell.eps)} {shown}")
 
 
 def huge_ball(case: Case) -> Iterator[Flag]:
@@ -196,7 +197,9 @@ def converged(case: Case) -> Iterator[Flag]:
     """An attack with twice the steps and a further start; where it breaks more, the attack is flagged at every eps."""
     for check, weak, shown in _stronger_checks(case, "longer", POINTS):
         same = [row for row in case.rows if (row.cell.attack, row.cell.norm) == (weak.cell.attack, weak.cell.norm)]
-        evidence = f"{check.attack['steps']} steps, {check.attack['restarts']} starts at eps {check.eps:.4g}: {shown}"
+        evidence = (
+            f"{check.attack['steps']} steps, {check.attack['restarts']} starts at eps {radius(check.eps)}: {shown}"
+        )
         yield Flag("not-converged", frozenset(row.cell.id for row in same), False, evidence)
 
 
@@ -207,7 +210,7 @@ def active(case: Case) -> Iterator[Flag]:
     for test in failed:
         whole = len(failed) == len(tests)
         rows = frozenset(row.cell.id for row in case.rows if row.cell.attack == test.of)
-        evidence = f"{test.of} at eps {test.eps:.4g}: {test.error or f'found {test.found} of {test.tested}'}"
+        evidence = f"{test.of} at eps {radius(test.eps)}: {test.error or f'found {test.found} of {test.tested}'}"
         yield Flag("active-test-failed", case.attacked() if whole else rows, whole, evidence)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from robustbench_cmic.cell import Cell, canonical_json
 from robustbench_cmic.report.numbers import escaped
 from robustbench_cmic.report.results import Results
+from robustbench_cmic.suite.numbers import radius
 
 
 def what_was_run(results: Results) -> Iterator[str]:
@@ -24,7 +25,7 @@ def what_was_run(results: Results) -> Iterator[str]:
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
     yield f"- evaluation: {_parameters({key: value for key, value in evaluation.items() if key != 'draw'})}"
     for name, cells in _by_attack(results).items():
-        radii = ", ".join(dict.fromkeys(f"{cell.eps:.4g}" for cell in cells))
+        radii = ", ".join(dict.fromkeys(radius(cell.eps) for cell in cells))
         yield f"- {escaped(name)}: {_setting(cells)}; {cells[0].norm}, eps {radii}"
     yield ""
 

@@ -24,6 +24,7 @@ from robustbench_cmic.report.selecting import (
     planned_seeds,
 )
 from robustbench_cmic.report.worst_case import Ball, worst_case
+from robustbench_cmic.suite.numbers import radius
 
 _READING = """\
 Accuracies are percentages of the {n} test examples, mean ± standard deviation over {seeds}. **Worst case** counts an
@@ -124,7 +125,7 @@ def _robust_section(results: Results, audit: Audit) -> Iterator[str]:
             for rank, model, worst in ranking(results, audit, ball):
                 columns = [_accuracy(results, audit, model, name, ball) for name in own]
                 shown = bold(worst) if rank == "1" else worst
-                rows.append([f"{ball[1]:.4g}", rank, f"`{model}`", *columns, shown])
+                rows.append([radius(ball[1]), rank, f"`{model}`", *columns, shown])
         yield table(rows, ["eps", "rank", "model", *(f"{escaped(name)} %" for name in own), "worst case %"])
 
 
@@ -161,5 +162,5 @@ def _limited_section(results: Results) -> Iterator[str]:
         record = results.attack(cell)
         if record is not None and record.accuracy is not None:
             shown = percent([record.accuracy], 1)
-            rows.append([f"`{cell.model}`", cell.seed, escaped(cell.attack), f"{cell.eps:.4g}", record.n, shown])
+            rows.append([f"`{cell.model}`", cell.seed, escaped(cell.attack), radius(cell.eps), record.n, shown])
     yield table(rows, ["model", "seed", "attack", "eps", "examples", "accuracy %"])

@@ -7,6 +7,7 @@ from itertools import groupby
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.worst_case import Ball, Outcomes, outcomes
+from robustbench_cmic.suite.numbers import radius
 
 CLEAN: Ball = ("", 0.0)
 NORM_NAMES = {"linf": "L-inf", "l2": "L2"}
@@ -51,5 +52,5 @@ def by_seed(results: Results, model: str, attack: str, ball: Ball) -> dict[int, 
 
 
 def size_of(ball: Ball) -> str:
-    """`L-inf 0.1`."""
-    return f"{NORM_NAMES[ball[0]]} {ball[1]:.4g}"
+    """`L-inf 0.1`, `L-inf 8/255`."""
+    return f"{NORM_NAMES[ball[0]]} {radius(ball[1])}"

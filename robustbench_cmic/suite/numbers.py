@@ -74,6 +74,17 @@ def _check_step(value: Any) -> float | str:
     return number
 
 
+def radius(eps: float) -> str:
+    """An eps as people write it: `8/255` where that is what it is, else a decimal.
+
+    >>> radius(8 / 255), radius(0.2), radius(0.0123456)
+    ('8/255', '0.2', '0.01235')
+    """
+    levels = eps * 255
+    short = float(f"{eps:.3g}") == eps
+    return f"{levels:.4g}" + "/255" if not short and abs(levels - round(levels)) < 1e-9 else f"{eps:.4g}"
+
+
 def kind(value: Any) -> str:
     """What a wrong value is, in the words of a suite's author."""
     if value is None:
