@@ -53,12 +53,13 @@ def audit_cell(training: Cell, suite: Suite, evaluation: dict[str, Any]) -> Cell
 
 
 def _step(suite: Suite) -> float:
-    """A tenth of the smallest L-inf ball: what a gradient tells should hold that far at least."""
+    """A tenth of the smallest L-inf ball, or of 8/255: what a gradient tells should hold that far at least."""
     radii = [eps for attack in suite.attacks for norm, eps in balls(attack) if norm == "linf" and eps > 0]
     return min([*radii, 8 / 255]) / 10
 
 
 def _checks(suite: Suite) -> Iterator[dict[str, Any]]:
+    yield from _references(suite)
     yield from _other_losses(suite)
     yield from _longer(suite)
     yield from _noise(suite)
@@ -68,6 +69,13 @@ def _checks(suite: Suite) -> Iterator[dict[str, Any]]:
     for loss in ("ce", "margin"):
         if loss in losses or loss == "margin":
             yield _check("huge", "", HUGE, steps | {"loss": loss})
+
+
+def _references(suite: Suite) -> Iterator[dict[str, Any]]:
+    """In every ball the same strong attack, whatever the suite runs there: no worst case may be clearly above it."""
+    own = {"name": "PGD", "steps": 40, "random_start": True, "restarts": 2, "targets": 0, "schedule": "linear"}
+    for norm, eps in sorted({ball for attack in suite.attacks for ball in balls(attack) if ball[1] > 0}):
+        yield _check("reference", "", (norm, eps), own | {"alpha": eps / 4, "loss": "margin", "early_stop": True})
 
 
 def _other_losses(suite: Suite) -> Iterator[dict[str, Any]]:

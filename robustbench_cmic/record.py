@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from robustbench_cmic.cell import Cell, canonical_json
 from robustbench_cmic.record_schema import ADAPTER, KINDS, SCHEMA, AnyRecord, AttackRecord, AuditRecord, Timing
-from robustbench_cmic.statistics import unpack_replicates, wilson_interval
+from robustbench_cmic.resampling import unpack_replicates
+from robustbench_cmic.statistics import wilson_interval
 
 
 class CorruptRecordError(Exception):

@@ -158,7 +158,7 @@ class Check(_Part):
     """One of the audit's own attacks, on its examples.
 
     Attributes:
-        check: what for: `other-loss`, `longer`, `noise`, `huge`.
+        check: what for: `reference`, `other-loss`, `longer`, `noise`, `huge`.
         of: label of the suite's attack that it mirrors; empty where it mirrors none.
         attack: name and parameters.
         outcomes: packed like those of an attack record, for the audit's examples; None where the check crashed.
@@ -180,9 +180,10 @@ class ActiveTest(_Part):
     Attributes:
         of: label of the suite's attack.
         attack: name and parameters.
-        tested: images for which such a model could be built.
-        by_chance: of them, those for which as many random points of the ball as built it found an adversarial one.
-        found: of them, those for which the attack found one.
+        tested: images for which such a model could be built, and random points of the ball, as many as built it, found
+            nothing.
+        by_chance: images for which they did find an adversarial example; not tested.
+        found: of the tested ones, those for which the attack found one.
         error: why the test crashed.
     """
 

@@ -7,9 +7,7 @@ of scipy only `scipy.special`: `scipy.stats` and statsmodels take seconds to imp
 
 from __future__ import annotations
 
-import base64
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, variance
@@ -149,46 +147,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_accuracy_interval(
-    only_first: int, only_second: int, n: int, confidence: float = 0.95, resamples: int = 9999
-) -> tuple[float, float]:
-    """Percentile interval of the paired bootstrap for a difference of accuracies (Efron 1979), second minus first.
-
-    The difference, (only_second - only_first) / n, depends on how many examples are discordant and not on which, so
-    drawing n examples with replacement is one draw of three counts,
-
-        (only_first*, only_second*, rest*) ~ Multinomial(n; only_first / n, only_second / n, rest / n)
-
-    Without discordant examples the interval is [0, 0], which says that the outcomes agree on these examples, not that
-    the accuracies are equal; `mcnemar` then gives 1.
-
-    Args:
-        only_first: number of examples that only the first classifies correctly, as `discordant` counts them.
-        only_second: the same for the second.
-        n: number of examples, at least 1.
-        confidence: coverage, in (0, 1).
-        resamples: number of bootstrap samples, at least 1.
-
-    Returns:
-        Lower and upper end, differences of fractions in [-1, 1].
-
-    Raises:
-        ValueError: counts, confidence or resamples out of range.
-    """
-    rest = n - only_first - only_second
-    if n < 1 or min(only_first, only_second, rest) < 0:
-        raise ValueError(f"{only_first} and {only_second} are no counts among {n} examples")
-    if resamples < 1:
-        raise ValueError(f"there should be at least one resample, not {resamples}")
-    import numpy as np
-
-    # The stream of RandomState is the same in every version of numpy, that of default_rng is not (NEP 19); a report
-    # made again elsewhere should be the same bytes.
-    generator = np.random.RandomState(0)
-    counts = generator.multinomial(n, [only_first / n, only_second / n, rest / n], size=resamples)
-    return _percentiles(((counts[:, 1] - counts[:, 0]) / n).tolist(), confidence)
-
-
 def paired_seed_test(differences: Sequence[float], resolution: float) -> SeedTest:
     """Student's paired t-test over seeds: is the mean of the differences 0 (Student 1908)?
 
@@ -221,67 +179,3 @@ def paired_seed_test(differences: Sequence[float], resolution: float) -> SeedTes
 
     t = mean / (sd / math.sqrt(n))
     return SeedTest(mean, sd, 2 * float(stdtr(n - 1, -abs(t))), n)
-
-
-def paired_replicates_interval(
-    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
-) -> tuple[float, float] | None:
-    """Percentile interval of second - first over paired bootstrap replicates (Efron 1979).
-
-    Replicate k of both should come from the same resample of the same examples, as `bootstrap_ncmi` draws them: what
-    an example does to both then cancels in the difference.
-
-    Args:
-        first: K replicates, in the unit of the result; where either of a pair is NaN (undefined for that resample) or
-            infinite, the pair is left out.
-        second: K replicates of the other, in the same order.
-        confidence: coverage, in (0, 1).
-
-    Returns:
-        Lower and upper end; None where no pair is left.
-
-    Raises:
-        ValueError: not the same number of replicates, or confidence out of range.
-    """
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} and {len(second)} replicates are not paired")
-    pairs = zip(first, second, strict=True)
-    differences = [b - a for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
-    return _percentiles(differences, confidence) if differences else None
-
-
-def pack_replicates(values: Sequence[float]) -> str:
-    """Numbers -> base64 of little-endian float32 (5.3 kB for 1000), NaN included; beyond float32 they are infinite."""
-    largest = (2 - 2**-23) * 2.0**127
-    held = [math.copysign(math.inf, value) if abs(value) > largest else value for value in values]
-    return base64.b64encode(struct.pack(f"<{len(held)}f", *held)).decode("ascii")
-
-
-def unpack_replicates(text: str) -> list[float]:
-    """What `pack_replicates` packed, to the precision of float32.
-
-    Raises:
-        ValueError: not base64 of whole float32 numbers.
-
-    >>> unpack_replicates(pack_replicates([0.5, -2.0]))
-    [0.5, -2.0]
-    """
-    try:
-        raw = base64.b64decode(text, validate=True)
-        return [value for (value,) in struct.iter_unpack("<f", raw)]
-    except (ValueError, struct.error) as error:
-        raise ValueError(f"no packed replicates: {error}") from None
-
-
-def _percentiles(values: Sequence[float], confidence: float) -> tuple[float, float]:
-    """The two quantiles between which the middle `confidence` of the values lie, interpolated linearly."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence should be between 0 and 1, not {confidence}")
-    ordered = sorted(values)
-
-    def quantile(level: float) -> float:
-        below, share = divmod(level * (len(ordered) - 1), 1)
-        low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
-        return low + share * (high - low)
-
-    return quantile((1 - confidence) / 2), quantile((1 + confidence) / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,14 @@ class Flag:
     Attributes:
         name: a key of `RULES`.
         cells: ids of the attack cells whose numbers it is about.
-        whole: it is about the model whatever the attack, and so about every worst case, too.
+        taints: `rows`: only the numbers of these attacks; `balls`: the worst cases of their balls, too; `model`: it is
+            about the model whatever the attack, and so about every worst case.
         evidence: the numbers that raised it.
     """
 
     name: str
     cells: frozenset[str]
-    whole: bool
+    taints: Literal["rows", "balls", "model"]
     evidence: str
 
 
@@ -112,6 +114,10 @@ RULES: dict[str, Rule] = {
         "The attack is the one that the model was trained against: the number shows training, not robustness.",
         f"{_CARLINI}, section 3.2",
     ),
+    "beaten-by-reference": Rule(
+        "The audit's own attack, the same for all models, breaks clearly more than all attacks of the suite together.",
+        "Croce & Hein 2020: a worst case over weak attacks is none",
+    ),
     "few-examples": Rule(
         "Fewer than 100 examples: an interval of ten points to either side at best.",
         f"{_CARLINI}, section 4.9",
@@ -121,6 +127,6 @@ RULES: dict[str, Rule] = {
         "is one of weak attacks.",
         "Croce & Hein 2020",
     ),
-    "audit-failed": Rule("The audit of the model crashed: nothing is known of its gradients.", "this project"),
+    "audit-failed": Rule("The audit of the model, or a part of it, crashed: a crash proves nothing.", "this project"),
     "not-audited": Rule("The audit of the model has not been run.", "this project"),
 }

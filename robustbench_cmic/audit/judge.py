@@ -46,19 +46,18 @@ def audit(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
     attacks: dict[str, list[Cell]] = {}
     for cell in plan.of("attack"):
         attacks.setdefault(cell.needs or "", []).append(cell)
-    if not wanted:
-        return Audit(False, flags, worst)
     for training in plan.of("train"):
-        case = _case(training, attacks.get(training.id, []), records.get(audits[training.id].id), records)
-        found_by_rules = [flag for rule in ALL for flag in rule(case)] + list(_unprobed(case, records, audits))
+        probe = records.get(audits[training.id].id) if training.id in audits else None
+        case = _case(training, attacks.get(training.id, []), probe, records)
+        found_by_rules = [flag for rule in ALL for flag in rule(case)] + list(_unprobed(case, probe))
         raised = [flag for flag in found_by_rules if flag.cells]  # about no number at all: nothing to warn of
         flags[training.id] = raised
         for ball, rows in case.balls().items():
-            found = [flag for flag in raised if flag.whole and any(row.cell.id in flag.cells for row in rows)]
-            found += _weak(rows, raised)
+            ids = {row.cell.id for row in rows}
+            found = [flag for flag in raised if flag.taints != "rows" and ids & flag.cells] + _weak(rows, raised)
             if found:
                 worst[training.id, ball] = found
-    return Audit(True, flags, worst)
+    return Audit(wanted, flags, worst)
 
 
 def _case(training: Cell, cells: Iterable[Cell], probe: AnyRecord | None, records: Mapping[str, AnyRecord]) -> Case:
@@ -79,17 +78,16 @@ def _fits(probe: AuditRecord, rows: list[Row]) -> bool:
     return all(row.n > max(probe.positions, default=-1) for row in rows)
 
 
-def _unprobed(case: Case, records: Mapping[str, AnyRecord], audits: Mapping[str | None, Cell]) -> Iterable[Flag]:
+def _unprobed(case: Case, record: AnyRecord | None) -> Iterable[Flag]:
     """Without a probe nothing may pass for audited."""
     if case.probe is None and case.rows:
-        record = records.get(audits[case.training.id].id)
         name, why = ("not-audited", "") if record is None else ("audit-failed", record.reason)
-        yield Flag(name, case.attacked(), True, why)
+        yield Flag(name, case.attacked(), "model", why)
 
 
 def _weak(rows: list[Row], raised: list[Flag]) -> list[Flag]:
     """A worst case in which every attack that could be trusted is missing."""
-    flagged = {cell for flag in raised for cell in flag.cells}
+    flagged = {cell for flag in raised if flag.taints == "rows" for cell in flag.cells}
     strong = [row for row in rows if row.search and not row.on_cross_entropy and row.cell.id not in flagged]
     cells = frozenset(row.cell.id for row in rows)
-    return [] if strong else [Flag("no-strong-attack", cells, False, f"{len(rows)} attacks in this ball")]
+    return [] if strong else [Flag("no-strong-attack", cells, "balls", f"{len(rows)} attacks in this ball")]

@@ -1,16 +1,18 @@
-"""The rules of the audit: each a pure function from a case to the flags that it raises.
+"""The rules of the audit on attacks: each a pure function from a case to the flags that it raises.
 
 Thresholds are chosen so that chance raises no flag: a paired comparison has to differ by `POINTS` of the examples, with
-an exact one-sided p (McNemar) of at most `ALPHA`; a defect of the model has to concern a tenth of the examples.
+an exact one-sided p (McNemar) of at most `ALPHA`. On the 128 examples of a standard audit that takes at least 10
+examples, 8 points: what differs by less passes unnoticed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from robustbench_cmic.audit.case import Case, Row
 from robustbench_cmic.audit.flags import Flag
-from robustbench_cmic.record_schema import Check, Gradients
+from robustbench_cmic.audit.rules_probe import active, crashed, forward_pass, gradients, outputs, taint
+from robustbench_cmic.record_schema import Check
 from robustbench_cmic.statistics import discordant, mcnemar, wilson_interval
 from robustbench_cmic.suite.numbers import radius
 
@@ -18,14 +20,14 @@ ALPHA = 0.001
 POINTS = 0.02
 MARGIN_POINTS = 0.15
 """Between cross entropy and margin: with label smoothing honest models differ by up to 12 points, too."""
-TENTH = 0.1
-ACTIVE = 0.95
-"""Zimmermann et al. 2022: the success rate that an attack should reach; flagged where it is clearly below."""
-MIN_TESTED = 16
 MIN_EXAMPLES = 100
 SURVIVORS = 0.05
 
 Rule = Callable[[Case], Iterator[Flag]]
+
+
+def _ids(rows: Iterable[Row]) -> frozenset[str]:
+    return frozenset(row.cell.id for row in rows)
 
 
 def _beats(strong: int, weak: int, n: int, points: float) -> tuple[bool, str]:
@@ -35,51 +37,6 @@ def _beats(strong: int, weak: int, n: int, points: float) -> tuple[bool, str]:
     clear = (only_weak - only_strong) / n >= points and p <= ALPHA
     shown = f"{100 * strong.bit_count() / n:.1f} % against {100 * weak.bit_count() / n:.1f} % of {n}, p = {p:.1g}"
     return clear, shown
-
-
-def forward_pass(case: Case) -> Iterator[Flag]:
-    """Outputs that depend on chance, on the batch, or on a mode that should be off."""
-    if case.probe is None or case.probe.forward_pass is None:
-        return
-    n, facts = len(case.probe.positions), case.probe.forward_pass
-    if facts.repeat:
-        yield Flag("random-forward", case.every_cell(), True, f"{facts.repeat} of {n} examples")
-    elif facts.companions:
-        yield Flag("batch-dependent", case.every_cell(), True, f"{facts.companions} of {n} examples")
-    if facts.training:
-        yield Flag("training-mode", case.every_cell(), True, f"layers: {', '.join(facts.training[:3])}")
-
-
-def outputs(case: Case) -> Iterator[Flag]:
-    """Outputs that are no logits, are flattened, or lie so far apart that float32 rounds their softmax to 1."""
-    if case.probe is None or case.probe.outputs is None:
-        return
-    n, facts = len(case.probe.positions), case.probe.outputs
-    if facts.probabilities:
-        yield Flag("probabilities", case.attacked(), True, f"all {n} outputs are at least 0 and add up to 1")
-    if facts.at_bound >= max(2, TENTH * n):
-        yield Flag("bounded-outputs", case.attacked(), True, f"{facts.at_bound} of {n} examples")
-    if facts.saturated >= TENTH * n:
-        evidence = f"{facts.saturated} of {n} examples; the median lead is {facts.median_lead:.3g}"
-        yield Flag("saturated", case.cross_entropy_rows(), False, evidence)
-
-
-def gradients(case: Case) -> Iterator[Flag]:
-    """Gradients that are 0, NaN, missing, or not those of the model."""
-    for facts in case.probe.gradients if case.probe else []:
-        whole = facts.loss == "margin"
-        cells = case.attacked() if whole else case.cross_entropy_rows()
-        lost = facts.zero + facts.bad
-        if facts.error:
-            yield Flag("zero-gradients", case.attacked(), True, f"of the loss {facts.loss}: {facts.error}")
-        elif facts.n and lost >= TENTH * facts.n:
-            yield Flag("zero-gradients", cells, whole, f"of the loss {facts.loss}: {_lost(facts)}")
-        elif whole and facts.unhelpful >= max(2, TENTH * facts.n):
-            yield Flag("misleading-gradients", cells, whole, f"{facts.unhelpful} of {facts.n} examples")
-
-
-def _lost(facts: Gradients) -> str:
-    return f"{facts.zero} zero and {facts.bad} not finite of {facts.n} examples"
 
 
 def one_step(case: Case) -> Iterator[Flag]:
@@ -108,11 +65,11 @@ def black_box(case: Case) -> Iterator[Flag]:
                     clear, shown = _beats(bits, weak.at(case.probe.positions), len(case.probe.positions), POINTS)
                     if clear:
                         yield _row_flag("black-box-beats-white-box", weak, f"noise {shown}")
-        yield from _beyond_all(case, blind, seeing)
-        yield from _square(case, rows)
+        yield from _beyond_all(blind, seeing)
+        yield from _square(rows)
 
 
-def _beyond_all(case: Case, blind: list[Row], seeing: list[Row]) -> Iterator[Flag]:
+def _beyond_all(blind: list[Row], seeing: list[Row]) -> Iterator[Flag]:
     """What survives every attack with gradients together, and still falls to one without."""
     if not seeing:
         return
@@ -124,16 +81,16 @@ def _beyond_all(case: Case, blind: list[Row], seeing: list[Row]) -> Iterator[Fla
         more = survivors & ~strong.bits
         if more.bit_count() >= max(3, POINTS * n):
             evidence = f"{strong.cell.attack} breaks {more.bit_count()} of {n} that all attacks with gradients leave"
-            yield Flag("black-box-beats-white-box", case.attacked(), True, evidence)
+            yield Flag("black-box-beats-white-box", _ids([*blind, *seeing]), "balls", evidence)
 
 
-def _square(case: Case, rows: list[Row]) -> Iterator[Flag]:
+def _square(rows: list[Row]) -> Iterator[Flag]:
     """AutoAttack's random search comes last: what it breaks, three attacks with gradients left."""
     for row in rows:
         for part in row.record.parts:
             if part.name == "Square" and part.broken >= max(3, POINTS * row.n):
                 evidence = f"Square breaks {part.broken} of {row.n} that APGD and FAB leave"
-                yield Flag("black-box-beats-white-box", case.attacked(), True, evidence)
+                yield Flag("black-box-beats-white-box", _ids(rows), "balls", evidence)
 
 
 def margin_loss(case: Case) -> Iterator[Flag]:
@@ -190,7 +147,7 @@ def huge_ball(case: Case) -> Iterator[Flag]:
             whole = check.attack["loss"] != "ce"
             cells = case.attacked() if whole else case.cross_entropy_rows()
             evidence = f"{bits.bit_count()} of {n} examples survive PGD on {check.attack['loss']} at eps {check.eps:g}"
-            yield Flag("survives-everything", cells, whole, evidence)
+            yield Flag("survives-everything", cells, taint(whole), evidence)
 
 
 def converged(case: Case) -> Iterator[Flag]:
@@ -200,18 +157,27 @@ def converged(case: Case) -> Iterator[Flag]:
         evidence = (
             f"{check.attack['steps']} steps, {check.attack['restarts']} starts at eps {radius(check.eps)}: {shown}"
         )
-        yield Flag("not-converged", frozenset(row.cell.id for row in same), False, evidence)
+        yield Flag("not-converged", _ids(same), "rows", evidence)
 
 
-def active(case: Case) -> Iterator[Flag]:
-    """Attacks that do not find what was put there; where one of them does, the others are too weak, not the model."""
-    tests = [test for test in case.probe.active if test.error or test.tested >= MIN_TESTED] if case.probe else []
-    failed = [test for test in tests if test.error or wilson_interval(test.found, test.tested)[1] < ACTIVE]
-    for test in failed:
-        whole = len(failed) == len(tests)
-        rows = frozenset(row.cell.id for row in case.rows if row.cell.attack == test.of)
-        evidence = f"{test.of} at eps {radius(test.eps)}: {test.error or f'found {test.found} of {test.tested}'}"
-        yield Flag("active-test-failed", case.attacked() if whole else rows, whole, evidence)
+def reference(case: Case) -> Iterator[Flag]:
+    """All attacks of the suite in a ball together, against the audit's own attack there."""
+    if case.probe is None:
+        return
+    positions = case.probe.positions
+    for check, bits in case.checks("reference"):
+        rows = case.balls().get((check.norm, check.eps), [])
+        if rows:
+            together = -1
+            for row in rows:
+                together &= row.at(positions)
+            clear, shown = _beats(bits, together, len(positions), POINTS)
+            if clear:
+                yield Flag("beaten-by-reference", _ids(rows), "balls", f"{_steps(check)} on the margin: {shown}")
+
+
+def _steps(check: Check) -> str:
+    return f"{check.attack['steps']} steps, {check.attack['restarts']} starts"
 
 
 def invalid(case: Case) -> Iterator[Flag]:
@@ -242,11 +208,11 @@ def enough_examples(case: Case) -> Iterator[Flag]:
     """Numbers that are too small to claim anything."""
     few = [row for row in case.rows if row.n < MIN_EXAMPLES]
     if few:
-        yield Flag("few-examples", frozenset(row.cell.id for row in few), True, f"{few[0].n} examples")
+        yield Flag("few-examples", _ids(few), "balls", f"{few[0].n} examples")
 
 
 def _row_flag(name: str, row: Row, evidence: str) -> Flag:
-    return Flag(name, frozenset({row.cell.id}), False, evidence)
+    return Flag(name, frozenset({row.cell.id}), "rows", evidence)
 
 
 ALL: tuple[Rule, ...] = (
@@ -259,6 +225,8 @@ ALL: tuple[Rule, ...] = (
     monotone,
     huge_ball,
     converged,
+    reference,
+    crashed,
     active,
     invalid,
     as_trained,

@@ -15,8 +15,9 @@ from robustbench_cmic.information import Information, measure_information
 from robustbench_cmic.information_bootstrap import bootstrap_ncmi
 from robustbench_cmic.record import pack_outcomes, read_record, record_path
 from robustbench_cmic.record_schema import AttackRecord, Measures, Part
+from robustbench_cmic.resampling import pack_replicates
 from robustbench_cmic.settings import images_file
-from robustbench_cmic.statistics import pack_replicates, wilson_interval
+from robustbench_cmic.statistics import wilson_interval
 
 
 def attack_cell(job: Job) -> AttackRecord:

@@ -43,16 +43,21 @@ def active_test(model: nn.Module, images: Tensor, classes: int, check: dict[str,
         seed: decides the points.
     """
     about = {key: check[key] for key in ("of", "norm", "eps", "attack")}
+    if len(images) == 0:
+        return ActiveTest(**about)
+    # With two classes there is no third logit to divide by.
+    setting = check["attack"] | ({"loss": "margin"} if check["attack"].get("loss") == "dlr" else {})
     threat = Threat(check["norm"], check["eps"])
     try:
         with frozen(model), seeded(derive_seed("active test", seed)):
             altered = _alter(model, images, classes, threat)
             tested = images[altered.separable]
-            if len(tested) == 0:
-                return ActiveTest(**about)
-            by_chance = _by_chance(altered, tested, threat)
+            lucky = _by_chance(altered, tested, threat)
+        by_chance, tested = sum(lucky), tested[~torch.tensor(lucky, dtype=torch.bool, device=images.device)]
+        if len(tested) == 0:
+            return ActiveTest(**about, by_chance=by_chance)
         labels = torch.zeros(len(tested), dtype=torch.int64, device=images.device)
-        verdict = judge_attack(altered, tested, labels, classes=2, setting=check["attack"], threat=threat, seed=seed)
+        verdict = judge_attack(altered, tested, labels, classes=2, setting=setting, threat=threat, seed=seed)
     except AttackError as error:
         return ActiveTest(**about, error=str(error)[:300])
     except Exception as error:  # whatever a model's own code raises
@@ -142,13 +147,13 @@ def _boundary_points(image: Tensor, count: int, threat: Threat) -> Tensor:
     return (image + threat.eps * unit.to(image)).clamp(0, 1)
 
 
-def _by_chance(altered: Altered, images: Tensor, threat: Threat) -> int:
-    """For how many images one of as many random boundary points as inner ones is adversarial."""
-    found = 0
+def _by_chance(altered: Altered, images: Tensor, threat: Threat) -> list[bool]:
+    """For which images one of as many random boundary points as inner ones is adversarial: no test of an attack."""
+    found = []
     with torch.no_grad():
         for image in images:
             logits = altered(_boundary_points(image, POINTS, threat))
-            found += int((logits[:, 1] > logits[:, 0]).any())
+            found.append(bool((logits[:, 1] > logits[:, 0]).any()))
     return found
 
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.losses import make_loss
-from robustbench_cmic.attacks.target import MIN_ROWS, Target
+from robustbench_cmic.attacks.target import MIN_ROWS, AttackError, Target
 from robustbench_cmic.record_schema import Forward, Gradients, Outputs
 
 TOLERANCE = 1e-4
-"""Of differences between logits, as a part of their range: above what rounding does, below what noise does."""
+"""Of differences between logits, as a part of their spread: above what rounding does, below what noise does."""
 VANISHED = 1e-30
 """Entries of a gradient below this are lost in float32 products with weights and activations."""
 
@@ -41,8 +41,10 @@ def forward_facts(target: Target, images: Tensor) -> Forward:
 
 def _differ(first: Tensor, second: Tensor) -> Tensor:
     """(N,) truth values: the logits of an example are not the same, NaN included."""
-    scale = (first.amax(1) - first.amin(1)).clamp(min=1e-12)
-    return ~((first - second).abs().amax(1) <= TOLERANCE * scale)
+    # The largest over the median logit: one extreme logit, as of a class that is masked out, must not hide the others.
+    scale = (first.amax(1) - first.median(1).values).clamp(min=1e-12)
+    near = (first - second).abs() <= TOLERANCE * torch.maximum(scale[:, None], first.abs() * 1e-2)
+    return ~near.all(1) | (first.argmax(1) != second.argmax(1))
 
 
 def output_facts(logits: Tensor) -> Outputs:
@@ -70,6 +72,8 @@ def gradient_facts(target: Target, images: Tensor, labels: Tensor, loss: str, st
         step: how far the images are moved along the gradient's signs, in units of images.
     """
     facts: dict[str, int] = {"zero": 0, "bad": 0, "unhelpful": 0}
+    if len(images) == 0:  # nothing is classified correctly; many networks cannot take an empty batch
+        return Gradients(loss=loss, n=0)
     value, margin = make_loss(loss), make_loss("margin")
     try:
         parts = torch.split(images, 2 * MIN_ROWS), torch.split(labels, 2 * MIN_ROWS)
@@ -92,7 +96,13 @@ def gradient_facts(target: Target, images: Tensor, labels: Tensor, loss: str, st
 
 
 def correctly_classified(target: Target, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) truth values, and the logits (N, C)."""
+    """(N,) truth values, and the logits (N, C).
+
+    Raises:
+        AttackError: logits that are not finite.
+    """
     with torch.no_grad():
         logits = torch.cat([target(batch) for batch in torch.split(images, 4 * MIN_ROWS)]).float()
+    if not bool(torch.isfinite(logits).all()):
+        raise AttackError("the model returned logits with NaN or infinity")
     return logits.argmax(1) == labels, logits

@@ -2,31 +2,32 @@
 
 Two questions are kept apart. *Over examples* (McNemar, paired bootstrap): do these two trained networks differ on more
 than these test images? One answer a seed. *Over seeds* (paired t-test): does the method differ, for another seed too?
-Only the second is a claim about the method; with one seed there is none.
+A claim about the method needs both, since all seeds are judged on the same images: the t-test over all planned seeds,
+and a bootstrap over images of the mean over seeds that leaves 0 out. With one seed there is no claim.
 
-P-values are adjusted by Holm's method over the lines of a pair, in two families: what is claimed (clean accuracy, NCMI
-and every worst case), and single attacks, which are no measure of robustness.
+P-values are adjusted by Holm's method over the lines of all pairs of a suite, in two families: what is claimed (clean
+accuracy, NCMI and every worst case), and single attacks, which are no measure of robustness. Transfers are left out:
+what is a transfer for one model of a pair is an attack with full knowledge on the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from robustbench_cmic.audit import Audit
 from robustbench_cmic.record_schema import AttackRecord
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.selecting import CLEAN, attacks, balls, by_seed, cells_of
+from robustbench_cmic.report.selecting import CLEAN, attacks, balls, by_seed, cells_of, planned_seeds
 from robustbench_cmic.report.worst_case import Ball, Outcomes, worst_case
-from robustbench_cmic.statistics import (
-    discordant,
-    holm,
-    mcnemar,
+from robustbench_cmic.resampling import (
     paired_accuracy_interval,
+    paired_mean_interval,
     paired_replicates_interval,
-    paired_seed_test,
     unpack_replicates,
 )
+from robustbench_cmic.statistics import discordant, holm, mcnemar, paired_seed_test
 
 LEVEL = 0.05
 WITHDRAWN = "withdrawn: flagged"
@@ -65,6 +66,7 @@ class Line:
         ball: `CLEAN` for the first two.
         claim: it is of the family of claims.
         seeds: those that both models have.
+        interval: 95 % of the paired bootstrap over examples for the mean over seeds of second - first.
         flags: names of the flags on either side, sorted.
         p: of the paired t-test over seeds, adjusted; None with fewer than two seeds.
         verdict: in words.
@@ -75,23 +77,33 @@ class Line:
     claim: bool
     seeds: Mapping[int, Seed]
     flags: tuple[str, ...]
+    interval: tuple[float, float] | None = None
     p: float | None = None
     verdict: str = ""
 
 
 def compare(results: Results, audit: Audit, first: str, second: str) -> list[Line]:
     """All lines of a pair: clean accuracy and NCMI, then in each ball attack by attack and the worst case."""
-    lines = [_clean(results, audit, first, second), _ncmi(results, audit, first, second)]
+    pairs = dict.fromkeys([*results.plan.pairs, (first, second)])
+    lines = {pair: list(_lines(results, audit, *pair)) for pair in pairs}
+    adjusted = _adjusted([line for pair in pairs for line in lines[pair]], results)
+    start = sum(len(lines[pair]) for pair in list(pairs)[: list(pairs).index((first, second))])
+    names, planned = _names(results, first, second), planned_seeds(results)
+    own = adjusted[start : start + len(lines[first, second])]
+    return [replace(line, verdict=_verdict(line, names, planned)) for line in own]
+
+
+def _lines(results: Results, audit: Audit, first: str, second: str) -> Iterator[Line]:
+    yield _clean(results, audit, first, second)
+    yield _ncmi(results, audit, first, second)
     for ball in balls(results):
         for label in attacks(results, ball):
-            sides = [by_seed(results, model, label, ball) for model in (first, second)]
-            flags = _cell_flags(results, audit, (first, second), label, ball)
-            lines.append(Line(label, ball, False, _paired(*sides), flags))
+            if ":" not in label:
+                sides = [by_seed(results, model, label, ball) for model in (first, second)]
+                flags = _cell_flags(results, audit, (first, second), label, ball)
+                yield _accuracies(label, ball, False, sides, flags)
         sides = [worst_case(results, model, ball) for model in (first, second)]
-        flags = _worst_flags(results, audit, (first, second), ball)
-        lines.append(Line("worst case", ball, True, _paired(*sides), flags))
-    names = _names(results, first, second)
-    return [replace(line, verdict=_verdict(line, names)) for line in _adjusted(lines, results)]
+        yield _accuracies("worst case", ball, True, sides, _worst_flags(results, audit, (first, second), ball))
 
 
 def _names(results: Results, first: str, second: str) -> tuple[str, str]:
@@ -103,7 +115,30 @@ def _names(results: Results, first: str, second: str) -> tuple[str, str]:
 
 def _clean(results: Results, audit: Audit, first: str, second: str) -> Line:
     sides = [by_seed(results, model, "none", CLEAN) for model in (first, second)]
-    return Line("accuracy", CLEAN, True, _paired(*sides), _cell_flags(results, audit, (first, second), "none", CLEAN))
+    return _accuracies("accuracy", CLEAN, True, sides, _cell_flags(results, audit, (first, second), "none", CLEAN))
+
+
+def _accuracies(what: str, ball: Ball, claim: bool, sides: list[dict[int, Outcomes]], flags: tuple[str, ...]) -> Line:
+    left, right = sides
+    seeds = _paired(left, right)
+    return Line(what, ball, claim, seeds, flags, _over_examples(left, right, seeds))
+
+
+def _over_examples(
+    left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], seeds: Mapping[int, Seed]
+) -> tuple[float, float] | None:
+    """The interval for the mean over seeds; None where seeds were judged on different numbers of examples."""
+    sizes = {left[seed].n for seed in seeds}
+    if len(sizes) != 1:
+        return None
+    (n,) = sizes
+    sums = [0] * n
+    for seed in seeds:
+        for side, sign in ((left, -1), (right, 1)):
+            for place, bit in enumerate(f"{side[seed].bits:0{n}b}"):
+                if bit == "1":
+                    sums[place] += sign
+    return paired_mean_interval([total / len(seeds) for total in sums])
 
 
 def _ncmi(results: Results, audit: Audit, first: str, second: str) -> Line:
@@ -113,22 +148,30 @@ def _ncmi(results: Results, audit: Audit, first: str, second: str) -> Line:
         sides.append({cell.seed: record for cell in cells if (record := results.attack(cell)) is not None})
     left, right = sides
     seeds = {}
+    spread: list[list[float]] = []
     for seed in sorted(left.keys() & right.keys()):
-        found = _ncmi_seed(left[seed], right[seed])
-        if found is not None:
-            seeds[seed] = found
-    return Line("NCMI", CLEAN, True, seeds, _cell_flags(results, audit, (first, second), "none", CLEAN))
-
-
-def _ncmi_seed(left: AttackRecord, right: AttackRecord) -> Seed | None:
-    values = [record.information.ncmi for record in (left, right) if record.information is not None]
-    if len(values) < 2 or values[0] is None or values[1] is None:
-        return None
+        values = [record.information.ncmi for record in (left[seed], right[seed]) if record.information is not None]
+        if len(values) == 2 and values[0] is not None and values[1] is not None:
+            replicates = _replicates(left[seed], right[seed])
+            interval = paired_replicates_interval(*replicates, values[1] - values[0]) if replicates else None
+            seeds[seed] = Seed(values[0], values[1], interval)
+            if replicates:
+                spread.append([b - a for a, b in zip(*replicates, strict=True)])
     interval = None
+    if seeds and len(spread) == len(seeds):
+        # A replicate is the same resample for every seed, so that its mean over seeds is one, too.
+        means = [fmean(values) for values in zip(*spread, strict=True)]
+        estimate = fmean(seed.difference for seed in seeds.values())
+        interval = paired_replicates_interval([0.0] * len(means), means, estimate)
+    flags = _cell_flags(results, audit, (first, second), "none", CLEAN)
+    return Line("NCMI", CLEAN, True, seeds, flags, interval)
+
+
+def _replicates(left: AttackRecord, right: AttackRecord) -> tuple[list[float], list[float]] | None:
+    """The bootstrap of two records; None unless they were made on the same examples."""
     if left.ncmi_replicates and right.ncmi_replicates and left.examples_sha256 == right.examples_sha256:
-        replicates = unpack_replicates(left.ncmi_replicates), unpack_replicates(right.ncmi_replicates)
-        interval = paired_replicates_interval(*replicates)
-    return Seed(values[0], values[1], interval)
+        return unpack_replicates(left.ncmi_replicates), unpack_replicates(right.ncmi_replicates)
+    return None
 
 
 def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes]) -> dict[int, Seed]:
@@ -177,14 +220,17 @@ def _adjusted(lines: list[Line], results: Results) -> list[Line]:
     return adjusted
 
 
-def _verdict(line: Line, names: tuple[str, str]) -> str:
+def _verdict(line: Line, names: tuple[str, str], planned: int) -> str:
     if not line.seeds:
         return ""
     if line.flags:
         return f"{WITHDRAWN} ({', '.join(line.flags)})"
-    if len(line.seeds) < 2:
+    if planned < 2:
         return ONE_SEED
-    if line.p is None or line.p > LEVEL:
+    if len(line.seeds) < planned:  # which seeds are lost need not be chance: trainings that diverge, say
+        return f"{len(line.seeds)} of {planned} seeds: no claim about the method"
+    over_examples = line.interval is not None and (line.interval[0] > 0 or line.interval[1] < 0)
+    if line.p is None or line.p > LEVEL or not over_examples:
         return NO_DIFFERENCE
     mean = sum(seed.difference for seed in line.seeds.values()) / len(line.seeds)
     by = f"{mean:+.2g}" if line.what == "NCMI" else f"{100 * mean:+.1f} points"

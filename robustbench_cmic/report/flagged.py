@@ -17,8 +17,6 @@ HEADERS = ["model", "seed", "flag", "about", "evidence"]
 
 def flag_section(results: Results, audit: Audit) -> Iterator[str]:
     """Every flag, and the meaning of those that were raised."""
-    if not audit.wanted:
-        return
     yield "## Flags\n"
     rows = flag_rows(results, audit)
     if not rows:
@@ -33,8 +31,6 @@ def flag_section(results: Results, audit: Audit) -> Iterator[str]:
 def flag_table(results: Results) -> str:
     """The flags for the terminal, under the name of the suite."""
     audited = audit(results.plan, results.records)
-    if not audited.wanted:
-        return f"{results.plan.suite}: not audited (the suite says `audit: off`)"
     rows = flag_rows(results, audited)
     if not rows:
         return f"{results.plan.suite}: no flag raised"
@@ -49,10 +45,10 @@ def flag_rows(results: Results, audit: Audit) -> list[list[str]]:
     for training in results.plan.of("train"):
         own = [f"`{training.model}`", str(training.seed)]
         for flag in audit.flags.get(training.id, []):
-            about = "everything" if flag.whole else _about([cells[cell] for cell in flag.cells])
+            about = "everything" if flag.taints == "model" else _about([cells[cell] for cell in flag.cells])
             rows.append([*own, flag.name, about, escaped(flag.evidence)])
         for ball in balls(results):
-            weak = [flag for flag in audit.of_worst_case(training.id, ball) if not flag.whole]
+            weak = [flag for flag in audit.of_worst_case(training.id, ball) if flag.name == "no-strong-attack"]
             rows += [[*own, flag.name, f"worst case, {size_of(ball)}", escaped(flag.evidence)] for flag in weak]
     return rows
 

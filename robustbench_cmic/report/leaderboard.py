@@ -36,7 +36,9 @@ on robustness, and no flag is no proof.
 _AUDITED = """\
 The audit checks whether the attacks were able to succeed: a number marked † is flagged, and so is a model without a
 rank; the flags are listed below with their reasons."""
-_NOT_AUDITED = "**This suite is not audited** (`audit: off`): nothing here was checked for masked gradients."
+_NOT_AUDITED = (
+    "**This suite is not audited** (`audit: off`): nothing was checked for masked gradients, and nothing is ranked."
+)
 
 
 def leaderboard(results: Results, audit: Audit) -> str:

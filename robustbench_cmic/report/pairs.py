@@ -12,9 +12,10 @@ from robustbench_cmic.report.selecting import CLEAN, planned_seeds, size_of
 
 _READING = """\
 The difference is `{second}` minus `{first}`, seed by seed: the mean, and the least and greatest over seeds; a row holds
-only seeds that both models have. *Seeds that differ*: in how many of them the examples alone show a difference of these
-two trained networks (exact McNemar, p at most 0.05). *Verdict*: whether the method differs, by a paired t-test over
-seeds. P-values are adjusted by Holm's method over the rows in bold, which are the claims, and over the others, which
+only seeds that both models have. *95 % over examples*: of that mean, by the paired bootstrap. *Seeds that differ*: in
+how many of them the examples alone show a difference of these two trained networks (exact McNemar, p at most 0.05).
+*Verdict*: whether the method differs, by a paired t-test over seeds and by the bootstrap; both have to say so. P-values
+are adjusted by Holm's method over all pairs: over the rows in bold, which are the claims, and over the others, which
 are single attacks.
 """
 
@@ -31,6 +32,7 @@ def pair_sections(results: Results, audit: Audit) -> Iterator[str]:
             f"`{first}` %",
             f"`{second}` %",
             "difference (points)",
+            "95 % over examples",
             "seeds that differ",
             "verdict",
         ]
@@ -48,6 +50,7 @@ def _row(line: Line, planned: int) -> list[str]:
         "" if line.ball == CLEAN else size_of(line.ball),
         *columns,
         difference([seed.difference for seed in seeds]),
+        NOTHING if line.interval is None else f"{100 * line.interval[0]:+.1f} … {100 * line.interval[1]:+.1f}",
         _differing(line),
         line.verdict or NOTHING,
     ]
