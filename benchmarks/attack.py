@@ -27,8 +27,8 @@ from foolbox.attacks import LinfPGD
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.target import frozen
 from robustbench_cmic.attacks.pgd import pgd
+from robustbench_cmic.attacks.target import frozen
 from robustbench_cmic.checkpoint import save_weights
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Split, moments_of

@@ -38,7 +38,7 @@ def test_a_run_leaves_records_rows_and_a_leaderboard(finished: Path) -> None:
         assert (row["status"], row["n"], row["dataset"]) == ("ok", "599", "digits")
         assert float(row["ci_low"]) < float(row["accuracy"]) < float(row["ci_high"])
         assert float(row["ncmi"]) == pytest.approx(float(row["cmi"]) / float(row["separation"]))
-        assert record["schema"] == "robustbench_cmic/record/2"
+        assert record["schema"] == "robustbench_cmic/record/3"
         assert len(record["dataset_sha256"]) == len(record["checkpoint_sha256"]) == 64
         assert record["provenance"]["threads"] == 1
         assert record["provenance"]["versions"]["torch"]
@@ -75,7 +75,7 @@ def test_jobs_and_batch_sizes_change_no_result(
 def test_smoke_suite_by_name_from_any_folder(tmp_path: Path, cli: Cli) -> None:
     done = cli("run", "smoke", "--results", "mine")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "[8/8]" in done.stdout
+    assert "[10/10]" in done.stdout
     assert re.search(r"about \d+ s left", done.stdout)
     assert len(rows(tmp_path / "mine" / "smoke")) == 6
     assert (tmp_path / "mine.work" / "smoke").is_dir()
@@ -345,6 +345,13 @@ def test_report_names_damaged_records(copied: Path, cli: Cli) -> None:
     assert f"{file.name}: left out: its record is corrupt: not whole JSON" in done.stderr
 
 
+def test_audit_says_where_none_was_asked_for(finished: Path, cli: Cli) -> None:
+    done = cli("audit", "results/tiny", cwd=finished)
+    assert done.returncode == 0
+    assert done.stdout.startswith("tiny: 4 flags\n")
+    assert len(re.findall(r"^c\w+ +0 +not-audited +everything", done.stdout, re.MULTILINE)) == 2
+
+
 def test_list_schema_and_version(tmp_path: Path, cli: Cli) -> None:
     listed = cli("list").stdout
     for name in ("digits", "smoke", "small_cnn", "cmic", "PGD", "APGDT"):
@@ -385,6 +392,8 @@ def test_list_schema_and_version(tmp_path: Path, cli: Cli) -> None:
         (("run", "tiny.yaml", "--results", "/proc/none"), "cannot write to /proc/none/tiny"),
         (("report", "tiny"), "tiny: there is no such file"),
         (("report", "tiny.yaml"), "results/tiny holds no results"),
+        (("audit", "results/tiny"), "results/tiny holds no results"),
+        (("audit",), "Missing argument"),
         (("schema", "--output", "/proc/none/x"), "cannot write /proc/none/x"),
         (("train",), "No such command"),
         (("run",), "Missing argument"),

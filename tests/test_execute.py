@@ -129,3 +129,39 @@ def test_an_interrupt_stops_everything_under_way() -> None:
     for line in diary.pids:
         with pytest.raises(ProcessLookupError):
             os.kill(int(line.removeprefix("pid ")), 0)
+
+
+def attack(name: str, *dependencies: str | None, **declared: Any) -> Cell:
+    """An attack that depends on a training, the training of a source, and the same attack in a smaller ball."""
+    needs, source, after = (*dependencies, None, None, None)[:3]
+    return cell(name, needs, **declared).model_copy(update={"attack": name, "source": source, "after": after})
+
+
+def test_attacks_wait_for_their_source_and_for_the_smaller_ball() -> None:
+    cells = [
+        cell("t1"), attack("small", "t1", sleep=0.2), attack("large", "t1", None, "small"), cell("t2", sleep=0.5),
+        attack("transfer", "t1", "t2"),
+    ]  # fmt: skip
+    diary, outcomes, _ = execute(cells)
+    assert set(outcomes.values()) == {"ok"}
+    for later, earlier in (("large", "small"), ("transfer", "t2"), ("transfer", "t1")):
+        assert diary.lines.index(("end", earlier)) < diary.lines.index(("start", later))
+
+
+def test_what_hangs_on_a_failed_cell_through_others_is_skipped_and_told_which_it_was() -> None:
+    cells = [
+        cell("t1"), attack("eps1", "t1", outcome="failed"), attack("eps2", "t1", None, "eps1"),
+        attack("eps3", "t1", None, "eps2"), attack("other", "t1"), cell("t2"), attack("from-t1", "t2", "t1"),
+    ]  # fmt: skip
+    diary, outcomes, _ = execute(cells, jobs=1)
+    ok = dict.fromkeys(("t1", "other", "t2", "from-t1"), "ok")
+    assert outcomes == {**ok, "eps1": "failed", "eps2": "skipped", "eps3": "skipped"}
+    assert diary.ends["eps2"] == diary.ends["eps3"] == ("skipped", "m seed 0: eps1 failed")
+
+
+@pytest.mark.parametrize("outcome", ["failed", "diverged"])
+def test_transfers_from_a_bad_training_are_skipped(outcome: str) -> None:
+    cells = [cell("t1"), cell("t2", outcome=outcome), attack("own", "t1", "t1"), attack("across", "t1", "t2")]
+    diary, outcomes, _ = execute(cells, jobs=1)
+    assert outcomes == {"t1": "ok", "t2": outcome, "own": "ok", "across": "skipped"}
+    assert diary.ends["across"] == ("skipped", f"m seed 0: train {outcome}")

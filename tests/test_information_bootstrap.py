@@ -15,7 +15,7 @@ from torch import Tensor
 from robustbench_cmic import information_bootstrap
 from robustbench_cmic.information import measure_information
 from robustbench_cmic.information_bootstrap import bootstrap_ncmi, resample_weights
-from robustbench_cmic.statistics import pack_replicates, paired_replicates_interval, unpack_replicates
+from robustbench_cmic.resampling import pack_replicates, paired_replicates_interval, unpack_replicates
 
 
 def random_case(n: int, classes: int, scale: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -93,9 +93,9 @@ def test_two_models_are_paired() -> None:
     first, second = bootstrap_ncmi(logits, labels, 200), bootstrap_ncmi(other, labels, 200)
     assert float((second - first).std()) < 0.1 * float(first.std())
     a, b = (unpack_replicates(pack_replicates(values.tolist())) for values in (first, second))
-    interval = paired_replicates_interval(a, b)
-    assert interval is not None
     difference = measure_information(other, labels).ncmi - measure_information(logits, labels).ncmi
+    interval = paired_replicates_interval(a, b, difference)
+    assert interval is not None
     assert interval[0] < difference < interval[1] < 0, "pulled towards their class, the outputs concentrate"
 
 
@@ -158,24 +158,41 @@ def test_replicates_interval_equals_numpy_and_pairs() -> None:
     second = first + generator.normal(0.1, 0.01, size=1000)
     for confidence in (0.5, 0.9, 0.95):
         expected = np.quantile(second - first, [(1 - confidence) / 2, (1 + confidence) / 2])
-        measured = paired_replicates_interval(first.tolist(), second.tolist(), confidence)
+        centre = float((second - first).mean())
+        measured = paired_replicates_interval(first.tolist(), second.tolist(), centre, confidence)
         assert measured == pytest.approx(tuple(expected), rel=1e-12)
-    interval = paired_replicates_interval(first.tolist(), second.tolist())
+    interval = paired_replicates_interval(first.tolist(), second.tolist(), 0.5)
     assert interval is not None
-    assert 0.07 < interval[0] < 0.1 < interval[1] < 0.13, "the first is smaller in every pair"
+    assert 0.47 < interval[0] < 0.5 < interval[1] < 0.53, "the spread of the pairs, around the estimate"
+
+
+def test_the_interval_holds_its_estimate_where_classes_are_small() -> None:
+    """Replicates repeat examples, so that ten examples of a class seem to agree more than they do."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(100).repeat(5)
+    logits = torch.randn(500, 100, generator=generator)
+    logits[torch.arange(500), labels] += 6
+    replicates = bootstrap_ncmi(logits, labels, resamples=200)
+    sharper = bootstrap_ncmi(3 * logits, labels, resamples=200)
+    estimate = measure_information(3 * logits, labels).ncmi - measure_information(logits, labels).ncmi
+    raw = np.quantile((sharper - replicates).numpy(), [0.025, 0.975])
+    assert not raw[0] < estimate < raw[1], "or this test shows nothing"
+    interval = paired_replicates_interval(replicates.tolist(), sharper.tolist(), estimate)
+    assert interval is not None
+    assert interval[0] < estimate < interval[1]
 
 
 def test_replicates_that_are_undefined_are_left_out_in_pairs() -> None:
     nan, inf = math.nan, math.inf
     first, second = [0.0, nan, 10.0, 0.0, inf], [1.0, 5.0, nan, 3.0, 7.0]
-    assert paired_replicates_interval(first, second, 0.5) == (1.5, 2.5)
-    assert paired_replicates_interval([nan], [1.0]) is None
-    assert paired_replicates_interval([], []) is None
-    assert paired_replicates_interval([2.0], [1.0]) == (-1.0, -1.0)
+    assert paired_replicates_interval(first, second, 2.0, 0.5) == (1.5, 2.5)
+    assert paired_replicates_interval([nan], [1.0], 0.0) is None
+    assert paired_replicates_interval([], [], 0.0) is None
+    assert paired_replicates_interval([2.0], [1.0], -1.0) == (-1.0, -1.0)
     with pytest.raises(ValueError, match="not paired"):
-        paired_replicates_interval([1.0], [1.0, 2.0])
+        paired_replicates_interval([1.0], [1.0, 2.0], 0.0)
     with pytest.raises(ValueError, match="confidence"):
-        paired_replicates_interval([1.0], [1.0], 0.0)
+        paired_replicates_interval([1.0], [1.0], 0.0, 0.0)
 
 
 def test_replicates_are_packed_as_little_endian_float32() -> None:

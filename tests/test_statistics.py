@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 
-from robustbench_cmic.statistics import (
-    SeedTest,
-    discordant,
-    holm,
-    mcnemar,
-    paired_accuracy_interval,
-    paired_seed_test,
-    wilson_interval,
-)
+from robustbench_cmic.resampling import paired_accuracy_interval, paired_mean_interval
+from robustbench_cmic.statistics import SeedTest, discordant, holm, mcnemar, paired_seed_test, wilson_interval
 from tests.conftest import ROOT
 
 
@@ -272,11 +265,26 @@ def test_seed_test_refuses_nonsense(differences: list[float], resolution: float,
         paired_seed_test(differences, resolution)
 
 
+def test_the_mean_of_differences_has_the_interval_of_its_counts() -> None:
+    differences = [-1.0] * 10 + [1.0] * 25 + [0.0] * 325
+    # The same multinomial draw, but for the order of its categories.
+    assert paired_mean_interval(differences) == pytest.approx(paired_accuracy_interval(10, 25, 360), abs=2 / 360)
+    thirds = [0.0] * 300 + [1 / 3] * 60
+    rng = np.random.default_rng(0)
+    drawn = [rng.choice(thirds, 360).mean() for _ in range(2000)]
+    assert paired_mean_interval(thirds) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.003)
+    with pytest.raises(ValueError, match="no interval"):
+        paired_mean_interval([])
+    with pytest.raises(ValueError, match="no interval"):
+        paired_mean_interval([1.0], resamples=0)
+
+
 def test_importing_costs_nothing() -> None:
     heavy = "{'torch', 'numpy', 'scipy', 'statsmodels'}"
     code = f"import sys, robustbench_cmic.statistics; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-    uses = "s.mcnemar(3, 9), s.paired_accuracy_interval(3, 9, 20), s.paired_seed_test([1, 2, 4], 0.1), s.holm([0.1])"
+    uses = "s.mcnemar(3, 9), r.paired_accuracy_interval(3, 9, 20), s.paired_seed_test([1, 2, 4], 0.1), s.holm([0.1])"
     heavy = "{'torch', 'scipy.stats', 'statsmodels'}"
-    code = f"import sys, robustbench_cmic.statistics as s; {uses}; sys.exit(bool({heavy} & set(sys.modules)))"
+    modules = "sys, robustbench_cmic.statistics as s, robustbench_cmic.resampling as r"
+    code = f"import {modules}; {uses}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

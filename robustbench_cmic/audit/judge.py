@@ -81,7 +81,11 @@ def _fits(probe: AuditRecord, rows: list[Row]) -> bool:
 def _unprobed(case: Case, record: AnyRecord | None) -> Iterable[Flag]:
     """Without a probe nothing may pass for audited."""
     if case.probe is None and case.rows:
-        name, why = ("not-audited", "") if record is None else ("audit-failed", record.reason)
+        name, why = (
+            ("not-audited", "")
+            if record is None
+            else ("audit-failed", record.reason or "it was made on other examples")
+        )
         yield Flag(name, case.attacked(), "model", why)
 
 

@@ -82,15 +82,14 @@ class Line:
     verdict: str = ""
 
 
-def compare(results: Results, audit: Audit, first: str, second: str) -> list[Line]:
-    """All lines of a pair: clean accuracy and NCMI, then in each ball attack by attack and the worst case."""
-    pairs = dict.fromkeys([*results.plan.pairs, (first, second)])
-    lines = {pair: list(_lines(results, audit, *pair)) for pair in pairs}
-    adjusted = _adjusted([line for pair in pairs for line in lines[pair]], results)
-    start = sum(len(lines[pair]) for pair in list(pairs)[: list(pairs).index((first, second))])
-    names, planned = _names(results, first, second), planned_seeds(results)
-    own = adjusted[start : start + len(lines[first, second])]
-    return [replace(line, verdict=_verdict(line, names, planned)) for line in own]
+def compare(results: Results, audit: Audit) -> dict[tuple[str, str], list[Line]]:
+    """For each pair all lines: clean accuracy and NCMI, then in each ball attack by attack and the worst case."""
+    raw = [(pair, line) for pair in results.plan.pairs for line in _lines(results, audit, *pair)]
+    planned = planned_seeds(results)
+    found: dict[tuple[str, str], list[Line]] = {pair: [] for pair in results.plan.pairs}
+    for (pair, _), line in zip(raw, _adjusted([line for _, line in raw], results), strict=True):
+        found[pair].append(replace(line, verdict=_verdict(line, _names(results, *pair), planned)))
+    return found
 
 
 def _lines(results: Results, audit: Audit, first: str, second: str) -> Iterator[Line]:

@@ -22,8 +22,7 @@ are single attacks.
 
 def pair_sections(results: Results, audit: Audit) -> Iterator[str]:
     """A section for each pair of the suite."""
-    for first, second in results.plan.pairs:
-        lines = compare(results, audit, first, second)
+    for (first, second), lines in compare(results, audit).items():
         yield f"## `{first}` against `{second}`\n"
         yield _READING.format(first=first, second=second)
         headers = [

@@ -129,9 +129,9 @@ def judged(
     return audit(Plan(suite="x", description="", dataset="digits", pairs=[], cells=cells), records)
 
 
-def raised(world: Audit) -> list[tuple[str, str, bool]]:
-    """(flag, attacks it is about, whether about the whole model)."""
-    return [(flag.name, about(flag), flag.whole) for flag in world.flags[TRAINING]]
+def raised(world: Audit) -> list[tuple[str, str, str]]:
+    """(flag, attacks it is about, how far it reaches)."""
+    return [(flag.name, about(flag), flag.taints) for flag in world.flags[TRAINING]]
 
 
 def about(flag: Flag) -> str:

@@ -11,13 +11,13 @@ import pytest
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.record import write_record
 from robustbench_cmic.report.comparison import Line, compare
-from robustbench_cmic.statistics import pack_replicates
+from robustbench_cmic.resampling import pack_replicates
 from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, measures, planned, read, replace
 
 N = 400
 PGD = "  - {name: PGD, eps: 0.1, steps: 5}\n"
 MARGIN = "  - {name: PGD, id: PGD-margin, eps: 0.1, steps: 5, loss: margin}\n"
-OFF = f"{HEAD}attacks:\n{PGD}audit: off\n"
+PLAIN = f"{HEAD}attacks:\n  - {{name: PGD, eps: 0.1, steps: 5, loss: margin}}\n"
 AUDITED = f"{HEAD}attacks:\n{PGD}{MARGIN}"
 Survivors = Callable[[Cell], int]
 
@@ -26,10 +26,10 @@ def first(count: int, n: int = N) -> list[bool]:
     return [place < count for place in range(n)]
 
 
-def lines(tmp_path: Path, survivors: Survivors, text: str = OFF, pair: tuple[str, str] = ("a", "b")) -> list[Line]:
+def lines(tmp_path: Path, survivors: Survivors, text: str = PLAIN, pair: tuple[str, str] = ("a", "b")) -> list[Line]:
     """The lines of a pair whose attacks leave the first examples of all correct."""
     folder = fill(tmp_path / "made", planned(tmp_path, text), lambda cell: first(survivors(cell)))
-    return compare(*read(folder), *pair)
+    return compare(*read(folder))[pair]
 
 
 def line(found: list[Line], what: str) -> Line:
@@ -86,37 +86,38 @@ def test_differences_that_chance_explains_are_not_claimed(tmp_path: Path) -> Non
 
 
 def test_one_seed_allows_no_claim_about_the_method(tmp_path: Path) -> None:
-    found = lines(tmp_path, differing((200, 0, 0)), OFF.replace("[0, 1, 2]", "[0]"))
+    found = lines(tmp_path, differing((200, 0, 0)), PLAIN.replace("[0, 1, 2]", "[0]"))
     assert {line.verdict for line in found} == {"one seed: no claim about the method"}
     assert line(found, "worst case").p is None
     assert line(found, "worst case").seeds[0].p == pytest.approx(2 * exact(200))
 
 
 def test_only_seeds_of_both_models_count(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, PLAIN), lambda cell: first(200))
     replace(folder, cell_of(plan, "a", 0, "PGD"))
     (folder / f"{cell_of(plan, 'b', 1, 'PGD').id}.json").unlink()
     replace(folder, cell_of(plan, "a", 1, "none"))
-    found = compare(*read(folder), "a", "b")
+    found = compare(*read(folder))["a", "b"]
     seeds = {line.what: list(line.seeds) for line in found}
     assert seeds == {"accuracy": [0, 2], "NCMI": [0, 2], "PGD": [2], "worst case": [2]}
-    assert line(found, "worst case").verdict == "one seed: no claim about the method"
+    assert line(found, "accuracy").verdict == "2 of 3 seeds: no claim about the method"
+    assert line(found, "worst case").verdict == "1 of 3 seeds: no claim about the method"
     replace(folder, cell_of(plan, "a", 2, "PGD"))
-    none = line(compare(*read(folder), "a", "b"), "worst case")
+    none = line(compare(*read(folder))["a", "b"], "worst case")
     assert (none.seeds, none.p, none.verdict) == ({}, None, "")
 
 
 def test_counts_that_differ_are_not_compared(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, PLAIN), lambda cell: first(200))
     write_record(folder, attack_record(cell_of(plan, "b", 1, "PGD"), first(100, 200)))
-    assert list(line(compare(*read(folder), "a", "b"), "PGD").seeds) == [0, 2]
+    assert list(line(compare(*read(folder))["a", "b"], "PGD").seeds) == [0, 2]
 
 
 def test_models_are_called_by_their_objectives_where_those_differ(tmp_path: Path) -> None:
-    same = OFF.replace("{name: cmic}", "{name: ce, label_smoothing: 0.1}")
+    same = PLAIN.replace("{name: cmic}", "{name: ce, label_smoothing: 0.1}")
     verdict = line(lines(tmp_path, differing((80, 88, 84)), same), "worst case").verdict
     assert verdict.startswith("b higher (p = ")
-    reverse = line(lines(tmp_path, differing((80, 88, 84)), OFF, ("b", "a")), "worst case").verdict
+    reverse = line(lines(tmp_path, differing((80, 88, 84)), PLAIN, ("b", "a")), "worst case").verdict
     assert reverse.startswith("CE lower (p = ")
     assert "-21.0 points" in reverse
 
@@ -125,10 +126,32 @@ def test_models_of_unknown_training_are_called_by_their_ids(tmp_path: Path) -> N
     for model in "ab":
         for seed in range(3):
             (tmp_path / f"{model}-{seed}.safetensors").write_bytes(model.encode())
-    text = OFF.replace("objective: {name: ce}", "weights: 'a-{seed}.safetensors'")
+    text = PLAIN.replace("objective: {name: ce}", "weights: 'a-{seed}.safetensors'")
     assert line(lines(tmp_path, differing((80, 88, 84)), text), "worst case").verdict.startswith("CMIC-DL higher")
     text = text.replace("objective: {name: cmic}", "weights: 'b-{seed}.safetensors'")
     assert line(lines(tmp_path, differing((80, 88, 84)), text), "worst case").verdict.startswith("b higher")
+
+
+def test_a_difference_that_the_images_explain_is_not_claimed(tmp_path: Path) -> None:
+    """Every seed agrees, on the same 400 images: 14 that only b has against 10 that only a has are no method's."""
+
+    def survivors(cell: Cell) -> list[bool]:
+        if cell.attack == "none" or cell.model == "a":
+            return first(200)
+        return [10 <= place < 214 for place in range(N)]
+
+    folder = fill(tmp_path / "made", planned(tmp_path, PLAIN), survivors)
+    found = line(compare(*read(folder))["a", "b"], "worst case")
+    assert found.p is not None
+    assert found.p < 0.01
+    assert found.interval is not None
+    assert found.interval[0] < 0 < found.interval[1]
+    assert found.verdict == "no difference shown"
+
+
+def test_transfers_are_no_comparison_of_a_pair(tmp_path: Path) -> None:
+    found = lines(tmp_path, differing((80, 88, 84)), f"{PLAIN}  - {{name: Transfer, eps: 0.1, steps: 5}}\n")
+    assert [line.what for line in found] == ["accuracy", "NCMI", "PGD", "worst case"]
 
 
 # --- families ------------------------------------------------------------------------------------------------------
@@ -139,7 +162,7 @@ def test_claims_and_single_attacks_are_adjusted_apart(tmp_path: Path) -> None:
     changes = {
         "none": (4, 6, 11), "PGD": (80, 88, 84), "FGSM": (-20, -31, -22),
     }  # fmt: skip
-    text = OFF.replace("  - {name: PGD", "  - {name: FGSM, eps: 0.1}\n  - {name: PGD")
+    text = PLAIN.replace("  - {name: PGD", "  - {name: FGSM, eps: 0.1}\n  - {name: PGD")
 
     def survivors(cell: Cell) -> int:
         base = {"none": 380, "PGD": 200, "FGSM": 330}[cell.attack]
@@ -167,6 +190,16 @@ def test_claims_and_single_attacks_are_adjusted_apart(tmp_path: Path) -> None:
             assert line(found, name).seeds[seed].p == pytest.approx(least), (name, seed)
 
 
+def test_a_family_holds_the_lines_of_all_pairs(tmp_path: Path) -> None:
+    third = "  - {id: c, architecture: mlp, objective: {name: cmic, beta: 0.1}}\n"
+    text = PLAIN.replace("pairs: [[a, b]]", f"{third}pairs: [[a, b], [a, c]]")
+    raw = t_test([value / N for value in (80, 88, 84)])
+    for pair in (("a", "b"), ("a", "c")):
+        # Of four claims, two accuracies and two worst cases, only that of b differs.
+        found = line(lines(tmp_path, differing((80, 88, 84)), text, pair), "worst case")
+        assert found.p == pytest.approx(4 * raw if pair[1] == "b" else 1.0)
+
+
 def test_equal_seeds_are_equal_to_the_resolution_of_the_accuracy_only(tmp_path: Path) -> None:
     """Three equal differences have no variance; the rounding of accuracies to 1/400 hides some."""
     found = line(lines(tmp_path, differing((4, 4, 4))), "PGD")
@@ -191,36 +224,62 @@ def test_intervals_hold_the_difference_and_are_of_pairs(tmp_path: Path) -> None:
     sd = math.sqrt(0.2 * 0.8 / N)
     assert (low, high) == pytest.approx((0.2 - 1.96 * sd, 0.2 + 1.96 * sd), abs=0.006)
     assert seeds[2].interval == (0.0, 0.0)
+    # The mean over seeds: 68 of 1200 pairs, on the images where they lie.
+    mean = line(found, "PGD").interval or (0, 0)
+    sums = [(place in range(200, 280)) - (place in range(188, 200)) for place in range(N)]
+    variance = sum((value / 3) ** 2 for value in sums) / N - (sum(sums) / 3 / N) ** 2
+    half = 1.96 * math.sqrt(variance / N)
+    assert mean == pytest.approx((sum(sums) / 3 / N - half, sum(sums) / 3 / N + half), abs=0.003)
 
 
 def test_ncmi_has_an_interval_only_over_the_same_examples(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, PLAIN), lambda cell: first(200))
     noise = [0.001 * (place % 10) for place in range(100)]
     for model, ncmi in (("a", 0.25), ("b", 0.375)):
         for seed in range(3):
             replicates = pack_replicates([ncmi + value for value in noise])
-            own = {"examples_sha256": "other" if (model, seed) == ("b", 1) else "same", "ncmi_replicates": replicates}
+            own: dict[str, str | None] = {
+                "examples_sha256": "other" if (model, seed) == ("b", 1) else "same",
+                "ncmi_replicates": replicates,
+            }
             own |= {"ncmi_replicates": None} if (model, seed) == ("a", 2) else {}
             cell = cell_of(plan, model, seed, "none")
             write_record(folder, attack_record(cell, first(380), information=measures(2 * ncmi), **own))
-    found = line(compare(*read(folder), "a", "b"), "NCMI")
+    found = line(compare(*read(folder))["a", "b"], "NCMI")
     assert [seed.interval is None for seed in found.seeds.values()] == [False, True, True]
     assert found.seeds[0].interval == pytest.approx((0.125, 0.125), abs=1e-6), "what the samples share cancels"
     assert {(seed.first, seed.second, seed.p) for seed in found.seeds.values()} == {(0.25, 0.375, None)}
 
 
+@pytest.mark.parametrize("spread", [0.01, 0.4, None])
+def test_a_difference_of_ncmi_has_to_show_over_examples_too(tmp_path: Path, spread: float | None) -> None:
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, PLAIN), lambda cell: first(200))
+    values = {"a": [0.5, 0.5, 0.5], "b": [0.1, 0.13, 0.11]}
+    for model, side in values.items():
+        for seed, cmi in enumerate(side):
+            # Replicates lie below what is measured; their spread is what counts, not their place.
+            wide = [] if spread is None else [spread * (place % 10 - 4.5) / 9 for place in range(100)]
+            drawn = [cmi / 2 - 0.1 + (value if model == "b" else 0) for value in wide]
+            changes = {"information": measures(cmi), "ncmi_replicates": pack_replicates(drawn) if drawn else None}
+            write_record(folder, attack_record(cell_of(plan, model, seed, "none"), first(200), **changes))
+    found = line(compare(*read(folder))["a", "b"], "NCMI")
+    differences = [value / 2 - 0.25 for value in values["b"]]
+    mean, p = sum(differences) / 3, t_test(differences)
+    assert found.p == pytest.approx(3 * p)
+    if spread is None:
+        assert found.interval is None
+    else:
+        assert found.interval == pytest.approx((mean - spread / 2, mean + spread / 2), abs=1e-6)
+    clear = f"CMIC-DL lower (p = {3 * p:.2g}, {mean:+.2g}, 3 seeds)"
+    assert found.verdict == (clear if spread == 0.01 else "no difference shown")
+
+
 def test_an_ncmi_that_is_not_defined_has_no_seed(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "made", plan := planned(tmp_path, OFF), lambda cell: first(200))
-    values = [0.1, 0.13, 0.11]
-    for seed, value in enumerate(values):
-        write_record(folder, attack_record(cell_of(plan, "b", seed, "none"), first(200), information=measures(value)))
-    found = line(compare(*read(folder), "a", "b"), "NCMI")
-    mean = sum(value / 2 - 0.25 for value in values) / 3
-    p = t_test([value / 2 - 0.25 for value in values])
-    assert found.verdict == f"CMIC-DL lower (p = {3 * p:.2g}, {mean:+.2g}, 3 seeds)"
+    folder = fill(tmp_path / "made", plan := planned(tmp_path, PLAIN), lambda cell: first(200))
     undefined = attack_record(cell_of(plan, "a", 1, "none"), first(200), information=measures(0.1, 0.0))
     write_record(folder, undefined)
-    assert list(line(compare(*read(folder), "a", "b"), "NCMI").seeds) == [0, 2]
+    found = line(compare(*read(folder))["a", "b"], "NCMI")
+    assert (list(found.seeds), found.verdict) == ([0, 2], "2 of 3 seeds: no claim about the method")
 
 
 # --- flags ---------------------------------------------------------------------------------------------------------
@@ -233,7 +292,7 @@ def test_a_flag_on_either_side_withdraws_what_it_is_about_and_no_more(tmp_path: 
     )
     cell = cell_of(plan, model, 1, "PGD")
     write_record(folder, attack_record(cell, first(differing((80, 88, 84))(cell)), outside=3))
-    found = compare(*read(folder), "a", "b")
+    found = compare(*read(folder))["a", "b"]
     assert line(found, "PGD").verdict == "withdrawn: flagged (invalid-examples)"
     for name in ("PGD-margin", "worst case"):
         assert line(found, name).flags == ()
@@ -247,15 +306,14 @@ def test_flags_of_a_whole_model_withdraw_everything_that_they_are_about(tmp_path
         tmp_path / "made", plan := planned(tmp_path, AUDITED), lambda cell: first(differing((80, 88, 84))(cell))
     )
     (folder / f"{cell_of(plan, model, 2, 'audit').id}.json").unlink()
-    found = compare(*read(folder), "a", "b")
+    found = compare(*read(folder))["a", "b"]
     assert line(found, "PGD").verdict == "withdrawn: flagged (not-audited)"
-    # The attacks that are flagged are not strong any more.
-    assert line(found, "worst case").verdict == "withdrawn: flagged (no-strong-attack, not-audited)"
+    assert line(found, "worst case").verdict == "withdrawn: flagged (not-audited)"
     assert line(found, "accuracy").verdict == "no difference shown", "the audit is of attacks"
     cell = cell_of(plan, model, 2, "audit")
     forward = {"forward_pass": {"repeat": 5, "companions": 0, "training": []}}
     write_record(folder, type(audit_record(cell)).model_validate(audit_record(cell).model_dump() | forward))
-    found = compare(*read(folder), "a", "b")
+    found = compare(*read(folder))["a", "b"]
     assert line(found, "accuracy").verdict == "withdrawn: flagged (random-forward)"
     assert line(found, "NCMI").verdict == "withdrawn: flagged (random-forward)"
 

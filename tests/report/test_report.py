@@ -100,7 +100,10 @@ def test_rows_and_columns_are_those_of_the_contract(folder: Path) -> None:
     ]
     assert keys == expected
     first = found[1]
-    assert (first["norm"], first["n"], first["status"], first["flags"]) == ("linf", "40", "ok", "")
+    assert (first["norm"], first["n"], first["status"], first["flags"]) == (
+        "linf", "40", "ok", "few-examples;not-audited",
+    )  # fmt: skip
+    assert found[0]["flags"] == "", "an audit is of attacks"
     assert float(first["accuracy"]) == sum(outcomes(read_results(folder).plan.cells[2])) / N
     assert (folder / f"{first['cell']}.json").is_file()
     assert found[-1]["ncmi"] == "", "an undefined NCMI is empty"
@@ -179,7 +182,7 @@ def test_fewer_seeds_than_planned_are_told_and_pairs_hold_common_seeds_only(fold
     (row,) = re.findall(r"^\| PGD .*$", text.split("against")[1], re.MULTILINE)
     cells = [cell.strip() for cell in row.split("|")[3:-1]]
     assert cells[:3] == [f"{left:.1f} (1 of 2 seeds)", f"{right:.1f} (1 of 2 seeds)", f"{right - left:+.1f} (one seed)"]
-    assert cells[4] == "one seed: no claim about the method"
+    assert cells[5] == "withdrawn: flagged (few-examples, not-audited)"
 
 
 @pytest.mark.parametrize("change", ["checkpoint", "dataset", "declared"])

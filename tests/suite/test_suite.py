@@ -17,7 +17,7 @@ from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_sui
 from robustbench_cmic.suite.json_schema import suite_json_schema
 from robustbench_cmic.suite.numbers import parse_number, resolve_relative
 from robustbench_cmic.suite.schema import OBJECTIVES, Cmic
-from robustbench_cmic.suite.schema_attacks import Pgd
+from robustbench_cmic.suite.schema_attacks import AutoAttack, Noise, Pgd, Transfer
 from tests.conftest import ROOT
 
 GOOD = """\
@@ -55,13 +55,14 @@ def test_shipped_suites_are_valid_and_embed_the_design() -> None:
     assert set(shipped_suites()) == {"cifar100", "cifar100-lite", "digits", "mnist", "smoke"}
     for path in shipped_suites().values():
         loaded = load_suite(path)
-        # Torchattacks' AutoAttack is not the reference's, and is said not to be.
-        expected = ["take 10 steps"] if path.stem == "cifar100" else []
-        assert [expected[0] in warning.message for warning in loaded.warnings] == [True] * len(expected)
+        assert loaded.warnings == []
         assert loaded.suite.suite == path.stem
+        assert loaded.suite.audit == "standard"
     suite = load_suite(find_suite("digits")).suite
     assert [model.objective and model.objective.name for model in suite.models] == ["ce", "cmic"]
-    assert {attack.label for attack in suite.attacks} == {"FGSM", "FGSM-margin", "PGD", "APGDT"}
+    assert [attack.label for attack in suite.attacks] == [
+        "FGSM", "FGSM-margin", "PGD", "PGD-margin", "AutoAttack", "Transfer",
+    ]  # fmt: skip
     assert all(0.2 in (attack.eps or []) for attack in suite.attacks)
 
 
@@ -180,6 +181,21 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("{name: FGSM, eps: 0.1}", "{name: APGDT}", "x.yaml:10: attacks[0]: APGDT needs `eps`, the radius of the ball"),
         ("{name: FGSM, eps: 0.1}", "{name: CW, c: 1}",
          "x.yaml:10: attacks[0]: CW has no eps of its own: give `norm` and `eps`, the ball to judge it in"),
+        ("[0, 1]", "[0, 1]\naudit: lax", "x.yaml:9: audit: should be 'strict', 'standard' or 'off', not 'lax'"),
+        ("[0, 1]", "[0, 1]\naudit: true", "x.yaml:9: audit: should be 'strict', 'standard' or 'off', not true"),
+        ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, targets: -1}",
+         "x.yaml:10: attacks[0].targets: should be at least 0, not -1"),
+        ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, schedule: exponential}",
+         "x.yaml:10: attacks[0].schedule: should be 'constant', 'linear' or 'cosine', not 'exponential'"),
+        ("{name: FGSM, eps: 0.1}", "{name: Transfer, eps: 0.1, sources: nobody}",
+         "x.yaml:10: attacks[0].sources: should be 'all' or 'pairs', not 'nobody'"),
+        ("{name: FGSM, eps: 0.1}", "{name: AutoAttack, eps: 0.1, queries: 0}",
+         "x.yaml:10: attacks[0].queries: should be at least 1, not 0"),
+        ("{name: FGSM, eps: 0.1}", "{name: AutoAttack, eps: 0.1, n_classes: 10}",
+         "x.yaml:10: attacks[0].n_classes: unknown key; known here: name, id, norm, eps, targets, steps, queries, "
+         "ascending"),
+        ("{name: FGSM, eps: 0.1}", "{name: Noise, eps: 0.1, samples: 0}",
+         "x.yaml:10: attacks[0].samples: should be at least 1, not 0"),
         ("{name: FGSM, eps: 0.1}", "{name: PGDL2, norm: linf, eps: 0.1}",
          "x.yaml:10: attacks[0]: PGDL2 is an l2 attack; leave `norm` out"),
         ("{name: FGSM, eps: 0.1}", "{name: MultiAttack, eps: 0.1}", "x.yaml:10: attacks[0].name: unknown attack "
@@ -287,10 +303,29 @@ def test_warnings(tmp_path: Path) -> None:
     ]
 
 
-def test_the_autoattack_of_torchattacks_is_not_called_autoattack(tmp_path: Path) -> None:
+def test_autoattack_is_the_standard_one(tmp_path: Path) -> None:
     loaded = load(tmp_path, replaced("{name: FGSM, eps: 0.1}", "{name: AutoAttack, eps: 0.1}"))
-    assert loaded.suite.attacks[0].label == "torchattacks.AutoAttack"
-    assert "take 10 steps; the reference's take 100" in loaded.warnings[0].text("x.yaml")
+    attack = loaded.suite.attacks[0]
+    assert isinstance(attack, AutoAttack)
+    assert (attack.label, attack.norm, attack.targets, attack.steps, attack.queries) == (
+        "AutoAttack", "linf", 9, 100, 5000,
+    )  # fmt: skip
+    assert loaded.warnings == []
+
+
+def test_transfers_and_noise_have_defaults(tmp_path: Path) -> None:
+    text = replaced("{name: FGSM, eps: 0.1}", "{name: Transfer, eps: 0.1}\n  - {name: Noise, eps: 0.1}")
+    transfer, noise = load(tmp_path, text).suite.attacks
+    assert isinstance(transfer, Transfer)
+    assert isinstance(noise, Noise)
+    assert (transfer.sources, transfer.steps, transfer.loss, noise.samples) == ("all", 40, "margin", 100)
+    assert load(tmp_path, text).suite.audit == "standard"
+
+
+@pytest.mark.parametrize("level", ["strict", "standard", '"off"', "off"])
+def test_levels_of_the_audit(tmp_path: Path, level: str) -> None:
+    """Unquoted, too: `off` is a truth value to YAML 1.1, and a word here."""
+    assert load(tmp_path, f"{GOOD}audit: {level}\n").suite.audit == level.strip('"')
 
 
 def test_class_batches_have_the_momentum_of_the_paper(tmp_path: Path) -> None:
