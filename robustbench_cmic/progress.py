@@ -61,9 +61,9 @@ def declared_work(cell: Cell) -> float:
 
 def _attack_work(setting: dict[str, Any]) -> float:
     if setting["name"] == "AutoAttack":
-        # Most examples fall to its first part; what is left decides.
+        # Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess.
         gradients: int = setting["steps"] * (1 + 2 * setting["targets"])
-        return (3.0 * gradients + float(setting["queries"])) / 4
+        return (3.0 * gradients + float(setting["queries"])) / 50
     return float(setting.get("samples", 0)) + 3.0 * float(setting.get("steps", 1)) * float(
         setting.get("restarts", setting.get("n_restarts", 1))
     )
