@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Iterator
 
 from robustbench_cmic.audit import Audit
@@ -58,7 +59,8 @@ def _sections(results: Results, audit: Audit) -> Iterator[str]:
         seeds = planned_seeds(results)
         over = "one seed, which shows nothing about the method" if seeds == 1 else f"{seeds} seeds"
         audited = _AUDITED if audit.wanted else _NOT_AUDITED
-        yield _READING.format(n=" or ".join(map(str, counts)), seeds=over, audited=audited)
+        reading = _READING.format(n=" or ".join(map(str, counts)), seeds=over, audited=audited)
+        yield textwrap.fill(reading, 120) + "\n"
         yield from _clean_section(results, audit)
         yield from _robust_section(results, audit)
         yield from pair_sections(results, audit)
