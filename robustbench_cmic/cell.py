@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from robustbench_cmic.suite.numbers import radius
 
 Kind = Literal["train", "attack", "audit"]
+PLAN_SCHEMA: Literal["robustbench_cmic/plan/2"] = "robustbench_cmic/plan/2"
 
 
 class Cell(BaseModel):
@@ -63,7 +64,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
 
-    schema_: Literal["robustbench_cmic/plan/2"] = Field("robustbench_cmic/plan/2", alias="schema")
+    schema_: Literal["robustbench_cmic/plan/2"] = Field(PLAN_SCHEMA, alias="schema")
     suite: str
     description: str
     dataset: str

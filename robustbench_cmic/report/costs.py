@@ -15,7 +15,8 @@ from robustbench_cmic.report.worst_case import Ball, attacks_in, marginal_shares
 _COSTS = """\
 Sorted by passes through the network an example, mean over models and seeds; compare attacks and models at an equal
 budget by the columns *so far*: what survives this attack and all cheaper ones in the ball. *Alone*: examples that no
-other attack in the ball breaks. Seconds are of this machine, for all examples.
+other attack in the ball breaks. Seconds are of this machine, for all examples. An attack that is `ascending` attacks
+only what smaller balls left, and its cost here is for that.
 """
 
 

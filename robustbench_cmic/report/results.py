@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from robustbench_cmic.cell import Cell, Plan
+from robustbench_cmic.cell import PLAN_SCHEMA, Cell, Plan
 from robustbench_cmic.record import CorruptRecordError, read_json, read_record, record_path
 from robustbench_cmic.record_schema import AnyRecord, AttackRecord
 from robustbench_cmic.resume import standings
@@ -52,7 +52,12 @@ def read_results(folder: Path) -> Results:
         plan = Plan.model_validate(payload)
     except FileNotFoundError:
         raise ReportError(f"{folder} holds no results: there is no {PLAN_FILE} in it; `run` the suite first") from None
-    except (CorruptRecordError, ValidationError):
+    except ValidationError:
+        if payload.get("schema") not in (None, PLAN_SCHEMA):
+            known = f"{payload['schema']}, and this version reads {PLAN_SCHEMA}"
+            raise ReportError(f"{folder / PLAN_FILE} is of schema {known}; `run` the suite again") from None
+        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
+    except CorruptRecordError:
         raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
     limited = _limited_cells(folder, plan)
     records: dict[str, AnyRecord] = {}

@@ -259,6 +259,9 @@ def test_without_a_plan_there_is_no_report(folder: Path, tmp_path: Path) -> None
     (folder / PLAN_FILE).write_text("{}")
     with pytest.raises(ReportError, match="damaged"):
         write_report(folder)
+    write_json(folder / PLAN_FILE, {"schema": "robustbench_cmic/plan/1"})
+    with pytest.raises(ReportError, match=r"of schema robustbench_cmic/plan/1, and this version reads .*/plan/2"):
+        write_report(folder)
     (folder / PLAN_FILE).unlink()
     with pytest.raises(ReportError, match="holds no results"):
         write_report(folder)
