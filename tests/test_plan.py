@@ -210,7 +210,7 @@ def test_settings_are_resolved_to_numbers(tmp_path: Path) -> None:
     pgd = next(cell for cell in plan.cells if cell.attack == "PGD" and cell.eps == 0.2)
     assert pgd.declared["attack"] == {
         "name": "PGD", "alpha": 0.02, "steps": 40, "random_start": True, "restarts": 1, "targets": 0,
-        "schedule": "constant", "loss": "ce", "early_stop": False,
+        "schedule": "constant", "loss": "ce", "early_stop": True,
     }  # fmt: skip
     suite = TINY_SUITE.replace("{name: FGSM, eps: 0.1}", "{name: APGDT, eps: 0.1, steps: 20}")
     library = next(cell for cell in plan_of(tmp_path, suite).cells if cell.attack == "APGDT")

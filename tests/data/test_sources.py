@@ -294,7 +294,7 @@ def test_images_that_are_streamed_give_the_results_of_decoded_ones(tmp_path: Pat
         found[way] = contents(folder / "results" / "own")
         assert bool(list(folder.glob("decoded/*/train.npy"))) == (way == "kept")
     assert found["kept"] == found["streamed"]
-    assert len(found["kept"]) == 4  # with the plan
+    assert len(found["kept"]) == 5  # with the plan and the audit
 
 
 def test_decoded_images_are_looked_at_again_only_when_files_change(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_own_architecture_and_own_weights_are_attacked_without_training(tmp_path
     assert "weights given: own-s0.safetensors" in (tmp_path / "results" / "given" / "leaderboard.md").read_text()
     # Other content under the same name is another experiment.
     safetensors.torch.save_file(weights | {"1.bias": torch.ones(10)}, tmp_path / "own-s0.safetensors")
-    assert "6 cells: 3 to run, 3 done" in cli("plan", "given.yaml").stdout
+    assert "8 cells: 4 to run, 4 done" in cli("plan", "given.yaml").stdout
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,9 @@ def test_models_are_called_by_their_objectives_where_those_differ(tmp_path: Path
     same = PLAIN.replace("{name: cmic}", "{name: ce, label_smoothing: 0.1}")
     verdict = line(lines(tmp_path, differing((80, 88, 84)), same), "worst case").verdict
     assert verdict.startswith("b higher (p = ")
-    reverse = line(lines(tmp_path, differing((80, 88, 84)), PLAIN, ("b", "a")), "worst case").verdict
+    turned = PLAIN.replace("[[a, b]]", "[[b, a]]")
+    assert turned != PLAIN
+    reverse = line(lines(tmp_path, differing((80, 88, 84)), turned, ("b", "a")), "worst case").verdict
     assert reverse.startswith("CE lower (p = ")
     assert "-21.0 points" in reverse
 
