@@ -1,0 +1,48 @@
+"""The command line: parses, calls one function, turns its answer into an exit code.
+
+Exit codes: 0 all done; 1 some cell failed or diverged; 2 the suite or the command line is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from robustbench_cmic import __version__
+from robustbench_cmic.cli.listing import list_, schema
+from robustbench_cmic.cli.reporting import audit, report
+from robustbench_cmic.cli.running import plan, run, validate
+
+app = typer.Typer(
+    name="robustbench-cmic",
+    help="Does training with CMIC-DL make classifiers more accurate and more robust than cross entropy?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Entry point of the console script and of `python -m robustbench_cmic`."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    app()
+
+
+def _interrupt(_: int, __: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+for command in (run, plan, validate, report, audit, schema):
+    app.command()(command)
+app.command(name="list")(list_)

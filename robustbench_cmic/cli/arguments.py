@@ -1,0 +1,58 @@
+"""What commands share: their arguments, exit codes, and how a wrong one ends."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite
+from robustbench_cmic.toy import toy as toy_size
+
+DONE, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results of suites lie.")]
+WorkOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where checkpoints lie; by default beside the results, DIR.work.")
+]
+SeedsOption = Annotated[str, typer.Option(metavar="0,1", help="Only these seeds of the suite.")]
+OnlyOption = Annotated[
+    list[str], typer.Option(metavar="NAME", help="Only this model, attack or cell (* and ? allowed); repeatable.")
+]
+ToyOption = Annotated[
+    bool, typer.Option("--toy", help="Cut everything down to seconds, in a folder of its own: see that it runs.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Evaluate on N examples only; marked, never ranked.")
+]
+
+
+def fail(message: object) -> NoReturn:
+    """Say what is wrong and exit 2."""
+    print(message, file=sys.stderr)
+    raise typer.Exit(USAGE)
+
+
+def load(name: str, at_toy_size: bool = False) -> LoadedSuite:
+    """The suite, its warnings told; exit 2 with every problem where it is wrong."""
+    try:
+        loaded = load_suite(find_suite(name))
+    except SuiteError as error:
+        fail(error)
+    for problem in loaded.warnings:
+        print(f"warning: {problem.text(str(loaded.path))}", file=sys.stderr)
+    return replace(loaded, suite=toy_size(loaded.suite)) if at_toy_size else loaded
+
+
+def parsed_seeds(text: str) -> list[int]:
+    """The numbers of `--seeds`, none for an empty text; exit 2 where they are none."""
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        fail(f"--seeds: should be whole numbers such as 0,1,2, not '{text}'")
