@@ -107,7 +107,7 @@ def test_committed_results_are_of_the_committed_suite_and_whole(tmp_path: Path, 
     plan = make_plan(load_suite(ROOT / "suites" / f"{name}.yaml").suite)
     assert {standing.state for standing in standings(plan.cells, folder).values()} == {"done"}
     before = {name: (folder / name).read_bytes() for name in ("plan.json", "results.csv", "leaderboard.md")}
-    results = write_report(folder)
+    results = write_report(folder).results
     assert results.plan == plan
     assert results.problems == []
     assert {name: (folder / name).read_bytes() for name in before} == before

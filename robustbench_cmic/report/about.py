@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from robustbench_cmic.cell import Cell, canonical_json
-from robustbench_cmic.report.numbers import escaped
 from robustbench_cmic.report.results import Results
+from robustbench_cmic.report.selecting import models
 from robustbench_cmic.suite.numbers import radius
 
 
-def what_was_run(results: Results) -> Iterator[str]:
-    """Every model and attack with all parameters, as the cells declare them."""
-    yield "## What was run\n"
+def what_was_run(results: Results) -> list[tuple[str, str]]:
+    """Each model by its id with all parameters, as the cells declare them."""
     trainings = {cell.model: cell for cell in reversed(results.plan.of("train"))}
-    for model in dict.fromkeys(cell.model for cell in results.plan.cells):
-        declared = trainings[model].declared
-        yield f"- `{model}`: {_model(declared)}"
-    for training in {
-        canonical_json(t): t for cell in results.plan.of("train") if (t := cell.declared["training"])
-    }.values():
-        yield f"- training: {_parameters(training)}"
+    return [(model, _model(trainings[model].declared)) for model in models(results)]
+
+
+def evaluation_facts(results: Results) -> list[tuple[str, str]]:
+    """How models were trained and evaluated, and each attack with all parameters."""
+    trainings = {canonical_json(t): t for cell in results.plan.of("train") if (t := cell.declared["training"])}
+    facts = [("training", _parameters(training)) for training in trainings.values()]
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
-    yield f"- evaluation: {_parameters({key: value for key, value in evaluation.items() if key != 'draw'})}"
+    facts.append(("evaluation", _parameters({key: value for key, value in evaluation.items() if key != "draw"})))
     for name, cells in _by_attack(results).items():
         radii = ", ".join(dict.fromkeys(radius(cell.eps) for cell in cells))
-        yield f"- {escaped(name)}: {_setting(cells)}; {cells[0].norm}, eps {radii}"
-    yield ""
+        facts.append((name, f"{_setting(cells)}; {cells[0].norm}, eps {radii}"))
+    return facts
 
 
 def _model(declared: dict[str, Any]) -> str:
     """Architecture, where its weights come from, and how it was trained as far as that is known."""
-    parts = [escaped(declared["model"]["architecture"])]
+    parts = [declared["model"]["architecture"]]
     if declared["model"]["stem"] != "default":
         parts.append(f"stem {declared['model']['stem']}")
     if declared["weights"] is not None:
-        parts.append(f"weights given: {escaped(declared['weights']['file'])}")
+        parts.append(f"weights given: {declared['weights']['file']}")
     if declared["model"]["pretrained"]:
         parts.append("weights of timm")
     if declared["objective"] is not None:
@@ -70,7 +69,7 @@ def _parameters(declared: dict[str, Any]) -> str:
             parts.append(f"{key} {_parameters(value)}" if isinstance(value, dict) else f"{key} {_value(value)}")
     text = ", ".join(parts)
     if "name" not in declared:
-        return escaped(text)
+        return text
     return f"{declared['name']} ({text})" if parts else str(declared["name"])
 
 
@@ -80,19 +79,21 @@ def _value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def provenance(results: Results) -> Iterator[str]:
+def origin(results: Results) -> list[tuple[str, str]]:
     """Code, versions and machines behind the records; several where they differ."""
     records = list(results.records.values())
     if not records:
-        return
-    yield "## Where the numbers come from\n"
-    for label, get in _FACTS:
-        values = sorted({str(value) for record in records if (value := get(record.provenance)) is not None})
-        if values:
-            yield f"- {label}: {escaped('; '.join(values))}"
+        return []
+    facts = [(label, _list(get(record.provenance) for record in records)) for label, get in _FACTS]
     planned = {cell.id for cell in results.plan.cells}
     recorded = len(planned & results.records.keys())
-    yield f"- records: {recorded} of {len(planned)} planned cells; each row of `results.csv` names its own"
+    whole = f"{recorded} of {len(planned)} planned cells; each row of results.csv names its own"
+    return [(label, text) for label, text in facts if text] + [("records", whole)]
+
+
+def _list(values: Iterable[object]) -> str:
+    """Every value there is, once."""
+    return "; ".join(sorted({str(value) for value in values if value is not None}))
 
 
 def _code(facts: dict[str, Any]) -> str:

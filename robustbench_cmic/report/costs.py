@@ -10,7 +10,7 @@ from robustbench_cmic.record_schema import AttackRecord
 from robustbench_cmic.report.numbers import NOTHING, escaped, percent, table
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.selecting import attacks, balls, by_seed, cells_of, models, planned_seeds, size_of
-from robustbench_cmic.report.worst_case import Ball, attacks_in, marginal_shares, outcomes
+from robustbench_cmic.report.worst_case import Ball, attacks_in, marginal_shares, survivors
 
 _COSTS = """\
 Sorted by passes through the network an example, mean over models and seeds; compare attacks and models at an equal
@@ -58,18 +58,9 @@ def _cost(results: Results, label: str, ball: Ball) -> tuple[float, float, float
 
 
 def _so_far(results: Results, model: str, labels: Sequence[str], ball: Ball) -> str:
-    """The worst case over some attacks in a ball; a seed is left out where one of them has no result."""
-    survivors: dict[int, tuple[int, int]] = {}
-    incomplete: set[int] = set()
-    for cell in attacks_in(results, model, ball):
-        if cell.attack in labels:
-            found = outcomes(results, cell)
-            if found is None:
-                incomplete.add(cell.seed)
-            else:
-                before, n = survivors.get(cell.seed, (found.bits, found.n))
-                survivors[cell.seed] = (before & found.bits, n)
-    return _mean_percent([bits.bit_count() / n for seed, (bits, n) in survivors.items() if seed not in incomplete])
+    """The worst case over some attacks in a ball."""
+    alive = survivors(results, [cell for cell in attacks_in(results, model, ball) if cell.attack in labels])
+    return _mean_percent([found.accuracy for found in alive.values()])
 
 
 def _mean_percent(values: Sequence[float]) -> str:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
 import textwrap
 from collections.abc import Iterator
 
-from robustbench_cmic.audit import Audit
-from robustbench_cmic.cell import Cell
-from robustbench_cmic.report.about import provenance, what_was_run
+from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
+from robustbench_cmic.report.board import Board, Number, Standing
 from robustbench_cmic.report.costs import cost_section, parts_section, transfer_section
 from robustbench_cmic.report.flagged import flag_section
 from robustbench_cmic.report.numbers import NOTHING, bold, escaped, percent, spread, table
 from robustbench_cmic.report.pairs import pair_sections
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.selecting import (
-    CLEAN,
-    NORM_NAMES,
-    attacks,
-    balls_by_norm,
-    by_seed,
-    cells_of,
-    models,
-    planned_seeds,
-)
-from robustbench_cmic.report.worst_case import Ball, worst_case
+from robustbench_cmic.report.selecting import NORM_NAMES
 from robustbench_cmic.suite.numbers import radius
 
 _READING = """\
@@ -42,129 +30,110 @@ _NOT_AUDITED = (
 )
 
 
-def leaderboard(results: Results, audit: Audit) -> str:
+def leaderboard(board: Board) -> str:
     """The whole file as Markdown."""
-    return "\n".join(_sections(results, audit)).rstrip() + "\n"
+    return "\n".join(_sections(board)).rstrip() + "\n"
 
 
-def _sections(results: Results, audit: Audit) -> Iterator[str]:
-    plan = results.plan
+def _sections(board: Board) -> Iterator[str]:
+    plan = board.results.plan
     yield f"# {plan.suite}\n"
     if plan.description:
         yield f"{escaped(plan.description)}\n"
-    yield from _standing(results)
-    measured = [record for cell in plan.of("attack") if (record := results.attack(cell))]
-    if measured:
-        counts = sorted({record.n or 0 for record in measured})
-        seeds = planned_seeds(results)
-        over = "one seed, which shows nothing about the method" if seeds == 1 else f"{seeds} seeds"
-        audited = _AUDITED if audit.wanted else _NOT_AUDITED
-        reading = _READING.format(n=" or ".join(map(str, counts)), seeds=over, audited=audited)
+    yield from _missing(board)
+    if board.examples:
+        over = "one seed, which shows nothing about the method" if board.seeds == 1 else f"{board.seeds} seeds"
+        audited = _AUDITED if board.audit.wanted else _NOT_AUDITED
+        reading = _READING.format(n=" or ".join(map(str, board.examples)), seeds=over, audited=audited)
         yield textwrap.fill(reading, 120) + "\n"
-        yield from _clean_section(results, audit)
-        yield from _robust_section(results, audit)
-        yield from pair_sections(results, audit)
-        yield from flag_section(results, audit)
-        yield from transfer_section(results)
-        yield from cost_section(results)
-        yield from parts_section(results)
-    yield from _limited_section(results)
-    yield from what_was_run(results)
-    yield from provenance(results)
+        yield from _clean_section(board)
+        yield from _robust_section(board)
+        yield from pair_sections(board)
+        yield from flag_section(board)
+        yield from transfer_section(board.results)
+        yield from cost_section(board.results)
+        yield from parts_section(board.results)
+    yield from _limited_section(board)
+    yield from _about(board)
 
 
-def _standing(results: Results) -> Iterator[str]:
+def _missing(board: Board) -> Iterator[str]:
     """What is missing, before anything is shown."""
-    cells = results.plan.cells
-    by_status: dict[str, list[Cell]] = {}
-    for cell in cells:
-        record = results.records.get(cell.id)
-        trainings = [results.records.get(other or "") for other in (cell.needs, cell.source)]
-        lost = any(training is not None and training.status != "ok" for training in trainings)
-        status = "skipped" if lost else record.status if record is not None else "not run"
-        by_status.setdefault(status, []).append(cell)
-    if len(by_status.get("ok", ())) == len(cells):
+    if board.missing is None:
         return
-    counts = ", ".join(f"{len(found)} {status}" for status, found in sorted(by_status.items()))
-    yield f"**Incomplete:** of {len(cells)} cells {counts}.\n"
-    for status in ("diverged", "failed"):
-        for cell in by_status.get(status, ()):
-            yield f"- {status}: `{cell.id}`: {escaped(results.records[cell.id].reason)}"
+    counts = ", ".join(f"{count} {status}" for status, count in board.missing.counts.items())
+    yield f"**Incomplete:** of {len(board.results.plan.cells)} cells {counts}.\n"
+    for status, cell, reason in board.missing.reasons:
+        yield f"- {status}: `{cell}`: {escaped(reason)}"
     yield ""
 
 
-def _clean_section(results: Results, audit: Audit) -> Iterator[str]:
+def _clean_section(board: Board) -> Iterator[str]:
     yield "## Clean test examples\n"
-    planned = planned_seeds(results)
-    objectives = {cell.model: cell.objective for cell in results.plan.cells}
     rows = []
-    for model in models(results):
-        cells = cells_of(results, model, "none", CLEAN)
-        measures = [record.information for cell in cells if (record := results.attack(cell)) and record.information]
-        columns = [
-            [measure.ncmi for measure in measures if measure.ncmi is not None],
-            [measure.cmi for measure in measures],
-            [measure.separation for measure in measures],
-        ]
-        shown = [spread(values, "{:.3g}", planned) for values in columns]
-        rows.append([f"`{model}`", objectives[model], _accuracy(results, audit, model, "none", CLEAN), *shown])
+    for entry in board.clean:
+        measures = (entry.ncmi, entry.cmi, entry.separation)
+        shown = [spread(list(number.values.values()), "{:.3g}", board.seeds) for number in measures]
+        accuracy = shown_percent(entry.accuracy, board.seeds)
+        rows.append([f"`{entry.model}`", entry.objective, bold(accuracy) if entry.best else accuracy, *shown])
     yield table(rows, ["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"])
 
 
-def _accuracy(results: Results, audit: Audit, model: str, attack: str, ball: Ball) -> str:
+def shown_percent(number: Number, seeds: int) -> str:
     """Accuracy in percent over seeds, with a mark where any of them is flagged."""
-    found = by_seed(results, model, attack, ball)
-    text = percent([outcome.accuracy for outcome in found.values()], planned_seeds(results))
-    marked = any(audit.of_cell(cell) for cell in cells_of(results, model, attack, ball))
-    return f"{text} †" if marked and text != NOTHING else text
+    text = percent(number.values.values(), seeds)
+    return f"{text} †" if number.flags else text
 
 
-def _robust_section(results: Results, audit: Audit) -> Iterator[str]:
-    for norm, balls in balls_by_norm(results).items():
-        names = list(dict.fromkeys(name for ball in balls for name in attacks(results, ball)))
+def shown_rank(standing: Standing) -> str:
+    """The rank, or why there is none."""
+    return str(standing.rank) if standing.rank else standing.why.replace("incomplete", NOTHING)
+
+
+def _robust_section(board: Board) -> Iterator[str]:
+    for norm in dict.fromkeys(norm for norm, _ in board.standings):
+        inside = {ball: entries for ball, entries in board.standings.items() if ball[0] == norm}
+        names = dict.fromkeys(name for entries in inside.values() for entry in entries for name in entry.attacks)
         own = [name for name in names if ":" not in name]  # transfers have a table of their own
         yield f"## Accuracy under attack, {NORM_NAMES[norm]}\n"
         rows = []
-        for ball in balls:
-            for rank, model, worst in ranking(results, audit, ball):
-                columns = [_accuracy(results, audit, model, name, ball) for name in own]
-                shown = bold(worst) if rank == "1" else worst
-                rows.append([radius(ball[1]), rank, f"`{model}`", *columns, shown])
+        for (_, eps), entries in inside.items():
+            for entry in entries:
+                columns = [shown_percent(entry.attacks.get(name, Number({})), board.seeds) for name in own]
+                worst = shown_percent(entry.worst, board.seeds)
+                shown = bold(worst) if entry.rank == 1 else worst
+                rows.append([radius(eps), shown_rank(entry), f"`{entry.model}`", *columns, shown])
         yield table(rows, ["eps", "rank", "model", *(f"{escaped(name)} %" for name in own), "worst case %"])
 
 
-def ranking(results: Results, audit: Audit, ball: Ball) -> list[tuple[str, str, str]]:
-    """(rank, model, worst case in percent) in a ball: the best first; what is flagged or incomplete last, unranked.
-
-    Equal worst cases share a rank.
-    """
-    planned = planned_seeds(results)
-    ranked, apart = [], []
-    for model in models(results):
-        found = worst_case(results, model, ball)
-        values = [outcome.accuracy for outcome in found.values()]
-        text = percent(values, planned)
-        trainings = [cell.id for cell in results.plan.of("train") if cell.model == model]
-        if any(audit.of_worst_case(training, ball) for training in trainings) and values:
-            apart.append(("flagged", model, f"{text} †"))
-        elif len(values) < planned:
-            apart.append((NOTHING, model, text))
-        else:
-            ranked.append((statistics.fmean(values), model, text))
-    best = sorted(ranked, key=lambda entry: -entry[0])
-    places = [str(1 + sum(other > mean for other, _, _ in best)) for mean, _, _ in best]
-    return [(place, model, text) for place, (_, model, text) in zip(places, best, strict=True)] + apart
-
-
-def _limited_section(results: Results) -> Iterator[str]:
-    if not results.limited:
+def _limited_section(board: Board) -> Iterator[str]:
+    if not board.results.limited:
         return
     yield "## Limited evaluations: not ranked\n"
     yield "Run with `--limit` on the first examples of the test set only; for trying things out.\n"
     rows = []
-    for cell in results.limited:
-        record = results.attack(cell)
+    for cell in board.results.limited:
+        record = board.results.attack(cell)
         if record is not None and record.accuracy is not None:
             shown = percent([record.accuracy], 1)
             rows.append([f"`{cell.model}`", cell.seed, escaped(cell.attack), radius(cell.eps), record.n, shown])
     yield table(rows, ["model", "seed", "attack", "eps", "examples", "accuracy %"])
+
+
+def _about(board: Board) -> Iterator[str]:
+    yield "## What was run\n"
+    for name, text in what_was_run(board.results):
+        yield f"- `{name}`: {escaped(text)}"
+    for name, text in evaluation_facts(board.results):
+        yield f"- {escaped(name)}: {escaped(text)}"
+    yield ""
+    yield from origin_section(board.results)
+
+
+def origin_section(results: Results) -> Iterator[str]:
+    """Code, versions and machines behind the records."""
+    facts = origin(results)
+    if facts:
+        yield "## Where the numbers come from\n"
+        for label, text in facts:
+            yield f"- {label}: {escaped(text)}"

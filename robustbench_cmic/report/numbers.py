@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -53,7 +54,6 @@ def bold(text: str) -> str:
 
 def escaped(text: str) -> str:
     """A suite's own words as plain Markdown text in one line, without control characters."""
-    for special in "\\`*_{}[]<>|#&":
-        text = text.replace(special, f"\\{special}")
+    text = re.sub(r"[\\`*{}\[\]<>|#&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)  # an underscore inside a word is one
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable.split())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from robustbench_cmic.audit import Audit
-from robustbench_cmic.report.comparison import LEVEL, Line, compare
+from robustbench_cmic.report.board import Board
+from robustbench_cmic.report.comparison import LEVEL, Line
 from robustbench_cmic.report.numbers import NOTHING, difference, escaped, percent, spread, table
-from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.selecting import CLEAN, planned_seeds, size_of
+from robustbench_cmic.report.selecting import CLEAN, size_of
 
 _READING = """\
 The difference is `{second}` minus `{first}`, seed by seed: the mean, and the least and greatest over seeds; a row holds
@@ -20,9 +19,9 @@ are single attacks.
 """
 
 
-def pair_sections(results: Results, audit: Audit) -> Iterator[str]:
+def pair_sections(board: Board) -> Iterator[str]:
     """A section for each pair of the suite."""
-    for (first, second), lines in compare(results, audit).items():
+    for (first, second), lines in board.pairs.items():
         yield f"## `{first}` against `{second}`\n"
         yield _READING.format(first=first, second=second)
         headers = [
@@ -35,9 +34,8 @@ def pair_sections(results: Results, audit: Audit) -> Iterator[str]:
             "seeds that differ",
             "verdict",
         ]
-        planned = planned_seeds(results)
-        yield table([_row(line, planned) for line in lines if line.what != "NCMI"], headers)
-        yield from _ncmi(lines, first, second, planned)
+        yield table([_row(line, board.seeds) for line in lines if line.what != "NCMI"], headers)
+        yield from _ncmi(lines, first, second, board.seeds)
         yield from _by_seed(lines, first, second)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.record import outcome_bits
@@ -62,17 +65,25 @@ def worst_case(results: Results, model: str, ball: Ball) -> dict[int, Outcomes]:
     """
     norm, eps = ball
     inside = {(cell.norm, cell.eps) for cell in results.plan.of("attack") if cell.norm == norm and cell.eps <= eps}
-    survivors: dict[int, Outcomes] = {}
+    return survivors(results, [cell for smaller in sorted(inside) for cell in attacks_in(results, model, smaller)])
+
+
+def survivors(results: Results, cells: Iterable[Cell]) -> dict[int, Outcomes]:
+    """For each seed the examples that survive every one of some attacks on a model.
+
+    A seed is left out where one of its attacks gave no result.
+    """
+    alive: dict[int, Outcomes] = {}
     incomplete: set[int] = set()
-    for cell in [cell for smaller in sorted(inside) for cell in attacks_in(results, model, smaller)]:
+    for cell in cells:
         found = outcomes(results, cell)
         if found is None:
             incomplete.add(cell.seed)
-        elif cell.seed in survivors:
-            survivors[cell.seed] = Outcomes(survivors[cell.seed].bits & found.bits, found.n)
+        elif cell.seed in alive:
+            alive[cell.seed] = Outcomes(alive[cell.seed].bits & found.bits, found.n)
         else:
-            survivors[cell.seed] = found
-    return {seed: alive for seed, alive in survivors.items() if seed not in incomplete}
+            alive[cell.seed] = found
+    return {seed: found for seed, found in alive.items() if seed not in incomplete}
 
 
 def marginal_shares(results: Results, model: str, ball: Ball) -> dict[str, list[float]]:
@@ -91,8 +102,6 @@ def marginal_shares(results: Results, model: str, ball: Ball) -> dict[str, list[
             others = [other.bits for place, other in enumerate(found) if other is not None and place != index]
             if own is None or None in found or not others:
                 continue
-            kept_by_others = others[0]
-            for bits in others[1:]:
-                kept_by_others &= bits
+            kept_by_others = reduce(and_, others)
             shares.setdefault(cell.attack, []).append((kept_by_others & ~own.bits).bit_count() / own.n)
     return shares

@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from robustbench_cmic.audit import RULES, Audit, audit
+from robustbench_cmic.audit import RULES
 from robustbench_cmic.cell import title
-from robustbench_cmic.report import Results, read_results
-from robustbench_cmic.report.about import provenance
+from robustbench_cmic.report import Results, judge, read_results
+from robustbench_cmic.report.leaderboard import origin_section
 from robustbench_cmic.report.numbers import table
 from tests.maskers.nets import MASKERS
 
@@ -71,12 +71,11 @@ def _run(suite: Suite, folder: Path) -> Results:
 
 def raised(results: Results) -> dict[str, dict[int, set[str]]]:
     """Model -> seed -> names of its flags, those of worst cases among them."""
-    judged: Audit = audit(results.plan, results.records)
-    found: dict[str, dict[int, set[str]]] = {}
-    for training in results.plan.of("train"):
-        names = {flag.name for flag in judged.flags[training.id]}
-        names |= {flag.name for (owner, _), flags in judged.worst.items() if owner == training.id for flag in flags}
-        found.setdefault(training.model, {})[training.seed] = names
+    found = {
+        cell.model: {other.seed: set[str]() for other in results.plan.of("train")} for cell in results.plan.of("train")
+    }
+    for flag in judge(results).flags:
+        found[flag.model][flag.seed].add(flag.name)
     return found
 
 
@@ -94,7 +93,7 @@ def page(honest: Results, maskers: Results) -> str:
             shown = ", ".join(f"{name} {count}/{len(by_seed)}" for name, count in counts.items() if count)
             rows.append([f"`{model}`", shown or "none"])
         lines += [f"## {heading}\n", table(rows, ["model", "flags raised (seeds)"])]
-    return "\n".join([*lines, *provenance(maskers)]) + "\n"
+    return "\n".join([*lines, *origin_section(maskers)]) + "\n"
 
 
 def wrong(honest: Results, maskers: Results) -> list[str]:

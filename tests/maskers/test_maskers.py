@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustbench_cmic.audit import audit
-from robustbench_cmic.report import Results
-from robustbench_cmic.report.leaderboard import ranking
+from robustbench_cmic.report import Results, judge
 from tests.maskers import table
 from tests.maskers.nets import (
     BatchNormInTrainMode,
@@ -54,7 +52,5 @@ def test_the_flag_says_what_is_wrong(both: tuple[Results, Results], masker: type
 
 
 def test_a_flagged_model_has_no_rank(both: tuple[Results, Results]) -> None:
-    board = both[1]
-    places = {model: place for place, model, _ in ranking(board, audit(board.plan, board.records), ("linf", 0.1))}
-    assert places["NoisyInputs"] == "flagged"
-    assert places["NegatedGradients"] == "flagged"
+    ranks = {entry.model: entry.rank for entry in judge(both[1]).standings["linf", 0.1]}
+    assert ranks["NoisyInputs"] is ranks["NegatedGradients"] is None

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustbench_cmic.audit import Audit, audit
 from robustbench_cmic.cell import Cell, Plan
 from robustbench_cmic.plan import make_plan
 from robustbench_cmic.record import failed_record, pack_outcomes, write_json, write_record
@@ -20,7 +19,7 @@ from robustbench_cmic.record_schema import (
     Timing,
     TrainRecord,
 )
-from robustbench_cmic.report import PLAN_FILE, Results, read_results
+from robustbench_cmic.report import PLAN_FILE, Board, judge, read_results
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite import load_suite
 
@@ -105,9 +104,8 @@ def replace(folder: Path, cell: Cell, **changes: Any) -> None:
     write_record(folder, record.model_copy(update=changes))
 
 
-def read(folder: Path) -> tuple[Results, Audit]:
-    results = read_results(folder)
-    return results, audit(results.plan, results.records)
+def read(folder: Path) -> Board:
+    return judge(read_results(folder))
 
 
 def cell_of(plan: Plan, model: str, seed: int, attack: str, eps: float | None = None) -> Cell:

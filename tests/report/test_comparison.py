@@ -10,7 +10,7 @@ import pytest
 
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.record import write_record
-from robustbench_cmic.report.comparison import Line, compare
+from robustbench_cmic.report.comparison import Line
 from robustbench_cmic.resampling import pack_replicates
 from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, measures, planned, read, replace
 
@@ -29,7 +29,7 @@ def first(count: int, n: int = N) -> list[bool]:
 def lines(tmp_path: Path, survivors: Survivors, text: str = PLAIN, pair: tuple[str, str] = ("a", "b")) -> list[Line]:
     """The lines of a pair whose attacks leave the first examples of all correct."""
     folder = fill(tmp_path / "made", planned(tmp_path, text), lambda cell: first(survivors(cell)))
-    return compare(*read(folder))[pair]
+    return read(folder).pairs[pair]
 
 
 def line(found: list[Line], what: str) -> Line:
@@ -97,20 +97,20 @@ def test_only_seeds_of_both_models_count(tmp_path: Path) -> None:
     replace(folder, cell_of(plan, "a", 0, "PGD"))
     (folder / f"{cell_of(plan, 'b', 1, 'PGD').id}.json").unlink()
     replace(folder, cell_of(plan, "a", 1, "none"))
-    found = compare(*read(folder))["a", "b"]
+    found = read(folder).pairs["a", "b"]
     seeds = {line.what: list(line.seeds) for line in found}
     assert seeds == {"accuracy": [0, 2], "NCMI": [0, 2], "PGD": [2], "worst case": [2]}
     assert line(found, "accuracy").verdict == "2 of 3 seeds: no claim about the method"
     assert line(found, "worst case").verdict == "1 of 3 seeds: no claim about the method"
     replace(folder, cell_of(plan, "a", 2, "PGD"))
-    none = line(compare(*read(folder))["a", "b"], "worst case")
+    none = line(read(folder).pairs["a", "b"], "worst case")
     assert (none.seeds, none.p, none.verdict) == ({}, None, "")
 
 
 def test_counts_that_differ_are_not_compared(tmp_path: Path) -> None:
     folder = fill(tmp_path / "made", plan := planned(tmp_path, PLAIN), lambda cell: first(200))
     write_record(folder, attack_record(cell_of(plan, "b", 1, "PGD"), first(100, 200)))
-    assert list(line(compare(*read(folder))["a", "b"], "PGD").seeds) == [0, 2]
+    assert list(line(read(folder).pairs["a", "b"], "PGD").seeds) == [0, 2]
 
 
 def test_models_are_called_by_their_objectives_where_those_differ(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_difference_that_the_images_explain_is_not_claimed(tmp_path: Path) -> 
         return [10 <= place < 214 for place in range(N)]
 
     folder = fill(tmp_path / "made", planned(tmp_path, PLAIN), survivors)
-    found = line(compare(*read(folder))["a", "b"], "worst case")
+    found = line(read(folder).pairs["a", "b"], "worst case")
     assert found.p is not None
     assert found.p < 0.01
     assert found.interval is not None
@@ -247,7 +247,7 @@ def test_ncmi_has_an_interval_only_over_the_same_examples(tmp_path: Path) -> Non
             own |= {"ncmi_replicates": None} if (model, seed) == ("a", 2) else {}
             cell = cell_of(plan, model, seed, "none")
             write_record(folder, attack_record(cell, first(380), information=measures(2 * ncmi), **own))
-    found = line(compare(*read(folder))["a", "b"], "NCMI")
+    found = line(read(folder).pairs["a", "b"], "NCMI")
     assert [seed.interval is None for seed in found.seeds.values()] == [False, True, True]
     assert found.seeds[0].interval == pytest.approx((0.125, 0.125), abs=1e-6), "what the samples share cancels"
     assert {(seed.first, seed.second, seed.p) for seed in found.seeds.values()} == {(0.25, 0.375, None)}
@@ -264,7 +264,7 @@ def test_a_difference_of_ncmi_has_to_show_over_examples_too(tmp_path: Path, spre
             drawn = [cmi / 2 - 0.1 + (value if model == "b" else 0) for value in wide]
             changes = {"information": measures(cmi), "ncmi_replicates": pack_replicates(drawn) if drawn else None}
             write_record(folder, attack_record(cell_of(plan, model, seed, "none"), first(200), **changes))
-    found = line(compare(*read(folder))["a", "b"], "NCMI")
+    found = line(read(folder).pairs["a", "b"], "NCMI")
     differences = [value / 2 - 0.25 for value in values["b"]]
     mean, p = sum(differences) / 3, t_test(differences)
     assert found.p == pytest.approx(3 * p)
@@ -280,7 +280,7 @@ def test_an_ncmi_that_is_not_defined_has_no_seed(tmp_path: Path) -> None:
     folder = fill(tmp_path / "made", plan := planned(tmp_path, PLAIN), lambda cell: first(200))
     undefined = attack_record(cell_of(plan, "a", 1, "none"), first(200), information=measures(0.1, 0.0))
     write_record(folder, undefined)
-    found = line(compare(*read(folder))["a", "b"], "NCMI")
+    found = line(read(folder).pairs["a", "b"], "NCMI")
     assert (list(found.seeds), found.verdict) == ([0, 2], "2 of 3 seeds: no claim about the method")
 
 
@@ -294,7 +294,7 @@ def test_a_flag_on_either_side_withdraws_what_it_is_about_and_no_more(tmp_path: 
     )
     cell = cell_of(plan, model, 1, "PGD")
     write_record(folder, attack_record(cell, first(differing((80, 88, 84))(cell)), outside=3))
-    found = compare(*read(folder))["a", "b"]
+    found = read(folder).pairs["a", "b"]
     assert line(found, "PGD").verdict == "withdrawn: flagged (invalid-examples)"
     for name in ("PGD-margin", "worst case"):
         assert line(found, name).flags == ()
@@ -308,14 +308,14 @@ def test_flags_of_a_whole_model_withdraw_everything_that_they_are_about(tmp_path
         tmp_path / "made", plan := planned(tmp_path, AUDITED), lambda cell: first(differing((80, 88, 84))(cell))
     )
     (folder / f"{cell_of(plan, model, 2, 'audit').id}.json").unlink()
-    found = compare(*read(folder))["a", "b"]
+    found = read(folder).pairs["a", "b"]
     assert line(found, "PGD").verdict == "withdrawn: flagged (not-audited)"
     assert line(found, "worst case").verdict == "withdrawn: flagged (not-audited)"
     assert line(found, "accuracy").verdict == "no difference shown", "the audit is of attacks"
     cell = cell_of(plan, model, 2, "audit")
     forward = {"forward_pass": {"repeat": 5, "companions": 0, "training": []}}
     write_record(folder, type(audit_record(cell)).model_validate(audit_record(cell).model_dump() | forward))
-    found = compare(*read(folder))["a", "b"]
+    found = read(folder).pairs["a", "b"]
     assert line(found, "accuracy").verdict == "withdrawn: flagged (random-forward)"
     assert line(found, "NCMI").verdict == "withdrawn: flagged (random-forward)"
 

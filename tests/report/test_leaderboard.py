@@ -15,8 +15,8 @@ from robustbench_cmic.audit import RULES
 from robustbench_cmic.cell import Cell, Plan
 from robustbench_cmic.record import write_record
 from robustbench_cmic.record_schema import Part, Timing
-from robustbench_cmic.report import flag_table, write_report
-from robustbench_cmic.report.leaderboard import leaderboard, ranking
+from robustbench_cmic.report import Board, flag_table, write_report
+from robustbench_cmic.report.leaderboard import leaderboard, shown_percent, shown_rank
 from tests.report.folders import (
     HEAD,
     attack_record,
@@ -61,6 +61,12 @@ def ranked(tmp_path: Path) -> Path:
     return folder
 
 
+def ranking(board: Board) -> list[tuple[str, str, str]]:
+    """Rank, model and worst case in percent, as the leaderboard shows them."""
+    entries = board.standings["linf", 0.1]
+    return [(shown_rank(entry), entry.model, shown_percent(entry.worst, board.seeds)) for entry in entries]
+
+
 def section(text: str, heading: str) -> list[list[str]]:
     """The cells of the first table under a heading, without its head."""
     (table,) = re.findall(rf"^## {re.escape(heading)}\n(?:(?!\|).*\n)*?((?:\|.*\n)+)", text, re.MULTILINE)
@@ -71,8 +77,8 @@ def section(text: str, heading: str) -> list[list[str]]:
 
 
 def test_the_best_comes_first_and_ties_share_a_rank(tmp_path: Path) -> None:
-    results, audited = read(ranked(tmp_path))
-    assert ranking(results, audited, ("linf", 0.1)) == [
+    board = read(ranked(tmp_path))
+    assert ranking(board) == [
         ("1", "best", "60.0 ± 0.0"),
         ("1", "too", "60.0 ± 0.0"),
         ("3", "worse", "50.0 ± 0.0"),
@@ -80,7 +86,7 @@ def test_the_best_comes_first_and_ties_share_a_rank(tmp_path: Path) -> None:
         ("–", "partial", "95.0 (1 of 2 seeds)"),
         ("flagged", "odd", "99.5 ± 0.0 †"),
     ]
-    table = section(leaderboard(results, audited), "Accuracy under attack, L-inf")
+    table = section(leaderboard(board), "Accuracy under attack, L-inf")
     assert [row[:3] for row in table] == [
         ["0.1", "1", "`best`"], ["0.1", "1", "`too`"], ["0.1", "3", "`worse`"], ["0.1", "4", "`worst`"],
         ["0.1", "–", "`partial`"], ["0.1", "flagged", "`odd`"],
@@ -97,14 +103,14 @@ def test_a_model_without_any_result_has_no_rank(tmp_path: Path) -> None:
     folder = ranked(tmp_path)
     for file in folder.glob("best.*"):
         file.unlink()
-    results, audited = read(folder)
-    assert ("–", "best", "–") in ranking(results, audited, ("linf", 0.1))
-    assert ranking(results, audited, ("linf", 0.1))[0][:2] == ("1", "too")
+    board = read(folder)
+    assert ("–", "best", "–") in ranking(board)
+    assert ranking(board)[0][:2] == ("1", "too")
 
 
 def test_every_flag_is_listed_with_its_evidence_and_its_meaning(tmp_path: Path) -> None:
     folder = ranked(tmp_path)
-    text = leaderboard(*read(folder))
+    text = leaderboard(read(folder))
     assert section(text, "Flags") == [
         ["`odd`", "1", "invalid-examples", "AutoAttack at L-inf 0.1", "2 of 200 examples"],
         ["`odd`", "1", "no-strong-attack", "worst case, L-inf 0.1", "2 attacks in this ball"],
@@ -112,25 +118,25 @@ def test_every_flag_is_listed_with_its_evidence_and_its_meaning(tmp_path: Path) 
     for name in ("invalid-examples", "no-strong-attack"):
         assert f"- **{name}**: {RULES[name].meaning} ({RULES[name].source})" in text
     assert "**saturated**" not in text
-    terminal = flag_table(read(folder)[0])
+    terminal = flag_table(read(folder))
     assert terminal.startswith("made: 2 flags\n")
     assert re.search(r"^odd +1 +invalid-examples +AutoAttack at L-inf 0\.1 +2 of 200 examples$", terminal, re.MULTILINE)
 
 
 def test_no_flag_and_no_audit_are_told_apart(tmp_path: Path) -> None:
     plan = planned(tmp_path, SUITE)
-    results, audited = read(fill(tmp_path / "made", plan, lambda cell: first(100)))
-    text = leaderboard(results, audited)
+    board = read(fill(tmp_path / "made", plan, lambda cell: first(100)))
+    text = leaderboard(board)
     assert "## Flags\n\nNo flag was raised." in text
     assert "**This suite is not audited**" not in text
-    assert flag_table(results) == "made: no flag raised"
+    assert flag_table(board) == "made: no flag raised"
     plan = planned(tmp_path, f"{SUITE}audit: off\n")
-    results, audited = read(fill(tmp_path / "off", plan, lambda cell: first(100)))
-    text = leaderboard(results, audited)
+    board = read(fill(tmp_path / "off", plan, lambda cell: first(100)))
+    text = leaderboard(board)
     assert "**This suite is not audited** (`audit: off`)" in text
     assert {tuple(row[2:4]) for row in section(text, "Flags")} == {("not-audited", "everything")}
-    assert {rank for rank, _, _ in ranking(results, audited, ("linf", 0.1))} == {"flagged"}, "and so nothing is ranked"
-    assert flag_table(results).startswith("made: 12 flags\n")
+    assert {rank for rank, _, _ in ranking(board)} == {"flagged"}, "and so nothing is ranked"
+    assert flag_table(board).startswith("made: 12 flags\n")
 
 
 def test_flags_of_a_row_are_joined_in_the_csv(tmp_path: Path) -> None:
@@ -206,7 +212,7 @@ def mean_percent(values: list[float]) -> str:
 
 
 def test_costs_and_what_attacks_add_against_brute_force(folder: Path, plan: Plan) -> None:
-    table = section(leaderboard(*read(folder)), "What attacks cost and add")
+    table = section(leaderboard(read(folder)), "What attacks cost and add")
     large = [row for row in table if row[0] == "L-inf 0.2"]
     cheapest_first = ["FGSM", "PGD", "Transfer:a", "Transfer:b", "AutoAttack"]
     assert [row[1] for row in large] == cheapest_first
@@ -228,7 +234,7 @@ def test_costs_and_what_attacks_add_against_brute_force(folder: Path, plan: Plan
 def test_costs_leave_out_seeds_where_an_attack_is_missing(folder: Path, plan: Plan) -> None:
     """Survivors of fewer attacks would look like survivors of all."""
     replace(folder, cell_of(plan, "a", 1, "PGD"))
-    table = section(leaderboard(*read(folder)), "What attacks cost and add")
+    table = section(leaderboard(read(folder)), "What attacks cost and add")
     columns = {row[1]: row[6:8] for row in table if row[0] == "L-inf 0.2"}
     assert columns["FGSM"][0] == mean_percent([sum(alive(plan, "a", seed, ["FGSM"])) / 40 for seed in range(3)])
     names = ["FGSM", "PGD", "Transfer:a"]
@@ -236,7 +242,7 @@ def test_costs_leave_out_seeds_where_an_attack_is_missing(folder: Path, plan: Pl
 
 
 def test_parts_of_an_attack_are_means_over_seeds(folder: Path) -> None:
-    table = section(leaderboard(*read(folder)), "Parts of attacks")
+    table = section(leaderboard(read(folder)), "Parts of attacks")
     assert table == [
         ["L-inf 0.2", "AutoAttack", f"`{model}`", *own]
         for model in "ab"
@@ -246,7 +252,7 @@ def test_parts_of_an_attack_are_means_over_seeds(folder: Path) -> None:
 
 def test_transfers_have_a_matrix_for_each_ball(folder: Path, plan: Plan) -> None:
     replace(folder, cell_of(plan, "a", 1, "Transfer:b", 0.1))
-    text = leaderboard(*read(folder))
+    text = leaderboard(read(folder))
     (part,) = re.findall(r"^## Transfer between models\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     assert re.findall(r"^Transfer, (.*):$", part, re.MULTILINE) == ["L-inf 0.1", "L-inf 0.2"]
     tables = re.findall(r"((?:^\|.*\n)+)", part, re.MULTILINE)
@@ -264,7 +270,7 @@ def test_transfers_have_a_matrix_for_each_ball(folder: Path, plan: Plan) -> None
                 ]
                 text = f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
                 assert shown == (text if len(values) == 3 else f"{text} (2 of 3 seeds)")
-    robust = leaderboard(*read(folder)).split("## Accuracy under attack")[1].split("##")[0]
+    robust = leaderboard(read(folder)).split("## Accuracy under attack")[1].split("##")[0]
     assert "FGSM" in robust
     assert "Transfer" not in robust
 

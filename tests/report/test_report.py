@@ -196,7 +196,7 @@ def test_records_that_a_run_would_set_aside_are_not_shown(folder: Path, change: 
         "declared": {"cell": cell.model_copy(update={"declared": cell.declared | {"eps": 0.3}})},
     }
     write_record(folder, record.model_copy(update=every[change]))
-    found = write_report(folder)
+    found = write_report(folder).results
     assert len(found.problems) == 1
     assert f"{cell.id}.json: left out: " in found.problems[0]
     assert "1 not run" in (folder / "leaderboard.md").read_text()
@@ -250,7 +250,7 @@ def test_records_of_an_earlier_suite_are_left_out(folder: Path) -> None:
 def test_damaged_records_are_named_and_left_out(folder: Path) -> None:
     file = record_file(folder, "ce.s0.PGD*")
     file.write_text("{")
-    results = write_report(folder)
+    results = write_report(folder).results
     assert results.problems == [f"{file}: left out: its record is corrupt: not whole JSON"]
     assert "1 not run" in (folder / "leaderboard.md").read_text()
 

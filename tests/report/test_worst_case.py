@@ -54,7 +54,7 @@ def survivors(plan: Plan, model: str, seed: int, ball: tuple[str, float], withou
 def test_what_a_smaller_ball_breaks_is_broken_in_a_larger_one(
     folder: Path, plan: Plan, ball: tuple[str, float]
 ) -> None:
-    results, _ = read(folder)
+    results = read(folder).results
     for model in "ab":
         found = {seed: one.accuracy for seed, one in worst_case(results, model, ball).items()}
         assert found == {seed: survivors(plan, model, seed, ball) for seed in range(3)}
@@ -63,7 +63,7 @@ def test_what_a_smaller_ball_breaks_is_broken_in_a_larger_one(
 def test_a_larger_ball_is_never_survived_by_more(tmp_path: Path, plan: Plan) -> None:
     """Even where the attack in it does nothing at all."""
     folder = fill(tmp_path / "made", plan, lambda cell: outcome(cell) if cell.eps == 0.1 else [True] * N)
-    results, _ = read(folder)
+    results = read(folder).results
     assert worst_case(results, "a", LARGE) == worst_case(results, "a", SMALL)
     assert all(one.accuracy < 1 for one in worst_case(results, "a", LARGE).values())
 
@@ -71,7 +71,7 @@ def test_a_larger_ball_is_never_survived_by_more(tmp_path: Path, plan: Plan) -> 
 def test_a_worst_case_needs_all_attacks_of_smaller_balls_too(folder: Path, plan: Plan) -> None:
     replace(folder, cell_of(plan, "a", 1, "PGD", 0.1))
     replace(folder, cell_of(plan, "a", 2, "FGSM", 0.2))
-    results, _ = read(folder)
+    results = read(folder).results
     assert list(worst_case(results, "a", SMALL)) == [0, 2]
     assert list(worst_case(results, "a", LARGE)) == [0]
     assert list(worst_case(results, "b", LARGE)) == [0, 1, 2]
@@ -90,7 +90,8 @@ def lose(folder: Path, plan: Plan, status: str) -> Cell:
 
 def test_transfers_from_a_model_that_diverged_are_left_out(folder: Path, plan: Plan) -> None:
     training = lose(folder, plan, "diverged")
-    results, audited = read(folder)
+    board = read(folder)
+    results, audited = board.results, board.audit
     found = worst_case(results, "a", LARGE)
     assert found[0].accuracy == survivors(plan, "a", 0, LARGE)
     assert found[1].accuracy == survivors(plan, "a", 1, LARGE, without="Transfer:b")
@@ -107,14 +108,14 @@ def test_transfers_from_a_model_that_diverged_are_left_out(folder: Path, plan: P
 
 def test_transfers_from_a_model_that_may_still_be_trained_are_missing(folder: Path, plan: Plan) -> None:
     lose(folder, plan, "failed")
-    results, _ = read(folder)
+    results = read(folder).results
     assert list(worst_case(results, "a", LARGE)) == [0, 2]
     assert list(worst_case(results, "a", SMALL)) == [0, 1, 2]
 
 
 def test_shares_are_of_what_an_attack_alone_breaks(folder: Path, plan: Plan) -> None:
     replace(folder, cell_of(plan, "a", 2, "Noise"))
-    results, _ = read(folder)
+    results = read(folder).results
     shares = marginal_shares(results, "a", LARGE)
     names = ("PGD", "FGSM", "Noise", "Transfer:a", "Transfer:b")
     assert set(shares) == set(names)
@@ -134,12 +135,12 @@ def test_shares_by_hand(tmp_path: Path) -> None:
         tmp_path, f"{HEAD}attacks:\n  - {{name: FGSM, eps: 0.1}}\n  - {{name: Noise, eps: 0.1}}\naudit: off\n"
     )
     made = {"none": "11110", "FGSM": "11000", "Noise": "10110"}
-    results, _ = read(fill(tmp_path / "made", plan, lambda cell: bits(made[cell.attack])))
+    results = read(fill(tmp_path / "made", plan, lambda cell: bits(made[cell.attack]))).results
     # The last example is wrong without any attack: it is nobody's.
     assert marginal_shares(results, "a", SMALL) == {"FGSM": [0.4] * 3, "Noise": [0.2] * 3}
 
 
 def test_a_single_attack_has_no_share(tmp_path: Path) -> None:
     plan = planned(tmp_path, f"{HEAD}attacks:\n  - {{name: FGSM, eps: 0.1}}\naudit: off\n")
-    results, _ = read(fill(tmp_path / "made", plan, outcome))
+    results = read(fill(tmp_path / "made", plan, outcome)).results
     assert marginal_shares(results, "a", SMALL) == {}
