@@ -6,13 +6,14 @@ import textwrap
 from collections.abc import Iterator
 
 from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
-from robustbench_cmic.report.board import Board, Number, Standing
+from robustbench_cmic.report.board import Board
 from robustbench_cmic.report.costs import cost_section, parts_section, transfer_section
 from robustbench_cmic.report.flagged import flag_section
-from robustbench_cmic.report.numbers import NOTHING, bold, escaped, percent, spread, table
+from robustbench_cmic.report.markdown import markdown
+from robustbench_cmic.report.numbers import escaped, percent, table
 from robustbench_cmic.report.pairs import pair_sections
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.selecting import NORM_NAMES
+from robustbench_cmic.report.tables import clean_table, robust_tables
 from robustbench_cmic.suite.numbers import radius
 
 _READING = """\
@@ -46,8 +47,11 @@ def _sections(board: Board) -> Iterator[str]:
         audited = _AUDITED if board.audit.wanted else _NOT_AUDITED
         reading = _READING.format(n=" or ".join(map(str, board.examples)), seeds=over, audited=audited)
         yield textwrap.fill(reading, 120) + "\n"
-        yield from _clean_section(board)
-        yield from _robust_section(board)
+        yield "## Clean test examples\n"
+        yield markdown(clean_table(board))
+        for norm, found in robust_tables(board).items():
+            yield f"## Accuracy under attack, {norm}\n"
+            yield markdown(found)
         yield from pair_sections(board)
         yield from flag_section(board)
         yield from transfer_section(board.results)
@@ -66,44 +70,6 @@ def _missing(board: Board) -> Iterator[str]:
     for status, cell, reason in board.missing.reasons:
         yield f"- {status}: `{cell}`: {escaped(reason)}"
     yield ""
-
-
-def _clean_section(board: Board) -> Iterator[str]:
-    yield "## Clean test examples\n"
-    rows = []
-    for entry in board.clean:
-        measures = (entry.ncmi, entry.cmi, entry.separation)
-        shown = [spread(list(number.values.values()), "{:.3g}", board.seeds) for number in measures]
-        accuracy = shown_percent(entry.accuracy, board.seeds)
-        rows.append([f"`{entry.model}`", entry.objective, bold(accuracy) if entry.best else accuracy, *shown])
-    yield table(rows, ["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"])
-
-
-def shown_percent(number: Number, seeds: int) -> str:
-    """Accuracy in percent over seeds, with a mark where any of them is flagged."""
-    text = percent(number.values.values(), seeds)
-    return f"{text} †" if number.flags else text
-
-
-def shown_rank(standing: Standing) -> str:
-    """The rank, or why there is none."""
-    return str(standing.rank) if standing.rank else standing.why.replace("incomplete", NOTHING)
-
-
-def _robust_section(board: Board) -> Iterator[str]:
-    for norm in dict.fromkeys(norm for norm, _ in board.standings):
-        inside = {ball: entries for ball, entries in board.standings.items() if ball[0] == norm}
-        names = dict.fromkeys(name for entries in inside.values() for entry in entries for name in entry.attacks)
-        own = [name for name in names if ":" not in name]  # transfers have a table of their own
-        yield f"## Accuracy under attack, {NORM_NAMES[norm]}\n"
-        rows = []
-        for (_, eps), entries in inside.items():
-            for entry in entries:
-                columns = [shown_percent(entry.attacks.get(name, Number({})), board.seeds) for name in own]
-                worst = shown_percent(entry.worst, board.seeds)
-                shown = bold(worst) if entry.rank == 1 else worst
-                rows.append([radius(eps), shown_rank(entry), f"`{entry.model}`", *columns, shown])
-        yield table(rows, ["eps", "rank", "model", *(f"{escaped(name)} %" for name in own), "worst case %"])
 
 
 def _limited_section(board: Board) -> Iterator[str]:

@@ -47,13 +47,12 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True) + "\n"
 
 
-def bold(text: str) -> str:
-    """Markdown bold, but not for a missing number."""
-    return text if text == NOTHING else f"**{text}**"
-
-
 def escaped(text: str) -> str:
-    """A suite's own words as plain Markdown text in one line, without control characters."""
-    text = re.sub(r"[\\`*{}\[\]<>|#&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)  # an underscore inside a word is one
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())
+    """A suite's own words as plain Markdown text in one line."""
+    # An underscore inside a word is one.
+    return re.sub(r"[\\`*{}\[\]<>|#&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain(text))
+
+
+def plain(text: str) -> str:
+    """A suite's own words in one line, without control characters."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Iterator
 
-from robustbench_cmic.audit import Audit
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.record_schema import AttackRecord
+from robustbench_cmic.report.board import Board
 from robustbench_cmic.report.results import Results
 
 COLUMNS = (
@@ -19,21 +19,22 @@ COLUMNS = (
 Row = dict[str, object]
 
 
-def results_csv(results: Results, audit: Audit) -> str:
+def results_csv(board: Board) -> str:
     """The file's text: planned cells in the plan's order, then limited evaluations, flagged `limited`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(results, audit))
+    writer.writerows(rows(board))
     return text.getvalue()
 
 
-def rows(results: Results, audit: Audit) -> Iterator[Row]:
+def rows(board: Board) -> Iterator[Row]:
     """A row for each attack cell that has an outcome; cells not run yet have none."""
+    results = board.results
     for cell in results.plan.of("attack"):
         row = _row(results, cell)
         if row is not None:
-            yield row | {"flags": ";".join(dict.fromkeys(flag.name for flag in audit.of_cell(cell)))}
+            yield row | {"flags": ";".join(dict.fromkeys(flag.name for flag in board.audit.of_cell(cell)))}
     for cell in results.limited:
         row = _row(results, cell)
         if row is not None:

@@ -16,7 +16,8 @@ from robustbench_cmic.cell import Cell, Plan
 from robustbench_cmic.record import write_record
 from robustbench_cmic.record_schema import Part, Timing
 from robustbench_cmic.report import Board, flag_table, write_report
-from robustbench_cmic.report.leaderboard import leaderboard, shown_percent, shown_rank
+from robustbench_cmic.report.leaderboard import leaderboard
+from robustbench_cmic.report.tables import percent_of, rank_of
 from tests.report.folders import (
     HEAD,
     attack_record,
@@ -64,7 +65,7 @@ def ranked(tmp_path: Path) -> Path:
 def ranking(board: Board) -> list[tuple[str, str, str]]:
     """Rank, model and worst case in percent, as the leaderboard shows them."""
     entries = board.standings["linf", 0.1]
-    return [(shown_rank(entry), entry.model, shown_percent(entry.worst, board.seeds)) for entry in entries]
+    return [(rank_of(entry), entry.model, percent_of(entry.worst, board.seeds)) for entry in entries]
 
 
 def section(text: str, heading: str) -> list[list[str]]:
