@@ -95,7 +95,7 @@ def test_toy_size_runs_everything_in_a_folder_of_its_own(copied: Path, cli: Cli)
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_records(finished: Path, tmp_path: Path, cli: Cli) -> None:
-    """`kill -9` at ten random moments, each time on a fresh folder, then the same command again."""
+    """`kill -9` at random moments from the start to the end, each on a fresh folder, then the same command again."""
     expected = contents(finished / "results" / "tiny")
     moments = random.Random(0)
 
@@ -121,9 +121,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_records(finished: Path, tmp_
         return killed
 
     with ThreadPoolExecutor(2) as pool:
-        folders = [fresh(str(attempt)) for attempt in range(10)]
-        killed = list(pool.map(kill_and_mend, folders, [moments.uniform(0.2, 1.0) * whole for _ in folders]))
-    assert sum(killed) >= 5
+        folders = [fresh(str(attempt)) for attempt in range(5)]
+        killed = list(pool.map(kill_and_mend, folders, [(place + moments.random()) / 5 * whole for place in range(5)]))
+    assert sum(killed) >= 2
 
 
 def wait_for(condition: object, seconds: float = 90) -> None:

@@ -69,8 +69,9 @@ def _case(training: Cell, cells: Iterable[Cell], probe: AnyRecord | None, record
                 clean = Row(cell, record)
             else:
                 rows.append(Row(cell, record))
-    usable = isinstance(probe, AuditRecord) and probe.status == "ok" and _fits(probe, rows)
-    return Case(training, clean, rows, probe if usable and isinstance(probe, AuditRecord) else None)
+    if isinstance(probe, AuditRecord) and probe.status == "ok" and _fits(probe, rows):
+        return Case(training, clean, rows, probe)
+    return Case(training, clean, rows, None)
 
 
 def _fits(probe: AuditRecord, rows: list[Row]) -> bool:

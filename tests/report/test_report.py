@@ -14,16 +14,15 @@ import pytest
 from robustbench_cmic.cell import Cell, Plan
 from robustbench_cmic.plan import make_plan
 from robustbench_cmic.record import pack_outcomes, write_json, write_record
-from robustbench_cmic.record_schema import AttackRecord, Measures, Timing, TrainRecord
+from robustbench_cmic.record_schema import AttackRecord, Measures
 from robustbench_cmic.report import PLAN_FILE, ReportError, read_results, write_report
 from robustbench_cmic.report.rows import COLUMNS
 from robustbench_cmic.report.worst_case import worst_case
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite import load_suite
 from tests.conftest import TINY_SUITE
+from tests.report.folders import PROVENANCE, TIMING, train_record
 
-TIMING = Timing(started="2026-01-01T00:00:00+00:00", seconds=1.5)
-PROVENANCE = {"commit": "a" * 40, "dirty": True, "versions": {"torch": "2.8"}, "platform": "P", "device": "cpu"}
 SUITE = TINY_SUITE.replace("pairs:", "seeds: [0, 1]\npairs:")
 N = 40
 
@@ -32,14 +31,6 @@ def plan_of(tmp_path: Path, **options: Any) -> Plan:
     file = tmp_path / "x.yaml"
     file.write_text(SUITE)
     return make_plan(load_suite(file).suite, **options)
-
-
-def train_record(cell: Cell, **changes: Any) -> TrainRecord:
-    fields: dict[str, Any] = {
-        "suite": "tiny", "cell": cell, "status": "ok", "provenance": PROVENANCE, "timing": TIMING,
-        "checkpoint_sha256": "c",
-    }  # fmt: skip
-    return TrainRecord.model_validate(fields | changes)
 
 
 def attack_record(cell: Cell, correct: list[bool]) -> AttackRecord:
