@@ -11,6 +11,10 @@ import math
 import struct
 from collections.abc import Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def paired_accuracy_interval(
@@ -50,11 +54,11 @@ def paired_accuracy_interval(
     # made again elsewhere should be the same bytes.
     generator = np.random.RandomState(0)
     counts = generator.multinomial(n, [only_first / n, only_second / n, rest / n], size=resamples)
-    return _percentiles(((counts[:, 1] - counts[:, 0]) / n).tolist(), confidence)
+    return _percentiles((counts[:, 1] - counts[:, 0]) / n, confidence)
 
 
 def paired_mean_interval(
-    differences: Sequence[float], confidence: float = 0.95, resamples: int = 9999
+    differences: ArrayLike, confidence: float = 0.95, resamples: int = 9999
 ) -> tuple[float, float]:
     """Percentile interval of the paired bootstrap for the mean of differences, one an example (Efron 1979).
 
@@ -69,14 +73,14 @@ def paired_mean_interval(
     Raises:
         ValueError: no difference, or confidence or resamples out of range.
     """
-    n = len(differences)
-    if n == 0 or resamples < 1:
-        raise ValueError(f"{n} differences and {resamples} resamples give no interval")
     import numpy as np
 
     values, counts = np.unique(np.asarray(differences, float), return_counts=True)
+    n = counts.sum()
+    if n == 0 or resamples < 1:
+        raise ValueError(f"{n} differences and {resamples} resamples give no interval")
     drawn = np.random.RandomState(0).multinomial(n, counts / n, size=resamples)
-    return _percentiles((drawn @ values / n).tolist(), confidence)
+    return _percentiles(drawn @ values / n, confidence)
 
 
 def paired_replicates_interval(
@@ -137,15 +141,11 @@ def unpack_replicates(text: str) -> list[float]:
         raise ValueError(f"no packed replicates: {error}") from None
 
 
-def _percentiles(values: Sequence[float], confidence: float) -> tuple[float, float]:
+def _percentiles(values: ArrayLike, confidence: float) -> tuple[float, float]:
     """The two quantiles between which the middle `confidence` of the values lie, interpolated linearly."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence should be between 0 and 1, not {confidence}")
-    ordered = sorted(values)
+    import numpy as np
 
-    def quantile(level: float) -> float:
-        below, share = divmod(level * (len(ordered) - 1), 1)
-        low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
-        return low + share * (high - low)
-
-    return quantile((1 - confidence) / 2), quantile((1 + confidence) / 2)
+    low, high = np.quantile(np.asarray(values, float), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

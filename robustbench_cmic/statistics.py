@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist, fmean, variance
 from typing import Literal
 
@@ -81,6 +82,7 @@ def discordant(first_bits: int, second_bits: int) -> tuple[int, int]:
     return (first_bits & ~second_bits).bit_count(), (second_bits & ~first_bits).bit_count()
 
 
+@lru_cache(maxsize=10_000)  # an audit asks again and again
 def mcnemar(only_first: int, only_second: int, alternative: Literal["two-sided", "greater"] = "two-sided") -> float:
     """McNemar's test in its exact conditional form (McNemar 1947; Fagerland, Lydersen & Laake 2013).
 

@@ -92,7 +92,7 @@ def test_mcnemar_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match="no counts"):
         mcnemar(-1, 3)
     with pytest.raises(ValueError, match="alternative should be"):
-        mcnemar(1, 3, alternative="less")  # type: ignore[arg-type]
+        mcnemar(1, 3, alternative="less")
 
 
 def test_discordant_counts_examples() -> None:

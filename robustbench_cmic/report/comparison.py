@@ -30,6 +30,8 @@ from robustbench_cmic.resampling import (
 from robustbench_cmic.statistics import discordant, holm, mcnemar, paired_seed_test
 
 LEVEL = 0.05
+RESAMPLES = {True: 9999, False: 1999}
+"""Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
 WITHDRAWN = "withdrawn: flagged"
 NO_DIFFERENCE = "no difference shown"
 ONE_SEED = "one seed: no claim about the method"
@@ -42,7 +44,7 @@ class Seed:
 
     Attributes:
         first, second: accuracies (fractions) or NCMI.
-        interval: 95 % of the paired bootstrap for second - first; None where it cannot be known.
+        interval: 95 % of the paired bootstrap for second - first; None for single attacks, and where it is not known.
         p: McNemar's, adjusted; None for NCMI.
     """
 
@@ -119,25 +121,24 @@ def _clean(results: Results, audit: Audit, first: str, second: str) -> Line:
 
 def _accuracies(what: str, ball: Ball, claim: bool, sides: list[dict[int, Outcomes]], flags: tuple[str, ...]) -> Line:
     left, right = sides
-    seeds = _paired(left, right)
-    return Line(what, ball, claim, seeds, flags, _over_examples(left, right, seeds))
+    seeds = _paired(left, right, claim)
+    return Line(what, ball, claim, seeds, flags, _over_examples(left, right, seeds, RESAMPLES[claim]))
 
 
 def _over_examples(
-    left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], seeds: Mapping[int, Seed]
+    left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], seeds: Mapping[int, Seed], resamples: int
 ) -> tuple[float, float] | None:
     """The interval for the mean over seeds; None where seeds were judged on different numbers of examples."""
     sizes = {left[seed].n for seed in seeds}
     if len(sizes) != 1:
         return None
     (n,) = sizes
-    sums = [0] * n
+    import numpy as np
+
+    sums = np.zeros(n)
     for seed in seeds:
-        for side, sign in ((left, -1), (right, 1)):
-            for place, bit in enumerate(f"{side[seed].bits:0{n}b}"):
-                if bit == "1":
-                    sums[place] += sign
-    return paired_mean_interval([total / len(seeds) for total in sums])
+        sums += right[seed].array.astype(float) - left[seed].array
+    return paired_mean_interval(sums / len(seeds), resamples=resamples)
 
 
 def _ncmi(results: Results, audit: Audit, first: str, second: str) -> Line:
@@ -173,13 +174,13 @@ def _replicates(left: AttackRecord, right: AttackRecord) -> tuple[list[float], l
     return None
 
 
-def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes]) -> dict[int, Seed]:
+def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], claim: bool) -> dict[int, Seed]:
     seeds = {}
     for seed in sorted(left.keys() & right.keys()):
         a, b = left[seed], right[seed]
         if a.n == b.n:
             only_first, only_second = discordant(a.bits, b.bits)
-            interval = paired_accuracy_interval(only_first, only_second, a.n)
+            interval = paired_accuracy_interval(only_first, only_second, a.n) if claim else None
             seeds[seed] = Seed(a.accuracy, b.accuracy, interval, mcnemar(only_first, only_second))
     return seeds
 

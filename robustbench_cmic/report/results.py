@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -34,6 +35,14 @@ class Results:
     records: dict[str, AnyRecord]
     limited: list[Cell]
     problems: list[str]
+
+    @cached_property
+    def attacks(self) -> dict[tuple[str, str, str, float], list[Cell]]:
+        """The attack cells by model, attack, norm and eps, one a seed."""
+        found: dict[tuple[str, str, str, float], list[Cell]] = {}
+        for cell in self.plan.of("attack"):
+            found.setdefault((cell.model, cell.attack, cell.norm, cell.eps), []).append(cell)
+        return found
 
     def attack(self, cell: Cell) -> AttackRecord | None:
         """The record of an attack that gave a result; None where there is none."""

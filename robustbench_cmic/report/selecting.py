@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.worst_case import Ball, Outcomes, outcomes
@@ -25,24 +23,17 @@ def models(results: Results) -> list[str]:
 
 def balls(results: Results) -> list[Ball]:
     """The norms and radii attacked, ascending within a norm."""
-    return sorted({(cell.norm, cell.eps) for cell in results.plan.of("attack") if cell.norm})
-
-
-def balls_by_norm(results: Results) -> dict[str, list[Ball]]:
-    """The same, norm by norm."""
-    return {norm: list(grouped) for norm, grouped in groupby(balls(results), key=lambda ball: ball[0])}
+    return sorted({(norm, eps) for _, _, norm, eps in results.attacks if norm})
 
 
 def attacks(results: Results, ball: Ball) -> list[str]:
     """Labels of the attacks in a ball, in the suite's order."""
-    cells = results.plan.of("attack")
-    return list(dict.fromkeys(cell.attack for cell in cells if (cell.norm, cell.eps) == ball))
+    return list(dict.fromkeys(label for _, label, norm, eps in results.attacks if (norm, eps) == ball))
 
 
 def cells_of(results: Results, model: str, attack: str, ball: Ball) -> list[Cell]:
     """The cells of an attack on a model, one a seed."""
-    wanted = (model, attack, *ball)
-    return [cell for cell in results.plan.of("attack") if (cell.model, cell.attack, cell.norm, cell.eps) == wanted]
+    return results.attacks.get((model, attack, *ball), [])
 
 
 def by_seed(results: Results, model: str, attack: str, ball: Ball) -> dict[int, Outcomes]:

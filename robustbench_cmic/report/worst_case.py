@@ -6,10 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
+from typing import TYPE_CHECKING
 
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.record import outcome_bits
 from robustbench_cmic.report.results import Results
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Ball = tuple[str, float]
 
@@ -26,6 +31,15 @@ class Outcomes:
         """Fraction in [0, 1]."""
         return self.bits.bit_count() / self.n
 
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        """(n,) ones and zeros."""
+        import numpy as np
+
+        padding = -self.n % 8
+        packed = (self.bits << padding).to_bytes((self.n + padding) // 8, "big")
+        return np.unpackbits(np.frombuffer(packed, np.uint8), count=self.n)
+
 
 def outcomes(results: Results, cell: Cell) -> Outcomes | None:
     """The outcomes of an attack; None where it gave none."""
@@ -37,11 +51,13 @@ def outcomes(results: Results, cell: Cell) -> Outcomes | None:
 
 def attacks_in(results: Results, model: str, ball: Ball) -> list[Cell]:
     """The planned attacks on a model in a ball, without transfers from a source that could not be trained."""
-    return [
+    cells = [
         cell
-        for cell in results.plan.of("attack")
-        if cell.model == model and (cell.norm, cell.eps) == ball and not _without_source(results, cell)
+        for (attacked, _, *inside), found in results.attacks.items()
+        if attacked == model and tuple(inside) == ball
+        for cell in found
     ]
+    return [cell for cell in cells if not _without_source(results, cell)]
 
 
 def _without_source(results: Results, cell: Cell) -> bool:
@@ -64,7 +80,7 @@ def worst_case(results: Results, model: str, ball: Ball) -> dict[int, Outcomes]:
         would look better than it is.
     """
     norm, eps = ball
-    inside = {(cell.norm, cell.eps) for cell in results.plan.of("attack") if cell.norm == norm and cell.eps <= eps}
+    inside = {(own, radius) for _, _, own, radius in results.attacks if own == norm and radius <= eps}
     return survivors(results, [cell for smaller in sorted(inside) for cell in attacks_in(results, model, smaller)])
 
 

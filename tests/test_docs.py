@@ -1,0 +1,112 @@
+"""The documentation: every command in it runs, every key and flag is in it, links and navigation are whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustbench_cmic.audit import RULES
+from robustbench_cmic.report.rows import COLUMNS
+from robustbench_cmic.suite.json_schema import suite_json_schema
+from tests.conftest import ROOT, TINY_SUITE
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+INSTALLED = {"pip install -e .", "pip install tox", "tox", "pip install robustbench_cmic[tensorboard]"}
+"""What the continuous integration, or the environment that these tests run in, has done."""
+
+
+def written(page: Path) -> list[str]:
+    """The commands of a page as one types them: lines of its bash blocks, of indented blocks, and inline ones."""
+    text = page.read_text().replace("\\\n", " ")
+    lines = [
+        line
+        for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    lines += re.findall(r"^ {4}((?:pip|python -m|robustbench-cmic) .*)$", text, re.MULTILINE)
+    lines += re.findall(r"`((?:pip install|python -m robustbench_cmic|robustbench-cmic) [^`]+)`", text)
+    parts = [part.split(" #")[0].strip() for line in lines for part in line.split("&&")]
+    return [part for part in parts if part and not part.startswith("#")]
+
+
+def small(name: str) -> str:
+    """A suite of seconds that goes by the name of another and has a model of the name that the commands ask for."""
+    text = TINY_SUITE.replace("suite: tiny", f"suite: {name}").replace("id: ce,", "id: resnet18-ce,")
+    return text.replace("[[ce, cmic]]", "[[resnet18-ce, cmic]]")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone looks like to a reader, with suites that take seconds and the results of one."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "suites").mkdir()
+    for suite in (ROOT / "suites").glob("*.yaml"):
+        (folder / "suites" / suite.name).write_text(small(suite.stem))
+    run("python -m robustbench_cmic run suites/digits.yaml", folder)
+    return folder
+
+
+def run(command: str, folder: Path) -> str:
+    words = shlex.split(command)
+    if words[0] == "robustbench-cmic":
+        # By its name a suite is the one that comes along: minutes, and tested with `smoke`.
+        words = ["python", "-m", "robustbench_cmic", *words[1:], "--dry-run"]
+    done = subprocess.run([sys.executable, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_every_command_runs(clone: Path) -> None:
+    """In the order in which they are read, page after page."""
+    commands = list(dict.fromkeys(part for page in PAGES if page.name != "extending.md" for part in written(page)))
+    assert len(commands) > 10
+    for command in commands:
+        if command.replace('"', "") not in INSTALLED and not command.startswith("python -m tests."):
+            run(command, clone)
+    assert (clone / "mine" / "digits" / "index.html").is_file()
+
+
+def properties(schema: Any) -> set[str]:
+    """Every key that a suite may hold, at any depth."""
+    found: set[str] = set()
+    if isinstance(schema, dict):
+        found |= set(schema.get("properties", {}))
+        for value in schema.values():
+            found |= properties(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            found |= properties(value)
+    return found
+
+
+def test_every_key_of_a_suite_is_explained() -> None:
+    text = (ROOT / "docs" / "suite.md").read_text()
+    code = " ".join(re.findall(r"`([^`]+)`", text))
+    missing = {key for key in properties(json.loads(suite_json_schema())) if not re.search(rf"\b{key}\b", code)}
+    assert missing == set()
+
+
+def test_every_flag_and_column_is_explained() -> None:
+    table = re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "docs" / "audit.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted(RULES)
+    columns = (ROOT / "docs" / "definitions.md").read_text().split("## Columns")[1]
+    assert [name for name in re.findall(r"`(\w+)`", columns.split("|:--|:--|")[1]) if name in COLUMNS] == [
+        *COLUMNS[: COLUMNS.index("status") + 1], *COLUMNS[COLUMNS.index("status") + 1 :],
+    ]  # fmt: skip
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    mkdocs = shutil.which("mkdocs")
+    assert mkdocs is not None, "it comes with the extra `dev`"
+    command = [mkdocs, "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "suite" / "index.html").is_file()
