@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -293,23 +295,19 @@ def test_failures_of_a_run_that_is_going_on(copied: Path, cells: list[Cell]) -> 
 
 
 def test_looking_never_keeps_a_run_from_starting(tmp_path: Path) -> None:
-    """A process that only looks, as often as it can; a run takes the lock all the same, a hundred times."""
-    looking = f"from robustbench_cmic.locks import *\nwhile True: is_held(Path({str(tmp_path)!r}))"
+    """Somebody looks at the very moment when a run takes the lock, and for longer than anybody would."""
     with exclusive(tmp_path):
         assert is_held(tmp_path)
+        with pytest.raises(LockError, match="another run is using"), exclusive(tmp_path):
+            pass
     assert not is_held(tmp_path)
     assert not is_held(tmp_path / "none")
-    process = subprocess.Popen([*command()[:1], "-c", looking], cwd=ROOT)
-    try:
-        for _ in range(100):
-            with exclusive(tmp_path):
-                pass
-        assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
-    with exclusive(tmp_path), pytest.raises(LockError, match="another run is using"), exclusive(tmp_path):
-        pass
+    looking = (tmp_path / ".lock").open("rb")
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    assert not is_held(tmp_path), "two may look at once"
+    threading.Timer(0.2, looking.close).start()
+    with exclusive(tmp_path):
+        assert looking.closed
 
 
 @pytest.mark.parametrize(
