@@ -17,7 +17,7 @@ from robustbench_cmic.attacks.target import AttackError, is_out_of_memory
 from robustbench_cmic.cell import Cell, canonical_json
 from robustbench_cmic.cells.attack import attack_cell
 from robustbench_cmic.cells.audit import audit_cell
-from robustbench_cmic.cells.job import Clock, Job, Progress, provenance
+from robustbench_cmic.cells.job import Clock, Job, Progress, Trained, provenance
 from robustbench_cmic.cells.trained import MissingTrainingError
 from robustbench_cmic.cells.training import load_cell, train_cell
 from robustbench_cmic.checkpoint import CorruptCheckpointError
@@ -29,7 +29,7 @@ from robustbench_cmic.record_schema import AnyRecord
 from robustbench_cmic.settings import Settings
 
 
-def carry_out(cell: Cell, settings: Settings, progress: Progress) -> AnyRecord:
+def carry_out(cell: Cell, settings: Settings, progress: Progress, trained: Trained) -> AnyRecord:
     """Do a cell. What goes wrong inside it becomes a `failed` record, never an exception.
 
     The weights of a training are on disk when this returns; its record is for the caller to write.
@@ -39,7 +39,7 @@ def carry_out(cell: Cell, settings: Settings, progress: Progress) -> AnyRecord:
         declared = cell.declared.get("train", cell.declared)
         data = _data(canonical_json(declared["dataset"]), settings.data, settings.memory)
         _set_determinism(settings, training=cell.kind == "train")
-        job = Job(cell, settings, data, clock, progress)
+        job = Job(cell, settings, data, clock, progress, trained)
         if cell.kind == "attack":
             return attack_cell(job)
         if cell.kind == "audit":

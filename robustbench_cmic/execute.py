@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Literal, Protocol
 
 from robustbench_cmic.cell import Cell, title
+from robustbench_cmic.record_schema import Epoch
 
 Outcome = Literal["ok", "diverged", "failed", "skipped"]
 
@@ -26,11 +27,41 @@ class Listener(Protocol):
     def started(self, cell: Cell) -> None:
         """A cell has begun."""
 
-    def progressed(self, cell: Cell, done: int, total: int, text: str) -> None:
-        """A cell has done `done` of `total` units; 0 of 0 is a message only."""
+    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
+        """A cell has done `done` of `total` units, with this accuracy so far; 0 of 0 is a message only."""
+
+    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
+        """A training has finished an epoch, or taken one up again that an earlier run had finished."""
 
     def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
         """A cell has ended, or was skipped because a cell that it depends on did not end well."""
+
+
+class Listeners:
+    """Tells several listeners, one after the other."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def started(self, cell: Cell) -> None:
+        """See `Listener`."""
+        for listener in self._listeners:
+            listener.started(cell)
+
+    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
+        """See `Listener`."""
+        for listener in self._listeners:
+            listener.progressed(cell, done, total, text, accuracy)
+
+    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
+        """See `Listener`."""
+        for listener in self._listeners:
+            listener.trained(cell, epoch, restored)
+
+    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
+        """See `Listener`."""
+        for listener in self._listeners:
+            listener.finished(cell, outcome, reason, seconds)
 
 
 class Executor(Protocol):
@@ -181,6 +212,9 @@ class LocalProcesses:
                 continue
             if kind == "progress":
                 listener.progressed(worker.cell, *content)
+            elif kind == "epoch":
+                epoch, restored = content
+                listener.trained(worker.cell, Epoch.model_validate(epoch), restored)
             else:
                 outcome, reason, seconds = content
                 self._finish(worker.cell, outcome, reason, seconds, queue, listener)

@@ -5,78 +5,15 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from robustbench_cmic.cell import Cell, title
+from robustbench_cmic.estimate import Estimator, Pace, duration, task
 from robustbench_cmic.execute import Listener, Outcome
-
-
-class Estimator:
-    """Time left, learned from the cells that are done.
-
-    Cells that differ only in model and seed take about equally long. A kind of cell not seen yet is estimated by its
-    declared work (epochs, gradient steps), scaled by how long such work took so far.
-    """
-
-    def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
-        self._left = {cell.id: cell for cell in cells}
-        self._jobs = jobs
-        self._seconds: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-        self._work = 0.0
-        self._spent = 0.0
-
-    def finished(self, cell: Cell, seconds: float) -> None:
-        """Learn from a finished cell; 0 seconds teach nothing."""
-        self._left.pop(cell.id, None)
-        if seconds > 0:
-            self._seconds[cell.kind, cell.attack, cell.eps].append(seconds)
-            self._work += declared_work(cell)
-            self._spent += seconds
-
-    def seconds_left(self) -> float | None:
-        """None until something is known."""
-        if self._work == 0:
-            return None
-        return sum(self._expected(cell) for cell in self._left.values()) / self._jobs
-
-    def _expected(self, cell: Cell) -> float:
-        known = self._seconds.get((cell.kind, cell.attack, cell.eps))
-        if known:
-            return sum(known) / len(known)
-        return declared_work(cell) * self._spent / self._work
-
-
-def declared_work(cell: Cell) -> float:
-    """A cell's work in passes over the data, roughly; a training set is taken for twice the test set."""
-    if cell.kind == "train":
-        training = cell.declared["training"]
-        return 6.0 * float(training["epochs"]) if training is not None else 1.0
-    if cell.kind == "audit":
-        return sum(_attack_work(check["attack"]) for check in cell.declared["audit"]["checks"]) / 4
-    return _attack_work(cell.declared["attack"])
-
-
-def _attack_work(setting: dict[str, Any]) -> float:
-    if setting["name"] == "AutoAttack":
-        # Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess.
-        gradients: int = setting["steps"] * (1 + 2 * setting["targets"])
-        return (3.0 * gradients + float(setting["queries"])) / 50
-    return float(setting.get("samples", 0)) + 3.0 * float(setting.get("steps", 1)) * float(
-        setting.get("restarts", setting.get("n_restarts", 1))
-    )
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+from robustbench_cmic.record_schema import Epoch
 
 
 class Display(Listener, Protocol):
@@ -95,26 +32,33 @@ class _Counts:
     def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
         self.total = len(cells)
         self.done = 0
-        self._estimator = Estimator(cells, jobs)
-        self._first: dict[str, tuple[float, int]] = {}
+        self._estimator = Estimator([task(cell) for cell in cells], jobs)
+        self._began: dict[str, float] = {}
+        self._pace: dict[str, Pace] = defaultdict(Pace)
 
     def finish(self, cell: Cell, seconds: float) -> None:
         self.done += 1
-        self._estimator.finished(cell, seconds)
+        self._estimator.finished(cell.id, seconds)
 
     def left_of(self, cell: Cell, done: int, total: int) -> str:
-        """Time left for a running cell, from how fast it has been since its first report."""
+        """Time left for a running cell."""
         now = time.monotonic()
-        began, at_first = self._first.setdefault(cell.id, (now, done))
-        if done == at_first or done >= total:
+        left = self._pace[cell.id].seconds_left(now, done, total)
+        if left is None:
+            self._began.setdefault(cell.id, now)
             return ""
-        return f", about {duration((now - began) / (done - at_first) * (total - done))} left"
+        self._estimator.running(cell.id, now - self._began[cell.id], left)
+        return f", about {duration(left)} left"
 
     def left(self) -> str:
         if self.done == self.total:
             return ""
         seconds = self._estimator.seconds_left()
         return "" if seconds is None else f"about {duration(seconds)} left"
+
+
+def _note(text: str, accuracy: float | None) -> str:
+    return text if accuracy is None else f"{text}, accuracy {accuracy:.3f}"
 
 
 def _ending(outcome: Outcome, reason: str, seconds: float) -> str:
@@ -143,7 +87,7 @@ class PlainDisplay:
         """Starts are not worth a line."""
         self._spoke[cell.id] = time.monotonic()
 
-    def progressed(self, cell: Cell, done: int, total: int, text: str) -> None:
+    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
         """Say something now and then, messages at once."""
         left = self._counts.left_of(cell, done, total) if total else ""
         now = time.monotonic()
@@ -151,7 +95,10 @@ class PlainDisplay:
             return
         self._spoke[cell.id] = now
         amount = f"{done} of {total} " if total else ""
-        self._say(f"{title(cell)}: {amount}{text}{left}".rstrip())
+        self._say(f"{title(cell)}: {amount}{_note(text, accuracy)}{left}".rstrip())
+
+    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
+        """Epochs show in what is said of progress."""
 
     def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
         """Say how the cell ended, and how much is left."""
@@ -192,13 +139,16 @@ class LiveDisplay:
         """Add a bar."""
         self._tasks[cell.id] = self._progress.add_task(title(cell), total=1, note="")
 
-    def progressed(self, cell: Cell, done: int, total: int, text: str) -> None:
+    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
         """Move the cell's bar; print what is a message only."""
         if total:
-            note = f"{text}{self._counts.left_of(cell, done, total)}"
+            note = f"{_note(text, accuracy)}{self._counts.left_of(cell, done, total)}"
             self._progress.update(self._tasks[cell.id], completed=done, total=total, note=note)
         else:
             self._progress.console.print(f"{title(cell)}: {text}", markup=False, highlight=False)
+
+    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
+        """Epochs show in what is said of progress."""
 
     def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
         """Remove the cell's bar and move that of the whole."""

@@ -4,68 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 from rich.console import Console
 
-from robustbench_cmic import provenance
+from robustbench_cmic import __version__, provenance
 from robustbench_cmic.cell import Cell
+from robustbench_cmic.curves import Curves, prepare
 from robustbench_cmic.data import default_folder, load_data
 from robustbench_cmic.data.base import DataError
-from robustbench_cmic.execute import LocalProcesses, Outcome
+from robustbench_cmic.estimate import task
+from robustbench_cmic.events import EVENTS_FILE, EventLog
+from robustbench_cmic.execute import Listeners, LocalProcesses, Outcome
+from robustbench_cmic.locks import LockError, exclusive
+from robustbench_cmic.pictures import pictures_folder
 from robustbench_cmic.plan import Selection, make_plan, select
 from robustbench_cmic.progress import make_display
 from robustbench_cmic.record import failed_record, record_path, write_json, write_record
 from robustbench_cmic.record_schema import Timing
 from robustbench_cmic.report import PLAN_FILE, ReportError, write_report
 from robustbench_cmic.resume import ALTERED, blocked, file_sha256, product_file, set_aside, standings, to_run
+from robustbench_cmic.run_options import Options, RunError, cores, jobs_at_once, resolve_device
 from robustbench_cmic.settings import Settings, resume_file, work_folder
 from robustbench_cmic.suite import Suite
 
-DONE, INCOMPLETE, INTERRUPTED = 0, 1, 130
-
-
-class RunError(Exception):
-    """A run that cannot begin; the message says why."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says about a run.
-
-    Attributes:
-        results: where results of all suites lie.
-        work: where checkpoints and resume states lie; by default beside `results`, as `results.work`, so that two
-            results folders never share any.
-        seeds, only: which cells, see `plan.select`.
-        limit: evaluate on this many examples; marked, never ranked.
-        jobs: worker processes; None: one a core on the CPU, one on a GPU.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        batch_size: examples that a native attack has in memory at once; results do not depend on it. None: 256 on the
-            CPU, 1024 on a GPU.
-        data: where data lies and is downloaded to; None: the user's cache folder.
-        memory: decoded images that take more bytes are streamed; None: half of the machine's memory.
-        deterministic: on a GPU, only algorithms that give the same bits each time.
-        force: redo the cells that were asked for, done or not.
-    """
-
-    results: Path = Path("results")
-    work: Path | None = None
-    seeds: Sequence[int] = ()
-    only: Sequence[str] = ()
-    limit: int | None = None
-    jobs: int | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    data: Path | None = None
-    memory: int | None = None
-    deterministic: bool = False
-    force: bool = False
+DONE, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_suite(suite: Suite, options: Options, console: Console) -> int:
@@ -89,73 +53,32 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         batch_size=options.batch_size or (1024 if device.startswith("cuda") else 256),
         data=(options.data or default_folder()).absolute(),
         memory=options.memory,
-        loaders=min(16, max(1, _cores() // _jobs(options, device))),
+        loaders=min(16, max(1, cores() // jobs_at_once(options, device))),
         deterministic=options.deterministic,
+        pictured_seed=min(suite.seeds),
         weights=_given_weights(suite),
         provenance=provenance.collect(),
     )
+    if options.tensorboard is not None:
+        prepare(options.tensorboard / plan.suite)
     # Before any lock or file: data that is not there is the user's to see to.
     dataset_sha256 = _fingerprint(suite, settings, console)
-    with _exclusive(*dict.fromkeys((settings.results, settings.work))):
-        try:
-            _tidy(settings)
-            write_json(settings.results / PLAN_FILE, make_plan(suite).model_dump(mode="json"))
-        except OSError as error:
-            raise RunError(f"cannot write to {settings.results}: {error.strerror or error}") from None
-        try:
-            code = _Run(selection, settings, options, console, dataset_sha256).carry_out()
-        except OSError as error:
-            raise RunError(f"cannot write {error.filename or settings.work}: {error.strerror or error}") from None
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
-            console.print("interrupted: what is finished is kept; the same command goes on from here")
-            code = INTERRUPTED
-        try:
-            write_report(settings.results)
-        except (OSError, ReportError) as error:
-            console.print(f"cannot write the report: {error}", markup=False)
-            code = code or INCOMPLETE
-    return code
-
-
-def resolve_device(name: str) -> str:
-    """`auto` is the first GPU where there is one, else the CPU.
-
-    Raises:
-        RunError: no such device on this machine.
-    """
-    if name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
-        return "cpu"
-    import torch  # only where a GPU is asked for or likely: it takes seconds
-
-    count = torch.cuda.device_count()
-    if name == "auto":
-        return "cuda:0" if count else "cpu"
-    known = [f"cuda:{index}" for index in range(count)]
-    device = "cuda:0" if name == "cuda" else name
-    if device not in known:
-        raise RunError(f"--device {name}: there is no such device here; choose from {', '.join(['cpu', *known])}")
-    return device
-
-
-@contextlib.contextmanager
-def _exclusive(*folders: Path) -> Iterator[None]:
-    """Create the folders and hold their locks; the operating system lets go of them when the process dies."""
-    with contextlib.ExitStack() as stack:
-        for folder in folders:
+    run = _Run(plan.cells, selection, settings, options, console, dataset_sha256)
+    try:
+        with exclusive(*dict.fromkeys((settings.results, settings.work))):
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(filelock.FileLock(folder / ".lock", timeout=0))
-            except filelock.Timeout:
-                raise RunError(f"another run is using {folder}; wait for it, or choose another --results") from None
+                _tidy(settings)
+                write_json(settings.results / PLAN_FILE, make_plan(suite).model_dump(mode="json"))
             except OSError as error:
-                raise RunError(f"cannot write to {folder}: {error.strerror or error}") from None
-        yield
+                raise RunError(f"cannot write to {settings.results}: {error.strerror or error}") from None
+            return run.whole()
+    except LockError as error:
+        raise RunError(str(error)) from None
 
 
 def _tidy(settings: Settings) -> None:
     """Remove the half-written temporary files of a run that was killed."""
-    for folder in (settings.results, settings.work):
+    for folder in (settings.results, pictures_folder(settings.results), settings.work):
         for file in folder.glob(".*.tmp"):
             file.unlink(missing_ok=True)
 
@@ -164,24 +87,73 @@ class _Run:
     """One run over the selected cells of a plan."""
 
     def __init__(
-        self, selection: Selection, settings: Settings, options: Options, console: Console, dataset_sha256: str
+        self,
+        planned: list[Cell],
+        selection: Selection,
+        settings: Settings,
+        options: Options,
+        console: Console,
+        dataset_sha256: str,
     ) -> None:
+        self.planned = planned
         self.cells = selection.cells
         self.asked = selection.asked
         self.settings = settings
         self.options = options
         self.console = console
         self.dataset_sha256 = dataset_sha256
+        self.events = EventLog(settings.work / EVENTS_FILE, settings.results, self._say)
+        self.curves: Curves | None = None
+        if options.tensorboard is not None:
+            self.curves = Curves(options.tensorboard / settings.suite, settings.results, self._say)
 
-    def carry_out(self) -> int:
+    def whole(self) -> int:
+        """Carry out, report, and say how it ended; returns the exit code."""
+        interrupted = False
+        try:
+            with self.curves or contextlib.nullcontext():
+                code = self._carry_out()
+        except OSError as error:
+            reason = f"cannot write {error.filename or self.settings.work}: {error.strerror or error}"
+            self.events.run_ended(USAGE, reason=reason)
+            raise RunError(reason) from None
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
+            self._say("interrupted: what is finished is kept; the same command goes on from here")
+            code, interrupted = INTERRUPTED, True
+        try:
+            write_report(self.settings.results)
+        except (OSError, ReportError) as error:
+            self._say(f"cannot write the report: {error}")
+            code = code or INCOMPLETE
+        self.events.run_ended(code, interrupted)
+        return code
+
+    def _carry_out(self) -> int:
         """Execute until nothing is left to do that was not tried."""
         if self.options.force:
             self._forget()
         outcomes: dict[str, Outcome] = {}
-        while pending := [cell for cell in self._pending() if cell.id not in outcomes]:
+        pending = self._pending()
+        self._announce(pending)
+        while pending:
             outcomes |= self._execute(pending)
             # A training done anew may have given other weights; the attacks on the old ones are pending then too.
+            pending = [cell for cell in self._pending() if cell.id not in outcomes]
         return self._conclude(outcomes)
+
+    def _announce(self, pending: list[Cell]) -> None:
+        """Tell those who watch what is to be done, and what is done already."""
+        device = self.settings.device
+        jobs = jobs_at_once(self.options, device)
+        self.events.run_started(
+            __version__, self.options.plain(), device, min(jobs, max(1, len(pending))), [task(cell) for cell in pending]
+        )
+        if self.curves is not None:
+            waiting = {cell.id for cell in pending}
+            found = standings(self.planned, self.settings.results, self.dataset_sha256)
+            settled = [one.record for cell, one in found.items() if one.settled and cell not in waiting]
+            self.curves.known(record for record in settled if record is not None)
 
     def _forget(self) -> None:
         """Move what was asked for out of the way."""
@@ -209,7 +181,7 @@ class _Run:
         self._say(f"{cell.id}: {why}; set aside as {target}, to be done again")
 
     def _execute(self, pending: list[Cell]) -> dict[str, Outcome]:
-        jobs = min(_jobs(self.options, self.settings.device), len(pending))
+        jobs = min(jobs_at_once(self.options, self.settings.device), len(pending))
         self._say(
             f"{self.settings.suite}: {len(pending)} of {len(self.cells)} cells to run, {jobs} at a time, "
             f"on {self.settings.device}"
@@ -223,7 +195,8 @@ class _Run:
             renew_after_failure=self.settings.device.startswith("cuda"),
         )
         with make_display(self.console, pending, jobs) as display:
-            return executor.run(pending, display)
+            also = () if self.curves is None else (self.curves,)
+            return executor.run(pending, Listeners(self.events, *also, display))
 
     def _record_death(self, cell: Cell, reason: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -269,13 +242,3 @@ def _given_weights(suite: Suite) -> dict[str, Path]:
     """The files of given weights, by their hash."""
     files = [model.weights_file(seed) for model in suite.models if model.weights for seed in suite.seeds]
     return {sha256: file for file in files if (sha256 := file_sha256(file)) is not None}
-
-
-def _jobs(options: Options, device: str) -> int:
-    """On the CPU one process a core with one thread each: cells are independent, threads of one cell are not."""
-    return options.jobs or (1 if device.startswith("cuda") else _cores())
-
-
-def _cores() -> int:
-    """Cores this process may use, where the system says; else all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,6 +22,7 @@ class Settings(BaseModel):
         memory: decoded images that take more bytes are streamed; None: half of the machine's memory.
         loaders: processes of a training that read ahead, where images are streamed.
         deterministic: only algorithms that give the same bits each time; on the CPU they always do.
+        pictured_seed: attacks on models of this seed leave pictures.
         weights: files of given weights, by their hash.
         provenance: what records say of code and machine.
     """
@@ -37,6 +38,7 @@ class Settings(BaseModel):
     memory: int | None
     loaders: int
     deterministic: bool
+    pictured_seed: int
     weights: dict[str, Path]
     provenance: dict[str, Any]
 

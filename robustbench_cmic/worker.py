@@ -11,13 +11,15 @@ from robustbench_cmic.carry_out import carry_out
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.parent import exit_with_parent
 from robustbench_cmic.record import write_record
+from robustbench_cmic.record_schema import Epoch
 from robustbench_cmic.settings import Settings, resume_file
 
 
 def work(connection: Connection, settings: Settings) -> None:
     """Serve cells until the pipe closes; the target of a worker process.
 
-    It sends (`progress`, cell, (done, total, text)) and (`finished`, cell, (status, reason, seconds)).
+    It sends (`progress`, cell, (done, total, text, accuracy)), (`epoch`, cell, (epoch, restored)) and (`finished`,
+    cell, (status, reason, seconds)).
     """
     exit_with_parent()
     _redirect_output(settings)
@@ -33,10 +35,13 @@ def work(connection: Connection, settings: Settings) -> None:
 
 
 def _serve(connection: Connection, settings: Settings, cell: Cell) -> None:
-    def progress(done: int, total: int, text: str) -> None:
-        connection.send(("progress", cell.id, (done, total, text)))
+    def progress(done: int, total: int, text: str, accuracy: float | None = None) -> None:
+        connection.send(("progress", cell.id, (done, total, text, accuracy)))
 
-    record = carry_out(cell, settings, progress)
+    def trained(epoch: Epoch, restored: bool) -> None:
+        connection.send(("epoch", cell.id, (epoch.model_dump(), restored)))
+
+    record = carry_out(cell, settings, progress, trained)
     status, reason = record.status, record.reason
     try:
         write_record(settings.results, record)

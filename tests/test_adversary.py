@@ -204,7 +204,7 @@ def test_a_cell_trains_against_the_adversary_that_its_suite_declares(tmp_path: P
     cell = make_plan(load_suite(tmp_path / "x.yaml").suite).of("train")[1]
     settings = Settings(
         suite="x", results=tmp_path, work=tmp_path, device="cpu", batch_size=8, data=tmp_path, memory=None, loaders=1,
-        deterministic=True, weights={}, provenance={},
+        deterministic=True, pictured_seed=0, weights={}, provenance={},
     )  # fmt: skip
     job = Job(cell, settings, DIGITS, Clock(), lambda *_: None)
     curve = train_cell(job).curve

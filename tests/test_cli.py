@@ -69,7 +69,11 @@ def test_jobs_and_batch_sizes_change_no_result(
 ) -> None:
     done = cli("run", tiny, *options, cwd=tiny.parent)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert contents(tiny.parent / "results" / "tiny") == contents(finished / "results" / "tiny")
+    ours, theirs = tiny.parent / "results" / "tiny", finished / "results" / "tiny"
+    assert contents(ours) == contents(theirs)
+    pictures = {file.name: file.read_bytes() for file in (theirs / "pictures").iterdir()}
+    assert len(pictures) == 4
+    assert {file.name: file.read_bytes() for file in (ours / "pictures").iterdir()} == pictures
 
 
 def test_smoke_suite_by_name_from_any_folder(tmp_path: Path, cli: Cli) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.cell import Cell, title
-from robustbench_cmic.execute import LocalProcesses, Outcome
+from robustbench_cmic.execute import Listeners, LocalProcesses, Outcome
+from robustbench_cmic.record_schema import Epoch
 
 
 def cell(name: str, needs: str | None = None, **declared: Any) -> Cell:
@@ -28,6 +29,8 @@ def play(connection: Connection, _: object) -> None:
             return
         declared = task["declared"]
         connection.send(("progress", task["id"], (1, 2, f"pid {os.getpid()}")))
+        if "epoch" in declared:
+            connection.send(("epoch", task["id"], (declared["epoch"], True)))
         if declared.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
         if declared.get("signal"):
@@ -50,9 +53,12 @@ class Diary:
     def started(self, cell: Cell) -> None:
         self.lines.append(("start", cell.id))
 
-    def progressed(self, cell: Cell, done: int, total: int, text: str) -> None:
+    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
         assert (done, total) == (1, 2)
         self.pids.add(text)
+
+    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
+        self.lines.append((f"epoch {epoch.epoch} {restored}", cell.id))
 
     def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
         self.lines.append(("end", cell.id))
@@ -165,3 +171,12 @@ def test_transfers_from_a_bad_training_are_skipped(outcome: str) -> None:
     diary, outcomes, _ = execute(cells, jobs=1)
     assert outcomes == {"t1": "ok", "t2": outcome, "own": "ok", "across": "skipped"}
     assert diary.ends["across"] == ("skipped", f"m seed 0: train {outcome}")
+
+
+def test_every_listener_hears_of_everything() -> None:
+    numbers = Epoch(epoch=3, lr=0.1, loss={"total": 1.0}, accuracy=0.5, cmi=0.1, separation=1.0, ncmi=0.1)
+    first, second = Diary(), Diary()
+    executor = LocalProcesses(1, "tests.test_execute:play", None, lambda *_: None)
+    executor.run([cell("t", epoch=numbers.model_dump())], Listeners(first, second))
+    assert first.lines == second.lines == [("start", "t"), ("epoch 3 True", "t"), ("end", "t")]
+    assert first.pids == second.pids != set()

@@ -27,7 +27,11 @@ README = (ROOT / "README.md").read_text()
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("module", ["suite", "plan", "record", "report", "audit", "resume", "run", "cli", "execute"])
+TORCH_FREE = ["suite", "plan", "record", "report", "audit", "resume", "run", "cli", "execute"]
+TORCH_FREE += ["events", "status", "status_text", "pictures", "curves"]
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
 def test_what_is_left_and_right_of_computing_does_not_import_torch(module: str) -> None:
     code = f"import sys, robustbench_cmic.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from robustbench_cmic.cell import Cell
+from robustbench_cmic.estimate import Estimator, Pace, declared_work, duration, task
 from robustbench_cmic.plan import make_plan
-from robustbench_cmic.progress import Estimator, LiveDisplay, PlainDisplay, declared_work, duration, make_display
+from robustbench_cmic.progress import LiveDisplay, PlainDisplay, make_display
 from robustbench_cmic.suite import find_suite, load_suite
 
 
@@ -27,14 +28,35 @@ def test_durations(seconds: float, text: str) -> None:
 def test_estimate_learns_from_equal_cells_and_scales_to_others(cells: list[Cell]) -> None:
     trainings = [cell for cell in cells if cell.kind == "train"]
     attacks = [cell for cell in cells if cell.attack == "PGD" and cell.eps == 0.1][:2]
-    estimator = Estimator([*trainings[:3], *attacks], jobs=2)
+    estimator = Estimator([task(cell) for cell in [*trainings[:3], *attacks]], jobs=2)
     assert estimator.seconds_left() is None
-    estimator.finished(trainings[0], 10.0)
+    estimator.finished(trainings[0].id, 10.0)
     per_work = 10.0 / declared_work(trainings[0])
     assert estimator.seconds_left() == pytest.approx((20 + 2 * per_work * declared_work(attacks[0])) / 2)
-    estimator.finished(trainings[1], 20.0)
-    estimator.finished(attacks[0], 4.0)
+    estimator.finished(trainings[1].id, 20.0)
+    estimator.finished(attacks[0].id, 4.0)
     assert estimator.seconds_left() == pytest.approx((15 + 4) / 2)
+
+
+def test_estimate_knows_something_before_the_first_cell_ends(cells: list[Cell]) -> None:
+    """The first training has run for 30 s and needs 70 more; the other two will take 100 each, two at a time."""
+    trainings = [task(cell) for cell in cells if cell.kind == "train"][:3]
+    estimator = Estimator(trainings, jobs=2)
+    estimator.running(trainings[0].id, 30.0, 70.0)
+    assert estimator.seconds_left() == pytest.approx((70 + 100 + 100) / 2)
+    estimator.finished(trainings[1].id, 100.0)
+    estimator.finished(trainings[2].id, 100.0)
+    assert estimator.seconds_left() == pytest.approx(70), "one cell is not shared by two processes"
+    estimator.finished(trainings[0].id, 100.0)
+    assert estimator.seconds_left() == 0
+
+
+def test_pace_is_counted_from_the_first_report() -> None:
+    pace = Pace()
+    assert pace.seconds_left(100.0, 500, 1000) is None
+    assert pace.seconds_left(110.0, 500, 1000) is None
+    assert pace.seconds_left(140.0, 600, 1000) == pytest.approx(160)
+    assert pace.seconds_left(300.0, 1000, 1000) is None
 
 
 def play(display: PlainDisplay | LiveDisplay, cells: list[Cell]) -> None:
@@ -91,8 +113,8 @@ def test_a_long_cell_says_how_much_of_it_is_left(cells: list[Cell], monkeypatch:
     display = PlainDisplay(Console(file=out, width=200), cells, jobs=1)
     display.started(cells[0])
     display.progressed(cells[0], 500, 1000, "steps")
-    display.progressed(cells[0], 600, 1000, "steps, accuracy 0.5")
+    display.progressed(cells[0], 600, 1000, "steps", 0.5)
     assert out.getvalue().splitlines() == [
         "cnn-ce seed 0: train: 500 of 1000 steps",
-        "cnn-ce seed 0: train: 600 of 1000 steps, accuracy 0.5, about 2 min 40 s left",
+        "cnn-ce seed 0: train: 600 of 1000 steps, accuracy 0.500, about 2 min 40 s left",
     ]

@@ -10,7 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,24 @@ from robustbench_cmic.attacks.target import AttackError, Target, frozen, is_out_
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.data.feed import Examples
 
-Progress = Callable[[int, int], None]
-"""Called with (examples done, examples in all)."""
+Progress = Callable[[int, int, int], None]
+"""Called with (examples done, examples in all, how many of those done are classified correctly)."""
+
+
+class Broken(NamedTuple):
+    """An example that is classified correctly when clean, and not as the attack returned it; on the CPU.
+
+    Attributes:
+        place: among the evaluated examples, counted from 0.
+        clean, found: (C, H, W), the image and what the attack made of it, in ball and box.
+        clean_logits, logits: (classes,) float32.
+    """
+
+    place: int
+    clean: Tensor
+    found: Tensor
+    clean_logits: Tensor
+    logits: Tensor
 
 
 @dataclass
@@ -37,6 +53,7 @@ class Verdict:
         outside: examples returned outside ball or box, and projected back.
         forwards, backwards: examples through the network, by the attack alone.
         parts: of an attack that is made of several.
+        broken: the first examples that the attack broke, as many as were asked for.
     """
 
     correct: Tensor
@@ -46,6 +63,7 @@ class Verdict:
     forwards: int
     backwards: int
     parts: list[Part]
+    broken: list[Broken]
 
 
 @dataclass
@@ -66,6 +84,8 @@ class _Judged:
     """Results of consecutive batches, in order."""
 
     keep_images: bool
+    keep_broken: int
+    broken: list[Broken] = field(default_factory=list)
     correct: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     images: list[Tensor] = field(default_factory=list)
@@ -87,6 +107,7 @@ def judge_attack(
     source: nn.Module | None = None,
     kept: Kept | None = None,
     keep_images: bool = False,
+    keep_broken: int = 0,
 ) -> Verdict:
     """Attack a model and judge the result.
 
@@ -104,6 +125,7 @@ def judge_attack(
         source: the model whose adversarial examples are tried on `model`; None: its own.
         kept: what a smaller ball broke: broken here, too.
         keep_images: the verdict holds the adversarial examples.
+        keep_broken: the verdict holds this many of the first examples that were broken, to look at.
 
     Where the memory of the device does not suffice, fewer and fewer examples go through the network together.
 
@@ -114,7 +136,8 @@ def judge_attack(
     target = Target(model if source is None else source, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
     judge = Target(model, classes)  # the judge's own passes are not the attack's
-    judged = _Judged(keep_images)
+    judged = _Judged(keep_images, keep_broken)
+    correct = 0
     with contextlib.ExitStack() as stack:
         for network in (model, source):
             if network is not None:
@@ -129,7 +152,8 @@ def judge_attack(
             act = functools.partial(_attack_and_judge, order, target, judge, batch, threat, judged)
             with_less_memory(target, stop - start, act)
             if progress is not None:
-                progress(stop, len(images))
+                correct += int(judged.correct[-1].sum())
+                progress(stop, len(images), correct)
     return Verdict(
         correct=torch.cat(judged.correct),
         logits=torch.cat(judged.logits),
@@ -138,6 +162,7 @@ def judge_attack(
         forwards=target.forwards,
         backwards=target.backwards,
         parts=list(judged.parts.values()),
+        broken=judged.broken,
     )
 
 
@@ -256,8 +281,18 @@ def _judge(judge: Target, batch: _Batch, found: Any, threat: Threat | None, judg
     correct = (logits.argmax(1) == batch.labels) & (clean.argmax(1) == batch.labels)
     # What a smaller ball broke is broken; the projection may have moved it by one rounding.
     correct &= batch.attacked.to(correct.device)
+    if len(judged.broken) < judged.keep_broken:
+        _keep_broken(batch, found, clean, logits, judged)
     judged.outside += outside
     judged.logits.append(logits)
     judged.correct.append(correct)
     if judged.keep_images:
         judged.images.append(found.cpu())
+
+
+def _keep_broken(batch: _Batch, found: Tensor, clean: Tensor, logits: Tensor, judged: _Judged) -> None:
+    """Put the first broken examples of a batch aside, until there are as many as were asked for."""
+    broken = (clean.argmax(1) == batch.labels) & (logits.argmax(1) != batch.labels)
+    for row in broken.nonzero()[: judged.keep_broken - len(judged.broken), 0].tolist():
+        rows = (values[row].cpu().clone() for values in (batch.images, found, clean, logits))
+        judged.broken.append(Broken(int(batch.places[row]), *rows))

@@ -9,6 +9,7 @@ import time
 from robustbench_cmic.attacks.harness import Kept, Verdict, judge_attack
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.cells.job import Job
+from robustbench_cmic.cells.pictures import keep_pictures, room_for_pictures
 from robustbench_cmic.cells.trained import evaluated, trained_model
 from robustbench_cmic.checkpoint import load_weights, save_weights
 from robustbench_cmic.information import Information, measure_information
@@ -23,6 +24,7 @@ from robustbench_cmic.statistics import wilson_interval
 def attack_cell(job: Job) -> AttackRecord:
     """Attack the weights that the needed training has left, and judge the outcome."""
     cell, settings = job.cell, job.settings
+    shown = room_for_pictures(job)
     model, checkpoint_sha256 = trained_model(job, cell.needs or "", cell.declared["train"])
     inputs: dict[str, str] = {}
     source, kept = None, None
@@ -42,12 +44,15 @@ def attack_cell(job: Job) -> AttackRecord:
         threat=Threat(cell.norm, cell.eps) if cell.norm else None,
         seed=cell.seed,
         batch_size=settings.batch_size,
-        progress=lambda done, total: job.progress(done, total, "examples"),
+        progress=lambda done, total, correct: job.progress(done, total, "examples", correct / done),
         source=source,
         kept=kept,
         keep_images=ascending,
+        keep_broken=shown,
     )
     job.clock.examples_per_second = round(len(examples) / (time.perf_counter() - began), 1)
+    if shown:
+        keep_pictures(job, verdict.broken, examples.indices, checkpoint_sha256)
     n, correct = len(verdict.correct), int(verdict.correct.sum())
     low, high = wilson_interval(correct, n)
     clean = cell.attack == "none"

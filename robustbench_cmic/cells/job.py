@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -16,11 +16,19 @@ from torch import nn
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.data.base import Data
 from robustbench_cmic.models.build import build_model
-from robustbench_cmic.record_schema import Timing
+from robustbench_cmic.record_schema import Epoch, Timing
 from robustbench_cmic.settings import Settings
 
-Progress = Callable[[int, int, str], None]
-"""Called with (units done, units in all, what there is to say)."""
+
+class Progress(Protocol):
+    """Hears how far a cell is."""
+
+    def __call__(self, done: int, total: int, text: str, accuracy: float | None = None) -> None:
+        """Units done and in all, what they are or what there is to say, the accuracy so far where it is known."""
+
+
+Trained = Callable[[Epoch, bool], None]
+"""Called with an epoch that is finished, and whether it was taken from a stored state."""
 
 
 @dataclass
@@ -50,13 +58,14 @@ class Clock:
 
 @dataclass(frozen=True)
 class Job:
-    """A cell, where and how it is carried out, its data, its clock, and whom to tell of progress."""
+    """A cell, where and how it is carried out, its data, its clock, and whom to tell of progress and of epochs."""
 
     cell: Cell
     settings: Settings
     data: Data
     clock: Clock
     progress: Progress
+    trained: Trained = lambda *_: None
 
     def model(self, declared: dict[str, Any]) -> nn.Sequential:
         """The classifier that a training declares, on the device."""

@@ -32,10 +32,14 @@ def train_cell(job: Job) -> TrainRecord:
     keeper = _Keeper(training, resume_file(settings.work, cell.id), f"{cell.id} on {data.sha256}")
     clock.resumed = keeper.restore(job.progress)
     notes = _Notes(job.progress)
+    for epoch in training.curve:
+        job.trained(epoch, True)
+        notes.accuracy = epoch.accuracy
 
     def after_epoch(training: Training) -> None:
         keeper.keep()
-        notes.accuracy = f", accuracy {training.curve[-1].accuracy:.3f}"
+        job.trained(training.curve[-1], False)
+        notes.accuracy = training.curve[-1].accuracy
 
     cuda = settings.device.startswith("cuda")
     # A user's own code may do what no graph can record.
@@ -133,10 +137,10 @@ class _Notes:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._told = 0.0
-        self.accuracy = ""
+        self.accuracy: float | None = None
 
     def after_step(self, done: int, total: int) -> None:
         now = time.monotonic()
         if now - self._told > 0.1 or done == total:
             self._told = now
-            self._progress(done, total, f"steps{self.accuracy}")
+            self._progress(done, total, "steps", self.accuracy)

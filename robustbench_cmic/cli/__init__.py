@@ -15,6 +15,7 @@ from robustbench_cmic import __version__
 from robustbench_cmic.cli.listing import list_, schema
 from robustbench_cmic.cli.reporting import audit, report
 from robustbench_cmic.cli.running import plan, run, validate
+from robustbench_cmic.cli.watching import status
 
 app = typer.Typer(
     name="robustbench-cmic",
@@ -43,6 +44,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for command in (run, plan, validate, report, audit, schema):
+for command in (run, plan, status, validate, report, audit, schema):
     app.command()(command)
 app.command(name="list")(list_)

@@ -60,6 +60,9 @@ def run(
         bool, typer.Option("--deterministic", help="On a GPU: the same bits each time, more slowly.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Redo what was asked for, done or not.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write curves for TensorBoard, those of what is done, too.")
+    ] = None,
     toy: ToyOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
 ) -> None:
@@ -70,7 +73,8 @@ def run(
     # Imported where they are used: the other commands answer without them in a fraction of a second.
     from rich.console import Console
 
-    from robustbench_cmic.run import Options, RunError, run_suite
+    from robustbench_cmic.run import run_suite
+    from robustbench_cmic.run_options import Options, RunError
 
     loaded = load(suite, toy)
     options = Options(
@@ -86,6 +90,7 @@ def run(
         memory=None if memory is None else int(memory * 1e9),
         deterministic=deterministic,
         force=force,
+        tensorboard=tensorboard,
     )
     console = Console(soft_wrap=True)
     try:

@@ -77,14 +77,22 @@ class Data:
         classes: number of classes; each has at least one training image.
         sha256: fingerprint of the content; computed from the arrays where it is not given.
         moments: of the training images; computed where they are not given.
+        class_names: what the classes are called, by label; None where they have no names.
     """
 
     def __init__(
-        self, train: Split, test: Split, classes: int, sha256: str | None = None, moments: Moments | None = None
+        self,
+        train: Split,
+        test: Split,
+        classes: int,
+        sha256: str | None = None,
+        moments: Moments | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.train = train
         self.test = test
         self.classes = classes
+        self.class_names = class_names
         self._sha256 = sha256
         self._moments = moments
 

@@ -32,19 +32,19 @@ class Examples:
     """
 
     def __init__(self, images: Images, indices: npt.NDArray[np.int64], device: str) -> None:
+        self.indices = indices
         self._images = images
-        self._indices = indices
         self._device = device
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        return self._bring(self._indices[rows])
+        return self._bring(self.indices[rows])
 
     def at(self, positions: Sequence[int]) -> Tensor:
         """The images at some positions among the chosen ones."""
-        return self._bring(self._indices[np.asarray(positions, np.int64)])
+        return self._bring(self.indices[np.asarray(positions, np.int64)])
 
     def _bring(self, indices: npt.NDArray[np.int64]) -> Tensor:
         return unit(torch.from_numpy(self._images[indices]).to(self._device))

@@ -144,7 +144,7 @@ def load_imagefolder(declared: dict[str, Any], folder: Path, memory: int | None,
         raise DataError(f"cannot use {error.filename or cache}: {error.strerror or error}") from None
     train, test = (Split(images[split], listing.labels[split]) for split in ("train", "test"))
     moments = moments_of_histogram(np.array(index["histogram"]))
-    return Data(train, test, len(listing.classes), index["sha256"], moments)
+    return Data(train, test, len(listing.classes), index["sha256"], moments, listing.classes)
 
 
 def _list(root: Path) -> _Listing:

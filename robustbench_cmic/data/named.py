@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from robustbench_cmic.data.arrays import KEYS, read_arrays
 from robustbench_cmic.data.base import Data, DataError
+from robustbench_cmic.data.class_names import CLASS_NAMES
 
 if TYPE_CHECKING:
     from robustbench_cmic.data import Say
@@ -65,6 +66,7 @@ def load_named(declared: dict[str, Any], folder: Path, _: int | None, say: Say) 
     if not path.exists():
         _convert(name, known, folder, path, say)
     data = read_arrays(path)
+    data.class_names = CLASS_NAMES[name]
     if (data.image_shape, data.classes) != (known.shape, known.classes):
         raise DataError(
             f"{path}: should hold images (C, H, W) of {known.shape} in {known.classes} classes, not {data.image_shape} "

@@ -1,0 +1,134 @@
+"""How long a run will take, learned from what of it is done. Used by whoever shows a run; imports no torch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from robustbench_cmic.cell import Cell, Kind, title
+
+
+class Task(BaseModel):
+    """What of a cell is needed to name it and to estimate its time.
+
+    Attributes:
+        id: of the cell.
+        title: the cell in words.
+        kind, attack, eps: cells that agree in these and differ in model and seed take about equally long.
+        work: see `declared_work`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    title: str
+    kind: Kind
+    attack: str
+    eps: float
+    work: float
+
+
+def task(cell: Cell) -> Task:
+    """A cell as the estimate sees it."""
+    return Task(
+        id=cell.id, title=title(cell), kind=cell.kind, attack=cell.attack, eps=cell.eps, work=declared_work(cell)
+    )
+
+
+def declared_work(cell: Cell) -> float:
+    """A cell's work in passes over the data, roughly; a training set is taken for twice the test set."""
+    if cell.kind == "train":
+        training = cell.declared["training"]
+        return 6.0 * float(training["epochs"]) if training is not None else 1.0
+    if cell.kind == "audit":
+        return sum(_attack_work(check["attack"]) for check in cell.declared["audit"]["checks"]) / 4
+    return _attack_work(cell.declared["attack"])
+
+
+def _attack_work(setting: dict[str, Any]) -> float:
+    if setting["name"] == "AutoAttack":
+        # Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess.
+        gradients: int = setting["steps"] * (1 + 2 * setting["targets"])
+        return (3.0 * gradients + float(setting["queries"])) / 50
+    return float(setting.get("samples", 0)) + 3.0 * float(setting.get("steps", 1)) * float(
+        setting.get("restarts", setting.get("n_restarts", 1))
+    )
+
+
+class Pace:
+    """How fast a running cell is, since its first report: a resumed training begins in the middle."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def seconds_left(self, now: float, done: int, total: int) -> float | None:
+        """From a report at the time `now` (seconds) of `done` units of `total`; None until something is known."""
+        if self._first is None:
+            self._first = (now, done)
+        began, at_first = self._first
+        if done <= at_first or done >= total:
+            return None
+        return (now - began) / (done - at_first) * (total - done)
+
+
+class Estimator:
+    """Time left, learned from the cells that are done and, as far as they tell, from those that run.
+
+    A kind of cell not seen yet is estimated by its declared work (epochs, gradient steps), scaled by how long such
+    work took so far.
+    """
+
+    def __init__(self, tasks: Sequence[Task], jobs: int) -> None:
+        self._left = {task.id: task for task in tasks}
+        self._jobs = jobs
+        self._running: dict[str, tuple[float, float]] = {}
+        self._seconds: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+        self._work = 0.0
+        self._spent = 0.0
+
+    def running(self, cell: str, spent: float, left: float) -> None:
+        """A cell has run for `spent` seconds and will, at its pace, for another `left`."""
+        if cell in self._left:
+            self._running[cell] = (spent, left)
+
+    def finished(self, cell: str, seconds: float) -> None:
+        """Learn from a finished cell; 0 seconds teach nothing."""
+        known = self._left.pop(cell, None)
+        self._running.pop(cell, None)
+        if known is not None and seconds > 0:
+            self._seconds[known.kind, known.attack, known.eps].append(seconds)
+            self._work += known.work
+            self._spent += seconds
+
+    def seconds_left(self) -> float | None:
+        """None until something is known."""
+        seconds = {kind: list(known) for kind, known in self._seconds.items()}
+        work, spent = self._work, self._spent
+        for cell, (so_far, left) in self._running.items():
+            task = self._left[cell]
+            seconds.setdefault((task.kind, task.attack, task.eps), []).append(so_far + left)
+            work, spent = work + task.work, spent + so_far + left
+        if work == 0:
+            return None
+        total = longest = 0.0
+        for cell, task in self._left.items():
+            known = seconds.get((task.kind, task.attack, task.eps))
+            expected = sum(known) / len(known) if known else task.work * spent / work
+            if cell in self._running:
+                expected = self._running[cell][1]
+                longest = max(longest, expected)
+            total += expected
+        return max(total / self._jobs, longest)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
