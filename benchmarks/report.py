@@ -21,7 +21,8 @@ from robustbench_cmic.report import FORMATS, read_results, write_report
 from tests.report.folders import fill, planned
 
 MODELS = "".join(
-    f"  - {{id: m{number}, architecture: mlp, objective: {{name: {('ce', 'cmic')[number % 2]}}}}}\n" for number in range(10)
+    f"  - {{id: m{number}, architecture: mlp, objective: {{name: {('ce', 'cmic')[number % 2]}}}}}\n"
+    for number in range(10)
 )
 RADII = "[0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.2, 0.3]"
 SUITE = f"""\
@@ -43,7 +44,7 @@ attacks:
 def made(folder: Path) -> Path:
     """A results folder of 2,050 rows."""
     generator = random.Random(0)
-    return fill(folder / "made", planned(folder, SUITE), lambda cell: [generator.random() < 0.6 for _ in range(1000)])
+    return fill(folder / "made", planned(folder, SUITE), lambda _: [generator.random() < 0.6 for _ in range(1000)])
 
 
 def seconds(work: Callable[[], object]) -> float:
