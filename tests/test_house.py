@@ -27,7 +27,12 @@ README = (ROOT / "README.md").read_text()
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("module", ["suite", "plan", "record", "report", "audit", "resume", "run", "cli", "execute"])
+COMPARING = ["cli.comparing", "reproduction.compare_text", "reproduction.rerun", "reproduction.trend"]
+
+
+@pytest.mark.parametrize(
+    "module", ["suite", "plan", "record", "report", "audit", "resume", "run", "cli", "execute", *COMPARING]
+)
 def test_what_is_left_and_right_of_computing_does_not_import_torch(module: str) -> None:
     code = f"import sys, robustbench_cmic.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
