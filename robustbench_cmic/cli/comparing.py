@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from robustbench_cmic.run import Options
     from robustbench_cmic.suite import LoadedSuite
 
+REASONS_SHOWN = 20
+
 
 class FailOn(StrEnum):
     """When `compare` exits 3."""
@@ -54,8 +56,10 @@ def compare(
     else:
         print(comparison_text(found, markdown=form is Format.md), end="")
     reasons = {None: [], FailOn.drift: found.drift, FailOn.regression: found.regression}[fail_on]
-    for reason in reasons:
-        print(f"{fail_on.value if fail_on else ''}: {reason}", file=sys.stderr)
+    for reason in reasons[:REASONS_SHOWN]:
+        print(f"{fail_on}: {reason}", file=sys.stderr)
+    if len(reasons) > REASONS_SHOWN:
+        print(f"{fail_on}: and {len(reasons) - REASONS_SHOWN} more (--format json names all)", file=sys.stderr)
     raise typer.Exit(DIFFERENT if reasons else DONE)
 
 
