@@ -29,6 +29,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 TORCH_FREE = ["suite", "plan", "record", "report", "audit", "resume", "run", "cli", "execute"]
 TORCH_FREE += ["events", "status", "status_text", "pictures", "curves"]
+TORCH_FREE += ["cli.comparing", "reproduction.compare_text", "reproduction.rerun", "reproduction.trend"]
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)

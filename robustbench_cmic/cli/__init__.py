@@ -1,6 +1,7 @@
 """The command line: parses, calls one function, turns its answer into an exit code.
 
-Exit codes: 0 all done; 1 some cell failed or diverged; 2 the suite or the command line is wrong; 130 interrupted.
+Exit codes: 0 all done; 1 some cell failed or diverged; 2 the suite or the command line is wrong; 3 a comparison or
+reproduction found other results than it should; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from robustbench_cmic import __version__
+from robustbench_cmic.cli.comparing import compare, reproduce
 from robustbench_cmic.cli.listing import list_, schema
 from robustbench_cmic.cli.reporting import audit, report
 from robustbench_cmic.cli.running import plan, run, validate
@@ -44,6 +46,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for command in (run, plan, status, validate, report, audit, schema):
+for command in (run, status, plan, validate, report, audit, compare, reproduce, schema):
     app.command()(command)
 app.command(name="list")(list_)

@@ -12,7 +12,7 @@ import typer
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite
 from robustbench_cmic.toy import toy as toy_size
 
-DONE, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, INCOMPLETE, USAGE, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")

@@ -52,7 +52,7 @@ def replaced(old: str, new: str) -> str:
 
 
 def test_shipped_suites_are_valid_and_embed_the_design() -> None:
-    assert set(shipped_suites()) == {"cifar100", "cifar100-lite", "digits", "mnist", "smoke"}
+    assert set(shipped_suites()) == {"cifar100", "cifar100-lite", "digits", "mnist", "mnist-lite", "smoke"}
     for path in shipped_suites().values():
         loaded = load_suite(path)
         assert loaded.warnings == []

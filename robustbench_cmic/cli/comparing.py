@@ -1,0 +1,180 @@
+"""Results beside results: `compare`, `reproduce`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_cmic.cli.arguments import DIFFERENT, DONE, INCOMPLETE, INTERRUPTED, SuiteArgument, fail, load
+from robustbench_cmic.report import ReportError, Results, read_results
+
+if TYPE_CHECKING:
+    from robustbench_cmic.reproduction.certificate import Certificate
+    from robustbench_cmic.reproduction.rerun import Task
+    from robustbench_cmic.run_options import Options
+    from robustbench_cmic.suite import LoadedSuite
+
+REASONS_SHOWN = 20
+
+
+class FailOn(StrEnum):
+    """When `compare` exits 3."""
+
+    drift = "drift"
+    regression = "regression"
+
+
+class Format(StrEnum):
+    """How `compare` prints."""
+
+    text = "text"
+    md = "md"
+    json = "json"
+
+
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="A", help="Results folder of a suite, such as results/digits.")],
+    new: Annotated[Path, typer.Argument(metavar="B", help="The folder to compare with it, such as mine/digits.")],
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(help="Exit 3 where outcomes differ or are gone; or where B is significantly worse than A."),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.text,
+) -> None:
+    """Compare two results folders: which cells differ, by how much, and whether that is more than chance."""
+    from robustbench_cmic.reproduction.compare import compare_folders
+    from robustbench_cmic.reproduction.compare_text import comparison_text
+
+    found = compare_folders(_read(old), _read(new), old, new)
+    if form is Format.json:
+        print(found.model_dump_json(indent=1))
+    else:
+        print(comparison_text(found, markdown=form is Format.md), end="")
+    reasons = {None: [], FailOn.drift: found.drift, FailOn.regression: found.regression}[fail_on]
+    for reason in reasons[:REASONS_SHOWN]:
+        print(f"{fail_on}: {reason}", file=sys.stderr)
+    if len(reasons) > REASONS_SHOWN:
+        print(f"{fail_on}: and {len(reasons) - REASONS_SHOWN} more (--format json names all)", file=sys.stderr)
+    raise typer.Exit(DIFFERENT if reasons else DONE)
+
+
+def _read(folder: Path) -> Results:
+    try:
+        results = read_results(folder)
+    except ReportError as error:
+        fail(error)
+    for problem in results.problems:
+        print(problem, file=sys.stderr)
+    return results
+
+
+def reproduce(
+    suite: SuiteArgument,
+    against: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The recorded results; by default results/SUITE.")
+    ] = None,
+    fraction: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="F", help="Only this share of the evaluations: the same sample every time."),
+    ] = 1.0,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A fresh folder to run in, or that of an interrupted reproduction. [reproductions/SUITE/TIME]",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the certificate goes; by default into the fresh folder.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(envvar="ROBUSTBENCH_DATA", metavar="DIR", help="Where data lies, see `run`.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; by default what the records were made on."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Cells at a time, see `run`.")] = None,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Add a line to nightly.csv beside the recorded results.")
+    ] = True,
+) -> None:
+    """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
+    from robustbench_cmic.reproduction.rerun import certify, default_folder, make_task, options_for
+
+    loaded = load(suite)
+    recorded = against or Path("results") / loaded.suite.suite
+    if not fraction > 0:
+        fail(f"--fraction: should be above 0 and at most 1, not {fraction:g}")
+    task = make_task(loaded, _read(recorded), fraction)
+    folder = results or default_folder(loaded.suite.suite)
+    place = output or folder
+    made = _claim(folder, place, task, fraction)
+    for difference in task.inputs:
+        print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
+    began = time.time()
+    _rerun(task, loaded, options_for(task, folder, device, data, jobs), suite, made)
+    certificate = certify(task, loaded, folder, recorded, fraction, began)
+    code = _file(certificate, folder, place, recorded if history else None)
+    print(certificate.sentence)
+    raise typer.Exit(code)
+
+
+def _claim(folder: Path, place: Path, task: Task, fraction: float) -> list[Path]:
+    from robustbench_cmic.reproduction.rerun import FolderError, claim
+
+    try:
+        return claim(folder, place, task, fraction)
+    except FolderError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"cannot write to {error.filename or folder}: {error.strerror or error}")
+
+
+def _rerun(task: Task, loaded: LoadedSuite, options: Options, suite: str, made: list[Path]) -> None:
+    """Carry the task out; an interruption ends the command, and nothing is certified."""
+    from rich.console import Console
+
+    from robustbench_cmic.plan import SelectionError
+    from robustbench_cmic.reproduction.rerun import abandon, rerun
+    from robustbench_cmic.run_options import RunError
+
+    try:
+        code = rerun(task, loaded, options, Console(soft_wrap=True))
+    except (RunError, SelectionError) as error:
+        abandon(options.results, made)
+        fail(error)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        print(f"nothing is certified; to go on: reproduce {suite} --results {options.results}, other options as before")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _file(certificate: Certificate, folder: Path, place: Path, recorded: Path | None) -> int:
+    """Write the certificate, and the history if it is wanted; returns the exit code."""
+    from robustbench_cmic.reproduction.certificate import write_certificate
+    from robustbench_cmic.reproduction.certificate_text import certificate_text
+    from robustbench_cmic.reproduction.history import append_night, night
+    from robustbench_cmic.reproduction.rerun import release
+    from robustbench_cmic.reproduction.trend import write_trend
+
+    try:
+        write_certificate(place, certificate, certificate_text(certificate))
+        release(folder)
+    except OSError as error:
+        fail(f"cannot write to {place}: {error.strerror or error}")
+    print(place / "certificate.md")
+    print(place / "certificate.json")
+    if recorded is not None:
+        try:
+            write_trend(recorded, certificate.suite, append_night(recorded, night(certificate)))
+        except (OSError, ValueError) as error:
+            print(f"the history of {recorded} is not written: {error}", file=sys.stderr)
+            return certificate.exit_code or INCOMPLETE
+    return certificate.exit_code
