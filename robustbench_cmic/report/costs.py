@@ -7,26 +7,48 @@ from collections.abc import Iterator, Sequence
 
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.record_schema import AttackRecord
-from robustbench_cmic.report.numbers import NOTHING, escaped, percent, table
+from robustbench_cmic.report.markdown import markdown
+from robustbench_cmic.report.numbers import NOTHING, escaped, percent
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.selecting import attacks, balls, by_seed, cells_of, models, planned_seeds, size_of
+from robustbench_cmic.report.tables import Code, Table
 from robustbench_cmic.report.worst_case import Ball, attacks_in, marginal_shares, survivors
 
-_COSTS = """\
+COSTS = """\
 Sorted by passes through the network an example, mean over models and seeds; compare attacks and models at an equal
 budget by the columns *so far*: what survives this attack and all cheaper ones in the ball. *Alone*: examples that no
 other attack in the ball breaks. Seconds are of this machine, for all examples. An attack that is `ascending` attacks
 only what smaller balls left, and its cost here is for that.
 """
+PARTS = "Each part attacks what the parts before it left; examples and passes are means over seeds.\n"
+TRANSFERS = "Accuracy in percent of the model of the column on adversarial examples of the model of the row.\n"
 
 
-def cost_section(results: Results) -> Iterator[str]:
+def cost_sections(results: Results) -> Iterator[str]:
+    """The leaderboard's sections: transfers between models, what attacks cost and add, and the parts of attacks."""
+    transfers = transfer_tables(results)
+    if transfers:
+        yield f"## Transfer between models\n\n{TRANSFERS}"
+    for where, found in transfers.items():
+        yield f"{escaped(where)}:\n"
+        yield markdown(found)
+    for heading, text, table in (
+        ("What attacks cost and add", COSTS, cost_table(results)),
+        ("Parts of attacks", PARTS, parts_table(results)),
+    ):
+        if table.rows:
+            yield f"## {heading}\n"
+            yield text
+            yield markdown(table)
+
+
+def cost_table(results: Results) -> Table:
     """Passes and seconds of each attack, and the share of examples that it alone breaks."""
     names = models(results)
     rows = []
     for ball in balls(results):
         shares = {model: marginal_shares(results, model, ball) for model in names}
-        costs = [(_cost(results, label, ball), label) for label in attacks(results, ball)]
+        costs = [(_cost(results, names, label, ball), label) for label in attacks(results, ball)]
         known = sorted((cost, label) for cost, label in costs if cost is not None)
         done: list[str] = []
         for (passes, forwards, backwards, seconds), label in known:
@@ -34,19 +56,16 @@ def cost_section(results: Results) -> Iterator[str]:
             columns: list[str] = []
             for model in names:
                 columns += [_so_far(results, model, done, ball), _mean_percent(shares[model].get(label, []))]
-            size = [size_of(ball), escaped(label), f"{passes:.4g}", f"{forwards:.4g}", f"{backwards:.4g}"]
+            size = [size_of(ball), label, f"{passes:.4g}", f"{forwards:.4g}", f"{backwards:.4g}"]
             rows.append([*size, f"{seconds:.3g}", *columns])
-    if rows:
-        yield "## What attacks cost and add\n"
-        yield _COSTS
-        headers = [column for model in names for column in (f"`{model}` so far %", f"`{model}` alone %")]
-        yield table(rows, ["eps", "attack", "passes", "forwards", "backwards", "seconds", *headers])
+    headers = [column for model in names for column in (f"{model} so far %", f"{model} alone %")]
+    return Table(["eps", "attack", "passes", "forwards", "backwards", "seconds", *headers], rows)
 
 
-def _cost(results: Results, label: str, ball: Ball) -> tuple[float, float, float, float] | None:
+def _cost(results: Results, names: Sequence[str], label: str, ball: Ball) -> tuple[float, float, float, float] | None:
     """Passes, forwards, backwards an example, and seconds."""
     records = [
-        record for model in models(results) for cell in cells_of(results, model, label, ball)
+        record for model in names for cell in cells_of(results, model, label, ball)
         if (record := results.attack(cell))
     ]  # fmt: skip
     if not records:
@@ -67,19 +86,17 @@ def _mean_percent(values: Sequence[float]) -> str:
     return f"{100 * statistics.fmean(values):.1f}" if values else NOTHING
 
 
-def parts_section(results: Results) -> Iterator[str]:
+def parts_table(results: Results) -> Table:
     """What each part of an attack that is made of several broke."""
-    rows = []
+    rows: list[list[str]] = []
+    names = models(results)
     for ball in balls(results):
         for label in attacks(results, ball):
-            for model in models(results):
+            for model in names:
                 records = [results.attack(cell) for cell in cells_of(results, model, label, ball)]
                 rows += _parts([record for record in records if record is not None], label, ball, model)
-    if rows:
-        yield "## Parts of attacks\n"
-        yield "Each part attacks what the parts before it left; examples and passes are means over seeds.\n"
-        headers = ["eps", "attack", "model", "part", "attacked", "broken", "forwards", "backwards", "seconds"]
-        yield table(rows, headers)
+    headers = ["eps", "attack", "model", "part", "attacked", "broken", "forwards", "backwards", "seconds"]
+    return Table(headers, rows)
 
 
 def _parts(records: list[AttackRecord], label: str, ball: Ball, model: str) -> list[list[str]]:
@@ -90,26 +107,24 @@ def _parts(records: list[AttackRecord], label: str, ball: Ball, model: str) -> l
         keys = ("attacked", "broken", "forwards", "backwards", "seconds")
         # A part that had nothing left to attack in some seed counts there as none.
         means = [f"{sum(getattr(part, key) for part in parts) / len(records):.4g}" for key in keys]
-        rows.append([size_of(ball), escaped(label), f"`{model}`", escaped(name), *means])
+        rows.append([size_of(ball), label, Code(model), name, *means])
     return rows
 
 
-def transfer_section(results: Results) -> Iterator[str]:
-    """Adversarial examples of one model on another: a matrix for each ball."""
+def transfer_tables(results: Results) -> dict[str, Table]:
+    """Adversarial examples of one model on another: a matrix for each attack and ball, by their names."""
+    names, tables = models(results), {}
     transfers = [cell for cell in results.plan.of("attack") if cell.source is not None]
     for label, ball in dict.fromkeys((_family(cell), (cell.norm, cell.eps)) for cell in transfers):
-        if label == _family(transfers[0]) and ball == (transfers[0].norm, transfers[0].eps):
-            yield "## Transfer between models\n"
-            yield "Accuracy in percent of the model of the column on adversarial examples of the model of the row.\n"
-        yield f"{escaped(label)}, {size_of(ball)}:\n"
-        rows = []
-        for source in models(results):
+        rows: list[list[str]] = []
+        for source in names:
             columns = []
-            for target in models(results):
+            for target in names:
                 found = by_seed(results, target, f"{label}:{source}", ball)
                 columns.append(percent([outcome.accuracy for outcome in found.values()], planned_seeds(results)))
-            rows.append([f"`{source}`", *columns])
-        yield table(rows, ["examples of", *(f"on `{model}`" for model in models(results))])
+            rows.append([Code(source), *columns])
+        tables[f"{label}, {size_of(ball)}"] = Table(["examples of", *(f"on {model}" for model in names)], rows)
+    return tables
 
 
 def _family(cell: Cell) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
 from robustbench_cmic.report.board import Board
-from robustbench_cmic.report.costs import cost_section, parts_section, transfer_section
+from robustbench_cmic.report.costs import cost_sections
 from robustbench_cmic.report.flagged import flag_section
 from robustbench_cmic.report.markdown import markdown
 from robustbench_cmic.report.numbers import escaped, percent, table
@@ -43,10 +43,7 @@ def _sections(board: Board) -> Iterator[str]:
         yield f"{escaped(plan.description)}\n"
     yield from _missing(board)
     if board.examples:
-        over = "one seed, which shows nothing about the method" if board.seeds == 1 else f"{board.seeds} seeds"
-        audited = _AUDITED if board.audit.wanted else _NOT_AUDITED
-        reading = _READING.format(n=" or ".join(map(str, board.examples)), seeds=over, audited=audited)
-        yield textwrap.fill(reading, 120) + "\n"
+        yield textwrap.fill(reading(board), 120) + "\n"
         yield "## Clean test examples\n"
         yield markdown(clean_table(board))
         for norm, found in robust_tables(board).items():
@@ -54,11 +51,16 @@ def _sections(board: Board) -> Iterator[str]:
             yield markdown(found)
         yield from pair_sections(board)
         yield from flag_section(board)
-        yield from transfer_section(board.results)
-        yield from cost_section(board.results)
-        yield from parts_section(board.results)
+        yield from cost_sections(board.results)
     yield from _limited_section(board)
     yield from _about(board)
+
+
+def reading(board: Board) -> str:
+    """How the numbers are to be read, as Markdown."""
+    over = "one seed, which shows nothing about the method" if board.seeds == 1 else f"{board.seeds} seeds"
+    audited = _AUDITED if board.audit.wanted else _NOT_AUDITED
+    return _READING.format(n=" or ".join(map(str, board.examples)), seeds=over, audited=audited)
 
 
 def _missing(board: Board) -> Iterator[str]:
