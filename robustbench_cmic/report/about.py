@@ -20,9 +20,9 @@ def what_was_run(results: Results) -> list[tuple[str, str]]:
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     """How models were trained and evaluated, and each attack with all parameters."""
     trainings = {canonical_json(t): t for cell in results.plan.of("train") if (t := cell.declared["training"])}
-    facts = [("training", _parameters(training)) for training in trainings.values()]
+    facts = [("training", parameters(training)) for training in trainings.values()]
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
-    facts.append(("evaluation", _parameters({key: value for key, value in evaluation.items() if key != "draw"})))
+    facts.append(("evaluation", parameters({key: value for key, value in evaluation.items() if key != "draw"})))
     for name, cells in _by_attack(results).items():
         radii = ", ".join(dict.fromkeys(radius(cell.eps) for cell in cells))
         facts.append((name, f"{_setting(cells)}; {cells[0].norm}, eps {radii}"))
@@ -39,7 +39,7 @@ def _model(declared: dict[str, Any]) -> str:
     if declared["model"]["pretrained"]:
         parts.append("weights of timm")
     if declared["objective"] is not None:
-        parts.append(f"objective {_parameters(declared['objective'])}")
+        parts.append(f"objective {parameters(declared['objective'])}")
     return ", ".join(parts)
 
 
@@ -58,15 +58,15 @@ def _setting(cells: list[Cell]) -> str:
     for key, value in settings[0].items():
         values = list(dict.fromkeys(setting[key] for setting in settings))
         merged[key] = value if len(values) == 1 else f"{min(values):.4g} … {max(values):.4g}"
-    return _parameters(merged)
+    return parameters(merged)
 
 
-def _parameters(declared: dict[str, Any]) -> str:
+def parameters(declared: dict[str, Any]) -> str:
     """`cmic (lambda 0.7, beta 0.4)`: the name, if there is one, then everything else."""
     parts = []
     for key, value in declared.items():
         if key != "name":
-            parts.append(f"{key} {_parameters(value)}" if isinstance(value, dict) else f"{key} {_value(value)}")
+            parts.append(f"{key} {parameters(value)}" if isinstance(value, dict) else f"{key} {_value(value)}")
     text = ", ".join(parts)
     if "name" not in declared:
         return text

@@ -1,0 +1,79 @@
+"""Adversarial examples to look at: of each model a few that its strongest attack at a middle eps found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustbench_cmic.cell import Cell
+from robustbench_cmic.pictures import Picture, Pictures, read_pictures
+from robustbench_cmic.report.board import Board
+from robustbench_cmic.report.selecting import balls, models, size_of
+from robustbench_cmic.report.worst_case import Ball
+
+EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Some adversarial examples of a model.
+
+    Attributes:
+        attack, size: which attack found them, in which ball.
+        accuracy: what that attack leaves, as a fraction.
+    """
+
+    model: str
+    seed: int
+    attack: str
+    size: str
+    accuracy: float
+    pictures: Pictures
+
+    @property
+    def examples(self) -> Sequence[Picture]:
+        """The first few."""
+        return self.pictures.examples[:EXAMPLES]
+
+    def said(self, before: bool, example: Picture) -> str:
+        """`7 (99.8 %)`: what an image was taken for."""
+        number = example.before if before else example.after
+        confidence = example.confidence_before if before else example.confidence_after
+        return f"{self.pictures.name(number)} ({100 * confidence:.1f} %)"
+
+
+def gallery(board: Board, folder: Path) -> list[Shown]:
+    """For each model with pictures the strongest attack in the ball next to the middle that has any.
+
+    Args:
+        board: a suite's results, judged.
+        folder: the suite's results folder.
+    """
+    found = (_of_model(board, folder, model) for model in models(board.results))
+    return [shown for shown in found if shown is not None]
+
+
+def _of_model(board: Board, folder: Path, model: str) -> Shown | None:
+    cells = [cell for cell in board.results.plan.of("attack") if cell.model == model]
+    first = min((cell.seed for cell in cells), default=0)
+    attacked = balls(board.results)
+    for norm in dict.fromkeys(norm for norm, _ in attacked):
+        for ball in _from_the_middle([ball for ball in attacked if ball[0] == norm]):
+            there = [cell for cell in cells if (cell.norm, cell.eps, cell.seed) == (norm, ball[1], first)]
+            for accuracy, cell in sorted(_measured(board, there), key=lambda pair: pair[0]):
+                pictures = read_pictures(folder, cell.id)
+                if pictures is not None and pictures.examples:
+                    return Shown(model, cell.seed, cell.attack, size_of(ball), accuracy, pictures)
+    return None
+
+
+def _from_the_middle(inside: list[Ball]) -> list[Ball]:
+    """The balls of a norm, the middle one first; of a pair in the middle the smaller."""
+    middle = (len(inside) - 1) // 2
+    return [inside[place] for place in sorted(range(len(inside)), key=lambda place: (abs(place - middle), place))]
+
+
+def _measured(board: Board, cells: list[Cell]) -> list[tuple[float, Cell]]:
+    found = [(record.accuracy, cell) for cell in cells if (record := board.results.attack(cell)) is not None]
+    return [(accuracy, cell) for accuracy, cell in found if accuracy is not None]
