@@ -1,0 +1,373 @@
+"""Pages: what they show is what the board says, nothing in them runs, equal boards give equal bytes."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree.ElementTree import Element
+
+import html5lib
+import pytest
+from plotly.offline import get_plotlyjs
+
+from robustbench_cmic.audit import RULES
+from robustbench_cmic.pictures import Picture, Pictures, write_pictures
+from robustbench_cmic.report import Board, judge, read_results
+from robustbench_cmic.report.page import index_page, suite_page
+from robustbench_cmic.report.page.pictures import EXAMPLES, gallery
+from tests.conftest import ROOT
+from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace
+from tests.report.hostile import BAD, hostile
+
+ATTACKED = f"""{HEAD}attacks:
+  - {{name: FGSM, eps: [0.1, 0.2, 8/255]}}
+  - {{name: AutoAttack, eps: [0.1, 0.2, 8/255]}}
+"""
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+
+
+def parsed(text: str) -> Element:
+    """The page as a browser reads it, without the megabytes of plotly.js."""
+    return html5lib.parse(text.replace(get_plotlyjs(), ""), namespaceHTMLElements=False)
+
+
+def said(element: Element) -> str:
+    return " ".join("".join(element.itertext()).split())
+
+
+def table(page: Element, identity: str) -> list[list[str]]:
+    (found,) = [table for table in page.iter("table") if table.get("id") == identity]
+    body = found.find("tbody")
+    assert body is not None
+    return [[said(cell) for cell in row] for row in body]
+
+
+def data(page: Element, identity: str) -> Any:
+    (found,) = [script for script in page.iter("script") if script.get("id") == identity]
+    return json.loads(found.text or "")
+
+
+def board_of(tmp_path: Path, suite: str, **options: Any) -> tuple[Board, Path]:
+    plan = planned(tmp_path, suite)
+    kept = {"none": "1111111110", "FGSM": "1111110000", "AutoAttack": "1110000011"}
+    folder = fill(tmp_path / "made", plan, lambda cell: bits(kept[cell.attack]) * 12, **options)
+    return read(folder), folder
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Board, Element]:
+    folder = ROOT / "results" / "digits"
+    board = judge(read_results(folder))
+    return board, parsed(suite_page(board, folder))
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------
+
+
+def test_standings_are_those_of_the_leaderboard(digits: tuple[Board, Element]) -> None:
+    text = (ROOT / "results" / "digits" / "leaderboard.md").read_text()
+    (markdown,) = re.findall(r"## Accuracy under attack.*?\n\n((?:\|.*\n)+)", text)
+    lines = [[cell.strip(" *`") for cell in line.split("|")[1:-1]] for line in markdown.splitlines()[2:]]
+    expected = [(f"L-inf {row[0]}", row[1], row[2], row[-1]) for row in lines]
+    shown = [(row[0], row[1], row[2], row[5]) for row in table(digits[1], "standings-table")]
+    assert shown == expected
+    assert len(shown) == 8
+
+
+def test_the_best_is_bold_and_flagged_rows_are_told_apart(tmp_path: Path) -> None:
+    plan = planned(tmp_path, f"{HEAD}attacks:\n  - {{name: AutoAttack, eps: 0.1}}\n")
+    kept = {"a": "1111100000", "b": "1111111100"}
+    folder = fill(tmp_path / "made", plan, lambda cell: bits(kept[cell.model]) * 20)
+    replace(folder, cell_of(plan, "b", 1, "audit"))
+    page = parsed(suite_page(read(folder), folder))
+    assert [row[1:3] for row in table(page, "standings-table")] == [["1", "a"], ["flagged", "b"]]
+    (standings,) = [found for found in page.iter("table") if found.get("id") == "standings-table"]
+    assert [row.get("class") for row in standings.iter("tr")] == [None, None, "flagged"]
+    assert [said(bold) for bold in standings.iter("strong")] == ["50.0 ± 0.0"]
+    assert [button.get("data-flag") for button in standings.iter("button")] == ["audit-failed"]
+    (rule,) = [section for section in page.iter("section") if section.get("id") == "flag-audit-failed"]
+    assert RULES["audit-failed"].meaning in said(rule)
+    assert RULES["audit-failed"].source in said(rule)
+    assert "because" in said(rule), "the evidence"
+
+
+def test_every_row_of_the_csv_is_there_with_its_record(digits: tuple[Board, Element]) -> None:
+    folder = ROOT / "results" / "digits"
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shown = table(digits[1], "numbers-table")
+    assert len(shown) == len(rows) == 126
+    provenance = data(digits[1], "provenance")
+    for row, cells, places in zip(rows, shown, provenance["rows"], strict=True):
+        assert cells[:3] == [row["model"], row["seed"], row["attack"]]
+        assert cells[4] == row["n"]
+        assert cells[5].removesuffix(" †") == f"{100 * float(row['accuracy']):.1f}"
+        assert cells[5].endswith("†") == bool(row["flags"])
+        assert cells[11].replace(" ", ";") == row["flags"]
+        assert cells[12:14] == [row["forwards"], row["backwards"]]
+        record = json.loads((folder / f"{row['cell']}.json").read_text())
+        facts = dict(provenance["facts"][place] for place in places)
+        assert facts["record"] == f"{row['cell']}.json"
+        assert facts["to run it again"] == f"python -m robustbench_cmic run digits --only {row['cell']} --force"
+        assert facts["code"] == record["provenance"]["commit"]
+        assert facts["weights, sha256"] == record["checkpoint_sha256"]
+        assert facts["examples, sha256"] == record["examples_sha256"]
+        assert record["timing"]["started"] in facts["timing"]
+        assert f"torch {record['provenance']['versions']['torch']}" in facts["versions"]
+    assert len(provenance["facts"]) == len({tuple(fact) for fact in provenance["facts"]})
+
+
+def test_the_command_of_a_limited_row_has_its_limit(tmp_path: Path) -> None:
+    board, folder = board_of(tmp_path, ATTACKED)
+    limited = planned(tmp_path, ATTACKED, limit=4)
+    fill(folder, limited, lambda cell: bits("1110") if cell.kind == "attack" else None)
+    fill(folder, board.results.plan, lambda cell: bits("1" * 120))
+    page = parsed(suite_page(read(folder), folder))
+    provenance = data(page, "provenance")
+    facts = provenance["facts"]
+    commands = [dict(facts[place] for place in places)["to run it again"] for places in provenance["rows"]]
+    marked = [row[11] for row in table(page, "numbers-table")]
+    assert marked.count("limited") == 42
+    assert [command.endswith("--force --limit 4") for command in commands] == [flag == "limited" for flag in marked]
+
+
+def test_curves_hold_means_and_deviations_with_clean_accuracy_at_0(digits: tuple[Board, Element]) -> None:
+    with (ROOT / "results" / "digits" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    chart = data(digits[1], "figures")["curves-linf"]
+    drawn = {trace["name"]: trace for trace in chart["figure"]["data"]}
+    assert {name for name, trace in drawn.items() if trace["visible"]} == {"cnn-ce, worst case", "cnn-cmic, worst case"}
+    for model in ("cnn-ce", "cnn-cmic"):
+        trace = drawn[f"{model}, PGD"]
+        assert trace["x"] == [0, 0.05, 0.1, 0.2, 0.3]
+        for place, eps in enumerate(trace["x"]):
+            attack = "none" if eps == 0 else "PGD"
+            found = [float(row["accuracy"]) for row in rows
+                     if (row["model"], row["attack"], float(row["eps"])) == (model, attack, eps)]  # fmt: skip
+            assert trace["y"][place] == pytest.approx(100 * statistics.fmean(found))
+            assert trace["error_y"]["array"][place] == pytest.approx(100 * statistics.stdev(found))
+    assert drawn["cnn-ce, AutoAttack"]["y"][1] is None, "not run there: the line is broken"
+    assert set(drawn["cnn-cmic, PGD"]["marker"]["symbol"][1:]) == {"x-open"}, "flagged"
+    assert "flagged: saturated" in drawn["cnn-cmic, PGD"]["hovertext"][1]
+
+
+def test_eps_reads_as_a_fraction_of_255_where_it_is_one(tmp_path: Path) -> None:
+    board, folder = board_of(tmp_path, ATTACKED)
+    chart = data(parsed(suite_page(board, folder)), "figures")["curves-linf"]["figure"]
+    assert chart["layout"]["xaxis"]["ticktext"] == ["0", "8/255", "0.1", "0.2"]
+    assert "worst case, eps 8/255" in chart["data"][0]["hovertext"][1]
+
+
+def test_the_forest_shows_differences_with_intervals_and_greys_what_is_withdrawn(digits: tuple[Board, Element]) -> None:
+    board, page = digits
+    (lines,) = board.pairs.values()
+    figure = data(page, "figures")["pair-0"]["figure"]
+    labels = figure["layout"]["yaxis"]["ticktext"]
+    drawn = {labels[y]: (x, plus, minus, trace["name"]) for trace in figure["data"] for x, y, plus, minus in zip(
+        trace["x"], trace["y"], trace["error_x"]["array"], trace["error_x"]["arrayminus"], strict=True)}  # fmt: skip
+    assert len(drawn) == len(labels) == len(lines) - 1, "all but NCMI"
+    x, plus, minus, kind = drawn["<b>worst case, L-inf 0.1</b>"]
+    (line,) = [line for line in lines if (line.what, line.ball) == ("worst case", ("linf", 0.1))]
+    assert line.interval is not None
+    assert (x - minus, x + plus) == pytest.approx([100 * end for end in line.interval])
+    assert x == pytest.approx(100 * statistics.fmean(seed.difference for seed in line.seeds.values()))
+    assert kind == "claims"
+    assert drawn["FGSM, L-inf 0.2"][3] == "withdrawn: flagged"
+    grey = [said(row) for row in page.iter("tr") if row.get("class") == "withdrawn"]
+    assert len(grey) == sum(line.verdict.startswith("withdrawn") for line in lines) == 8
+    assert any("withdrawn: flagged (margin-beats-cross-entropy, saturated)" in row for row in grey)
+
+
+# --- what may be missing -------------------------------------------------------------------------------------------
+
+
+def test_nothing_run_yet(tmp_path: Path) -> None:
+    plan = planned(tmp_path, ATTACKED)
+    folder = fill(tmp_path / "made", plan, lambda cell: None)
+    for file in folder.glob("?.s*.json"):
+        file.unlink()
+    board = read(folder)
+    page = parsed(suite_page(board, folder))
+    assert f"Of {len(plan.cells)} cells {len(plan.cells)} not run." in said(page)
+    assert "Nothing is measured yet." in said(page)
+    assert list(page.iter("table")) == []
+    assert "plotly" not in suite_page(board, folder).lower()
+    assert "nothing measured yet" in said(parsed(index_page([("made", board)])))
+    assert "There are no results yet." in said(parsed(index_page([])))
+
+
+def test_one_seed_no_pair_no_audit(tmp_path: Path) -> None:
+    suite = ATTACKED.replace("seeds: [0, 1, 2]", "seeds: [7]").replace("pairs: [[a, b]]\n", "") + "audit: off\n"
+    board, folder = board_of(tmp_path, suite)
+    page = parsed(suite_page(board, folder))
+    assert "one seed, which shows nothing about the method" in said(page)
+    assert "The suite has no pair of models to compare." in said(page)
+    assert "This suite is not audited" in said(page)
+    assert RULES["not-audited"].meaning in said(page)
+    assert "Incomplete" not in said(page)
+    for trace in data(page, "figures")["curves-linf"]["figure"]["data"]:
+        assert set(trace["error_y"]["array"]) == {None}
+    index = said(parsed(index_page([("made", board)])))
+    assert "not audited" in index
+    assert "no pair of models" in index
+
+
+def test_what_is_missing_is_said_first(tmp_path: Path) -> None:
+    board, folder = board_of(tmp_path, ATTACKED)
+    plan = board.results.plan
+    replace(folder, cell_of(plan, "b", 2, "FGSM", 0.2))
+    for file in folder.glob("a.s1.*.json"):
+        file.unlink()
+    replace(folder, cell_of(plan, "a", 1, "train"), status="diverged", reason="NaN at step 3")
+    (folder / f"{cell_of(plan, 'b', 0, 'AutoAttack', 0.1).id}.json").write_text("{")
+    board = read(folder)
+    page = parsed(suite_page(board, folder))
+    (notice,) = [section for section in page.iter("section") if section.get("class") == "notice"]
+    assert "1 diverged, 1 failed, 1 not run" in said(notice)
+    assert "NaN at step 3" in said(notice)
+    assert "because" in said(notice)
+    assert "left out: 1." in said(notice)
+    ranks = [row[1] for row in table(page, "standings-table")]
+    assert sorted(ranks) == ["1", "flagged", "incomplete", "incomplete", "incomplete", "incomplete"]
+    statuses = [row[10] for row in table(page, "numbers-table")]
+    assert (statuses.count("failed"), statuses.count("diverged"), statuses.count("skipped")) == (1, 1, 6)
+    assert "1 diverged" in said(parsed(index_page([("made", board)])))
+
+
+def test_the_index_leads_to_suites_with_verdicts_and_flags(digits: tuple[Board, Element], tmp_path: Path) -> None:
+    page = parsed(index_page([("digits", digits[0]), ("a b", board_of(tmp_path, ATTACKED)[0])]))
+    assert [link.get("href") for link in page.iter("a")][1:] == ["./digits/index.html", "./a%20b/index.html"]
+    assert "3 × margin-beats-cross-entropy, 3 × saturated" in said(page)
+    assert "cnn-cmic against cnn-ce, clean accuracy: no difference shown" in said(page)
+    assert "cnn-cmic against cnn-ce, worst case, L-inf 0.3: no difference shown" in said(page)
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, cell: Any, count: int, **changes: Any) -> None:
+    example = Picture(
+        index=0, label=1, before=1, after=0, confidence_before=0.998, confidence_after=0.87, clean=PNG, adversarial=PNG,
+        perturbation=PNG,
+    )  # fmt: skip
+    examples = [example.model_copy(update={"index": index}) for index in range(count)]
+    fields: dict[str, Any] = {"class_names": ["zero", "one"], "examples": examples} | changes
+    write_pictures(folder, Pictures(
+        suite="made", cell=cell.id, model=cell.model, seed=cell.seed, attack=cell.attack, norm=cell.norm, eps=cell.eps,
+        dataset_sha256="d", checkpoint_sha256="c", **fields,
+    ))  # fmt: skip
+
+
+def test_examples_are_of_the_strongest_attack_in_the_middle_ball(tmp_path: Path) -> None:
+    board, folder = board_of(tmp_path, ATTACKED)
+    plan = board.results.plan
+    assert gallery(board, folder) == []
+    assert "pictures are kept only where a run was made" in suite_page(board, folder)
+    write(folder, cell_of(plan, "a", 0, "FGSM", 0.2), 1)
+    assert [(shown.model, shown.size) for shown in gallery(board, folder)] == [("a", "L-inf 0.2")]
+    write(folder, cell_of(plan, "a", 0, "AutoAttack", 0.1), 0)
+    write(folder, cell_of(plan, "a", 0, "FGSM", 0.1), 6)
+    assert [shown.attack for shown in gallery(board, folder)] == ["FGSM"], "an attack without pictures is passed over"
+    write(folder, cell_of(plan, "a", 0, "AutoAttack", 0.1), 7)
+    write(folder, cell_of(plan, "b", 1, "FGSM", 0.1), 7)  # not the smallest seed
+    (shown,) = gallery(board, folder)
+    assert (shown.attack, shown.size, len(shown.examples)) == ("AutoAttack", "L-inf 0.1", EXAMPLES)
+    page = parsed(suite_page(board, folder))
+    images = list(page.iter("img"))
+    assert len(images) == 3 * EXAMPLES
+    assert {image.get("src") for image in images} == {f"data:image/png;base64,{PNG}"}
+    assert images[0].get("alt") == "clean image 0, of class one"
+    assert images[2].get("alt") == "adversarial image 0, taken for zero"
+    assert "one (99.8 %) → zero (87.0 %)" in said(page)
+
+
+# --- nothing in it runs --------------------------------------------------------------------------------------------
+
+
+def check_harmless(text: str) -> Element:
+    """Scripts are those of the policy, and no attribute or address could run or fetch anything."""
+    page = parsed(text)
+    (policy,) = [meta.get("content", "") for meta in page.iter("meta") if meta.get("http-equiv")]
+    assert re.fullmatch(
+        r"default-src 'none'; script-src( 'sha256-[A-Za-z0-9+/=]{44}')+; style-src 'unsafe-inline'; img-src data:; "
+        r"base-uri 'none'; form-action 'none'",
+        policy,
+    )
+    scripts = [script.text or "" for script in page.iter("script") if script.get("type") is None]
+    scripts = [script or get_plotlyjs() for script in scripts]
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert re.findall(r"sha256-([^']+)", policy) == hashes
+    for element in page.iter():
+        assert element.tag not in ("iframe", "object", "embed", "link", "base", "form", "svg", "b"), element.tag
+        assert not [name for name in element.attrib if name.startswith("on")], element.attrib
+        for name in ("href", "src", "action"):
+            assert re.match(r"\./|#|data:image/png;base64,", element.get(name, "#")), element.attrib
+    return page
+
+
+def test_no_string_of_a_suite_becomes_markup(tmp_path: Path) -> None:
+    board = hostile(tmp_path)
+    text = suite_page(board, tmp_path)
+    page = check_harmless(text)
+    assert "{{7*7}}" in said(page)
+    plain = " ".join(BAD.split())
+    assert plain in said(next(page.iter("h1")))
+    assert said(page).count(plain) > 400, "in every table"
+    links = {unquote(element.get("href", "")) for element in page.iter("a")}
+    assert f"./{cell_of(board.results.plan, f'a{BAD}', 0, f'PGD-2{BAD}').id}.json" in links
+    for chart in data(page, "figures").values():
+        texts = [text for trace in chart["figure"]["data"] for text in [trace["name"], *trace["hovertext"]]]
+        texts += chart["figure"]["layout"].get("yaxis", {}).get("ticktext", [])
+        texts.append(chart["figure"]["layout"]["xaxis"]["title"]["text"])
+        for found in texts:
+            assert set(re.findall(r"<[^>]*>?", found)) <= {"<b>", "</b>", "<br>"}, found
+    check_harmless(index_page([(BAD, board)]))
+
+
+def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
+    provenance = data(parsed(suite_page(hostile(tmp_path), tmp_path)), "provenance")
+    command = next(text for label, text in provenance["facts"] if label == "to run it again")
+    words = subprocess.run(
+        ["sh", "-c", f'set -- {command}; printf \'%s\\n\' "$5" "$7"'], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert words[0] == BAD
+    assert words[1].endswith(BAD)
+
+
+def test_class_names_do_not_become_markup(tmp_path: Path) -> None:
+    board, folder = board_of(tmp_path, ATTACKED)
+    write(folder, cell_of(board.results.plan, "a", 0, "FGSM", 0.1), 2, class_names=[BAD, BAD])
+    page = check_harmless(suite_page(board, folder))
+    assert next(page.iter("img")).get("alt") == f"clean image 0, of class {BAD}"
+
+
+# --- bytes, imports ------------------------------------------------------------------------------------------------
+
+
+def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar100-lite"
+    shutil.copytree(ROOT / "results" / "cifar100-lite", folder)
+    code = (
+        "import sys; from pathlib import Path; from robustbench_cmic.report import judge, read_results;"
+        "from robustbench_cmic.report.page import index_page, suite_page;"
+        "board = judge(read_results(Path('cifar100-lite')));"
+        "Path(sys.argv[1]).write_text(suite_page(board, Path('cifar100-lite')) + index_page([('x', board)]))"
+    )
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", code, name], cwd=tmp_path, check=True, env={"PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_only_a_page_that_is_made_pays_for_plotly() -> None:
+    code = "import sys, robustbench_cmic.report.page; sys.exit(bool({'plotly', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
