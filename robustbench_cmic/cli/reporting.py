@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from robustbench_cmic.cli.arguments import DONE, INCOMPLETE, ResultsOption, fail, load
-from robustbench_cmic.report import FORMATS, PLAN_FILE, STANDARD, Board, ReportError, flag_table, write_report
+from robustbench_cmic.report import (
+    FORMATS,
+    STANDARD,
+    Board,
+    ReportError,
+    flag_table,
+    folders_of,
+    write_index,
+    write_report,
+)
+
+Made = TypeVar("Made")
 
 
 class Format(StrEnum):
@@ -20,6 +31,7 @@ class Format(StrEnum):
 
     md = "md"
     csv = "csv"
+    html = "html"
     json = "json"
     latex = "latex"
 
@@ -35,13 +47,17 @@ def report(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Write suites' tables anew, from their records alone."""
-    folders = [_folder(suite, results) for suite in suites] or _all_folders(results)
+    folders = [_folder(suite, results) for suite in suites] or folders_of(results)
+    if not folders:
+        fail(f"{results} holds no results of any suite; `run` one first")
     problems: list[str] = []
     chosen = list(dict.fromkeys(form.value for form in formats)) or list(STANDARD)
     for folder in folders:
         problems += _written(folder, chosen).results.problems
         for form in chosen:
             print(folder / FORMATS[form][0])
+    if Format.html in formats:
+        print(_done(lambda: write_index(results), results))
     _tell(problems)
     raise typer.Exit(INCOMPLETE if problems else DONE)
 
@@ -51,11 +67,6 @@ def _folder(suite: str, results: Path) -> Path:
     folder = results / suite
     # `os`, since a name too long is no folder either, where Path raises.
     return folder if os.path.isdir(folder) else results / load(suite).suite.suite  # noqa: PTH112
-
-
-def _all_folders(results: Path) -> list[Path]:
-    found = sorted(file.parent for file in results.glob(f"*/{PLAN_FILE}"))
-    return found or fail(f"{results} holds no results of any suite; `run` one first")
 
 
 def audit(
@@ -74,9 +85,14 @@ def audit(
 
 
 def _written(folder: Path, formats: Sequence[str] = STANDARD) -> Board:
-    """The board of a results folder, its tables written; exit 2 where there is none or they cannot be written."""
+    """The board of a results folder, its tables written."""
+    return _done(lambda: write_report(folder, formats), folder)
+
+
+def _done(work: Callable[[], Made], folder: Path) -> Made:
+    """What `work` returns; exit 2 where there is nothing to report, or it cannot be written to the folder."""
     try:
-        return write_report(folder, formats)
+        return work()
     except ReportError as error:
         fail(error)
     except OSError as error:

@@ -22,17 +22,29 @@ __all__ = [
     "ReportError",
     "Results",
     "flag_table",
+    "folders_of",
     "judge",
     "read_results",
+    "write_index",
     "write_report",
 ]
 
+PAGE = "index.html"
 
-FORMATS: dict[str, tuple[str, Callable[[Board], str]]] = {
-    "md": ("leaderboard.md", leaderboard),
-    "csv": ("results.csv", results_csv),
-    "json": ("report.json", document),
-    "latex": ("leaderboard.tex", latex),
+
+def _page(board: Board, folder: Path) -> str:
+    # Imported where it is used: templates and charts take longer to import than a report to write.
+    from robustbench_cmic.report.page import suite_page
+
+    return suite_page(board, folder)
+
+
+FORMATS: dict[str, tuple[str, Callable[[Board, Path], str]]] = {
+    "md": ("leaderboard.md", lambda board, _: leaderboard(board)),
+    "csv": ("results.csv", lambda board, _: results_csv(board)),
+    "html": (PAGE, _page),
+    "json": ("report.json", lambda board, _: document(board)),
+    "latex": ("leaderboard.tex", lambda board, _: latex(board)),
 }
 """By name the file that a report is written to, and what makes its text."""
 STANDARD = ("md", "csv")
@@ -54,5 +66,24 @@ def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Board:
     """
     board = judge(read_results(folder))
     for name, make in (FORMATS[form] for form in formats):
-        write_atomically(folder / name, make(board).encode())
+        write_atomically(folder / name, make(board, folder).encode())
     return board
+
+
+def folders_of(results: Path) -> list[Path]:
+    """The results folders of suites in a folder, by name."""
+    return sorted(file.parent for file in results.glob(f"*/{PLAN_FILE}"))
+
+
+def write_index(results: Path) -> Path:
+    """Write the page over all suites with results; returns its file.
+
+    Raises:
+        ReportError: the plan of one is damaged.
+        OSError: the file cannot be written.
+    """
+    from robustbench_cmic.report.page import index_page
+
+    boards = [(folder.name, judge(read_results(folder))) for folder in folders_of(results)]
+    write_atomically(results / PAGE, index_page(boards).encode())
+    return results / PAGE
