@@ -24,6 +24,7 @@ from robustbench_cmic.checkpoint import CorruptCheckpointError
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Data, DataError
 from robustbench_cmic.models.build import ModelError
+from robustbench_cmic.objectives import ObjectiveError
 from robustbench_cmic.record import failed_record
 from robustbench_cmic.record_schema import AnyRecord
 from robustbench_cmic.settings import Settings
@@ -45,7 +46,7 @@ def carry_out(cell: Cell, settings: Settings, progress: Progress, trained: Train
         if cell.kind == "audit":
             return audit_cell(job)
         return load_cell(job) if declared["training"] is None else train_cell(job)
-    except (MissingTrainingError, AttackError, CorruptCheckpointError, DataError, ModelError) as error:
+    except (MissingTrainingError, AttackError, CorruptCheckpointError, DataError, ModelError, ObjectiveError) as error:
         reason = str(error)
     except OSError as error:
         reason = f"cannot write {error.filename or 'a file'}: {error.strerror or error}"

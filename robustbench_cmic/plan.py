@@ -11,9 +11,9 @@ from robustbench_cmic.cell import Cell, Plan, cell_id
 from robustbench_cmic.data import DRAW
 from robustbench_cmic.plan_attacks import attack_cells, transfer_cells
 from robustbench_cmic.plan_audit import audit_cell
-from robustbench_cmic.suite.architectures import own_code_sha256
+from robustbench_cmic.suite.own_code import OBJECTIVE, own_code_sha256, own_parameters
 from robustbench_cmic.suite.problems import suggestion
-from robustbench_cmic.suite.schema import Model, Suite
+from robustbench_cmic.suite.schema import Cmic, Model, OwnObjective, Suite
 from robustbench_cmic.suite.schema_attacks import Transfer
 
 
@@ -87,8 +87,13 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
 def _objective(model: Model) -> dict[str, Any] | None:
     if model.objective is None:
         return None
-    declared = model.objective.model_dump(exclude={"adversary"})
-    if model.objective.name == "cmic":
+    if isinstance(model.objective, OwnObjective):
+        name = model.objective.name
+        parameters = own_parameters(name, OBJECTIVE, model.objective.parameters)
+        declared: dict[str, Any] = {"name": name, "code_sha256": own_code_sha256(name), "parameters": parameters}
+    else:
+        declared = model.objective.model_dump(exclude={"adversary"})
+    if isinstance(model.objective, Cmic):
         declared["momentum"] = model.objective.centroid_momentum
     if model.objective.adversary is not None:
         declared["adversary"] = model.objective.adversary.resolved()

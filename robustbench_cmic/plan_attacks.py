@@ -9,12 +9,14 @@ from robustbench_cmic.cell import Cell, cell_id
 from robustbench_cmic.suite.fields import Norm
 from robustbench_cmic.suite.library import ball_norm, resolved_parameters
 from robustbench_cmic.suite.numbers import resolve_relative
+from robustbench_cmic.suite.own_code import ATTACK, own_code_sha256, own_parameters
 from robustbench_cmic.suite.schema_attacks import (
     AnyAttack,
     AutoAttack,
     Fgsm,
     LibraryAttack,
     Noise,
+    OwnAttack,
     Pgd,
     Transfer,
 )
@@ -89,6 +91,9 @@ def attack_setting(attack: AnyAttack, eps: float) -> dict[str, Any]:
             if isinstance(attack, Transfer)
             else setting | {"early_stop": attack.early_stop} | _ascending(attack)
         )
+    if isinstance(attack, OwnAttack):
+        parameters = own_parameters(attack.name, ATTACK, attack.parameters, eps)
+        return {"name": attack.name, "code_sha256": own_code_sha256(attack.name), "parameters": parameters}
     return {"name": f"torchattacks.{attack.name}", **resolved_parameters(attack, eps)}
 
 

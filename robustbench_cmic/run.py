@@ -1,4 +1,4 @@
-"""The main path: a suite's plan is carried out, recorded and reported. This process does not import torch."""
+"""The main path: a suite's plan is carried out, recorded and reported. This process does not import torch of itself."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from robustbench_cmic.attacks.autoattack import Part, autoattack
 from robustbench_cmic.attacks.library import library_attack
 from robustbench_cmic.attacks.noise import random_points
+from robustbench_cmic.attacks.own import own_attack
 from robustbench_cmic.attacks.pgd import Search, search_ball
 from robustbench_cmic.attacks.target import Target
 from robustbench_cmic.attacks.threat import Threat
@@ -30,8 +31,8 @@ class Order:
     """Which attack is to be run.
 
     Attributes:
-        setting: the attack's `name` (`none`, `FGSM`, `PGD`, `AutoAttack`, `Noise`, `Transfer` or `torchattacks.X`) and
-            parameters, as a cell declares.
+        setting: the attack's `name` (`none`, `FGSM`, `PGD`, `AutoAttack`, `Noise`, `Transfer`, `torchattacks.X` or
+            `package.module:name`) and parameters, as a cell declares.
         threat: the ball.
         seed: of the cell; with the setting, the ball and the number of the block it decides all random numbers.
         centroids: (C, C) mean softmax of each class, for the loss `cmic`.
@@ -46,7 +47,7 @@ class Order:
     def whole_blocks(self) -> bool:
         """It draws from generators that know of no blocks, and has to be run on a whole one at a time."""
         name: str = self.setting["name"]
-        return name.startswith("torchattacks.") or name == "AutoAttack"
+        return name.startswith("torchattacks.") or ":" in name or name == "AutoAttack"
 
     @property
     def stream(self) -> tuple[str | int, ...]:
@@ -87,6 +88,8 @@ def attack_examples(
     if name == "AutoAttack":
         parameters = {key: setting[key] for key in ("targets", "steps", "queries")}
         return autoattack(target, images, labels, threat, seed=block_seed, rows=places - first, **parameters)
+    if ":" in name:
+        return own_attack(setting, target, images, labels, threat, block_seed), []
     with seeded(block_seed):
         attack = library_attack(name, target, threat, target.classes, block_seed, setting)
         result = attack(images.clone(), labels.clone())

@@ -48,7 +48,13 @@ class Row:
 
     @property
     def _library(self) -> str:
-        return self.setting["name"].removeprefix("torchattacks.") if "." in self.setting["name"] else ""
+        name: str = self.setting["name"]
+        return name.removeprefix("torchattacks.") if name.startswith("torchattacks.") else ""
+
+    @property
+    def _own(self) -> bool:
+        """Code of a user's own. Nobody knows what it does: it is taken for the least that it may be."""
+        return ":" in self.setting["name"]
 
     @property
     def one_step(self) -> bool:
@@ -61,9 +67,9 @@ class Row:
 
     @property
     def black_box(self) -> bool:
-        """Without the gradients of the attacked model."""
+        """Without the gradients of the attacked model, as far as is known."""
         transferred = self.setting["name"] == "Transfer" and self.cell.source != self.cell.needs
-        return self.setting["name"] == "Noise" or transferred or self._library in BLACK_BOX
+        return self.setting["name"] == "Noise" or transferred or self._own or self._library in BLACK_BOX
 
     @property
     def search(self) -> bool:
@@ -72,7 +78,9 @@ class Row:
 
     @property
     def on_cross_entropy(self) -> bool:
-        """What it raises is cross entropy, as float32 computes it."""
+        """What it raises is cross entropy, as float32 computes it, or may be."""
+        if self._own:
+            return True
         if self._library:
             return self._library not in OTHER_LOSS | BLACK_BOX and self.setting.get("loss", "ce") == "ce"
         return self.setting.get("loss") == "ce"

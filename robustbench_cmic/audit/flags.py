@@ -81,8 +81,8 @@ RULES: dict[str, Rule] = {
         f"{_ATHALYE} (one-step attacks perform better than iterative attacks)",
     ),
     "black-box-beats-white-box": Rule(
-        "Noise, another model's examples or random search break what attacks with full knowledge leave: the gradients "
-        "hide what is there.",
+        "Noise, another model's examples, random search or an attack of unknown kind break what attacks with full "
+        "knowledge leave: the gradients hide what is there.",
         f"{_ATHALYE} (black-box attacks are better than white-box attacks)",
     ),
     "margin-beats-cross-entropy": Rule(

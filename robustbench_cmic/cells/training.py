@@ -27,7 +27,7 @@ def train_cell(job: Job) -> TrainRecord:
     model = job.model(cell.declared)
     goal = dict(cell.declared["objective"])
     adversary = build_adversary(goal.pop("adversary", None))
-    objective = build_objective(goal, data.classes).to(settings.device)
+    objective = build_objective(goal, data.classes, cell.seed).to(settings.device)
     training = Training(model, objective, build_optimizer(model, declared["optimizer"]), adversary)
     keeper = _Keeper(training, resume_file(settings.work, cell.id), f"{cell.id} on {data.sha256}")
     clock.resumed = keeper.restore(job.progress)
@@ -43,7 +43,7 @@ def train_cell(job: Job) -> TrainRecord:
 
     cuda = settings.device.startswith("cuda")
     # A user's own code may do what no graph can record.
-    own = ":" in cell.declared["model"]["architecture"]
+    own = any(":" in name for name in (cell.declared["model"]["architecture"], cell.declared["objective"]["name"]))
     how = How(settings.loaders, reduced=cuda, graphed=cuda and not own)
     began, done = time.perf_counter(), len(training.curve)
     divergence = train(

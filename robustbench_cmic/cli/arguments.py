@@ -42,7 +42,10 @@ def fail(message: object) -> NoReturn:
 def load(name: str, at_toy_size: bool = False) -> LoadedSuite:
     """The suite, its warnings told; exit 2 with every problem where it is wrong."""
     try:
-        loaded = load_suite(find_suite(name))
+        path = find_suite(name)
+        # What a suite names lies beside it; behind everything else, so that it hides no library.
+        sys.path.append(str(path.parent.absolute()))
+        loaded = load_suite(path)
     except SuiteError as error:
         fail(error)
     for problem in loaded.warnings:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
+class ObjectiveError(Exception):
+    """An objective that cannot be used; the message says why."""
+
+
 class Objective(nn.Module):
     """A loss over a mini-batch, with state that is updated between steps.
 

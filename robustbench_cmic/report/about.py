@@ -39,7 +39,7 @@ def _model(declared: dict[str, Any]) -> str:
     if declared["model"]["pretrained"]:
         parts.append("weights of timm")
     if declared["objective"] is not None:
-        parts.append(f"objective {parameters(declared['objective'])}")
+        parts.append(f"objective {parameters(_flat(declared['objective']))}")
     return ", ".join(parts)
 
 
@@ -53,12 +53,21 @@ def _by_attack(results: Results) -> dict[str, list[Cell]]:
 
 def _setting(cells: list[Cell]) -> str:
     """The parameters of an attack; those that differ between radii as a range."""
-    settings = [cell.declared["attack"] for cell in cells]
+    settings = [_flat(cell.declared["attack"]) for cell in cells]
     merged = {}
     for key, value in settings[0].items():
-        values = list(dict.fromkeys(setting[key] for setting in settings))
-        merged[key] = value if len(values) == 1 else f"{min(values):.4g} … {max(values):.4g}"
+        values = [setting[key] for setting in settings]
+        alike = all(other == value for other in values)
+        merged[key] = value if alike else " … ".join(_value(end) for end in (min(values), max(values)))
     return parameters(merged)
+
+
+def _flat(declared: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a user's own code as those of others; the hash of its file is in the records."""
+    if "parameters" not in declared:
+        return declared
+    others = {key: value for key, value in declared.items() if key not in ("parameters", "code_sha256")}
+    return {"name": declared["name"], **declared["parameters"], **others}
 
 
 def parameters(declared: dict[str, Any]) -> str:
@@ -76,6 +85,8 @@ def parameters(declared: dict[str, Any]) -> str:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

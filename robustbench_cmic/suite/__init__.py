@@ -1,6 +1,7 @@
 """A suite: the YAML file that pairs models with attacks, read strictly.
 
-`load_suite` reports every error of a file at once, each with its line and key. Nothing here imports torch.
+`load_suite` reports every error of a file at once, each with its line and key. Nothing here imports torch, but for the
+objectives and attacks of a user's own that a suite names.
 """
 
 from __future__ import annotations

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import importlib.util
 import re
 from pathlib import Path
 
 from robustbench_cmic.models import ARCHITECTURES
+from robustbench_cmic.suite.own_code import module_file, module_problem
 from robustbench_cmic.suite.problems import suggestion
 
-_OWN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
 
@@ -55,15 +54,11 @@ def architecture_problem(name: str, small_stem: bool, pretrained: bool) -> str |
 
 
 def _own_problem(name: str) -> str | None:
-    if not _OWN.fullmatch(name):
-        return f"should be written package.module:function, not '{name}'"
-    module, _, function = name.partition(":")
-    try:
-        file = _module_file(module)
-    except (Exception, SystemExit) as error:  # whatever the package's own __init__ does
-        return f"the package of {module} cannot be imported: {type(error).__name__}: {error}"
+    problem = module_problem(name, "package.module:function")
+    file = None if problem is not None else module_file(name)
     if file is None:
-        return f"there is no module {module} here: install it, or run from the folder that holds it"
+        return problem
+    function = name.partition(":")[2]
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError) as error:
@@ -77,18 +72,3 @@ def _own_problem(name: str) -> str | None:
     if function in defined or "*" in defined:
         return None
     return f"{file} defines no {function}; {suggestion(function, sorted(defined), listing='it has')}"
-
-
-def _module_file(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None
-    origin = None if spec is None else spec.origin
-    return Path(origin) if origin is not None and origin.endswith(".py") else None
-
-
-def own_code_sha256(name: str) -> str | None:
-    """SHA-256 (hex) of the file of a user's own architecture; None for the others."""
-    file = _module_file(name.partition(":")[0]) if ":" in name else None
-    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()

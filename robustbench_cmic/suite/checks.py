@@ -14,13 +14,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from robustbench_cmic.suite.architectures import architecture_problem
+from robustbench_cmic.suite.checks_own import own_code_errors
 from robustbench_cmic.suite.fields import Norm
 from robustbench_cmic.suite.library import attack_modules, ball_norm, parameter_problems
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.numbers import resolve_relative
 from robustbench_cmic.suite.problems import Location, Problem, suggestion
-from robustbench_cmic.suite.schema import Model, Suite
-from robustbench_cmic.suite.schema_attacks import NATIVE_ATTACKS, Attack, Fgsm, LibraryAttack, Pgd
+from robustbench_cmic.suite.schema import Cmic, Model, OwnObjective, Suite
+from robustbench_cmic.suite.schema_attacks import NATIVE_ATTACKS, AnyAttack, Attack, LibraryAttack, OwnAttack, Pgd
 from robustbench_cmic.suite.schema_training import MultiStep, Training
 
 Well = list[tuple[int, Any]]
@@ -33,7 +34,7 @@ class Parts:
 
     raw: dict[str, Any]
     models: list[tuple[int, Model]]
-    attacks: list[tuple[int, Fgsm | Pgd | LibraryAttack]]
+    attacks: list[tuple[int, AnyAttack]]
 
 
 def well_formed(raw: dict[str, Any]) -> Parts:
@@ -114,13 +115,14 @@ def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
     for index, model in parts.models:
         yield from _given_errors(parts, index, model)
         objective = model.objective
-        idle = objective is not None and objective.name == "cmic" and objective.centroids == "batch"
+        where: Location = ("models", index, "objective")
+        idle = isinstance(objective, Cmic) and objective.centroids == "batch"
         if objective is not None and idle and "class_batch_size" in objective.model_fields_set:
-            where: Location = ("models", index, "objective", "class_batch_size")
-            yield Problem("has no effect with `centroids: batch`: leave it out", where)
+            yield Problem("has no effect with `centroids: batch`: leave it out", (*where, "class_batch_size"))
+        if isinstance(objective, OwnObjective):
+            yield from own_code_errors(objective, where)
         if objective is not None and objective.adversary is not None:
-            radius: Location = ("models", index, "objective", "adversary", "eps")
-            yield from _radius_errors(objective.adversary.norm, objective.adversary.eps, radius)
+            yield from _radius_errors(objective.adversary.norm, objective.adversary.eps, (*where, "adversary", "eps"))
     seen: dict[str, int] = {}
     for index, entry in enumerate(expanded.entries):
         own = entry.get("id") if isinstance(entry, dict) else None
@@ -240,6 +242,8 @@ def _attack_errors(parts: Parts) -> Iterator[Problem]:
             yield from problems
             if problems:
                 continue
+        if isinstance(attack, OwnAttack):
+            yield from own_code_errors(attack, ("attacks", index))
         label = attack.label
         if label == "none":
             yield Problem("'none' is the name of the clean evaluation: choose another id", ("attacks", index))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from robustbench_cmic.suite.numbers import Number
 
@@ -12,6 +12,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 """A word that is safe as a file name: letters, digits, `_`, `.`, `+`, `-`."""
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
+OWN_NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+OWN_TAG = "package.module:name"
+"""What messages call code of a user's own."""
+# The pattern is for editors: `own_code` says in words what is wrong with a name.
+OwnName = Annotated[Text, WithJsonSchema({"type": "string", "pattern": f"^{OWN_NAME}$"})]
+
 Norm = Literal["linf", "l2"]
 Loss = Literal["ce", "margin", "dlr", "scaled_ce", "log_odds", "cmic"]
 Positive = Annotated[Number, Field(gt=0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -121,7 +122,7 @@ def _branch(node: dict[str, Any], schema: dict[str, Any], tag: str) -> dict[str,
     for option in node.get("oneOf", []) + node.get("anyOf", []):
         resolved = _resolve(option, schema)
         name = resolved.get("properties", {}).get("name", {})
-        if tag in (name.get("const"), *name.get("enum", [])):
+        if tag in (name.get("const"), *name.get("enum", [])) or re.search(name.get("pattern", r"(?!)"), tag):
             return resolved
         if found := _branch(resolved, schema, tag):  # a union that may be absent is a union within one
             return found

@@ -53,6 +53,28 @@ def resolve_relative(value: float | str, eps: float) -> float:
     return number
 
 
+def parse_parameter(value: Any, eps: float | None = None) -> Any:
+    """A parameter of code that this package does not know: a number, a word, a truth value, or a list of these.
+
+    Whole numbers stay whole; `1/3` is a number, and so is `eps/4` where there is an eps.
+
+    Raises:
+        ValueError: something else, or a number that is not finite; the message says so.
+    """
+    if isinstance(value, list):
+        return [parse_parameter(item, eps) for item in value]
+    if value is None or isinstance(value, dict):
+        raise ValueError(f"should be a number, a word, true/false or a list of these, not {kind(value)}")
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        if eps is not None and _RELATIVE.fullmatch(value):
+            return resolve_relative(value, eps)
+        if "/" not in value or not _FRACTION.fullmatch(value):
+            return value
+    return parse_number(value)
+
+
 def _divide(numerator: float, denominator: float) -> float:
     if denominator == 0:
         raise ValueError("divides by zero")

@@ -9,9 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from robustbench_cmic.suite.fields import Count, Name, NonNegative, Norm, Positive, Seed, Strict, Text, UnitInterval
+from robustbench_cmic.suite.fields import (
+    OWN_TAG,
+    Count,
+    Name,
+    NonNegative,
+    Norm,
+    OwnName,
+    Positive,
+    Seed,
+    Strict,
+    Text,
+    UnitInterval,
+)
 from robustbench_cmic.suite.numbers import Number, Step, resolve_relative
 from robustbench_cmic.suite.schema_attacks import Attack
 from robustbench_cmic.suite.schema_training import Training
@@ -147,8 +159,43 @@ class Cmic(Strict):
         return 0.99 if self.centroids == "batch" else 0.9999
 
 
+class OwnObjective(BaseModel):
+    """An objective of your own: `name(classes, **parameters)` returns a `robustbench_cmic.objectives.Objective`.
+
+    Further keys are its parameters: numbers, words, true/false, or lists of these.
+
+    Attributes:
+        name: `package.module:name` of a class or function.
+        adversary: as for `ce`.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: OwnName
+    adversary: Adversary | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The keys that are the objective's own, as written."""
+        return dict(self.model_extra or {})
+
+
 OBJECTIVES = ("ce", "cmic")
-Objective = Annotated[CrossEntropy | Cmic, Field(discriminator="name")]
+
+
+def _objective_kind(value: Any) -> str | None:
+    if not isinstance(value, dict | BaseModel):
+        return OBJECTIVES[0]  # any: what they all say first is that it should be a mapping
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    if isinstance(name, str) and ":" in name:
+        return OWN_TAG
+    return None if name is None else str(name)
+
+
+Objective = Annotated[
+    Annotated[CrossEntropy, Tag("ce")] | Annotated[Cmic, Tag("cmic")] | Annotated[OwnObjective, Tag(OWN_TAG)],
+    Discriminator(_objective_kind),
+]
 
 
 class Normalization(Strict):

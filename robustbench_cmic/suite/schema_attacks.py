@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from robustbench_cmic.suite.fields import Count, Loss, Name, Norm, Strict, Text
+from robustbench_cmic.suite.fields import OWN_TAG, Count, Loss, Name, Norm, OwnName, Strict, Text
 from robustbench_cmic.suite.numbers import NumberList, Step
 
 Targets = Annotated[int, Field(ge=0, le=10_000)]
@@ -110,6 +110,30 @@ class Transfer(_Descent):
     loss: Loss = "margin"
 
 
+class OwnAttack(_Native):
+    """An attack of your own: `name(model, images, labels, *, eps, norm, **parameters)` returns adversarial images.
+
+    Further keys are its parameters: numbers (also as `eps/4`), words, true/false, or lists of these.
+
+    Attributes:
+        name: `package.module:name` of a function.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: OwnName
+    norm: Norm
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The keys that are the attack's own, as written."""
+        return dict(self.model_extra or {})
+
+
+NATIVE_ATTACKS = ("FGSM", "PGD", "AutoAttack", "Noise", "Transfer")
+_LIBRARY_NAME = {"type": "string", "pattern": "^[^:]+$", "not": {"enum": list(NATIVE_ATTACKS)}}
+
+
 class LibraryAttack(BaseModel):
     """Any attack class of torchattacks by name; further keys are its own parameters.
 
@@ -118,7 +142,7 @@ class LibraryAttack(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    name: Text
+    name: Annotated[Text, WithJsonSchema(_LIBRARY_NAME)]
     id: Name | None = None
     norm: Norm | None = None
     eps: NumberList | None = None
@@ -134,12 +158,13 @@ class LibraryAttack(BaseModel):
         return dict(self.model_extra or {})
 
 
-AnyAttack = Fgsm | Pgd | AutoAttack | Noise | Transfer | LibraryAttack
-NATIVE_ATTACKS = ("FGSM", "PGD", "AutoAttack", "Noise", "Transfer")
+AnyAttack = Fgsm | Pgd | AutoAttack | Noise | Transfer | OwnAttack | LibraryAttack
 
 
 def _attack_kind(value: Any) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    if isinstance(name, str) and ":" in name:
+        return OWN_TAG
     return name if name in NATIVE_ATTACKS else "library"
 
 
@@ -149,6 +174,7 @@ Attack = Annotated[
     | Annotated[AutoAttack, Tag("AutoAttack")]
     | Annotated[Noise, Tag("Noise")]
     | Annotated[Transfer, Tag("Transfer")]
+    | Annotated[OwnAttack, Tag(OWN_TAG)]
     | Annotated[LibraryAttack, Tag("library")],
     Discriminator(_attack_kind),
 ]

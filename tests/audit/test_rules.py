@@ -19,6 +19,7 @@ from tests.audit.worlds import (
     FGSM,
     MARGIN,
     NOISE,
+    OWN,
     PGD,
     POSITIONS,
     TRAINING,
@@ -262,6 +263,20 @@ def test_a_worst_case_of_weak_attacks_is_flagged(rows: list[Any], weak: bool) ->
     assert [flag.name for flag in flags] == (["no-strong-attack"] if weak else [])
     assert all(about(flag) == ", ".join(sorted(f"{one.cell.attack} 0.1" for one in rows)) for flag in flags)
     assert "no-strong-attack" not in {flag.name for one in rows for flag in found.of_cell(one.cell)}
+
+
+@pytest.mark.parametrize("setting", [OWN, OWN | {"name": "code:attack"}])
+def test_an_attack_of_unknown_kind_exposes_others_and_vouches_for_nothing(setting: dict[str, Any]) -> None:
+    own = row(setting, range(50), label="own")
+    alone = world([own])
+    assert [flag.name for flag in alone.of_worst_case(TRAINING, ("linf", 0.1))] == ["no-strong-attack"]
+    assert alone.flags == {TRAINING: []}
+    exposing = world([own, row(MARGIN, range(30)), row(AUTOATTACK, range(50))], adversary=ADVERSARY)
+    assert raised(exposing) == [("black-box-beats-white-box", "PGD 0.1", "rows")]
+    # Nobody knows that it does not follow cross entropy.
+    assert raised(world([own, row(AUTOATTACK)], outputs(saturated=128)))[0] == ("saturated", "own 0.1", "rows")
+    weak = world([row(setting, label="own"), row(FGSM, range(100)), row(AUTOATTACK, range(100))])
+    assert weak.flags == {TRAINING: []}
 
 
 def test_worst_cases_are_judged_ball_by_ball() -> None:

@@ -35,6 +35,11 @@ FGSM = {"name": "FGSM", "loss": "ce"}
 MARGIN = PGD | {"loss": "margin"}
 NOISE = {"name": "Noise", "samples": 100}
 AUTOATTACK = {"name": "AutoAttack", "targets": 9, "steps": 100, "queries": 5000}
+OWN: dict[str, Any] = {
+    "name": "my_package.code:attack",
+    "code_sha256": "0",
+    "parameters": {"steps": "many", "loss": "dlr"},
+}
 TRANSFER = {key: value for key, value in MARGIN.items() if key != "early_stop"} | {"name": "Transfer"}
 
 

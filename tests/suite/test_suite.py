@@ -6,6 +6,7 @@ import json
 import pkgutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from robustbench_cmic.objectives import OBJECTIVES as BUILT_OBJECTIVES
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite, shipped_suites
 from robustbench_cmic.suite.json_schema import suite_json_schema
 from robustbench_cmic.suite.numbers import parse_number, resolve_relative
+from robustbench_cmic.suite.reader import read_document
 from robustbench_cmic.suite.schema import OBJECTIVES, Cmic
 from robustbench_cmic.suite.schema_attacks import AutoAttack, Noise, Pgd, Transfer
 from tests.conftest import ROOT
@@ -417,6 +419,21 @@ def test_committed_json_schema_is_current() -> None:
     assert (ROOT / "docs" / "suite.schema.json").read_text() == text, "run `robustbench-cmic schema --output ...`"
     definitions = json.loads(text)["$defs"]
     assert "lambda" in definitions["Cmic"]["properties"]
+
+
+@pytest.mark.parametrize("name", sorted(shipped_suites()))
+def test_suites_fit_the_json_schema_that_editors_check_them_by(name: str) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(suite_json_schema()))
+    suite = read_document(shipped_suites()[name]).data
+    assert [error.message for error in validator.iter_errors(suite)] == []
+    own = {"name": "my_package.my_module:attack", "norm": "l2", "eps": "8/255", "anything": [1]}
+    assert isinstance(suite, dict)
+    suite["models"][0]["objective"] = {"name": "my_module:Mine", "anything": "1/2", "adversary": {"eps": 0.1}}
+    assert validator.is_valid(suite | {"attacks": [own]})
+    assert not validator.is_valid(suite | {"attacks": [{"name": "my_module:attack", "eps": 0.1}]})
+    assert not validator.is_valid(suite | {"attacks": [{"name": "FGSM", "eps": 0.1, "step": 3}]})
+    suite["models"][0]["objective"] = {"name": "mine", "anything": 1}
+    assert not validator.is_valid(suite)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,78 @@
+"""Objectives of a user's own, named `package.module:name`."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustbench_cmic.objectives.base import Objective, ObjectiveError
+from robustbench_cmic.seeding import derive_seed, seeded
+
+
+def own_objective(name: str, parameters: dict[str, Any], classes: int, seed: int) -> Objective:
+    """A user's objective, tried before it is trusted with a training; the generators are left as they were.
+
+    Args:
+        name: `package.module:name`.
+        parameters: to call it with, besides the number of classes.
+        classes: C.
+        seed: with the name it decides what the objective draws when it is built.
+
+    Raises:
+        ObjectiveError: it cannot be built, or does not do what `Objective` says.
+    """
+    with seeded(derive_seed("objective", name, seed)):
+        _try(_build(name, parameters, classes), name, classes)
+    with seeded(derive_seed("objective", name, seed)):
+        return _build(name, parameters, classes)  # a second one: the trial may have moved the state of the first
+
+
+def _build(name: str, parameters: dict[str, Any], classes: int) -> Objective:
+    try:
+        objective = pkgutil.resolve_name(name)(classes, **parameters)
+    except Exception as error:  # whatever a user's own code raises
+        raise ObjectiveError(f"{name} failed for {classes} classes: {_told(error)}") from error
+    if not isinstance(objective, Objective):
+        kind = type(objective).__name__
+        raise ObjectiveError(f"{name} should return a robustbench_cmic.objectives.Objective, not {kind}")
+    if any(True for _ in objective.parameters()):
+        raise ObjectiveError(f"{name} has trainable parameters, which no optimiser gets: keep its state in buffers")
+    objective.classes = classes
+    return objective
+
+
+def _try(objective: Objective, name: str, classes: int) -> None:
+    """One step on made-up logits, two examples of every class."""
+    labels = torch.arange(2 * classes) % classes
+    logits = torch.randn(len(labels), classes, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    try:
+        terms = objective(logits, labels)
+        problem = _problem(terms)
+        if problem is None:
+            terms["total"].backward()
+            objective.update(logits.detach(), labels)
+    except Exception as error:  # whatever a user's own code raises
+        shape = tuple(logits.shape)
+        raise ObjectiveError(f"{name} fails on logits of shape {shape}: {_told(error)}") from error
+    if problem is not None:
+        raise ObjectiveError(f"{name} should return a dictionary of scalar tensors with a `total`; {problem}")
+
+
+def _problem(terms: Any) -> str | None:
+    """What is wrong with the terms of a loss; None where nothing is."""
+    if not isinstance(terms, dict):
+        return f"it returned {type(terms).__name__}"
+    for key, term in terms.items():
+        if not isinstance(term, Tensor) or term.shape != ():
+            got = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
+            return f"its '{key}' is {got}"
+    if "total" not in terms:
+        return f"it returned {', '.join(map(str, terms)) or 'none'}"
+    return None if terms["total"].requires_grad else "its `total` has no gradient in the logits"
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
