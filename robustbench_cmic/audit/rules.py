@@ -132,11 +132,12 @@ def monotone(case: Case) -> Iterator[Flag]:
     for large in rows:
         same = [row for row in rows if (row.cell.attack, row.cell.norm) == (large.cell.attack, large.cell.norm)]
         smaller = [row for row in same if row.cell.eps < large.cell.eps]
-        # Of the smaller balls the one that tells most.
-        for small in sorted(smaller, key=lambda row: row.bits.bit_count())[:1]:
+        # One flag a number, by the smaller ball that tells most.
+        for small in sorted(smaller, key=lambda row: row.bits.bit_count()):
             clear, shown = _beats(small.bits, large.bits, large.n, POINTS)
             if clear:
                 yield _row_flag("not-monotone", large, f"at eps {radius(small.cell.eps)} {shown}")
+                break
 
 
 def huge_ball(case: Case) -> Iterator[Flag]:
