@@ -154,7 +154,7 @@ def test_examples_of_data_and_models_in_the_readme_are_valid(tmp_path: Path, mon
             assert load_suite(file).warnings == []
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar100-lite"])
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar100-lite"])
 def test_readme_tables_are_those_of_the_committed_leaderboards(name: str) -> None:
     """Of every suite the README shows rows of the first pair's table, word for word, worst cases among them."""
     assert name in COMMITTED
