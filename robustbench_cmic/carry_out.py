@@ -28,6 +28,7 @@ from robustbench_cmic.objectives import ObjectiveError
 from robustbench_cmic.record import failed_record
 from robustbench_cmic.record_schema import AnyRecord
 from robustbench_cmic.settings import Settings
+from robustbench_cmic.suite.own_code import changed_code
 
 
 def carry_out(cell: Cell, settings: Settings, progress: Progress, trained: Trained) -> AnyRecord:
@@ -36,6 +37,16 @@ def carry_out(cell: Cell, settings: Settings, progress: Progress, trained: Train
     The weights of a training are on disk when this returns; its record is for the caller to write.
     """
     clock = Clock()
+    record = _done(cell, settings, clock, progress, trained)
+    # Looked at afterwards: what the process has imported is then at least as old as the file.
+    changed = changed_code(cell.declared)
+    if changed is None:
+        return record
+    reason = f"the file of {changed} has been changed since the run began: run again"
+    return failed_record(settings.suite, cell, reason, provenance(settings), clock.timing(settings))
+
+
+def _done(cell: Cell, settings: Settings, clock: Clock, progress: Progress, trained: Trained) -> AnyRecord:
     try:
         declared = cell.declared.get("train", cell.declared)
         data = _data(canonical_json(declared["dataset"]), settings.data, settings.memory)

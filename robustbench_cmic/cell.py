@@ -59,6 +59,12 @@ class Cell(BaseModel):
         return tuple(other for other in (self.needs, self.source, self.after) if other is not None)
 
 
+def acts_on_own(cell: Cell) -> bool:
+    """It trains with a user's own objective, or runs a user's own attack."""
+    part: dict[str, Any] = cell.declared.get({"train": "objective", "attack": "attack"}.get(cell.kind, "")) or {}
+    return part.get("code_sha256") is not None
+
+
 class Plan(BaseModel):
     """A suite's cells in order, and what a report needs to know of the suite; stored beside the records."""
 

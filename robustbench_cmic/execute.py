@@ -135,7 +135,7 @@ class LocalProcesses:
             light); called with its end of a pipe and `argument`.
         argument: picklable; what workers need to know besides the cells.
         on_death: called with a cell whose worker died and the reason, to record the failure.
-        renew_after_failure: replace a worker after a cell of its own failed.
+        renew_after: whether to replace the worker after a cell with this outcome: what went on may stay in a process.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ class LocalProcesses:
         target: str,
         argument: object,
         on_death: Callable[[Cell, str], None],
-        renew_after_failure: bool = False,
+        renew_after: Callable[[Cell, Outcome], bool] = lambda _cell, _outcome: False,
     ) -> None:
         self._jobs = jobs
         self._target = target
         self._argument = argument
         self._on_death = on_death
-        self._renew_after_failure = renew_after_failure
+        self._renew_after = renew_after
         # Forked children would share locks and threads of the parent; spawned ones start clean, on every platform.
         self._context = multiprocessing.get_context("spawn")
 
@@ -217,9 +217,9 @@ class LocalProcesses:
                 listener.trained(worker.cell, Epoch.model_validate(epoch), restored)
             else:
                 outcome, reason, seconds = content
-                self._finish(worker.cell, outcome, reason, seconds, queue, listener)
-                worker.cell = None
-                if outcome == "failed" and self._renew_after_failure:
+                cell, worker.cell = worker.cell, None
+                self._finish(cell, outcome, reason, seconds, queue, listener)
+                if self._renew_after(cell, outcome):
                     worker.stop()
                     workers.remove(worker)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from robustbench_cmic import __version__, provenance
-from robustbench_cmic.cell import Cell
+from robustbench_cmic.cell import Cell, acts_on_own
 from robustbench_cmic.curves import Curves, prepare
 from robustbench_cmic.data import default_folder, load_data
 from robustbench_cmic.data.base import DataError
@@ -180,6 +180,11 @@ class _Run:
         target = set_aside(file, self.settings.work)
         self._say(f"{cell.id}: {why}; set aside as {target}, to be done again")
 
+    def _tainted(self, cell: Cell, outcome: Outcome) -> bool:
+        """What went on in a process may stay in it and change the cells that come after."""
+        # An error of CUDA makes whatever comes after it fail; a user's code may leave anything changed.
+        return (outcome == "failed" and self.settings.device.startswith("cuda")) or acts_on_own(cell)
+
     def _execute(self, pending: list[Cell]) -> dict[str, Outcome]:
         jobs = min(jobs_at_once(self.options, self.settings.device), len(pending))
         self._say(
@@ -191,8 +196,7 @@ class _Run:
             "robustbench_cmic.worker:work",
             self.settings,
             self._record_death,
-            # An error of CUDA stays with its process: whatever came after it would fail, too.
-            renew_after_failure=self.settings.device.startswith("cuda"),
+            self._tainted,
         )
         with make_display(self.console, pending, jobs) as display:
             also = () if self.curves is None else (self.curves,)

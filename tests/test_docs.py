@@ -50,8 +50,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "suites").mkdir()
     for suite in (ROOT / "suites").glob("*.yaml"):
         (folder / "suites" / suite.name).write_text(small(suite.stem))
-    for suite in ("digits", "cifar100"):
-        run(f"python -m robustbench_cmic run suites/{suite}.yaml", folder)
+    for name in ("digits", "cifar100"):
+        run(f"python -m robustbench_cmic run suites/{name}.yaml", folder)
     return folder
 
 

@@ -7,6 +7,7 @@ that crashes or returns nonsense raises `AttackError`, so that its cell fails; i
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -133,15 +134,15 @@ def judge_attack(
         AttackError: the attack crashed, or its result or the model's logits are unusable.
         torch.OutOfMemoryError: not even a few times `target.MIN_ROWS` examples fit.
     """
-    target = Target(model if source is None else source, classes)
+    own = setting["name"].count(":") == 1  # a user's code never holds the model that is judged
+    target = Target(copy.deepcopy(model) if own else model if source is None else source, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
     judge = Target(model, classes)  # the judge's own passes are not the attack's
     judged = _Judged(keep_images, keep_broken)
     correct = 0
     with contextlib.ExitStack() as stack:
-        for network in (model, source):
-            if network is not None:
-                stack.enter_context(_untouched(network))
+        for network in {id(each): each for each in (model, target.model)}.values():
+            stack.enter_context(_untouched(network))
         order = None if threat is None else Order(setting, threat, seed)
         if order is not None and uses_centroids(setting):
             order = replace(order, centroids=_centroids(target, images, labels, batch_size))
@@ -226,7 +227,8 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with frozen(model):
         yield
-    if any(not torch.equal(before[name], value) for name, value in model.state_dict().items()):
+    after = model.state_dict()
+    if before.keys() != after.keys() or any(not torch.equal(before[name], value) for name, value in after.items()):
         raise AttackError("the attack changed the model's weights or statistics")
 
 

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,16 @@ def own_code_sha256(name: str) -> str | None:
     """SHA-256 (hex) of the file of a user's own code; None for names without a colon."""
     file = module_file(name) if ":" in name else None
     return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def changed_code(declared: Mapping[str, Any]) -> str | None:
+    """The name of a user's own code that a cell declares and whose file is another by now; None where none is."""
+    expected = declared.get("code_sha256")
+    name = declared.get("architecture") or declared.get("name")
+    if expected is not None and own_code_sha256(str(name)) != expected:
+        return str(name)
+    nested = (changed_code(value) for value in declared.values() if isinstance(value, dict))
+    return next((found for found in nested if found is not None), None)
 
 
 def own_signature(name: str) -> inspect.Signature | None:

@@ -125,6 +125,11 @@ class OwnAttack(_Native):
     norm: Norm
 
     @property
+    def label(self) -> str:
+        """What results call it; a colon there stands between a transfer and its source."""
+        return self.id or self.name.replace(":", ".")
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The keys that are the attack's own, as written."""
         return dict(self.model_extra or {})

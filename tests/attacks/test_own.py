@@ -85,6 +85,14 @@ def mode(model, images, labels, *, eps, norm):
     model.train()
     images += 1
     return images - 1
+
+def puppet(model, images, labels, *, eps, norm):
+    model.model.forward = lambda x: torch.nn.functional.one_hot(labels, 10).float() * 9
+    return images
+
+def poison(model, images, labels, *, eps, norm):
+    torch.nn.ReLU.forward = lambda self, x: x.sin()
+    return images
 """
 SUITE = """\
 suite: x
@@ -105,7 +113,7 @@ FAILURES = {
 
 def test_what_an_attack_does_wrong_fails_its_cell_and_never_counts_as_robust(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "mine.py").write_text(CODE)
-    names = [*FAILURES, "outside", "mode"]
+    names = [*FAILURES, "outside", "mode", "puppet"]
     lines = [f'  - {{name: "mine:{name}", id: {name}, norm: linf, eps: 0.1}}\n' for name in names]
     (tmp_path / "x.yaml").write_text(SUITE + "".join(lines) + "evaluation: {limit: 20}\naudit: off\n")
     done = cli("run", "x.yaml")
@@ -118,5 +126,38 @@ def test_what_an_attack_does_wrong_fails_its_cell_and_never_counts_as_robust(tmp
     assert found["outside"]["accuracy"] <= found["none"]["accuracy"]
     # Images that it changes in place are its own; what is judged is the model in eval mode.
     assert (found["mode"]["status"], found["mode"]["accuracy"]) == ("ok", found["none"]["accuracy"])
+    # The model that it got to hold is not the one that is judged.
+    assert (found["puppet"]["status"], found["puppet"]["accuracy"]) == ("ok", found["none"]["accuracy"])
     board = (tmp_path / "results" / "x" / "leaderboard.md").read_text()
     assert "| 0.1   | –      | `m`     |" in board, "a worst case without some of its attacks has no rank"
+
+
+def test_what_an_attack_leaves_behind_ends_with_its_process(tmp_path: Path, cli: Cli) -> None:
+    """What comes after in the same run is what it is alone; an attack without `id` has a column of its own."""
+    (tmp_path / "mine.py").write_text(CODE)
+    pgd = "  - {name: PGD, eps: 0.1, steps: 3}\n"
+    results = {}
+    for name, lines in (("alone", pgd), ("after", f'  - {{name: "mine:poison", norm: linf, eps: 0.1}}\n{pgd}')):
+        (tmp_path / f"{name}.yaml").write_text(
+            SUITE.replace("suite: x", f"suite: {name}") + lines + "evaluation: {limit: 50}\naudit: off\n"
+        )
+        done = cli("run", f"{name}.yaml")
+        assert done.returncode == 0, done.stdout + done.stderr
+        results[name] = contents(tmp_path / "results" / name)
+    (file,) = [file for file in results["alone"] if ".PGD." in file]
+    assert results["after"][file]["outcomes"] == results["alone"][file]["outcomes"]
+    board = (tmp_path / "results" / "after" / "leaderboard.md").read_text()
+    assert "| mine.poison % | PGD % |" in " ".join(board.split()).replace("  ", " ")
+
+
+def test_code_that_changes_during_a_run_fails_its_cell(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n\ndef rewrite(model, images, labels, *, eps, norm):\n"
+        "    with Path(__file__).open('a') as file:\n        file.write('# another\\n')\n    return images\n"
+    )
+    (tmp_path / "x.yaml").write_text(
+        f'{SUITE}  - {{name: "mine:rewrite", norm: linf, eps: 0.1}}\nevaluation: {{limit: 20}}\naudit: off\n'
+    )
+    done = cli("run", "x.yaml")
+    assert done.returncode == 1
+    assert "the file of mine:rewrite has been changed since the run began: run again" in done.stdout
