@@ -55,7 +55,8 @@ def test_a_run_leaves_records_rows_and_a_leaderboard(finished: Path) -> None:
 
 def test_a_second_run_does_nothing_and_says_so(copied: Path, cli: Cli) -> None:
     before = contents(copied / "results" / "tiny")
-    weights = {file: file.stat().st_mtime_ns for file in (copied / "results.work" / "tiny").iterdir()}
+    weights = {file: file.stat().st_mtime_ns for file in (copied / "results.work" / "tiny").glob("*.safetensors")}
+    assert len(weights) == 2
     done = cli("run", "tiny.yaml", cwd=copied)
     assert done.returncode == 0, done.stderr
     assert "all 8 cells are done already: nothing to run" in done.stdout
@@ -125,9 +126,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_records(finished: Path, tmp_
         return killed
 
     with ThreadPoolExecutor(2) as pool:
-        folders = [fresh(str(attempt)) for attempt in range(5)]
-        killed = list(pool.map(kill_and_mend, folders, [(place + moments.random()) / 5 * whole for place in range(5)]))
-    assert sum(killed) >= 2
+        folders = [fresh(str(attempt)) for attempt in range(3)]
+        killed = list(pool.map(kill_and_mend, folders, [(place + moments.random()) / 3 * whole for place in range(3)]))
+    assert any(killed)
 
 
 def wait_for(condition: object, seconds: float = 90) -> None:

@@ -9,23 +9,19 @@ from tests.maskers import table
 from tests.maskers.nets import (
     BatchNormInTrainMode,
     Detached,
-    JpegLike,
     LogitsTimes10000,
     NegatedGradients,
     NoisyInputs,
     SoftmaxAsLogits,
-    TanhLogits,
 )
 from tests.maskers.table import honest_suite, raised, run_both, wrong
 
 CHOSEN = {
     LogitsTimes10000: "saturated",
     SoftmaxAsLogits: "probabilities",
-    TanhLogits: "bounded-outputs",
     NoisyInputs: "random-forward",
     BatchNormInTrainMode: "batch-dependent",
     Detached: "zero-gradients",
-    JpegLike: "zero-gradients",
     NegatedGradients: "misleading-gradients",
 }
 

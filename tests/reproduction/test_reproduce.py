@@ -45,7 +45,7 @@ def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli: Cli) -> 
         record = read_json(file)
         record["provenance"]["versions"]["torch"] = "2.9.1"
         write_json(file, record)
-    before = {file: file.read_bytes() for file in folder.iterdir()}
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     done = cli("reproduce", "tiny.yaml", "--jobs", 1, cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done) == "tiny: 8 of 8 cells bit-identical"
