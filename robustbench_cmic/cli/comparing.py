@@ -46,11 +46,15 @@ def compare(
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.text,
 ) -> None:
-    """Compare two results folders: which cells differ, by how much, and whether that is more than chance."""
+    """Compare two results folders: which cells differ, by how much, and whether that is more than chance.
+
+    Exits 1 where damaged records were left out, or where --fail-on had nothing to compare.
+    """
     from robustbench_cmic.reproduction.compare import compare_folders
     from robustbench_cmic.reproduction.compare_text import comparison_text
 
-    found = compare_folders(_read(old), _read(new), old, new)
+    left, right = _read(old), _read(new)
+    found = compare_folders(left, right, old, new)
     if form is Format.json:
         print(found.model_dump_json(indent=1))
     else:
@@ -60,7 +64,11 @@ def compare(
         print(f"{fail_on}: {reason}", file=sys.stderr)
     if len(reasons) > REASONS_SHOWN:
         print(f"{fail_on}: and {len(reasons) - REASONS_SHOWN} more (--format json names all)", file=sys.stderr)
-    raise typer.Exit(DIFFERENT if reasons else DONE)
+    empty = fail_on is not None and not found.evaluated
+    if empty:
+        print(f"{fail_on}: not a single evaluation has a result on both sides: nothing was compared", file=sys.stderr)
+    lacking = empty or bool(left.problems or right.problems)
+    raise typer.Exit(DIFFERENT if reasons else INCOMPLETE if lacking else DONE)
 
 
 def _read(folder: Path) -> Results:
@@ -157,12 +165,10 @@ def _rerun(task: Task, loaded: LoadedSuite, options: Options, suite: str, made: 
 
 
 def _file(certificate: Certificate, folder: Path, place: Path, recorded: Path | None) -> int:
-    """Write the certificate, and the history if it is wanted; returns the exit code."""
+    """Write the certificate, and the history if it is wanted; returns the certificate's exit code."""
     from robustbench_cmic.reproduction.certificate import write_certificate
     from robustbench_cmic.reproduction.certificate_text import certificate_text
-    from robustbench_cmic.reproduction.history import append_night, night
     from robustbench_cmic.reproduction.rerun import release
-    from robustbench_cmic.reproduction.trend import write_trend
 
     try:
         write_certificate(place, certificate, certificate_text(certificate))
@@ -172,9 +178,21 @@ def _file(certificate: Certificate, folder: Path, place: Path, recorded: Path | 
     print(place / "certificate.md")
     print(place / "certificate.json")
     if recorded is not None:
-        try:
-            write_trend(recorded, certificate.suite, append_night(recorded, night(certificate)))
-        except (OSError, ValueError) as error:
-            print(f"the history of {recorded} is not written: {error}", file=sys.stderr)
-            return certificate.exit_code or INCOMPLETE
+        _remember(certificate, recorded)
     return certificate.exit_code
+
+
+def _remember(certificate: Certificate, recorded: Path) -> None:
+    """Add to the history and draw it; what stands in the way is told, and changes nothing in what was certified."""
+    from robustbench_cmic.reproduction.history import HISTORY_FILE, append_night, night
+    from robustbench_cmic.reproduction.trend import TREND_FILE, write_trend
+
+    try:
+        nights = append_night(recorded, night(certificate))
+    except (OSError, ValueError) as error:
+        print(f"{recorded / HISTORY_FILE} is left as it was: {error}", file=sys.stderr)
+        return
+    try:
+        write_trend(recorded, certificate.suite, nights)
+    except (OSError, ValueError) as error:
+        print(f"{recorded / TREND_FILE} is not drawn: {error}", file=sys.stderr)

@@ -31,7 +31,7 @@ from robustbench_cmic.statistics import holm
 LEVEL = 0.05
 OK, MISSING, NOT_PLANNED = "ok", "missing", "not in the suite"
 LOWER, HIGHER = "significantly lower", "significantly higher"
-UNSHOWN, SAME, OTHER = "no significant difference", "same outcomes", "outcomes differ"
+UNSHOWN, SAME, OTHER, FINDINGS = "no significant difference", "same outcomes", "outcomes differ", "findings differ"
 
 
 class _Part(BaseModel):
@@ -46,8 +46,8 @@ class CellComparison(_Part):
         old_cell, new_cell: ids; they differ where its configuration does.
         old_status, new_status: `ok`, `diverged`, `failed`, `missing`, or `not in the suite`.
         identical: the records are equal but for times and origins.
-        outcomes_differ: some example flipped, or the outcomes cannot be compared example by example; None for a
-            training and where one side has no result.
+        outcomes_differ: some example flipped, the outcomes cannot be compared example by example, or an audit counted
+            or found something else; None for a training and where one side has no result.
         paired: data and evaluated examples are the same on both sides; None where nothing was tested.
         old_n, new_n: evaluated examples.
         points: new minus old accuracy in percentage points.
@@ -113,6 +113,11 @@ class Comparison(_Part):
     flags_gone: list[FlagChange]
     drift: list[str]
     regression: list[str]
+
+    @property
+    def evaluated(self) -> bool:
+        """Some evaluation has a result on both sides."""
+        return any(cell.common and cell.kind == "attack" for cell in self.cells)
 
     @property
     def identical(self) -> bool:
@@ -187,7 +192,8 @@ def _compared(match: _Match) -> CellComparison:
     if isinstance(old, AuditRecord) and isinstance(new, AuditRecord):
         judged = outcomes.of_audits(old, new)
         differ = judged is None or any(twice.flips for twice in judged)
-        return found.model_copy(update={"outcomes_differ": differ, "verdict": OTHER if differ else SAME})
+        verdict = OTHER if differ else FINDINGS if outcomes.other_findings(old, new) else SAME
+        return found.model_copy(update={"outcomes_differ": verdict != SAME, "verdict": verdict})
     same = old.checkpoint_sha256 == new.checkpoint_sha256
     return found.model_copy(update={"verdict": "weights identical" if same else "weights differ"})
 
@@ -277,7 +283,9 @@ def _drift(cells: list[CellComparison]) -> Iterator[str]:
         if cell.outcomes_differ:
             flipped = len(cell.lost) + len(cell.gained)
             yield f"{cell.title}: " + (
-                f"{flipped} example{'s' if flipped > 1 else ''} flipped" if flipped else "outcomes differ"
+                f"{flipped} example{'s' if flipped > 1 else ''} flipped"
+                if flipped
+                else (cell.verdict if cell.kind == "audit" else OTHER)
             )
         elif cell.old_status == OK and cell.new_status != OK:
             yield f"{cell.title}: {cell.verdict}"

@@ -57,7 +57,7 @@ class Twice:
 
     @property
     def inside(self) -> bool:
-        """The new accuracy lies in the Wilson 95 % interval of the old one."""
+        """The Wilson 95 % intervals of both accuracies overlap."""
         return inside((self.old.bit_count(), self.n), (self.new.bit_count(), self.n))
 
     def _places(self, bits: int) -> list[int]:
@@ -65,11 +65,14 @@ class Twice:
 
 
 def inside(old: tuple[int, int], new: tuple[int, int]) -> bool:
-    """A new proportion (count, of how many) lies in the Wilson 95 % interval of the old one."""
+    """The Wilson 95 % intervals of two proportions (count, of how many) overlap.
+
+    Both have one: that of 1 of 599 excludes 0, so that near 0 % and 100 % a single flip would count for much.
+    """
     if not old[1] or not new[1]:
         return old == new
-    low, high = wilson_interval(*old)
-    return low <= new[0] / new[1] <= high
+    (old_low, old_high), (new_low, new_high) = wilson_interval(*old), wilson_interval(*new)
+    return old_low <= new_high and new_low <= old_high
 
 
 def of_attacks(old: AttackRecord, new: AttackRecord) -> Twice | None:
@@ -122,9 +125,20 @@ def counts(record: AuditRecord) -> dict[str, tuple[int, int]]:
     return found
 
 
+def other_counts(old: AuditRecord, new: AuditRecord) -> list[str]:
+    """Names of the counts that differ between two audits."""
+    left, right = counts(old), counts(new)
+    return [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
+
+
 def facts(record: AuditRecord) -> list[str]:
     """What an audit says beyond counts: kinds of outputs, layers in training mode, crashes."""
     return list(_facts(record))
+
+
+def other_findings(old: AuditRecord, new: AuditRecord) -> bool:
+    """Whether two audits differ in a count or a fact."""
+    return bool(other_counts(old, new)) or facts(old) != facts(new)
 
 
 def _facts(record: AuditRecord) -> Iterator[str]:

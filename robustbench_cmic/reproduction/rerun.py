@@ -34,6 +34,7 @@ from robustbench_cmic.reproduction.differences import (
 from robustbench_cmic.reproduction.verdicts import CellVerdict, Pair, judge, missing
 from robustbench_cmic.run import DONE, run_suite
 from robustbench_cmic.run_options import Options
+from robustbench_cmic.settings import work_folder
 from robustbench_cmic.suite import LoadedSuite
 
 MARKER = "reproduction.json"
@@ -146,7 +147,8 @@ def claim(folder: Path, place: Path, task: Task, fraction: float) -> list[Path]:
         The folders that were made, innermost first.
 
     Raises:
-        FolderError: it holds anything else: what is in it was not made from scratch, or is certified already.
+        FolderError: it holds anything else: what is in it was not made from scratch, or is certified already. Or it is
+            fresh, but its work folder is there: a run would take over checkpoints and resume states from it.
         OSError: it cannot be written to.
     """
     made = [path for leaf in (place, folder) for path in (leaf, *leaf.parents) if not path.exists()]
@@ -158,6 +160,10 @@ def claim(folder: Path, place: Path, task: Task, fraction: float) -> list[Path]:
             found = None
         if found != own | {"certified": False}:
             raise FolderError(f"{folder} is not empty, and no interrupted run of this reproduction: choose a fresh one")
+    elif (work := work_folder(folder, None)).exists():
+        raise FolderError(
+            f"{work} is there, and of no interrupted run of this reproduction: remove it, or choose other --results"
+        )
     try:
         for path in (folder, place):
             path.mkdir(parents=True, exist_ok=True)
@@ -235,7 +241,7 @@ def certify(task: Task, loaded: LoadedSuite, folder: Path, against: Path, fracti
         started=datetime.datetime.fromtimestamp(began, datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - began, 1),
         suite_file=loaded.path.name,
-        suite_sha256=hashlib.sha256(loaded.path.read_bytes()).hexdigest(),
+        suite_sha256=loaded.sha256,
         against=str(against),
         results=str(folder / task.plan.suite),
         fraction=fraction,

@@ -21,7 +21,7 @@ def write_trend(folder: Path, suite: str, nights: Sequence[Night]) -> None:
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: a line of the history holds no numbers.
+        ValueError: a line is none that `history.read_history` would return.
     """
     write_atomically(folder / TREND_FILE, trend_svg(suite, nights).encode())
 

@@ -1,8 +1,9 @@
 """What a cell made anew is worth beside the recorded one: bit-identical, the same predictions, …, drifted.
 
 Accuracies are compared example by example. A cell has drifted if its flips are more than chance explains (exact
-McNemar test, adjusted by Holm's method over all sets of examples that were judged twice), or if its new accuracy lies
-outside the Wilson 95 % interval of the recorded one.
+McNemar test, adjusted by Holm's method over all sets of examples that were judged twice), or if the Wilson 95 %
+intervals of its accuracies, recorded and new, do not overlap. `same predictions` are the same outcomes: every example
+is classified correctly, or wrongly, both times; which wrong class it is taken for is not recorded.
 """
 
 from __future__ import annotations
@@ -158,28 +159,28 @@ def _verdict(case: _Case) -> CellVerdict:
     ]
     significant = any(p <= LEVEL for p in case.p)
     outside = [twice.what or "its accuracy" for twice in case.twice if not twice.inside]
-    counted, odd = _counted(old, new)
+    counted, odd, other_facts = _counted(old, new)
     why = []
     if significant:
         why.append(f"more examples flipped than chance explains (McNemar, Holm: p = {min(case.p):.2g})")
     if outside + odd:
-        why.append(f"outside the recorded 95 % interval: {', '.join(outside + odd)}")
+        why.append(f"the 95 % intervals do not overlap: {', '.join(outside + odd)}")
+    if other_facts:
+        why.append("the audit says something else of the model")
     verdict: Verdict = "drifted" if why else "within interval" if flips or counted else "same predictions"
     if counted and not why:
         why.append(f"other counts: {', '.join(counted)}")
     return found.model_copy(update={"verdict": verdict, "why": "; ".join(why), "flips": flips})
 
 
-def _counted(old: AnyRecord, new: AnyRecord) -> tuple[list[str], list[str]]:
-    """Of two audits: names of the counts that differ, and of those that differ by more than chance explains."""
+def _counted(old: AnyRecord, new: AnyRecord) -> tuple[list[str], list[str], bool]:
+    """Of two audits: names of the counts that differ, those by more than chance explains, and whether facts differ."""
     if not isinstance(old, AuditRecord) or not isinstance(new, AuditRecord):
-        return [], []
+        return [], [], False
     left, right = outcomes.counts(old), outcomes.counts(new)
-    differing = [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
+    differing = outcomes.other_counts(old, new)
     odd = [key for key in differing if not outcomes.inside(left.get(key, (0, 0)), right.get(key, (0, 0)))]
-    if outcomes.facts(old) != outcomes.facts(new):
-        odd.append("what the audit says of the model")
-    return differing, odd
+    return differing, odd, outcomes.facts(old) != outcomes.facts(new)
 
 
 def _training(pair: Pair, clean: CellVerdict | None) -> CellVerdict:

@@ -25,10 +25,11 @@ __all__ = ["LoadedSuite", "Problem", "Suite", "SuiteError", "find_suite", "load_
 
 @dataclass(frozen=True)
 class LoadedSuite:
-    """A valid suite, the file it came from and what in it is suspicious."""
+    """A valid suite, the file it came from with the hash of what was read, and what in it is suspicious."""
 
     suite: Suite
     path: Path
+    sha256: str
     warnings: list[Problem]
 
 
@@ -62,7 +63,7 @@ def load_suite(path: Path) -> LoadedSuite:
         raise SuiteError(path, _located(absent, document, expanded))
     pairs = [[first, second] for _, first, second in expanded_pairs(raw, expanded)]
     suite = suite.model_copy(update={"pairs": pairs, "models": models})
-    return LoadedSuite(suite, path, _located(warnings(suite), document, expanded))
+    return LoadedSuite(suite, path, document.sha256, _located(warnings(suite), document, expanded))
 
 
 def _with_weights(model: Model, folder: Path) -> Model:

@@ -7,6 +7,7 @@ bounded, so that a file cannot exhaust memory.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -44,10 +45,11 @@ _Loader.add_implicit_resolver(
 
 @dataclass
 class Document:
-    """A suite file as plain data (dict, list, str, int, float, bool, None) with the line of every value."""
+    """A suite file as plain data (dict, list, str, int, float, bool, None), the line of every value, its hash."""
 
     data: Any
     lines: dict[Location, int]
+    sha256: str
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -69,7 +71,8 @@ def read_document(path: Path) -> Document:
     if node is None:
         raise SuiteError(path, [Problem("the file is empty; a suite begins with the line `suite: NAME`")])
     builder = _Builder(path)
-    return Document(builder.build(node, ()), builder.lines, builder.problems)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()  # UTF-8 read strictly: these are the bytes of the file
+    return Document(builder.build(node, ()), builder.lines, sha256, builder.problems)
 
 
 def _read_text(path: Path) -> str:

@@ -176,7 +176,7 @@ def test_weights_environment_and_flags(made: Callable[..., Comparison], tmp_path
     assert [difference.text() for difference in found.environment] == ["versions.torch: 2.8 -> 2.9"]
     assert ("probabilities", "a seed 0: FGSM linf eps 0.1") in {(f.flag, f.about) for f in found.flags_raised}
     assert found.flags_gone == []
-    assert found.drift == []
+    assert found.drift == ["a seed 0: audit: findings differ"]
     text = comparison_text(found, markdown=True)
     assert "5 of 6 trainings gave identical weights; others: a seed 0: train" in text
     assert "## Flags raised\n" in text
@@ -188,6 +188,17 @@ def test_checks_of_audits_count_for_drift(made: Callable[..., Comparison]) -> No
     audited = TEXT.replace("audit: off", "audit: standard")
     found = made(old=audited, new=audited, then=lambda folder: edit(folder, "b.s1.audit*", positions=[0, 1]))
     assert found.drift == ["b seed 1: audit: outcomes differ"]
+
+
+def test_findings_of_audits_count_for_drift(made: Callable[..., Comparison]) -> None:
+    audited = TEXT.replace("audit: off", "audit: standard")
+    outputs = {"probabilities": False, "saturated": 1, "at_bound": 1, "median_lead": 5.0}
+    found = made(old=audited, new=audited, then=lambda folder: edit(folder, "b.s1.audit*", outputs=outputs))
+    assert found.drift == ["b seed 1: audit: findings differ"]
+    assert "b seed 1: audit" in comparison_text(found)
+    lead = outputs | {"saturated": 0, "median_lead": 4.0}
+    same = made(old=audited, new=audited, then=lambda folder: edit(folder, "b.s1.audit*", outputs=lead))
+    assert same.drift == [], "a number that is no count"
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
@@ -215,11 +226,29 @@ def test_command_exits_3_only_where_it_was_asked_to(finished: Path, tmp_path: Pa
     assert [c["lost"] for c in payload["cells"] if "PGD" in c["title"]][1] == correct[:50]
 
 
-def test_records_are_left_out_and_told(copied: Path, cli: Cli) -> None:
+def test_nothing_compared_is_no_agreement(copied: Path, cli: Cli) -> None:
+    shutil.copytree(copied / "results" / "tiny", copied / "empty")
+    for file in (copied / "empty").glob("c*.json"):
+        file.unlink()
+    assert cli("compare", "empty", "results/tiny", cwd=copied).returncode == 0
+    for option in ("drift", "regression"):
+        done = cli("compare", "empty", "results/tiny", "--fail-on", option, cwd=copied)
+        assert done.returncode == 1
+        assert done.stderr == f"{option}: not a single evaluation has a result on both sides: nothing was compared\n"
+
+
+def test_records_are_left_out_and_told(copied: Path, finished: Path, cli: Cli) -> None:
     next((copied / "results" / "tiny").glob("ce.s0.PGD*")).write_text("")
-    done = cli("compare", "results/tiny", "results/tiny", "--format", "md", cwd=copied)
-    assert done.returncode == 0
-    assert "left out: its record is corrupt" in done.stderr
+    shutil.copytree(finished / "results" / "tiny", copied / "whole")
+    for pair, option, code in (
+        (("results/tiny", "results/tiny"), (), 1),
+        (("results/tiny", "whole"), ("--fail-on", "drift"), 1),
+        (("whole", "results/tiny"), ("--fail-on", "drift"), 3),
+    ):
+        done = cli("compare", *pair, "--format", "md", *option, cwd=copied)
+        assert done.returncode == code, pair
+        assert "left out: its record is corrupt" in done.stderr
+        assert done.stdout
     assert cli("compare", "results/tiny", "nothing", cwd=copied).returncode == 2
 
 

@@ -54,13 +54,49 @@ def test_a_line_a_run_under_one_header(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["", "date,torch\n", ",".join(COLUMNS) + "\n1,2\n"])
+def damaged(**changes: str) -> str:
+    """A history whose only line has other values."""
+    line = night(certificate()) | changes
+    return ",".join(COLUMNS) + "\n" + ",".join(f'"{line[name]}"' for name in COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "date,torch\n",
+        ",".join(COLUMNS) + "\n1,2\n",
+        damaged(drifted="9" * 400),
+        damaged(cells="-1"),
+        damaged(seconds="1e3"),
+        damaged(largest_change_points="nan"),
+        damaged(largest_change_points="1e999"),
+        damaged(commit="x" * 200_000),
+        damaged(torch="2\x002"),
+        damaged(device="a\nb"),
+        damaged(date="$x$"),
+        damaged(verdict="drif"),
+        damaged()[:-2],
+    ],
+)
 def test_another_file_is_left_as_it_is(tmp_path: Path, text: str) -> None:
     file = tmp_path / "nightly.csv"
     file.write_text(text)
     with pytest.raises(ValueError, match="is no history of reproductions"):
         append_night(tmp_path, night(certificate()))
     assert file.read_text() == text
+
+
+def test_a_whole_history_is_read_and_no_other_line_added(tmp_path: Path) -> None:
+    file = tmp_path / "nightly.csv"
+    file.write_text(damaged())
+    assert read_history(tmp_path) == [night(certificate())]
+    with pytest.raises(ValueError, match="the new line is none of a history: device holds control characters"):
+        append_night(tmp_path, night(certificate()) | {"device": "a\x1b[31m"})
+    assert file.read_text() == damaged()
+    file.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="is no history of reproductions: 'utf-8' codec"):
+        read_history(tmp_path)
 
 
 def test_the_picture_is_the_same_bytes_and_says_what_it_shows(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -15,11 +16,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from robustbench_cmic.cli.comparing import _remember
 from robustbench_cmic.data import load_data
 from robustbench_cmic.record import read_json, write_json
+from robustbench_cmic.report import read_results
 from robustbench_cmic.reproduction.certificate import Certificate, read_certificate
+from robustbench_cmic.reproduction.history import COLUMNS
+from robustbench_cmic.reproduction.rerun import certify, make_task
+from robustbench_cmic.suite import load_suite
 from tests.conftest import TINY_SUITE, Cli, command
 from tests.reproduction.editing import edit, flip
+from tests.reproduction.test_history import certificate
 
 Done = subprocess.CompletedProcess[str]
 
@@ -220,6 +227,50 @@ def test_interrupted_it_certifies_nothing_and_goes_on(finished: Path, tmp_path: 
     finally:
         resumed.send_signal(signal.SIGINT)
         resumed.communicate(timeout=60)
+
+
+def test_what_lies_in_the_work_folder_of_a_fresh_run_is_not_taken_over(copied: Path, cli: Cli) -> None:
+    shutil.copytree(copied / "results.work", copied / "again.work")
+    before = set(copied.rglob("*"))
+    done = cli("reproduce", "tiny.yaml", "--results", "again", cwd=copied)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"{copied / 'again.work'} is there, and of no interrupted run of this reproduction: "
+        "remove it, or choose other --results\n"
+    )
+    assert set(copied.rglob("*")) == before, "nothing is written"
+
+
+def test_a_suite_is_certified_as_it_was_read(copied: Path) -> None:
+    loaded = load_suite(copied / "tiny.yaml")
+    recorded = copied / "results" / "tiny"
+    task = make_task(loaded, read_results(recorded), 1)
+    (copied / "tiny.yaml").unlink()
+    found = certify(task, loaded, copied / "results", recorded, 1, time.time())
+    assert found.suite_sha256 == hashlib.sha256(TINY_SUITE.encode()).hexdigest()
+
+
+def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, cli: Cli) -> None:
+    folder = copied / "results" / "tiny"
+    (folder / "nightly.csv").write_text(",".join(COLUMNS) + "\n" + ",".join(["9" * 400] * len(COLUMNS)) + "\n")
+    before = (folder / "nightly.csv").read_bytes()
+    done, found = reproduced(cli, copied, "--fraction", 0.1)
+    assert (done.returncode, found.exit_code) == (0, 0)
+    assert done.stderr == (
+        f"{Path('results') / 'tiny' / 'nightly.csv'} is left as it was: "
+        "it is no history of reproductions: in line 2, cells is no count\n"
+    )
+    assert (folder / "nightly.csv").read_bytes() == before
+    assert not (folder / "nightly.svg").exists()
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "nightly.svg").mkdir()
+    _remember(certificate(), tmp_path)
+    error = capsys.readouterr().err
+    assert error.startswith(f"{tmp_path / 'nightly.svg'} is not drawn: ")
+    assert len(error.splitlines()) == 1
+    assert len((tmp_path / "nightly.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(
