@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from robustbench_cmic.cell import Cell, Kind, title
 
@@ -21,14 +22,14 @@ class Task(BaseModel):
         work: see `declared_work`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     id: str
     title: str
     kind: Kind
     attack: str
     eps: float
-    work: float
+    work: Annotated[float, Field(ge=0)]
 
 
 def task(cell: Cell) -> Task:
@@ -121,7 +122,8 @@ class Estimator:
                 expected = self._running[cell][1]
                 longest = max(longest, expected)
             total += expected
-        return max(total / self._jobs, longest)
+        left = max(total / self._jobs, longest)
+        return left if math.isfinite(left) else None  # cells of absurdly unequal work tell nothing
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import socket
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.estimate import Task
@@ -30,12 +31,22 @@ PROGRESS_EVERY = 1.0
 """Seconds between two reports of progress of one cell, at least."""
 
 
+# What is read may be damaged: within these bounds every sum and every date can be computed and shown.
+_EPOCH, _FAR = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (1970, 2200))
+_Time = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_FAR)]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Seconds = Annotated[float, Field(ge=0, le=1e10)]
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
 class _Event(BaseModel):
     """`time` is UTC."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True, allow_inf_nan=False
+    )
 
-    time: AwareDatetime = Field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+    time: _Time = Field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
 
 class RunStarted(_Event):
@@ -53,11 +64,11 @@ class RunStarted(_Event):
     event: Literal["run-started"] = "run-started"
     schema_: Literal["robustbench_cmic/events/1"] = Field(SCHEMA, alias="schema")
     version: str
-    pid: int
+    pid: Annotated[int, Field(ge=1, le=2**31 - 1)]
     host: str
     options: dict[str, Any]
     device: str
-    jobs: int
+    jobs: Annotated[int, Field(ge=1, le=2**31 - 1)]
     cells: list[Task]
 
 
@@ -79,10 +90,10 @@ class CellProgress(_Event):
 
     event: Literal["progress"] = "progress"
     cell: str
-    done: int
-    total: int
+    done: _Count
+    total: _Count
     text: str
-    accuracy: float | None = None
+    accuracy: _Fraction | None = None
     loss: float | None = None
 
 
@@ -93,6 +104,13 @@ class EpochDone(_Event):
     cell: str
     restored: bool
     numbers: Epoch
+
+    @field_validator("numbers")
+    @classmethod
+    def _can_be_shown(cls, numbers: Epoch) -> Epoch:
+        if not (0 <= numbers.accuracy <= 1 and all(map(math.isfinite, numbers.loss.values()))):
+            raise ValueError("an accuracy or a loss is out of range")
+        return numbers
 
 
 class CellEnded(_Event):
@@ -106,9 +124,9 @@ class CellEnded(_Event):
     event: Literal["cell-ended"] = "cell-ended"
     cell: str
     status: Outcome
-    seconds: float
+    seconds: _Seconds
     reason: str = ""
-    accuracy: float | None = None
+    accuracy: _Fraction | None = None
 
 
 class RunEnded(_Event):
@@ -121,7 +139,7 @@ class RunEnded(_Event):
     """
 
     event: Literal["run-ended"] = "run-ended"
-    exit_code: int
+    exit_code: Annotated[int, Field(ge=0, le=255)]
     interrupted: bool = False
     reason: str = ""
 
@@ -224,7 +242,8 @@ def _append(file: Path, line: bytes) -> None:
 def read_latest_run(file: Path) -> list[Event]:
     """The events of the latest run, from its `run-started`; none where no run is known.
 
-    Lines that are torn, or of a schema that this version does not know, are passed over.
+    Lines that are torn, of a schema that this version does not know, or with numbers or times out of any sensible range
+    are passed over.
     """
     try:
         content = file.read_bytes()

@@ -30,7 +30,7 @@ from robustbench_cmic.events import (
 )
 from robustbench_cmic.execute import Outcome
 from robustbench_cmic.locks import is_held
-from robustbench_cmic.report import Results, read_results
+from robustbench_cmic.report import Results, of_own_making, read_results
 
 State = Literal["running", "finished", "interrupted", "stopped", "killed", "unknown"]
 _ROUNDS = 3
@@ -117,9 +117,14 @@ def suite_status(folder: Path, work: Path) -> Status:
         work: its work folder.
 
     Raises:
-        ReportError: there are no results.
+        ReportError: there are no results, or they are damaged.
     """
     held, events = _look(folder, work)
+    with of_own_making(folder):
+        return _status(folder, held, events)
+
+
+def _status(folder: Path, held: bool, events: list[Event]) -> Status:
     results = read_results(folder)
     run = _Run(events, results, datetime.datetime.now(datetime.UTC) if held else None)
     done = sum(record.status == "ok" for cell in results.plan.cells if (record := results.records.get(cell.id)))

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator
 
 from robustbench_cmic.estimate import duration
+from robustbench_cmic.report.numbers import plain
 from robustbench_cmic.status import RunningCell, State, Status
 
 _STATES: dict[State, str] = {
@@ -19,18 +20,18 @@ _STATES: dict[State, str] = {
 
 
 def status_text(status: Status) -> str:
-    """The lines, without a last newline."""
-    return "\n".join(_lines(status))
+    """The lines, without a last newline; no name or reason in them can begin a line or steer a terminal."""
+    return "\n  ".join(map(plain, _lines(status)))
 
 
 def _lines(status: Status) -> Iterator[str]:
     yield f"{status.suite}: {_headline(status)}"
-    yield f"  cells: {status.cells_done} of {status.cells_total} done{_this_run(status)}"
+    yield f"cells: {status.cells_done} of {status.cells_total} done{_this_run(status)}"
     for cell in status.running:
-        yield f"  now: {cell.title}{_progress(cell)}"
+        yield f"now: {cell.title}{_progress(cell)}"
     for failure in status.failures:
-        yield f"  {failure.status}: {failure.title}: {failure.reason}"
-    yield f"  records: {status.records}"
+        yield f"{failure.status}: {failure.title}: {failure.reason}"
+    yield f"records: {status.records}"
 
 
 def _headline(status: Status) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.cell import Cell
-from robustbench_cmic.estimate import task
+from robustbench_cmic.estimate import Estimator, Task, task
 from robustbench_cmic.events import (
     EVENTS_FILE,
     CellEnded,
@@ -292,6 +293,74 @@ def test_failures_of_a_run_that_is_going_on(copied: Path, cells: list[Cell]) -> 
     assert (running.cell, running.done, running.total, running.accuracy) == (cells[2].id, 256, 599, 0.25)
     assert (found.run_done, found.run_total) == (1, 2)
     assert "  now: ce seed 0: FGSM linf eps 0.1: 256 of 599 examples, accuracy 0.250" in status_text(found)
+
+
+@pytest.mark.parametrize(
+    ("event", "changes"),
+    [
+        ("run-started", {"time": "0001-01-01T00:00:00Z"}),
+        ("run-started", {"time": "9999-12-31T23:59:59Z"}),
+        ("run-started", {"time": "0001-01-01T00:00:00+14:00"}),
+        ("run-started", {"jobs": 0}),
+        ("run-started", {"jobs": 10**400}),
+        ("cell-started", {"time": "9999-12-31T23:59:59-14:00"}),
+        ("cell-ended", {"seconds": math.inf}),
+        ("cell-ended", {"seconds": math.nan}),
+        ("cell-ended", {"seconds": -1.0}),
+        ("progress", {"done": -1}),
+        ("progress", {"total": 10**400}),
+        ("progress", {"loss": math.nan}),
+        ("run-ended", {"time": "9999-12-31T23:59:59Z"}),
+    ],
+)
+def test_what_no_run_could_have_written_is_passed_over(
+    copied: Path, cells: list[Cell], event: str, changes: dict[str, Any]
+) -> None:
+    work = copied / "results.work" / "tiny"
+    file = work / EVENTS_FILE
+    file.unlink()
+    log = log_of(work)
+    begin(log, cells[:4])
+    log.started(cells[0])
+    log.finished(cells[0], "ok", "", 3.0)
+    log.started(cells[1])
+    log.progressed(cells[1], 3, 10, "steps")
+    log.run_ended(0)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    whole = len(read_latest_run(file))
+    (at, *_) = (number for number, line in enumerate(lines) if line["event"] == event)
+    lines[at] |= changes
+    texts = [json.dumps(line, separators=(",", ":")).replace("Infinity", "1e999") for line in lines]
+    file.write_text("\n".join(texts) + "\n")
+    assert len(read_latest_run(file)) == (0 if event == "run-started" else whole - 1)
+    status_text(status_of(copied))
+    file.write_text("\n".join(texts[:-1]) + "\n")
+    with exclusive(work):
+        status_text(status_of(copied))
+
+
+def test_work_of_any_size_gives_no_impossible_estimate() -> None:
+    one = Task(id="a", title="a", kind="train", attack="", eps=0.0, work=1e-300)
+    estimator = Estimator([one, one.model_copy(update={"id": "b", "kind": "audit", "work": 1e300})], 1)
+    estimator.finished("a", 1e9)
+    assert estimator.seconds_left() is None
+
+
+def test_names_and_reasons_cannot_steer_the_terminal(copied: Path, cli: Cli) -> None:
+    folder = copied / "results" / "tiny"
+    (file,) = folder.glob("ce.s0.FGSM*")
+    write_json(
+        file, read_json(file) | {"status": "failed", "reason": "\x1b[2J\x1b]0;x\x07bad\n  records: elsewhere\u202e"}
+    )
+    plan = read_json(folder / "plan.json")
+    write_json(folder / "plan.json", plan | {"suite": "tiny\x1b[31m"})
+    done = cli("status", "tiny", cwd=copied)
+    assert done.returncode == 0, done.stderr
+    assert all(character.isprintable() or character == "\n" for character in done.stdout)
+    assert done.stdout.splitlines()[2:] == [
+        "  failed: ce seed 0: FGSM linf eps 0.1: [2J ]0;x bad records: elsewhere",
+        "  records: results/tiny",
+    ]
 
 
 def test_looking_never_keeps_a_run_from_starting(tmp_path: Path) -> None:

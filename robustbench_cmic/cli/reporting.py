@@ -11,12 +11,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from robustbench_cmic.cli.arguments import DONE, INCOMPLETE, ResultsOption, fail, load
+from robustbench_cmic.cli.arguments import DONE, INCOMPLETE, USAGE, ResultsOption, fail, load
 from robustbench_cmic.report import (
     FORMATS,
     STANDARD,
     Board,
     ReportError,
+    check_name,
     flag_table,
     folders_of,
     write_index,
@@ -46,20 +47,31 @@ def report(
     ] = [],  # noqa: B006
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Write suites' tables anew, from their records alone."""
+    """Write suites' tables anew, from their records alone. Of all, those that cannot be read are named (exit 1)."""
     folders = [_folder(suite, results) for suite in suites] or folders_of(results)
     if not folders:
         fail(f"{results} holds no results of any suite; `run` one first")
-    problems: list[str] = []
     chosen = list(dict.fromkeys(form.value for form in formats)) or list(STANDARD)
+    problems: list[str] = []
+    boards = 0
     for folder in folders:
-        problems += _written(folder, chosen).results.problems
+        try:
+            check_name(folder)
+            problems += _written(folder, chosen).results.problems
+        except ReportError as error:
+            if suites:
+                fail(error)
+            problems.append(str(error))
+            continue
+        boards += 1
         for form in chosen:
             print(folder / FORMATS[form][0])
-    if Format.html in formats:
-        print(_done(lambda: write_index(results), results))
-    _tell(problems)
-    raise typer.Exit(INCOMPLETE if problems else DONE)
+    if Format.html in formats and boards:
+        index, left_out = _done(lambda: write_index(results), results)
+        print(index)
+        problems += left_out
+    _tell(dict.fromkeys(problems))
+    raise typer.Exit((INCOMPLETE if boards else USAGE) if problems else DONE)
 
 
 def _folder(suite: str, results: Path) -> Path:
@@ -77,7 +89,10 @@ def audit(
     """Judge stored results again: which numbers are not to be believed, and why. Writes their tables anew, too."""
     problems: list[str] = []
     for folder in folders:
-        board = _written(folder)
+        try:
+            board = _written(folder)
+        except ReportError as error:
+            fail(error)
         print(flag_table(board))
         problems += board.results.problems
     _tell(problems)
@@ -90,11 +105,9 @@ def _written(folder: Path, formats: Sequence[str] = STANDARD) -> Board:
 
 
 def _done(work: Callable[[], Made], folder: Path) -> Made:
-    """What `work` returns; exit 2 where there is nothing to report, or it cannot be written to the folder."""
+    """What `work` returns; exit 2 where it cannot be written to the folder."""
     try:
         return work()
-    except ReportError as error:
-        fail(error)
     except OSError as error:
         fail(f"cannot write to {folder}: {error.strerror or error}")
 

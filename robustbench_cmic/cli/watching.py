@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import INTERRUPTED, ResultsOption, WorkOption, fail, load
-from robustbench_cmic.report import PLAN_FILE, ReportError
+from robustbench_cmic.cli.arguments import INCOMPLETE, INTERRUPTED, USAGE, ResultsOption, WorkOption, fail, load
+from robustbench_cmic.report import PLAN_FILE, ReportError, check_name
 from robustbench_cmic.settings import work_folder
 
 if TYPE_CHECKING:
@@ -31,17 +32,24 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs: a JSON array, one object a suite.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 s, until no run is going on.")] = False,
 ) -> None:
-    """Show whether a run is going on, how far it is, what failed, and where the records are."""
+    """Show whether a run is going on, how far it is, what failed, and where the records are.
+
+    Results that cannot be read are named, and the others shown (exit 1); exit 2 where there are no others.
+    """
     folders = [_folder(results, suite)] if suite is not None else _all_folders(results)
     try:
         if watch:
-            _watch(folders, work_folder(results, work), as_json)
+            found, problems = _watch(folders, work_folder(results, work), as_json)
         else:
-            print(_shown(_look(folders, work_folder(results, work)), as_json))
-    except ReportError as error:
-        fail(error)
+            found, problems = _look(folders, work_folder(results, work))
+            if found:
+                print(_shown(found, as_json))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise typer.Exit(INCOMPLETE if found else USAGE)
 
 
 def _folder(results: Path, suite: str) -> Path:
@@ -56,10 +64,18 @@ def _all_folders(results: Path) -> list[Path]:
     return found
 
 
-def _look(folders: list[Path], work: Path) -> list[Status]:
+def _look(folders: list[Path], work: Path) -> tuple[list[Status], list[str]]:
+    """How suites stand, and sentences about those that cannot be read."""
     from robustbench_cmic.status import suite_status
 
-    return [suite_status(folder, work / folder.name) for folder in folders]
+    found, problems = [], []
+    for folder in folders:
+        try:
+            check_name(folder)
+            found.append(suite_status(folder, work / folder.name))
+        except ReportError as error:
+            problems.append(str(error))
+    return found, problems
 
 
 def _shown(found: list[Status], as_json: bool) -> str:
@@ -70,8 +86,8 @@ def _shown(found: list[Status], as_json: bool) -> str:
     return "\n".join(status_text(status) for status in found)
 
 
-def _watch(folders: list[Path], work: Path, as_json: bool) -> None:
-    """Show again and again: in place on a terminal, else one after the other."""
+def _watch(folders: list[Path], work: Path, as_json: bool) -> tuple[list[Status], list[str]]:
+    """Show again and again: in place on a terminal, else one after the other; returns the last look."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -80,11 +96,11 @@ def _watch(folders: list[Path], work: Path, as_json: bool) -> None:
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     with live or contextlib.nullcontext():
         while True:
-            found = _look(folders, work)
+            found, problems = _look(folders, work)
             if live is not None:
                 live.update(Text(_shown(found, as_json)), refresh=True)
-            else:
+            elif found:
                 print(_shown(found, as_json), flush=True)
             if all(status.state != "running" for status in found):
-                return
+                return found, problems
             time.sleep(WATCH_EVERY)

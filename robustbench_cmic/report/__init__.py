@@ -11,7 +11,14 @@ from robustbench_cmic.report.document import document
 from robustbench_cmic.report.flagged import flag_table
 from robustbench_cmic.report.latex import latex
 from robustbench_cmic.report.leaderboard import leaderboard
-from robustbench_cmic.report.results import PLAN_FILE, ReportError, Results, read_results
+from robustbench_cmic.report.results import (
+    PLAN_FILE,
+    ReportError,
+    Results,
+    check_name,
+    of_own_making,
+    read_results,
+)
 from robustbench_cmic.report.rows import results_csv
 
 __all__ = [
@@ -21,9 +28,11 @@ __all__ = [
     "Board",
     "ReportError",
     "Results",
+    "check_name",
     "flag_table",
     "folders_of",
     "judge",
+    "of_own_making",
     "read_results",
     "write_index",
     "write_report",
@@ -61,12 +70,14 @@ def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Board:
         What the report was made of; `results.problems` says what was left out.
 
     Raises:
-        ReportError: the folder holds no plan.
+        ReportError: the folder holds no plan, or what it holds is not of this version's making; nothing is written.
         OSError: the files cannot be written.
     """
-    board = judge(read_results(folder))
-    for name, make in (FORMATS[form] for form in formats):
-        write_atomically(folder / name, make(board, folder).encode())
+    with of_own_making(folder):
+        board = judge(read_results(folder))
+        texts = {name: make(board, folder).encode() for name, make in (FORMATS[form] for form in formats)}
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
     return board
 
 
@@ -75,15 +86,27 @@ def folders_of(results: Path) -> list[Path]:
     return sorted(file.parent for file in results.glob(f"*/{PLAN_FILE}"))
 
 
-def write_index(results: Path) -> Path:
-    """Write the page over all suites with results; returns its file.
+def write_index(results: Path) -> tuple[Path, list[str]]:
+    """Write the page over all suites with results.
+
+    Returns:
+        Its file, and sentences about folders that were left out since they cannot be reported.
 
     Raises:
-        ReportError: the plan of one is damaged.
         OSError: the file cannot be written.
     """
     from robustbench_cmic.report.page import index_page
 
-    boards = [(folder.name, judge(read_results(folder))) for folder in folders_of(results)]
+    boards: list[tuple[str, Board]] = []
+    problems: list[str] = []
+    for folder in folders_of(results):
+        try:
+            check_name(folder)
+            with of_own_making(folder):
+                board = judge(read_results(folder))
+                index_page([(folder.name, board)])  # alone, so that what is wrong with it spoils no other
+            boards.append((folder.name, board))
+        except ReportError as error:
+            problems.append(str(error))
     write_atomically(results / PAGE, index_page(boards).encode())
-    return results / PAGE
+    return results / PAGE, problems

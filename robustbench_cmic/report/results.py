@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +52,33 @@ class Results:
         return record if isinstance(record, AttackRecord) and record.status == "ok" else None
 
 
+@contextmanager
+def of_own_making(folder: Path) -> Iterator[None]:
+    """Work on a folder whose plan and records can be read; what they declare may still be anything.
+
+    Raises:
+        ReportError: they lack what every plan and record of this version has, or it is of another type.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, StopIteration, RuntimeError, ValueError, ArithmeticError) as error:
+        why = "its plan or records are not of this version's making; `run` the suite again"
+        raise ReportError(f"{folder}: {why}") from error
+
+
+def check_name(folder: Path) -> None:
+    """Check that a folder can be named in a text.
+
+    Raises:
+        ReportError: its path is not UTF-8.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        readable = str(folder).encode(errors="replace").decode()
+        raise ReportError(f"{readable}: the name of the folder is not UTF-8; rename it") from None
+
+
 def read_results(folder: Path) -> Results:
     """Read a suite's results folder.
 
@@ -68,6 +97,9 @@ def read_results(folder: Path) -> Results:
         raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
     except CorruptRecordError:
         raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
+    trained = {cell.model for cell in plan.of("train")}
+    if not all(cell.model in trained for cell in plan.cells):
+        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it")
     limited = _limited_cells(folder, plan)
     records: dict[str, AnyRecord] = {}
     problems: list[str] = []
@@ -92,6 +124,7 @@ def _limited_cells(folder: Path, plan: Plan) -> list[Cell]:
                 cell = read_record(file).cell
             except (CorruptRecordError, FileNotFoundError):
                 continue  # a run does not read it, and nothing is shown of it
-            if cell.needs in planned and cell.declared.get("evaluation", {}).get("by_command_line"):
+            evaluation = cell.declared.get("evaluation")
+            if cell.needs in planned and isinstance(evaluation, dict) and evaluation.get("by_command_line"):
                 cells.append(cell)
     return cells

@@ -22,11 +22,12 @@ from plotly.offline import get_plotlyjs
 
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.pictures import Picture, Pictures, write_pictures
+from robustbench_cmic.record import write_record
 from robustbench_cmic.report import Board, judge, read_results
 from robustbench_cmic.report.page import index_page, suite_page
 from robustbench_cmic.report.page.pictures import EXAMPLES, gallery
 from tests.conftest import ROOT
-from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace
+from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace, train_record
 from tests.report.hostile import BAD, hostile
 
 ATTACKED = f"""{HEAD}attacks:
@@ -255,6 +256,14 @@ def test_the_index_leads_to_suites_with_verdicts_and_flags(digits: tuple[Board, 
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 
+def pictured(tmp_path: Path) -> tuple[Board, Path]:
+    """Records that say on which data they were made, as pictures do."""
+    board, folder = board_of(tmp_path, ATTACKED, dataset_sha256="d")
+    for cell in board.results.plan.of("train"):
+        write_record(folder, train_record(cell, dataset_sha256="d"))
+    return read(folder), folder
+
+
 def write(folder: Path, cell: Any, count: int, **changes: Any) -> None:
     example = Picture(
         index=0, label=1, before=1, after=0, confidence_before=0.998, confidence_after=0.87, clean=PNG, adversarial=PNG,
@@ -262,14 +271,14 @@ def write(folder: Path, cell: Any, count: int, **changes: Any) -> None:
     )  # fmt: skip
     examples = [example.model_copy(update={"index": index}) for index in range(count)]
     fields: dict[str, Any] = {"class_names": ["zero", "one"], "examples": examples} | changes
-    write_pictures(folder, Pictures(
-        suite="made", cell=cell.id, model=cell.model, seed=cell.seed, attack=cell.attack, norm=cell.norm, eps=cell.eps,
-        dataset_sha256="d", checkpoint_sha256="c", **fields,
-    ))  # fmt: skip
+    write_pictures(folder, Pictures.model_validate({
+        "suite": "made", "cell": cell.id, "model": cell.model, "seed": cell.seed, "attack": cell.attack,
+        "norm": cell.norm, "eps": cell.eps, "dataset_sha256": "d", "checkpoint_sha256": "c", **fields,
+    }))  # fmt: skip
 
 
 def test_examples_are_of_the_strongest_attack_in_the_middle_ball(tmp_path: Path) -> None:
-    board, folder = board_of(tmp_path, ATTACKED)
+    board, folder = pictured(tmp_path)
     plan = board.results.plan
     assert gallery(board, folder) == []
     assert "pictures are kept only where a run was made" in suite_page(board, folder)
@@ -289,6 +298,28 @@ def test_examples_are_of_the_strongest_attack_in_the_middle_ball(tmp_path: Path)
     assert images[0].get("alt") == "clean image 0, of class one"
     assert images[2].get("alt") == "adversarial image 0, taken for zero"
     assert "one (99.8 %) → zero (87.0 %)" in said(page)
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [
+        ("suite", "another"),
+        ("model", "b"),
+        ("seed", 1),
+        ("attack", "AutoAttack"),
+        ("norm", "l2"),
+        ("eps", 0.2),
+        ("dataset_sha256", "other"),
+        ("checkpoint_sha256", "other"),
+    ],
+)
+def test_pictures_of_anything_but_the_record_are_not_shown(tmp_path: Path, field: str, other: object) -> None:
+    board, folder = pictured(tmp_path)
+    cell = cell_of(board.results.plan, "a", 0, "FGSM", 0.1)
+    write(folder, cell, 2)
+    assert len(gallery(board, folder)) == 1
+    write(folder, cell, 2, **{field: other})
+    assert gallery(board, folder) == []
 
 
 # --- nothing in it runs --------------------------------------------------------------------------------------------
@@ -345,7 +376,7 @@ def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
 
 
 def test_class_names_do_not_become_markup(tmp_path: Path) -> None:
-    board, folder = board_of(tmp_path, ATTACKED)
+    board, folder = pictured(tmp_path)
     write(folder, cell_of(board.results.plan, "a", 0, "FGSM", 0.1), 2, class_names=[BAD, BAD])
     page = check_harmless(suite_page(board, folder))
     assert next(page.iter("img")).get("alt") == f"clean image 0, of class {BAD}"

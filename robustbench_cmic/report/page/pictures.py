@@ -8,6 +8,7 @@ from pathlib import Path
 
 from robustbench_cmic.cell import Cell
 from robustbench_cmic.pictures import Picture, Pictures, read_pictures
+from robustbench_cmic.record_schema import AttackRecord
 from robustbench_cmic.report.board import Board
 from robustbench_cmic.report.selecting import balls, models, size_of
 from robustbench_cmic.report.worst_case import Ball
@@ -61,10 +62,10 @@ def _of_model(board: Board, folder: Path, model: str) -> Shown | None:
     for norm in dict.fromkeys(norm for norm, _ in attacked):
         for ball in _from_the_middle([ball for ball in attacked if ball[0] == norm]):
             there = [cell for cell in cells if (cell.norm, cell.eps, cell.seed) == (norm, ball[1], first)]
-            for accuracy, cell in sorted(_measured(board, there), key=lambda pair: pair[0]):
-                pictures = read_pictures(folder, cell.id)
-                if pictures is not None and pictures.examples:
-                    return Shown(model, cell.seed, cell.attack, size_of(ball), accuracy, pictures)
+            for accuracy, record in sorted(_measured(board, there), key=lambda pair: pair[0]):
+                pictures = read_pictures(folder, record.cell.id)
+                if pictures is not None and pictures.examples and _belong(pictures, record):
+                    return Shown(model, first, record.cell.attack, size_of(ball), accuracy, pictures)
     return None
 
 
@@ -74,6 +75,17 @@ def _from_the_middle(inside: list[Ball]) -> list[Ball]:
     return [inside[place] for place in sorted(range(len(inside)), key=lambda place: (abs(place - middle), place))]
 
 
-def _measured(board: Board, cells: list[Cell]) -> list[tuple[float, Cell]]:
-    found = [(record.accuracy, cell) for cell in cells if (record := board.results.attack(cell)) is not None]
-    return [(accuracy, cell) for accuracy, cell in found if accuracy is not None]
+def _belong(pictures: Pictures, record: AttackRecord) -> bool:
+    """Whether pictures show what a record measured: this attack on these weights and data, in this ball."""
+    cell = record.cell
+    shown = (pictures.suite, pictures.model, pictures.seed, pictures.attack, pictures.norm, pictures.eps)
+    hashes = (pictures.dataset_sha256, pictures.checkpoint_sha256)
+    return shown == (record.suite, cell.model, cell.seed, cell.attack, cell.norm, cell.eps) and hashes == (
+        record.dataset_sha256,
+        record.checkpoint_sha256,
+    )
+
+
+def _measured(board: Board, cells: list[Cell]) -> list[tuple[float, AttackRecord]]:
+    records = (record for cell in cells if (record := board.results.attack(cell)) is not None)
+    return [(record.accuracy, record) for record in records if record.accuracy is not None]
