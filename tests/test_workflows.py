@@ -48,7 +48,8 @@ def check(arguments: list[str]) -> None:
     if command in OWN:
         assert {part for part in rest if part.startswith("--")} <= known, arguments
     if command in ("run", "reproduce", "validate"):
-        assert rest[0] == "$SUITE" or rest[0] in shipped_suites(), arguments
+        name = rest[0].removeprefix("suites/").removesuffix(".yaml")
+        assert name == "$SUITE" or name in shipped_suites(), arguments
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
