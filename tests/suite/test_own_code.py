@@ -95,7 +95,7 @@ def test_own_objectives_and_attacks_run_and_a_changed_file_makes_other_cells(fol
     assert training["curve"][0]["loss"]["total"] == pytest.approx(training["curve"][0]["loss"]["ce"] / 2)
     attacks = {(record["cell"]["attack"], record["cell"]["eps"]): record for record in records.values()}
     for eps in (0.1, 0.2):
-        record = attacks["own.attacks:push", eps]
+        record = attacks["own.attacks.push", eps]
         assert record["cell"]["declared"]["attack"]["parameters"] == {"alpha": eps / 4, "steps": 3, "sign": False}
         assert (record["n"], record["forwards"], record["backwards"], record["outside"]) == (20, 60, 60, 0)
         assert record["accuracy"] < attacks["none", 0.0]["accuracy"]
