@@ -19,10 +19,10 @@ from robustbench_cmic.data.base import Split
 from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.plan import make_plan
-from robustbench_cmic.settings import Settings
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.train import How, Training, build_optimizer, train
 from tests.conftest import TINY_SUITE
+from tests.in_process import settings_for
 from tests.test_train import CE, CMIC, DECLARED, DIGITS, SGD, NoReading, build, prepare, weights
 
 DIGITS_400 = Split(DIGITS.train.images[:400], DIGITS.train.labels[:400])
@@ -202,11 +202,7 @@ def test_a_cell_trains_against_the_adversary_that_its_suite_declares(tmp_path: P
     text = TINY_SUITE.replace("{name: cmic}", f"{{name: cmic, adversary: {written}}}")
     (tmp_path / "x.yaml").write_text(text.replace("{name: ce}", f"{{name: ce, adversary: {written}}}"))
     cell = make_plan(load_suite(tmp_path / "x.yaml").suite).of("train")[1]
-    settings = Settings(
-        suite="x", results=tmp_path, work=tmp_path, device="cpu", batch_size=8, data=tmp_path, memory=None, loaders=1,
-        deterministic=True, pictured_seed=0, weights={}, provenance={},
-    )  # fmt: skip
-    job = Job(cell, settings, DIGITS, Clock(), lambda *_: None)
+    job = Job(cell, settings_for(tmp_path), DIGITS, Clock(), lambda *_: None)
     curve = train_cell(job).curve
     own = {key: value for key, value in cell.declared["objective"].items() if key != "adversary"}
     for opponent, same in ((adversary(), True), (None, False)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +102,7 @@ def test_curves_that_cannot_be_written_are_told_and_the_run_goes_on(tiny: Path, 
 
 
 _FULL = """
+import resource
 import sys
 from pathlib import Path
 from robustbench_cmic.curves import Curves
@@ -110,9 +110,12 @@ from robustbench_cmic.plan import make_plan
 from robustbench_cmic.suite import load_suite
 from tests.test_curves import epoch
 cell = make_plan(load_suite(Path(sys.argv[1])).suite).cells[0]
+free = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (16384, free[1]))
 with Curves(Path(sys.argv[2]), Path(), print) as curves:
     for number in range(1, 2000):
         curves.trained(cell, epoch(number, 0.5), False)
+resource.setrlimit(resource.RLIMIT_FSIZE, free)
 print("went on")
 """
 
@@ -124,7 +127,6 @@ def test_a_full_disk_stops_the_curves_only(tiny: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384)),
     )
     assert done.returncode == 0, done.stderr
     said, end = done.stdout.splitlines()

@@ -23,9 +23,9 @@ from robustbench_cmic.pictures import Pictures, read_pictures, write_pictures
 from robustbench_cmic.plan import make_plan
 from robustbench_cmic.record import outcome_bits, read_record, record_path
 from robustbench_cmic.record_schema import AttackRecord
-from robustbench_cmic.settings import Settings
 from robustbench_cmic.suite import load_suite
 from tests.conftest import TINY_SUITE, Cli, contents
+from tests.in_process import settings_for
 
 DIGITS = load_data({"name": "digits"}, Path())
 
@@ -158,10 +158,7 @@ def test_an_attack_that_fails_leaves_no_pictures_of_its_last_success(copied: Pat
     folder, work = copied / "results" / "tiny", copied / "results.work" / "tiny"
     cell = next(cell for cell in attacks(copied / "tiny.yaml") if cell.eps > 0)
     (work / f"{cell.needs}.safetensors").unlink()
-    settings = Settings(
-        suite="tiny", results=folder, work=work, device="cpu", batch_size=8, data=copied, memory=None, loaders=1,
-        deterministic=True, pictured_seed=0, weights={}, provenance={},
-    )  # fmt: skip
+    settings = settings_for(folder, work=work)
     assert read_pictures(folder, cell.id) is not None
     assert carry_out(cell, settings, lambda *_: None, lambda *_: None).status == "failed"
     assert read_pictures(folder, cell.id) is None

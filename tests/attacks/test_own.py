@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.harness import Verdict, judge_attack
 from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.record_schema import AttackRecord
+from robustbench_cmic.report import write_report
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.conftest import Cli, contents
+from tests.in_process import carried_out
 
 BALL = Threat("linf", 0.1)
 
@@ -111,24 +115,28 @@ FAILURES = {
 }
 
 
-def test_what_an_attack_does_wrong_fails_its_cell_and_never_counts_as_robust(tmp_path: Path, cli: Cli) -> None:
+def test_what_an_attack_does_wrong_fails_its_cell_and_never_counts_as_robust(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
     names = [*FAILURES, "outside", "mode", "puppet"]
     lines = [f'  - {{name: "mine:{name}", id: {name}, norm: linf, eps: 0.1}}\n' for name in names]
     (tmp_path / "x.yaml").write_text(SUITE + "".join(lines) + "evaluation: {limit: 20}\naudit: off\n")
-    done = cli("run", "x.yaml")
-    assert done.returncode == 1, done.stdout + done.stderr
-    records = contents(tmp_path / "results" / "x")
-    found = {record["cell"]["attack"]: record for name, record in records.items() if name != "plan.json"}
+    records = carried_out(tmp_path / "x.yaml", tmp_path / "made")
+    found = {record.cell.attack: record for record in records if isinstance(record, AttackRecord)}
     for name, reason in FAILURES.items():
-        assert (found[name]["status"], found[name]["reason"], found[name]["accuracy"]) == ("failed", reason, None)
-    assert (found["outside"]["status"], found["outside"]["outside"]) == ("ok", 20)
-    assert found["outside"]["accuracy"] <= found["none"]["accuracy"]
+        assert (found[name].status, found[name].reason, found[name].accuracy) == ("failed", reason, None)
+    clean = found["none"].accuracy
+    assert clean is not None
+    assert (found["outside"].status, found["outside"].outside) == ("ok", 20)
+    assert (found["outside"].accuracy or 0) <= clean
     # Images that it changes in place are its own; what is judged is the model in eval mode.
-    assert (found["mode"]["status"], found["mode"]["accuracy"]) == ("ok", found["none"]["accuracy"])
+    assert (found["mode"].status, found["mode"].accuracy) == ("ok", clean)
     # The model that it got to hold is not the one that is judged.
-    assert (found["puppet"]["status"], found["puppet"]["accuracy"]) == ("ok", found["none"]["accuracy"])
-    board = (tmp_path / "results" / "x" / "leaderboard.md").read_text()
+    assert (found["puppet"].status, found["puppet"].accuracy) == ("ok", clean)
+    write_report(tmp_path / "made")
+    board = (tmp_path / "made" / "leaderboard.md").read_text()
     assert "| 0.1   | –      | `m`     |" in board, "a worst case without some of its attacks has no rank"
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from robustbench_cmic.objectives import Objective, build_objective
-from tests.conftest import Cli, contents
+from robustbench_cmic.record_schema import TrainRecord
+from tests.in_process import carried_out
 
 
 class Counting(Objective):
@@ -97,34 +99,31 @@ def made(classes, *, kind="Good"):
     return {"Good": Good}[kind](classes)
 """
 FAILURES = {
-    "Refuses": "mine:Refuses failed for 10 classes: ValueError: not with me",
-    "NoTotal": "mine:NoTotal should return a dictionary of scalar tensors with a `total`; it returned loss",
-    "Tensor": "mine:Tensor should return a dictionary of scalar tensors with a `total`; it returned Tensor",
-    "Rows": "mine:Rows should return a dictionary of scalar tensors with a `total`; its 'total' is (20,)",
-    "Constant": "mine:Constant should return a dictionary of scalar tensors with a `total`; its `total` has no "
+    "Refuses": "ours:Refuses failed for 10 classes: ValueError: not with me",
+    "NoTotal": "ours:NoTotal should return a dictionary of scalar tensors with a `total`; it returned loss",
+    "Tensor": "ours:Tensor should return a dictionary of scalar tensors with a `total`; it returned Tensor",
+    "Rows": "ours:Rows should return a dictionary of scalar tensors with a `total`; its 'total' is (20,)",
+    "Constant": "ours:Constant should return a dictionary of scalar tensors with a `total`; its `total` has no "
     "gradient in the logits",
-    "Shape": "mine:Shape fails on logits of shape (20, 10): IndexError: index 10 is out of bounds for dimension 1 with "
+    "Shape": "ours:Shape fails on logits of shape (20, 10): IndexError: index 10 is out of bounds for dimension 1 with "
     "size 10",
-    "Update": "mine:Update fails on logits of shape (20, 10): KeyError: 'centroid'",
-    "Trainable": "mine:Trainable has trainable parameters, which no optimiser gets: keep its state in buffers",
-    "plain": "mine:plain should return a robustbench_cmic.objectives.Objective, not function",
+    "Update": "ours:Update fails on logits of shape (20, 10): KeyError: 'centroid'",
+    "Trainable": "ours:Trainable has trainable parameters, which no optimiser gets: keep its state in buffers",
+    "plain": "ours:plain should return a robustbench_cmic.objectives.Objective, not function",
 }
 
 
-def test_what_an_objective_does_wrong_fails_its_training_with_a_sentence(tmp_path: Path, cli: Cli) -> None:
-    (tmp_path / "mine.py").write_text(CODE)
+def test_what_an_objective_does_wrong_fails_its_training_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ours.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
     names = [*FAILURES, "Explodes", "made"]
-    lines = [f'  - {{id: {name}, architecture: mlp, objective: {{name: "mine:{name}"}}}}\n' for name in names]
+    lines = [f'  - {{id: {name}, architecture: mlp, objective: {{name: "ours:{name}"}}}}\n' for name in names]
     training = "training: {epochs: 1, batch_size: 64, optimizer: {name: sgd, lr: 0.1}}"
     (tmp_path / "x.yaml").write_text(f"suite: x\ndataset: {{name: digits}}\n{training}\nmodels:\n{''.join(lines)}")
-    done = cli("run", "x.yaml")
-    assert done.returncode == 1, done.stdout + done.stderr
-    records = contents(tmp_path / "results" / "x")
-    found = {
-        record["cell"]["model"]: (record["status"], record["reason"])
-        for name, record in records.items()
-        if ".train." in name
-    }
+    records = carried_out(tmp_path / "x.yaml", tmp_path / "made")
+    found = {record.cell.model: (record.status, record.reason) for record in records if isinstance(record, TrainRecord)}
     expected = {name: ("failed", reason) for name, reason in FAILURES.items()}
     expected["Explodes"] = ("diverged", "the loss is not finite at step 1 of epoch 1")
     assert found == expected | {"made": ("ok", "")}
