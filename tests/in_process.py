@@ -1,11 +1,18 @@
-"""Cells carried out in the test's own process: what a run does, without the seconds that processes take to start."""
+"""What a run does, in the test's own process: without the seconds that a process takes to start."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from typer.testing import CliRunner
+
 from robustbench_cmic.carry_out import carry_out
+from robustbench_cmic.cli import app
 from robustbench_cmic.plan import make_plan
 from robustbench_cmic.record import write_json, write_record
 from robustbench_cmic.record_schema import AnyRecord
@@ -23,14 +30,26 @@ def settings_for(folder: Path, **others: Any) -> Settings:
     return Settings(**chosen | others)
 
 
-def carried_out(suite: Path, folder: Path) -> list[AnyRecord]:
-    """The records of every cell of a suite whose trainings end well, written to a new folder with the plan."""
-    folder.mkdir()
+def carried_out(suite: Path, folder: Path, work: Path | None = None) -> list[AnyRecord]:
+    """The records of every cell of a suite, written to a new folder with the plan."""
+    folder.mkdir(parents=True)
+    settings = settings_for(folder, work=work or folder)
+    settings.work.mkdir(parents=True, exist_ok=True)
     plan = make_plan(load_suite(suite).suite)
     write_json(folder / PLAN_FILE, plan.model_dump(mode="json"))
     records = []
     for cell in plan.cells:
-        record = carry_out(cell, settings_for(folder), lambda *_: None, lambda *_: None)
+        record = carry_out(cell, settings, lambda *_: None, lambda *_: None)
         write_record(folder, record)
         records.append(record)
     return records
+
+
+def command_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A command that ends before a run would begin. An exception of its own gives exit code 1 and empty output."""
+    words = [str(argument) for argument in arguments]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "path", list(sys.path))
+        done = CliRunner(env={**os.environ, "COLUMNS": "120"}).invoke(app, words)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)

@@ -143,17 +143,17 @@ def test_what_an_attack_does_wrong_fails_its_cell_and_never_counts_as_robust(
 def test_what_an_attack_leaves_behind_ends_with_its_process(tmp_path: Path, cli: Cli) -> None:
     """What comes after in the same run is what it is alone; an attack without `id` has a column of its own."""
     (tmp_path / "mine.py").write_text(CODE)
-    pgd = "  - {name: PGD, eps: 0.1, steps: 3}\n"
-    results = {}
-    for name, lines in (("alone", pgd), ("after", f'  - {{name: "mine:poison", norm: linf, eps: 0.1}}\n{pgd}')):
-        (tmp_path / f"{name}.yaml").write_text(
-            SUITE.replace("suite: x", f"suite: {name}") + lines + "evaluation: {limit: 50}\naudit: off\n"
-        )
-        done = cli("run", f"{name}.yaml")
-        assert done.returncode == 0, done.stdout + done.stderr
-        results[name] = contents(tmp_path / "results" / name)
-    (file,) = [file for file in results["alone"] if ".PGD." in file]
-    assert results["after"][file]["outcomes"] == results["alone"][file]["outcomes"]
+    rest = "  - {name: PGD, eps: 0.1, steps: 3}\nevaluation: {limit: 50}\naudit: off\n"
+    (tmp_path / "alone.yaml").write_text(SUITE + rest)
+    alone = carried_out(tmp_path / "alone.yaml", tmp_path / "alone")[-1]
+    assert isinstance(alone, AttackRecord)
+    (tmp_path / "after.yaml").write_text(
+        SUITE.replace("suite: x", "suite: after") + f'  - {{name: "mine:poison", norm: linf, eps: 0.1}}\n{rest}'
+    )
+    done = cli("run", "after.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = contents(tmp_path / "results" / "after")[f"{alone.cell.id}.json"]
+    assert after["outcomes"] == alone.outcomes
     board = (tmp_path / "results" / "after" / "leaderboard.md").read_text()
     assert "| mine.poison % | PGD % |" in " ".join(board.split()).replace("  ", " ")
 
