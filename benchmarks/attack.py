@@ -1,7 +1,11 @@
 """Time and passes to a verdict: PGD-40 at 8/255 on one undefended ResNet-18, by five implementations, in one run.
 
+    pip install "setuptools<81" wheel
+    pip install --no-build-isolation visdom
     pip install -e ".[bench]"
     python benchmarks/attack.py --data .data
+
+(adv-lib needs visdom, which is distributed as source that newer setuptools cannot build.)
 
 The network is a ResNet-18 (stem for small images) trained here, for two epochs on the first ten classes of CIFAR-100,
 and kept in `build/`. All attacks start from the same random points, take steps of 2/255, and attack the same test

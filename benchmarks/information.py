@@ -141,6 +141,8 @@ def main() -> None:
     if parser.parse_args().stream:
         print(stream(1_000_000, 1_000))
         return
+    # A process of its own, and the first to be started: its peak would begin with what this one holds then.
+    streamed = subprocess.run([sys.executable, __file__, "--stream"], capture_output=True, text=True, check=True).stdout
     torch.set_num_threads(1)
     rows = [small_row(n, classes) for n, classes in SMALL]
     headers = ["N", "C", "measure_information", "loop / ours", "largest rel. difference"]
@@ -148,8 +150,7 @@ def main() -> None:
     rows = [large_row(n, classes) for n, classes in LARGE]
     headers = ["N", "C", "measure_information", "blocks of pairs / ours", "rel. difference of separation"]
     print(f"{table(rows, headers)}\n", flush=True)
-    # A process of its own, whose peak nothing else has raised.
-    print(subprocess.run([sys.executable, __file__, "--stream"], capture_output=True, text=True, check=True).stdout)
+    print(streamed)
     print(machine("cpu"))
 
 
