@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from robustbench_cmic.record import write_json
 from robustbench_cmic.suite.json_schema import suite_json_schema
@@ -43,12 +44,15 @@ def test_a_run_leaves_records_rows_and_a_leaderboard(finished: Path) -> None:
         assert len(record["dataset_sha256"]) == len(record["checkpoint_sha256"]) == 64
         assert record["provenance"]["threads"] == 1
         assert record["provenance"]["versions"]["torch"]
+        assert record["provenance"]["instructions"] == torch.backends.cpu.get_cpu_capability()
     by_attack = {(row["model"], row["attack"]): float(row["accuracy"]) for row in found}
     assert by_attack["ce", "none"] > 0.7
     assert by_attack["ce", "none"] > by_attack["ce", "FGSM"] >= by_attack["ce", "PGD"]
     pgd = next(row for row in found if row["attack"] == "PGD")
     assert (pgd["forwards"], pgd["backwards"]) == ("1797", "1797")
-    assert "## `ce` against `cmic`" in (folder / "leaderboard.md").read_text()
+    board = (folder / "leaderboard.md").read_text()
+    assert "## `ce` against `cmic`" in board
+    assert re.search(rf"^- processor: .+, {torch.backends.cpu.get_cpu_capability()}$", board, re.MULTILINE)
     training = json.loads(next(folder.glob("cmic.s0.train*")).read_text())
     assert [epoch["epoch"] for epoch in training["curve"]] == [1, 2]
     assert not list((finished / "results.work" / "tiny").glob("*.state.safetensors"))

@@ -92,6 +92,8 @@ def provenance(settings: Settings) -> dict[str, Any]:
     return settings.provenance | {
         "device": torch.cuda.get_device_name(settings.device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
+        # Which kernels torch picks on this processor: others add in another order, and round differently.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "determinism": {
             "deterministic": settings.deterministic or not cuda,
             "training": "bfloat16 autocast" if cuda else "float32",

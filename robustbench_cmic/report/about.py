@@ -117,10 +117,15 @@ def _versions(facts: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items() if version)
 
 
+def _processor(facts: dict[str, Any]) -> str | None:
+    """None where nothing is known; records of other versions do not name instructions."""
+    return ", ".join(str(facts[key]) for key in ("processor", "instructions") if facts.get(key)) or None
+
+
 _FACTS: tuple[tuple[str, Callable[[dict[str, Any]], object]], ...] = (
     ("code", _code),
     ("versions", _versions),
     ("platform", lambda facts: facts.get("platform")),
-    ("processor", lambda facts: facts.get("processor")),
+    ("processor", _processor),
     ("device", lambda facts: facts.get("device")),
 )

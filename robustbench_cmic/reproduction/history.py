@@ -17,12 +17,12 @@ from robustbench_cmic.reproduction.certificate import Certificate, Overall, larg
 
 HISTORY_FILE = "nightly.csv"
 COLUMNS = (
-    "date", "commit", "torch", "device", "cells", "bit_identical", "same_predictions", "within_interval", "drifted",
-    "missing", "failed", "flipped_examples", "largest_change_points", "seconds", "verdict",
+    "date", "commit", "torch", "device", "processor", "cells", "bit_identical", "same_predictions", "within_interval",
+    "drifted", "missing", "failed", "flipped_examples", "largest_change_points", "seconds", "verdict",
 )  # fmt: skip
-"""date: UTC, when the run began; commit, torch, device: of the run; cells: judged, of which the next six are counts by
-verdict; flipped_examples: summed over cells; largest_change_points: of an accuracy, in percentage points, signed;
-seconds: wall time; verdict: of the whole, as in the certificate."""
+"""date: UTC, when the run began; commit, torch, device, processor: of the run; cells: judged, of which the next six are
+counts by verdict; flipped_examples: summed over cells; largest_change_points: of an accuracy, in percentage points,
+signed; seconds: wall time; verdict: of the whole, as in the certificate."""
 
 _COUNTS = (*COLUMNS[COLUMNS.index("cells") : COLUMNS.index("largest_change_points")], "seconds")
 _LONGEST_COUNT = 9
@@ -44,6 +44,7 @@ def night(certificate: Certificate) -> Night:
         "commit": here.get("commit", ""),
         "torch": here.get("versions.torch", ""),
         "device": here.get("device", ""),
+        "processor": ", ".join(filter(None, (here.get("processor"), here.get("instructions")))),
         "cells": str(len(certificate.cells)),
         "flipped_examples": str(sum(len(cell.flipped) for cell in certificate.cells)),
         "largest_change_points": f"{largest_change_points(certificate.cells):.3f}",

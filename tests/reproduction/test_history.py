@@ -33,7 +33,10 @@ def certificate(**changes: object) -> Certificate:
         "started": "2026-01-02T03:04:05+00:00", "seconds": 61.4, "suite_file": "made.yaml", "suite_sha256": "0" * 64,
         "against": "old", "results": "new", "fraction": 1.0, "recorded": 3, "counts": counts_of(cells), "inputs": [],
         "environment": [], "environment_recorded": {},
-        "environment_here": {"commit": "f" * 40, "versions.torch": "2.15.0", "device": "NVIDIA A100, 80GB"},
+        "environment_here": {
+            "commit": "f" * 40, "versions.torch": "2.15.0", "device": "NVIDIA A100, 80GB", "processor": "EPYC",
+            "instructions": "AVX512",
+        },
         "dataset_sha256": {"recorded": [], "here": []}, "cells": cells,
     }  # fmt: skip
     return Certificate.model_validate(fields | changes)
@@ -48,7 +51,7 @@ def test_a_line_a_run_under_one_header(tmp_path: Path) -> None:
     assert [line[0][8:10] for line in lines[1:]] == ["02", "03"]
     assert dict(zip(COLUMNS, lines[1], strict=True)) == {
         "date": "2026-01-02T03:04:05+00:00", "commit": "f" * 40, "torch": "2.15.0", "device": "NVIDIA A100, 80GB",
-        "cells": "3", "bit_identical": "1", "same_predictions": "0", "within_interval": "1", "drifted": "1",
+        "processor": "EPYC, AVX512", "cells": "3", "bit_identical": "1", "same_predictions": "0", "within_interval": "1", "drifted": "1",
         "missing": "0", "failed": "0", "flipped_examples": "3", "largest_change_points": "-2.000", "seconds": "61",
         "verdict": "drifted",
     }  # fmt: skip
