@@ -51,9 +51,9 @@ def test_a_line_a_run_under_one_header(tmp_path: Path) -> None:
     assert [line[0][8:10] for line in lines[1:]] == ["02", "03"]
     assert dict(zip(COLUMNS, lines[1], strict=True)) == {
         "date": "2026-01-02T03:04:05+00:00", "commit": "f" * 40, "torch": "2.15.0", "device": "NVIDIA A100, 80GB",
-        "processor": "EPYC, AVX512", "cells": "3", "bit_identical": "1", "same_predictions": "0", "within_interval": "1", "drifted": "1",
-        "missing": "0", "failed": "0", "flipped_examples": "3", "largest_change_points": "-2.000", "seconds": "61",
-        "verdict": "drifted",
+        "processor": "EPYC, AVX512", "cells": "3", "bit_identical": "1", "same_predictions": "0",
+        "within_interval": "1", "drifted": "1", "missing": "0", "failed": "0", "flipped_examples": "3",
+        "largest_change_points": "-2.000", "seconds": "61", "verdict": "drifted",
     }  # fmt: skip
 
 
