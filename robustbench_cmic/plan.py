@@ -16,6 +16,9 @@ from robustbench_cmic.suite.problems import suggestion
 from robustbench_cmic.suite.schema import Cmic, Model, OwnObjective, Suite
 from robustbench_cmic.suite.schema_attacks import Transfer
 
+TRAINER = 1
+"""Of what a training makes of its declaration; a change that gives other weights raises it."""
+
 
 class SelectionError(Exception):
     """A selection on the command line that fits nothing in the plan."""
@@ -70,6 +73,8 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
         "weights": None,
         "seed": seed,
     }
+    if declared["training"] is not None:
+        declared["trainer"] = TRAINER
     if model.weights is not None:
         file = model.weights_file(seed)
         declared["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
@@ -119,6 +124,8 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
         plan: the plan to choose from.
         seeds: keep these seeds; empty: all.
         only: keep cells whose model or attack is so named, or whose id matches the pattern (`*` and `?`); empty: all.
+            The name of a model stands for transfers to it only where their source is named, too: nobody asked for the
+            training of another.
 
     Raises:
         SelectionError: a seed or a pattern that fits no cell.
@@ -134,7 +141,7 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
     chosen = [
         cell
         for cell in plan.cells
-        if (not seeds or cell.seed in seeds) and (not only or any(_matches(cell, pattern) for pattern in only))
+        if (not seeds or cell.seed in seeds) and (not only or any(_chooses(pattern, cell, only) for pattern in only))
     ]
     if not chosen:
         raise SelectionError("--seeds and --only together leave nothing of the suite")
@@ -144,6 +151,12 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
         if cell.id in keep:
             keep.update(cell.dependencies)
     return Selection([cell for cell in plan.cells if cell.id in keep], asked)
+
+
+def _chooses(pattern: str, cell: Cell, only: Sequence[str]) -> bool:
+    if pattern == cell.model and cell.source is not None:
+        return cell.attack.partition(":")[2] in only
+    return _matches(cell, pattern)
 
 
 def _matches(cell: Cell, pattern: str) -> bool:

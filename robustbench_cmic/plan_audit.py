@@ -14,7 +14,7 @@ from robustbench_cmic.plan_attacks import JUDGE, attack_setting, balls
 from robustbench_cmic.suite.schema import Suite
 from robustbench_cmic.suite.schema_attacks import AutoAttack, Fgsm, Noise, Pgd
 
-VERSION = 1
+VERSION = 2
 """Of the facts that an audit collects; a change to any of them raises it."""
 
 LEVELS: dict[str, dict[str, int]] = {
@@ -99,12 +99,15 @@ def _without_loss(setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def _longer(suite: Suite) -> Iterator[dict[str, Any]]:
-    """Iterated attacks with twice the steps and a further restart: in a middle ball, if strict in all."""
+    """Iterated attacks with twice the steps and a further restart: in the smallest and a middle ball, if strict in all.
+
+    In large balls little is left that more steps could break.
+    """
     for attack in suite.attacks:
         if isinstance(attack, Pgd):
             all_balls = sorted(ball for ball in balls(attack) if ball[1] > 0)
-            chosen = all_balls if suite.audit == "strict" else all_balls[len(all_balls) // 2 :][:1]
-            for ball in chosen:
+            some = [*all_balls[:1], *all_balls[len(all_balls) // 2 :][:1]]
+            for ball in all_balls if suite.audit == "strict" else dict.fromkeys(some):
                 setting = attack_setting(attack, ball[1])
                 more = {"steps": 2 * setting["steps"], "restarts": setting["restarts"] + 1, "early_stop": True}
                 yield _check("longer", attack.label, ball, setting | more)

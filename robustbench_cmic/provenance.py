@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -17,9 +18,10 @@ _PACKAGE = Path(__file__).resolve().parent
 
 @functools.cache
 def collect() -> dict[str, Any]:
-    """Commit (None outside a checkout), whether its code was changed, versions, platform, processor."""
+    """Hash of the code, commit (None outside a checkout), whether code was changed, versions, platform, processor."""
     commit, dirty = _git_state()
     return {
+        "code_sha256": _code_sha256(),
         "commit": commit,
         "dirty": dirty,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
@@ -27,6 +29,15 @@ def collect() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
     }
+
+
+def _code_sha256() -> str:
+    """SHA-256 over paths and contents of the package's Python files, wherever it is installed."""
+    digest = hashlib.sha256()
+    for file in sorted(_PACKAGE.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -16,6 +16,9 @@ ONE_STEP = {"FGSM", "FFGSM", "RFGSM"}
 BLACK_BOX = {"GN", "OnePixel", "Pixle", "Square", "SPSA"}
 OTHER_LOSS = {"APGDT", "AutoAttack", "CW", "DeepFool", "EADEN", "EADL1", "FAB", "JSMA", "Jitter", "SparseFool"}
 """Besides those whose `loss` says so."""
+MINIMAL = {"DeepFool", "EADEN", "EADL1", "JSMA", "SparseFool"}
+"""They look for a small change in a norm of their own, not for any in the ball."""
+FEW_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,16 @@ class Row:
     def search(self) -> bool:
         """An iterated attack with the gradients of the attacked model."""
         return self.setting["name"] != "none" and not self.one_step and not self.black_box
+
+    @property
+    def strong(self) -> bool:
+        """A search that a worst case may rest on: not on cross entropy, many steps, and they reach across the ball."""
+        if not self.search or self.on_cross_entropy or self._library in MINIMAL:
+            return False
+        if self.setting["name"] not in ("PGD", "Transfer"):
+            return True
+        steps, alpha = self.setting["steps"], self.setting["alpha"]
+        return bool(steps >= FEW_STEPS and steps * alpha >= self.cell.eps)
 
     @property
     def on_cross_entropy(self) -> bool:

@@ -93,6 +93,6 @@ def _unprobed(case: Case, record: AnyRecord | None) -> Iterable[Flag]:
 def _weak(rows: list[Row], raised: list[Flag]) -> list[Flag]:
     """A worst case in which every attack that could be trusted is missing."""
     flagged = {cell for flag in raised if flag.taints == "rows" for cell in flag.cells}
-    strong = [row for row in rows if row.search and not row.on_cross_entropy and row.cell.id not in flagged]
+    strong = [row for row in rows if row.strong and row.cell.id not in flagged]
     cells = frozenset(row.cell.id for row in rows)
     return [] if strong else [Flag("no-strong-attack", cells, "balls", f"{len(rows)} attacks in this ball")]

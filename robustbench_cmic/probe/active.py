@@ -22,8 +22,13 @@ from robustbench_cmic.attacks.threat import Threat, l2_lengths
 from robustbench_cmic.record_schema import ActiveTest
 from robustbench_cmic.seeding import derive_seed, seeded
 
-POINTS = 64
-"""Inner points of the ball, the image itself among them."""
+POINTS = (64, 192)
+"""Inner points, the image itself among them: half of them random points of the ball, half of its boundary, so that what
+tells the adversarial one from them is not that it lies at the boundary. The second number is for images of which as
+many random points as the first find an adversarial one: the easiest test that chance does not pass is the one to ask.
+"""
+CANDIDATES = 64
+"""Boundary points among which the adversarial one is the most unlike the inner points."""
 CLOSENESS = 0.9
 """Where between the inner points and the boundary point the decision boundary lies.
 
@@ -50,10 +55,9 @@ def active_test(model: nn.Module, images: Tensor, classes: int, check: dict[str,
     threat = Threat(check["norm"], check["eps"])
     try:
         with frozen(model), seeded(derive_seed("active test", seed)):
-            altered = _alter(model, images, classes, threat)
-            tested = images[altered.separable]
-            lucky = _by_chance(altered, tested, threat)
-        by_chance, tested = sum(lucky), tested[~torch.tensor(lucky, dtype=torch.bool, device=images.device)]
+            altered, lucky = _alter(model, images, classes, threat)
+        by_chance = sum(lucky)
+        tested = images[altered.separable & ~torch.tensor(lucky, dtype=torch.bool, device=images.device)]
         if len(tested) == 0:
             return ActiveTest(**about, by_chance=by_chance)
         labels = torch.zeros(len(tested), dtype=torch.int64, device=images.device)
@@ -88,7 +92,7 @@ class Altered(nn.Module):
 
         Args:
             index: which image.
-            points: (POINTS + 1, C, H, W): the image, further inner points, and last the boundary point.
+            points: (M, C, H, W): the image, further inner points, and last the boundary point.
             lead: of the model's first logit over its second; the new one gets the same, so that an attack that fails
                 on widely separated logits fails here, too.
         """
@@ -127,17 +131,42 @@ class Altered(nn.Module):
         return torch.stack(distances, dim=1).argmin(1)
 
 
-def _alter(model: nn.Module, images: Tensor, classes: int, threat: Threat) -> Altered:
-    altered = Altered(model, _feature_function(model, images[:1], classes), images)
+def _alter(model: nn.Module, images: Tensor, classes: int, threat: Threat) -> tuple[Altered, list[bool]]:
+    """The altered model, and for which images random points are adversarial all the same: no test of an attack."""
+    features = _feature_function(model, images[:1], classes)
+    altered = Altered(model, features, images)
     with torch.no_grad():
         logits = Target(model, classes)(images)
     top = logits.topk(2, dim=1).values
+    by_chance = []
     for index, image in enumerate(images):
-        inner = threat.noise(torch.Size((POINTS, *image.shape))).to(images)
-        inner[0] = 0
-        points = torch.cat([(image + inner).clamp(0, 1), _boundary_points(image, 1, threat)])
-        altered.fit(index, points, max(float(top[index, 0] - top[index, 1]), 1e-3))
-    return altered
+        lead = max(float(top[index, 0] - top[index, 1]), 1e-3)
+        for count in POINTS:
+            within = threat.noise(torch.Size((count // 2, *image.shape))).to(images)
+            within[0] = 0
+            inner = torch.cat([(image + within).clamp(0, 1), _boundary_points(image, count // 2, threat)])
+            candidates = _boundary_points(image, CANDIDATES, threat)
+            chosen = candidates[_most_apart(features, inner, candidates)]
+            altered.fit(index, torch.cat([inner, chosen[None]]), lead)
+            lucky = _by_chance(altered, _boundary_points(image, count, threat))
+            if bool(altered.separable[index]) and not lucky:
+                break
+        by_chance.append(bool(altered.separable[index]) and lucky)
+    return altered, by_chance
+
+
+def _most_apart(features: Callable[[Tensor], Tensor], inner: Tensor, candidates: Tensor) -> int:
+    """Which candidate a linear function of the features tells best from the inner points (Mahalanobis distance)."""
+    with torch.no_grad():
+        known, new = features(inner).double(), features(candidates).double()
+    centre = known.mean(0)
+    known, new = known - centre, new - centre
+    ridge = 1e-6 * known.square().sum(1).mean() + 1e-300
+    # The covariance's inverse by the Woodbury identity: as many unknowns as points, however many features.
+    kernel = known @ known.T + ridge * torch.eye(len(known), dtype=torch.float64, device=known.device)
+    across = known @ new.T
+    distances = new.square().sum(1) - (across * torch.linalg.solve(kernel, across)).sum(0)
+    return int(distances.argmax())
 
 
 def _boundary_points(image: Tensor, count: int, threat: Threat) -> Tensor:
@@ -147,14 +176,11 @@ def _boundary_points(image: Tensor, count: int, threat: Threat) -> Tensor:
     return (image + threat.eps * unit.to(image)).clamp(0, 1)
 
 
-def _by_chance(altered: Altered, images: Tensor, threat: Threat) -> list[bool]:
-    """For which images one of as many random boundary points as inner ones is adversarial: no test of an attack."""
-    found = []
+def _by_chance(altered: Altered, points: Tensor) -> bool:
+    """Whether one of some points is adversarial."""
     with torch.no_grad():
-        for image in images:
-            logits = altered(_boundary_points(image, POINTS, threat))
-            found.append(bool((logits[:, 1] > logits[:, 0]).any()))
-    return found
+        logits = altered(points)
+    return bool((logits[:, 1] > logits[:, 0]).any())
 
 
 def _feature_function(model: nn.Module, image: Tensor, classes: int) -> Callable[[Tensor], Tensor]:
