@@ -134,7 +134,8 @@ def test_every_training_has_an_audit_that_mirrors_the_attacks(tmp_path: Path) ->
         ("reference", "", 0.1), ("reference", "", 0.2), ("reference", "", 0.3),
         ("other-loss", "FGSM", 0.1), ("other-loss", "FGSM", 0.2),
         ("other-loss", "PGD", 0.1), ("other-loss", "PGD", 0.2), ("other-loss", "PGD", 0.3),
-        ("longer", "PGD", 0.2), ("noise", "", 0.3), ("huge", "", 1.0), ("huge", "", 1.0), ("active", "PGD", 0.1),
+        ("longer", "PGD", 0.1), ("longer", "PGD", 0.2), ("noise", "", 0.3), ("huge", "", 1.0), ("huge", "", 1.0),
+        ("active", "PGD", 0.1),
     ]  # fmt: skip
     by_name = {(c["check"], c["eps"]): c["attack"] for c in found[0].declared["audit"]["checks"]}
     assert by_name["reference", 0.3] == {
@@ -200,7 +201,11 @@ def test_selections_bring_everything_that_they_depend_on(tmp_path: Path) -> None
     audited = select(plan, only=["audit"])
     assert [cell.kind for cell in audited.cells] == ["train", "audit"] * 6
     assert len(audited.asked) == 6
-    for selection in (select(plan, only=["Transfer"]), one, large, audited):
+    pair = select(plan, seeds=[0], only=["a", "b"])
+    assert {cell.model for cell in pair.cells} == {"a", "b"}, "nobody asked for the training of c"
+    transfers = {(cell.model, cell.attack) for cell in pair.cells if cell.source}
+    assert transfers == {(to, f"Transfer:{by}") for to in "ab" for by in "ab"}
+    for selection in (select(plan, only=["Transfer"]), one, large, audited, pair):
         place = {cell.id: index for index, cell in enumerate(selection.cells)}
         assert all(place[other] < place[cell.id] for cell in selection.cells for other in cell.dependencies)
 
@@ -265,7 +270,7 @@ def test_ids_of_the_example_are_frozen(tmp_path: Path) -> None:
     """Committed results are found by id: a change of the hash makes all of them void, so let it be deliberate."""
     plan = plan_of(tmp_path)
     assert [cell.id for cell in plan.cells[:3]] == [
-        "ce.s0.train.dd61bbf9ab6e", "ce.s0.none.6d8f3dab0037", "ce.s0.FGSM.linf.eps0.1.0b8a250662c3",
+        "ce.s0.train.7a2d2a2041ce", "ce.s0.none.c8f56c64684b", "ce.s0.FGSM.linf.eps0.1.49c374c663c3",
     ]  # fmt: skip
 
 

@@ -106,6 +106,11 @@ RULES: dict[str, Rule] = {
         "The model was altered so that an adversarial example certainly is in the ball; the attack did not find it.",
         "Zimmermann et al. 2022",
     ),
+    "active-test-inconclusive": Rule(
+        "Around too few images an adversarial example could be hidden that chance does not find: nobody knows whether "
+        "the attack finds what is there.",
+        "Zimmermann et al. 2022, on the success rate of random points",
+    ),
     "invalid-examples": Rule(
         "The attack left ball or box; its examples were projected back, and may be weaker than what it found.",
         f"{_CARLINI}, section 4.8",

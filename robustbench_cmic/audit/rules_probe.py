@@ -76,13 +76,22 @@ def _lost(facts: Gradients) -> str:
 
 def active(case: Case) -> Iterator[Flag]:
     """Attacks that do not find what was put there; where one of them does, the others are too weak, not the model."""
-    tests = [test for test in case.probe.active if not test.error and test.tested >= MIN_TESTED] if case.probe else []
+    whole_tests = [test for test in case.probe.active if not test.error] if case.probe else []
+    tests = [test for test in whole_tests if test.tested >= MIN_TESTED]
+    for test in whole_tests:
+        if test.tested < MIN_TESTED:
+            evidence = f"{test.of} at eps {radius(test.eps)}: {test.tested} images, and {test.by_chance} left to chance"
+            yield Flag("active-test-inconclusive", _of(case, test.of), "rows", evidence)
     failed = [test for test in tests if wilson_interval(test.found, test.tested)[1] < ACTIVE]
     for test in failed:
         whole = len(failed) == len(tests)
-        rows = frozenset(row.cell.id for row in case.rows if row.cell.attack == test.of)
         evidence = f"{test.of} at eps {radius(test.eps)}: found {test.found} of {test.tested}"
-        yield Flag("active-test-failed", case.attacked() if whole else rows, taint(whole), evidence)
+        reached = case.attacked() if whole else _of(case, test.of)
+        yield Flag("active-test-failed", reached, taint(whole), evidence)
+
+
+def _of(case: Case, attack: str) -> frozenset[str]:
+    return frozenset(row.cell.id for row in case.rows if row.cell.attack == attack)
 
 
 def crashed(case: Case) -> Iterator[Flag]:

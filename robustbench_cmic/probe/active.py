@@ -22,13 +22,11 @@ from robustbench_cmic.attacks.threat import Threat, l2_lengths
 from robustbench_cmic.record_schema import ActiveTest
 from robustbench_cmic.seeding import derive_seed, seeded
 
-POINTS = (64, 192)
+POINTS = (64, 96, 128, 192)
 """Inner points, the image itself among them: half of them random points of the ball, half of its boundary, so that what
-tells the adversarial one from them is not that it lies at the boundary. The second number is for images of which as
-many random points as the first find an adversarial one: the easiest test that chance does not pass is the one to ask.
+tells the adversarial one from them is not that it lies at the boundary. Among so many, until as many random points as
+that find no adversarial one: the easiest test that chance does not pass is the one to ask.
 """
-CANDIDATES = 64
-"""Boundary points among which the adversarial one is the most unlike the inner points."""
 CLOSENESS = 0.9
 """Where between the inner points and the boundary point the decision boundary lies.
 
@@ -144,29 +142,13 @@ def _alter(model: nn.Module, images: Tensor, classes: int, threat: Threat) -> tu
         for count in POINTS:
             within = threat.noise(torch.Size((count // 2, *image.shape))).to(images)
             within[0] = 0
-            inner = torch.cat([(image + within).clamp(0, 1), _boundary_points(image, count // 2, threat)])
-            candidates = _boundary_points(image, CANDIDATES, threat)
-            chosen = candidates[_most_apart(features, inner, candidates)]
-            altered.fit(index, torch.cat([inner, chosen[None]]), lead)
+            boundary = _boundary_points(image, count // 2 + 1, threat)
+            altered.fit(index, torch.cat([(image + within).clamp(0, 1), boundary]), lead)
             lucky = _by_chance(altered, _boundary_points(image, count, threat))
             if bool(altered.separable[index]) and not lucky:
                 break
         by_chance.append(bool(altered.separable[index]) and lucky)
     return altered, by_chance
-
-
-def _most_apart(features: Callable[[Tensor], Tensor], inner: Tensor, candidates: Tensor) -> int:
-    """Which candidate a linear function of the features tells best from the inner points (Mahalanobis distance)."""
-    with torch.no_grad():
-        known, new = features(inner).double(), features(candidates).double()
-    centre = known.mean(0)
-    known, new = known - centre, new - centre
-    ridge = 1e-6 * known.square().sum(1).mean() + 1e-300
-    # The covariance's inverse by the Woodbury identity: as many unknowns as points, however many features.
-    kernel = known @ known.T + ridge * torch.eye(len(known), dtype=torch.float64, device=known.device)
-    across = known @ new.T
-    distances = new.square().sum(1) - (across * torch.linalg.solve(kernel, across)).sum(0)
-    return int(distances.argmax())
 
 
 def _boundary_points(image: Tensor, count: int, threat: Threat) -> Tensor:
