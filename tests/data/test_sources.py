@@ -17,7 +17,7 @@ from PIL import Image
 
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.imagefolder import decode
-from tests.conftest import Cli, contents
+from tests.conftest import ROOT, Cli, contents
 from tests.in_process import command_here
 
 SUITE = """\
@@ -163,6 +163,19 @@ def test_an_npz_in_the_data_folder_serves_the_name(tmp_path: Path, cli: Cli, mon
     assert done.returncode == 0, done.stdout + done.stderr
     records = contents(tmp_path / "results" / "own")
     assert {record["n"] for record in records.values() if "n" in record} == {100}
+
+
+def test_the_gpu_suite_runs_at_toy_size(tmp_path: Path, cli: Cli) -> None:
+    """The ResNet-18 of `cifar100`, its training and an attack, on images that are no CIFAR-100."""
+    tiny_cifar(tmp_path / "data")
+    one = "resnet18-cmic.s0.PGD-10-cmic.linf.eps0.031373.*"
+    done = cli("run", ROOT / "suites" / "cifar100.yaml", "--toy", "--only", one, "--data", tmp_path / "data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = contents(tmp_path / "results" / "cifar100-toy")
+    (training,) = [record for record in records.values() if record.get("kind") == "train"]
+    assert training["parameters"] == 11_220_132
+    (attack,) = [record for record in records.values() if "outcomes" in record]
+    assert (attack["status"], attack["n"]) == ("ok", 16)
 
 
 def test_other_data_under_a_known_name_is_refused(tmp_path: Path, cli: Cli) -> None:
