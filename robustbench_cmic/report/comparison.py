@@ -34,6 +34,7 @@ RESAMPLES = {True: 9999, False: 1999}
 """Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
 WITHDRAWN = "withdrawn: flagged"
 NO_DIFFERENCE = "no difference shown"
+ALIKE = "no example differs"
 ONE_SEED = "one seed: no claim about the method"
 OBJECTIVES = {"ce": "CE", "cmic": "CMIC-DL"}
 
@@ -46,17 +47,24 @@ class Seed:
         first, second: accuracies (fractions) or NCMI.
         interval: 95 % of the paired bootstrap for second - first; None for single attacks, and where it is not known.
         p: McNemar's, adjusted; None for NCMI.
+        differing: number of examples that only one of the two classifies correctly; None for NCMI.
     """
 
     first: float
     second: float
     interval: tuple[float, float] | None
     p: float | None = None
+    differing: int | None = None
 
     @property
     def difference(self) -> float:
         """Second minus first."""
         return self.second - self.first
+
+    @property
+    def alike(self) -> bool:
+        """No example tells the two apart: the bootstrap's interval has no width then, which is no certainty."""
+        return self.differing == 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,11 @@ class Line:
     interval: tuple[float, float] | None = None
     p: float | None = None
     verdict: str = ""
+
+    @property
+    def alike(self) -> bool:
+        """No example tells the two apart in any seed, see `Seed.alike`."""
+        return bool(self.seeds) and all(seed.alike for seed in self.seeds.values())
 
 
 def compare(results: Results, audit: Audit) -> dict[tuple[str, str], list[Line]]:
@@ -181,7 +194,8 @@ def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], claim: 
         if a.n == b.n:
             only_first, only_second = discordant(a.bits, b.bits)
             interval = paired_accuracy_interval(only_first, only_second, a.n) if claim else None
-            seeds[seed] = Seed(a.accuracy, b.accuracy, interval, mcnemar(only_first, only_second))
+            p = mcnemar(only_first, only_second)
+            seeds[seed] = Seed(a.accuracy, b.accuracy, interval, p, only_first + only_second)
     return seeds
 
 

@@ -78,7 +78,7 @@ def _limited_section(board: Board) -> Iterator[str]:
     if not board.results.limited:
         return
     yield "## Limited evaluations: not ranked\n"
-    yield "Run with `--limit` on the first examples of the test set only; for trying things out.\n"
+    yield "Run with `--limit` on a fixed pseudo-random subset of the test set only; for trying things out.\n"
     rows = []
     for cell in board.results.limited:
         record = board.results.attack(cell)

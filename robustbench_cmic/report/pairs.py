@@ -11,11 +11,11 @@ from robustbench_cmic.report.tables import pair_table, seed_table
 
 READING = """\
 The difference is `{second}` minus `{first}`, seed by seed: the mean, and the least and greatest over seeds; a row holds
-only seeds that both models have. *95 % over examples*: of that mean, by the paired bootstrap. *Seeds that differ*: in
-how many of them the examples alone show a difference of these two trained networks (exact McNemar, p at most 0.05).
-*Verdict*: whether the method differs, by a paired t-test over seeds and by the bootstrap; both have to say so. P-values
-are adjusted by Holm's method over all pairs: over the rows in bold, which are the claims, and over the others, which
-are single attacks.
+only seeds that both models have. *95 % over examples*: of that mean, by the paired bootstrap; it has nothing to draw
+from where no example's outcome differs in any seed. *Seeds that differ*: in how many of them the examples alone show a
+difference of these two trained networks (exact McNemar, p at most 0.05). *Verdict*: whether the method differs, by a
+paired t-test over seeds and by the bootstrap; both have to say so. P-values are adjusted by Holm's method over all
+pairs: over the rows in bold, which are the claims, and over the others, which are single attacks.
 """
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robustbench_cmic.report.board import Board, Number, Standing
-from robustbench_cmic.report.comparison import LEVEL, Line
+from robustbench_cmic.report.comparison import ALIKE, LEVEL, Line, Seed
 from robustbench_cmic.report.numbers import NOTHING, difference, percent, spread
 from robustbench_cmic.report.selecting import CLEAN, NORM_NAMES, size_of
 from robustbench_cmic.suite.numbers import radius
@@ -74,7 +74,7 @@ def seed_table(board: Board, first: str, second: str) -> Table:
                 ends = "" if seed.interval is None else f" ({seed.interval[0]:+.2g} … {seed.interval[1]:+.2g})"
             else:
                 shown = [f"{100 * seed.first:.1f} %", f"{100 * seed.second:.1f} %", f"{100 * seed.difference:+.1f}"]
-                ends = "" if seed.interval is None else f" ({_points(seed.interval[0])} … {_points(seed.interval[1])})"
+                ends = "" if seed.interval is None else f" ({_ends(seed)})"
             p = NOTHING if seed.p is None else f"{seed.p:.2g}"
             rows.append([line.what, _size(line), str(number), shown[0], shown[1], shown[2] + ends, p])
     return Table(["claim", "eps", "seed", first, second, "difference", "p"], rows)
@@ -104,10 +104,20 @@ def _line(line: Line, planned: int) -> list[str]:
         percent([seed.first for seed in seeds], planned),
         percent([seed.second for seed in seeds], planned),
         difference([seed.difference for seed in seeds]),
-        NOTHING if line.interval is None else f"{_points(line.interval[0])} … {_points(line.interval[1])}",
+        _ends(line),
         _differing(line),
         line.verdict or NOTHING,
     ]
+
+
+def _ends(measured: Line | Seed) -> str:
+    """The interval over examples in points; in words where there is nothing that it could be drawn from."""
+    if measured.alike:
+        return ALIKE
+    if measured.interval is None:
+        return NOTHING
+    low, high = measured.interval
+    return f"{_points(low)} … {_points(high)}"
 
 
 def _points(fraction: float) -> str:

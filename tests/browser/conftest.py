@@ -7,20 +7,33 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Request, ViewportSize, sync_playwright
 
-from robustbench_cmic.report import judge, read_results
+from robustbench_cmic.report import Board, folders_of, judge, read_results
 from robustbench_cmic.report.page import index_page, suite_page
 from tests.conftest import ROOT
 from tests.report.hostile import BAD, hostile
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-COMMITTED = ("digits", "cifar100-lite")
+COMMITTED = tuple(folder.name for folder in folders_of(ROOT / "results"))
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 SMALL: ViewportSize = {"width": 360, "height": 640}
+LARGE_SCREEN: dict[str, Any] = {"viewport": DESKTOP}
+HELD: dict[str, Any] = {"viewport": PHONE, "has_touch": True, "is_mobile": True}
+SCREENS = {
+    f"{name}-{theme}": size | {"color_scheme": theme}
+    for name, size in (("desktop", LARGE_SCREEN), ("phone", HELD))
+    for theme in ("light", "dark")
+}
+on_every_screen = pytest.mark.parametrize("visit", SCREENS.values(), ids=SCREENS, indirect=True)
+"""A test with a mouse on a desk and with a finger on a phone, in both themes: what depends on how things look."""
+ACROSS = ("desktop-light", "phone-dark")
+at_both_sizes = pytest.mark.parametrize("visit", [SCREENS[name] for name in ACROSS], ids=ACROSS, indirect=True)
+"""With a mouse on a desk and with a finger on a phone."""
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +51,28 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def boards() -> dict[str, Board]:
+    """What the committed records say, which is what their pages have to show."""
+    return {name: judge(read_results(ROOT / "results" / name)) for name in COMMITTED}
+
+
+@pytest.fixture(scope="session")
+def digits(boards: dict[str, Board]) -> Board:
+    """The suite whose page is used like a reader would."""
+    return boards["digits"]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, boards: dict[str, Board]) -> Path:
     """A folder as `results`, its pages as files: index, one a committed suite, and `hostile`."""
     folder = tmp_path_factory.mktemp("site")
-    boards = [(name, judge(read_results(ROOT / "results" / name))) for name in COMMITTED]
-    for name, board in boards:
+    for name, board in boards.items():
         (folder / name).mkdir()
         (folder / name / "index.html").write_text(suite_page(board, ROOT / "results" / name))
     (folder / "hostile").mkdir()
     board = hostile(tmp_path_factory.mktemp("made"))
     (folder / "hostile" / "index.html").write_text(suite_page(board, folder))
-    (folder / "index.html").write_text(index_page([*boards, (BAD, board)]))
+    (folder / "index.html").write_text(index_page([*boards.items(), (BAD, board)]))
     return folder
 
 
@@ -58,6 +82,7 @@ class Visit:
 
     page: Page
     site: Path
+    touch: bool = False
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     dialogs: list[str] = field(default_factory=list)
@@ -86,14 +111,34 @@ class Visit:
         self.page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.xtick'))")
         return self.page
 
+    def press(self, target: Locator) -> None:
+        """With a finger where the screen is touched, else with a mouse."""
+        if self.touch:
+            target.tap()
+        else:
+            target.click()
+
+    def point_at(self, chart: str, trace: int, point: int) -> Locator:
+        """What is shown at a point of a trace, counted among those that are drawn."""
+        mark = self.page.locator(f"#{chart} .scatterlayer .trace").nth(trace).locator(".points path").nth(point)
+        mark.scroll_into_view_if_needed()
+        box = mark.bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        if self.touch:
+            self.page.touchscreen.tap(x, y)
+        else:
+            self.page.mouse.move(x, y, steps=3)
+        return self.page.locator(f"#{chart} .hovertext").first
+
 
 @pytest.fixture
 def visit(browser: Browser, site: Path, request: pytest.FixtureRequest) -> Iterator[Visit]:
     """A fresh page, light and of desktop size unless the test says otherwise; afterwards it must have been quiet."""
-    options = {"viewport": DESKTOP, "color_scheme": "light"} | getattr(request, "param", {})
+    options = LARGE_SCREEN | {"color_scheme": "light"} | getattr(request, "param", {})
     page = browser.new_page(**options)
     page.set_default_timeout(15_000)
-    opened = Visit(page, site)
+    opened = Visit(page, site, options.get("has_touch", False))
     opened.watch()
     yield opened
     page.close()

@@ -16,8 +16,8 @@ from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fil
 
 N = 400
 PGD = "  - {name: PGD, eps: 0.1, steps: 5}\n"
-MARGIN = "  - {name: PGD, id: PGD-margin, eps: 0.1, steps: 5, loss: margin}\n"
-PLAIN = f"{HEAD}attacks:\n  - {{name: PGD, eps: 0.1, steps: 5, loss: margin}}\n"
+MARGIN = "  - {name: PGD, id: PGD-margin, eps: 0.1, steps: 10, loss: margin}\n"
+PLAIN = f"{HEAD}attacks:\n  - {{name: PGD, eps: 0.1, steps: 10, loss: margin}}\n"
 AUDITED = f"{HEAD}attacks:\n{PGD}{MARGIN}"
 Survivors = Callable[[Cell], int]
 

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from robustbench_cmic.report.board import Board, Number, Standing
-from robustbench_cmic.report.comparison import WITHDRAWN, Line
+from robustbench_cmic.report.comparison import ALIKE, WITHDRAWN, Line
 from robustbench_cmic.report.numbers import percent
 from robustbench_cmic.report.selecting import CLEAN, NORM_NAMES, models, size_of
 from robustbench_cmic.report.worst_case import Ball
@@ -168,9 +168,8 @@ def _differences(name: str, lines: Sequence[tuple[int, Line]], color: str) -> di
     ends = [(mean, mean) if line.interval is None else (100 * line.interval[0], 100 * line.interval[1])
             for mean, (_, line) in zip(means, lines, strict=True)]  # fmt: skip
     said = []
-    for mean, (low, high), (_, line) in zip(means, ends, lines, strict=True):
-        interval = "no interval" if line.interval is None else f"95 % over examples: {low:+.1f} … {high:+.1f}"
-        said.append(f"<b>{_where(line)}</b><br>{mean:+.1f} points<br>{interval}<br>{_text(line.verdict)}")
+    for mean, (_, line) in zip(means, lines, strict=True):
+        said.append(f"<b>{_where(line)}</b><br>{mean:+.1f} points<br>{_interval(line)}<br>{_text(line.verdict)}")
     return {
         "type": "scatter",
         "mode": "markers",
@@ -188,6 +187,14 @@ def _differences(name: str, lines: Sequence[tuple[int, Line]], color: str) -> di
         "hoverinfo": "text",
         "marker": {"color": color, "size": 9, "symbol": "square" if name == "claims" else "circle"},
     }
+
+
+def _interval(line: Line) -> str:
+    if line.alike:
+        return ALIKE
+    if line.interval is None:
+        return "no interval"
+    return f"95 % over examples: {100 * line.interval[0]:+.1f} … {100 * line.interval[1]:+.1f}"
 
 
 def _label(line: Line) -> str:

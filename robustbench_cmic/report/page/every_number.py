@@ -7,19 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_cmic.cell import Cell
+from robustbench_cmic.cell import Cell, Plan
 from robustbench_cmic.record_schema import AnyRecord, AttackRecord
 from robustbench_cmic.report.about import parameters
 from robustbench_cmic.report.board import Board
 from robustbench_cmic.report.numbers import NOTHING
 from robustbench_cmic.report.rows import Row, rows
 from robustbench_cmic.report.selecting import CLEAN, size_of
+from robustbench_cmic.suite import shipped_suites
 
 INFORMATION = ("ncmi", "cmi", "separation")
 SPENT = ("forwards", "backwards", "seconds")
 Said = Callable[[object], str]
 RECORD = "record"
 AGAIN = "to run it again"
+ELSEWHERE = "mine"
+TOY, TOY_SIZE = "-toy", "(TOY SIZE: "
+"""What `run --toy` adds to a suite's name and to its description."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def provenance(board: Board, record: AnyRecord, said: Said) -> Iterator[tuple[st
     """
     cell = record.cell
     yield RECORD, f"{cell.id}.json"
-    yield AGAIN, _command(board.results.plan.suite, cell)
+    yield AGAIN, _command(board.results.plan, cell)
     yield "schema", record.schema_
     yield "status", f"{record.status}: {record.reason}" if record.reason else record.status
     yield from _declared(cell, said)
@@ -129,10 +133,19 @@ def provenance(board: Board, record: AnyRecord, said: Said) -> Iterator[tuple[st
         yield f"made from {other}, sha256", sha256
 
 
-def _command(suite: str, cell: Cell) -> str:
+def _command(plan: Plan, cell: Cell) -> str:
+    """For a shell, beside the suite's file; results go to a folder of their own, so that none are overwritten."""
     evaluation = cell.declared.get("evaluation") or {}
     limit = f" --limit {evaluation.get('limit')}" if evaluation.get("by_command_line") else ""
-    return f"python -m robustbench_cmic run {shlex.quote(suite)} --only {shlex.quote(cell.id)} --force{limit}"
+    return f"python -m robustbench_cmic run {_suite(plan)} --only {shlex.quote(cell.id)}{limit} --results {ELSEWHERE}"
+
+
+def _suite(plan: Plan) -> str:
+    """What `run` knows the suite by: the name of one that comes along, or a file, as far as a plan can tell."""
+    at_toy_size = plan.suite.endswith(TOY) and TOY_SIZE in plan.description
+    name = plan.suite.removesuffix(TOY) if at_toy_size else plan.suite
+    suite = name if name in shipped_suites() else f"{name}.yaml"
+    return f"{shlex.quote(suite)} --toy" if at_toy_size else shlex.quote(suite)
 
 
 def _declared(cell: Cell, said: Said) -> Iterator[tuple[str, str]]:

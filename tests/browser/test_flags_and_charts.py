@@ -1,0 +1,162 @@
+"""What people look at on a page: why a number is flagged, what a point of a chart is, in the light and in the dark."""
+
+from __future__ import annotations
+
+import statistics
+
+from playwright.sync_api import Locator, expect
+
+from robustbench_cmic.audit import RULES
+from robustbench_cmic.report import Board
+from robustbench_cmic.report.board import Number, Standing
+from robustbench_cmic.report.comparison import WITHDRAWN, Line
+from robustbench_cmic.report.flagged import about
+from robustbench_cmic.report.numbers import percent
+from robustbench_cmic.report.selecting import CLEAN, balls, models, size_of
+from robustbench_cmic.report.worst_case import Ball
+from robustbench_cmic.suite.numbers import radius
+from tests.browser.conftest import Visit, on_every_screen
+
+BESIDE = "FGSM"
+
+# --- flags ---------------------------------------------------------------------------------------------------------
+
+
+def first_flag(entry: Standing) -> str | None:
+    """The flag that a row of the standings names first: the worst case's own come before those of single attacks."""
+    single = sorted({name for number in entry.attacks.values() for name in number.flags})
+    return next(iter([*entry.worst.flags, *single]), None)
+
+
+def check_flag(dialog: Locator, board: Board, name: str, model: str) -> None:
+    """The dialog says what the rule means and shows each of its flags, with those of the model marked."""
+    expect(dialog).to_contain_text(RULES[name].meaning)
+    expect(dialog).to_contain_text(RULES[name].source)
+    raised = [flag for flag in board.flags if flag.name == name]
+    rows = dialog.locator("tbody tr")
+    expect(rows).to_have_count(len(raised))
+    for place, flag in enumerate(raised):
+        expect(rows.nth(place).locator("th, td")).to_have_text([flag.model, str(flag.seed), about(flag), flag.evidence])
+    expect(dialog.locator("tr.here")).to_have_count(sum(flag.model == model for flag in raised))
+
+
+@on_every_screen
+def test_a_flag_opens_its_explanation_and_gives_the_focus_back(visit: Visit, boards: dict[str, Board]) -> None:
+    suite, model, name = next(
+        (suite, entry.model, name)
+        for suite, board in sorted(boards.items(), key=lambda item: item[0] != "digits")
+        for entries in board.standings.values()
+        for entry in entries
+        if (name := first_flag(entry)) is not None
+    )
+    page = visit.open(f"{suite}/index.html")
+    button = page.locator("#standings-table button.flag").first
+    expect(button).to_have_text(name)
+    button.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name=name)
+    check_flag(dialog, boards[suite], name, model)
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(button).to_be_focused()
+    visit.press(button)
+    expect(dialog).to_be_visible()
+    visit.press(dialog.get_by_role("button", name="Close"))
+    expect(dialog).to_be_hidden()
+
+
+# --- charts --------------------------------------------------------------------------------------------------------
+
+
+def number(board: Board, model: str, label: str, ball: Ball) -> Number:
+    """What a curve shows in a ball."""
+    (entry,) = [entry for entry in board.standings[ball] if entry.model == model]
+    return entry.worst if label == "worst case" else entry.attacks[label]
+
+
+def alone(board: Board, label: str, others: list[tuple[str, str]]) -> int:
+    """Which point of the second model's curve lies farthest from other curves, so that nothing hides it."""
+    inside = [ball for ball in balls(board.results) if ball[0] == "linf"]
+    model = models(board.results)[1]
+
+    def gap(place: int) -> float:
+        means = [number(board, *other, inside[place]).mean or 0.0 for other in others]
+        own = number(board, model, label, inside[place]).mean or 0.0
+        return min(abs(own - mean) for mean in means)
+
+    return max(range(len(inside)), key=gap)
+
+
+def said(board: Board, label: str, place: int) -> list[str]:
+    """What is to be read at a point of the second model's curve."""
+    ball = [ball for ball in balls(board.results) if ball[0] == "linf"][place]
+    model = models(board.results)[1]
+    shown = number(board, model, label, ball)
+    flags = f"flagged: {', '.join(shown.flags)}" if shown.flags else "not flagged"
+    accuracy = f"accuracy %: {percent(shown.values.values(), board.seeds)}"
+    return [model, f"{label}, eps {radius(ball[1])}", accuracy, flags]
+
+
+def first_claim(board: Board) -> Line:
+    """The first point of a pair's chart."""
+    (lines,) = board.pairs.values()
+    shown = [line for line in lines if line.what != "NCMI" and line.seeds and line.claim]
+    return next(line for line in shown if not line.verdict.startswith(WITHDRAWN))
+
+
+@on_every_screen
+def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Board) -> None:
+    page = visit.open()
+    first, second = models(digits.results)
+    place = alone(digits, "worst case", [(first, "worst case")])
+    shown = visit.point_at("curves-linf", 1, 1 + place)  # behind the clean accuracy
+    expect(shown).to_have_text("".join(said(digits, "worst case", place)))
+    page.get_by_label("beside the worst case").select_option(BESIDE)
+    expect(page.locator("#curves-linf .scatterlayer .trace")).to_have_count(4)
+    place = alone(digits, BESIDE, [(first, "worst case"), (first, BESIDE), (second, "worst case")])
+    shown = visit.point_at("curves-linf", 3, 1 + place)
+    expect(shown).to_have_text("".join(said(digits, BESIDE, place)))
+
+
+@on_every_screen
+def test_pointing_at_a_difference_tells_its_numbers(visit: Visit, digits: Board) -> None:
+    visit.open()
+    line = first_claim(digits)
+    shown = visit.point_at("pair-0", 0, 0)
+    expect(shown).to_contain_text("clean" if line.ball == CLEAN else f"{line.what}, {size_of(line.ball)}")
+    difference = 100 * statistics.fmean(seed.difference for seed in line.seeds.values())
+    expect(shown).to_contain_text(f"{difference:+.1f} points")
+    assert line.interval is not None
+    interval = " … ".join(f"{100 * end:+.1f}" for end in line.interval)
+    expect(shown).to_contain_text("no example differs" if line.alike else f"95 % over examples: {interval}")
+    expect(shown).to_contain_text(line.verdict)
+
+
+# --- themes --------------------------------------------------------------------------------------------------------
+
+
+def luminance(color: str) -> float:
+    red, green, blue = (int(part) for part in color[color.index("(") + 1 :].rstrip(")").split(",")[:3])
+    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+
+
+@on_every_screen
+def test_the_theme_is_the_systems_until_it_is_chosen_and_charts_follow(visit: Visit) -> None:
+    page = visit.open()
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+
+    def is_dark() -> tuple[bool, bool]:
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        ticks = page.evaluate("getComputedStyle(document.querySelector('#curves-linf .xtick text')).fill")
+        return luminance(ground) < 0.5, luminance(ticks) > 0.5
+
+    toggle = page.get_by_role("button", name="Dark")
+    expect(toggle).to_have_attribute("aria-pressed", str(dark).lower())
+    assert is_dark() == (dark, dark)
+    visit.press(toggle)
+    expect(toggle).to_have_attribute("aria-pressed", str(not dark).lower())
+    page.wait_for_timeout(200)
+    assert is_dark() == (not dark, not dark)
+    page.reload()
+    visit.open()
+    assert is_dark()[0] is not dark, "the choice is kept"
