@@ -39,14 +39,30 @@ def task(cell: Cell) -> Task:
     )
 
 
+_SIZES = {
+    "digits": (1_198, 599), "mnist": (60_000, 10_000), "fashion_mnist": (60_000, 10_000), "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032),
+}  # fmt: skip
+"""Examples to train on and to evaluate on; a guess serves for a user's own, whose data a plan does not open."""
+_GUESS = (10_000, 2_000)
+
+
 def declared_work(cell: Cell) -> float:
-    """A cell's work in passes over the data, roughly; a training set is taken for twice the test set."""
+    """A cell's work in passes of a thousand examples through the network, roughly."""
+    train = cell.declared.get("train", cell.declared)
+    sizes = _SIZES.get(train["dataset"]["name"], _GUESS)
     if cell.kind == "train":
         training = cell.declared["training"]
-        return 6.0 * float(training["epochs"]) if training is not None else 1.0
+        if training is None:
+            return 0.001
+        return 3e-3 * float(training["epochs"]) * min(sizes[0], training.get("limit") or sizes[0])
+    evaluation = cell.declared["evaluation"]
+    whole = sizes[evaluation["split"] == "test"]
+    examples = 1e-3 * min(whole, evaluation.get("limit") or whole)
     if cell.kind == "audit":
-        return sum(_attack_work(check["attack"]) for check in cell.declared["audit"]["checks"]) / 4
-    return _attack_work(cell.declared["attack"])
+        audit = cell.declared["audit"]
+        return min(examples, 1e-3 * audit["examples"]) * sum(_attack_work(check["attack"]) for check in audit["checks"])
+    return examples * _attack_work(cell.declared["attack"])
 
 
 def _attack_work(setting: dict[str, Any]) -> float:
@@ -54,9 +70,10 @@ def _attack_work(setting: dict[str, Any]) -> float:
         # Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess.
         gradients: int = setting["steps"] * (1 + 2 * setting["targets"])
         return (3.0 * gradients + float(setting["queries"])) / 50
-    return float(setting.get("samples", 0)) + 3.0 * float(setting.get("steps", 1)) * float(
-        setting.get("restarts", setting.get("n_restarts", 1))
-    )
+    starts = setting.get("restarts", setting.get("n_restarts", 1)) * max(1, setting.get("targets", 0))
+    # Of early stop a quarter is a guess, too.
+    share = 0.25 if setting.get("early_stop") else 1.0
+    return float(setting.get("samples", 0)) + 3.0 * share * float(setting.get("steps", 1)) * float(starts)
 
 
 class Pace:
