@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,15 +138,17 @@ def _command(plan: Plan, cell: Cell) -> str:
     """For a shell, beside the suite's file; results go to a folder of their own, so that none are overwritten."""
     evaluation = cell.declared.get("evaluation") or {}
     limit = f" --limit {evaluation.get('limit')}" if evaluation.get("by_command_line") else ""
-    return f"python -m robustbench_cmic run {_suite(plan)} --only {shlex.quote(cell.id)}{limit} --results {ELSEWHERE}"
+    suite = _suite(plan.suite, plan.description)
+    return f"python -m robustbench_cmic run {suite} --only {shlex.quote(cell.id)}{limit} --results {ELSEWHERE}"
 
 
-def _suite(plan: Plan) -> str:
+@functools.lru_cache(maxsize=1)  # asked for every row; which suites come along is looked up in the file system
+def _suite(suite: str, description: str) -> str:
     """What `run` knows the suite by: the name of one that comes along, or a file, as far as a plan can tell."""
-    at_toy_size = plan.suite.endswith(TOY) and TOY_SIZE in plan.description
-    name = plan.suite.removesuffix(TOY) if at_toy_size else plan.suite
-    suite = name if name in shipped_suites() else f"{name}.yaml"
-    return f"{shlex.quote(suite)} --toy" if at_toy_size else shlex.quote(suite)
+    at_toy_size = suite.endswith(TOY) and TOY_SIZE in description
+    name = suite.removesuffix(TOY) if at_toy_size else suite
+    file = name if name in shipped_suites() else f"{name}.yaml"
+    return f"{shlex.quote(file)} --toy" if at_toy_size else shlex.quote(file)
 
 
 def _declared(cell: Cell, said: Said) -> Iterator[tuple[str, str]]:
