@@ -123,8 +123,12 @@ class _Run:
             code, interrupted = INTERRUPTED, True
         try:
             write_report(self.settings.results)
-        except (OSError, ReportError) as error:
+        except ReportError as error:
             self._say(f"cannot write the report: {error}")
+            code = code or INCOMPLETE
+        except OSError as error:
+            place = error.filename2 or error.filename or self.settings.results
+            self._say(f"cannot write the report: {place}: {error.strerror or error}")
             code = code or INCOMPLETE
         self.events.run_ended(code, interrupted)
         return code

@@ -109,7 +109,7 @@ def _done(work: Callable[[], Made], folder: Path) -> Made:
     try:
         return work()
     except OSError as error:
-        fail(f"cannot write to {folder}: {error.strerror or error}")
+        fail(f"cannot write {error.filename2 or error.filename or folder}: {error.strerror or error}")
 
 
 def _tell(problems: Iterable[str]) -> None:

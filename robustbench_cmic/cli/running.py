@@ -101,8 +101,9 @@ def run(
         raise typer.Exit(INTERRUPTED) from None
     folder = results / loaded.suite.suite
     if code in (DONE, INCOMPLETE):
-        print(f"{folder / 'leaderboard.md'}")
-        print(f"{folder / 'results.csv'}")
+        for file in (folder / "leaderboard.md", folder / "results.csv"):
+            if file.is_file():
+                print(file)
     raise typer.Exit(code)
 
 

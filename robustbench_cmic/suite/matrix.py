@@ -93,7 +93,8 @@ def _axes(matrix: Any, index: int, problems: list[Problem]) -> dict[str, list[An
             message = "a matrix varies `architecture` or a parameter such as `objective.lambda`"
             problems.append(Problem(message, (*where, path)))
         elif not isinstance(values, list) or not values:
-            problems.append(Problem(f"should be a list of values, not {kind(values)}", (*where, path)))
+            found = "an empty one" if values == [] else kind(values)
+            problems.append(Problem(f"should be a list of values, not {found}", (*where, path)))
         elif len({repr(value) for value in values}) < len(values):
             problems.append(Problem("a value is listed twice", (*where, path)))
         else:
