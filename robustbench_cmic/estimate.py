@@ -55,10 +55,10 @@ def declared_work(cell: Cell) -> float:
         training = cell.declared["training"]
         if training is None:
             return 20.0  # a process that starts, and reads weights
-        return 3e-3 * float(training["epochs"]) * min(sizes[0], training.get("limit") or sizes[0])
+        return 3e-3 * float(training["epochs"]) * float(min(sizes[0], training.get("limit") or sizes[0]))
     evaluation = cell.declared["evaluation"]
     whole = sizes[evaluation["split"] == "test"]
-    examples = 1e-3 * min(whole, evaluation.get("limit") or whole)
+    examples = 1e-3 * float(min(whole, evaluation.get("limit") or whole))
     if cell.kind == "audit":
         audit = cell.declared["audit"]
         return min(examples, 1e-3 * audit["examples"]) * sum(_attack_work(check["attack"]) for check in audit["checks"])
