@@ -61,7 +61,8 @@ def declared_work(cell: Cell) -> float:
     examples = 1e-3 * float(min(whole, evaluation.get("limit") or whole))
     if cell.kind == "audit":
         audit = cell.declared["audit"]
-        return min(examples, 1e-3 * audit["examples"]) * sum(_attack_work(check["attack"]) for check in audit["checks"])
+        probed = min(examples, 1e-3 * float(audit["examples"]))
+        return probed * sum(_attack_work(check["attack"]) for check in audit["checks"])
     return examples * _attack_work(cell.declared["attack"])
 
 
