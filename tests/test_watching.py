@@ -220,8 +220,9 @@ def test_status_of_a_run_under_way_then_killed_then_interrupted(tmp_path: Path, 
     resumed = epochs_of(tmp_path)
     assert [event.numbers.epoch for event in resumed] == list(range(1, len(resumed) + 1)), "the whole curve"
     restored = [event.numbers for event in resumed if event.restored]
-    assert 0 < len(restored) <= len(before)
-    assert restored == before[: len(restored)]
+    # The kill may have come between an epoch's state and its event.
+    assert 0 < len(restored) <= len(before) + 1
+    assert restored[: len(before)] == before[: len(restored)]
 
 
 def test_status_after_the_end_and_of_all_suites(copied: Path, cli: Cli) -> None:
@@ -243,8 +244,8 @@ def test_status_after_the_end_and_of_all_suites(copied: Path, cli: Cli) -> None:
 
 def test_results_without_a_run_that_is_known() -> None:
     found = suite_status(ROOT / "results" / "digits", ROOT / "none")
-    assert (found.state, found.cells_done, found.cells_total, found.started) == ("unknown", 138, 138, None)
-    assert status_text(found).startswith("digits: no run is going on\n  cells: 138 of 138 done\n  records: ")
+    assert (found.state, found.cells_done, found.cells_total, found.started) == ("unknown", 156, 156, None)
+    assert status_text(found).startswith("digits: no run is going on\n  cells: 156 of 156 done\n  records: ")
 
 
 def test_a_run_that_has_just_begun_is_not_taken_for_the_one_before(copied: Path) -> None:

@@ -121,15 +121,20 @@ class Visit:
     def point_at(self, chart: str, trace: int, point: int) -> Locator:
         """What is shown at a point of a trace, counted among those that are drawn."""
         mark = self.page.locator(f"#{chart} .scatterlayer .trace").nth(trace).locator(".points path").nth(point)
-        mark.scroll_into_view_if_needed()
+        mark.evaluate("mark => mark.scrollIntoView({block: 'center', behavior: 'instant'})")
         box = mark.bounding_box()
         assert box is not None
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        if self.touch:
-            self.page.touchscreen.tap(x, y)
-        else:
+        shown = self.page.locator(f"#{chart} .hovertext").first
+        if not self.touch:
             self.page.mouse.move(x, y, steps=3)
-        return self.page.locator(f"#{chart} .hovertext").first
+            return shown
+        for _ in range(3):  # right after scrolling a tap may only stop the page, as on a phone
+            self.page.touchscreen.tap(x, y)
+            self.page.wait_for_timeout(300)
+            if shown.count():
+                break
+        return shown
 
 
 @pytest.fixture

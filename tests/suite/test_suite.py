@@ -63,9 +63,9 @@ def test_shipped_suites_are_valid_and_embed_the_design() -> None:
     suite = load_suite(find_suite("digits")).suite
     assert [model.objective and model.objective.name for model in suite.models] == ["ce", "cmic"]
     assert [attack.label for attack in suite.attacks] == [
-        "FGSM", "FGSM-margin", "PGD", "PGD-margin", "PGD-T", "AutoAttack", "Transfer",
+        "FGSM", "FGSM-margin", "PGD", "PGD-margin", "PGD-T", "PGD-cmic", "AutoAttack", "Transfer",
     ]  # fmt: skip
-    assert all(0.2 in (attack.eps or []) for attack in suite.attacks if attack.label != "PGD-T")
+    assert all(0.2 in (attack.eps or []) for attack in suite.attacks if attack.label not in ("PGD-T", "PGD-cmic"))
 
 
 def test_a_good_suite(tmp_path: Path) -> None:
