@@ -155,7 +155,10 @@ def test_the_theme_is_the_systems_until_it_is_chosen_and_charts_follow(visit: Vi
     assert is_dark() == (dark, dark)
     visit.press(toggle)
     expect(toggle).to_have_attribute("aria-pressed", str(not dark).lower())
-    page.wait_for_timeout(200)
+    for _ in range(50):  # charts are drawn anew after the page
+        if is_dark() == (not dark, not dark):
+            break
+        page.wait_for_timeout(100)
     assert is_dark() == (not dark, not dark)
     page.reload()
     visit.open()
