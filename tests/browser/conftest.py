@@ -129,9 +129,10 @@ class Visit:
         if not self.touch:
             self.page.mouse.move(x, y, steps=3)
             return shown
-        for _ in range(3):  # right after scrolling a tap may only stop the page, as on a phone
+        for _ in range(6):  # right after scrolling a tap may only stop the page; two within 300 ms are a double tap
+            self.page.wait_for_timeout(500)
             self.page.touchscreen.tap(x, y)
-            self.page.wait_for_timeout(300)
+            self.page.wait_for_timeout(500)
             if shown.count():
                 break
         return shown
