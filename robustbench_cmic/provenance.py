@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def collect() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
     }
+
+
+def processor_text(facts: Mapping[str, Any]) -> str:
+    """The processor and its instructions, of what a record says of its origin; empty where neither is known."""
+    return ", ".join(str(facts[key]) for key in ("processor", "instructions") if facts.get(key))
 
 
 def _code_sha256() -> str:

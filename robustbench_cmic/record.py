@@ -69,6 +69,11 @@ def write_json(path: Path, payload: dict[str, Any]) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
+def unwritten(error: OSError, place: Path) -> str:
+    """What could not be written and why, for people; `place` where the error names no file, a rename's target first."""
+    return f"{error.filename2 or error.filename or place}: {error.strerror or error}"
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Temporary file, fsync, rename, fsync of the folder.
 

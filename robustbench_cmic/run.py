@@ -21,7 +21,7 @@ from robustbench_cmic.locks import LockError, exclusive
 from robustbench_cmic.pictures import pictures_folder
 from robustbench_cmic.plan import Selection, make_plan, select
 from robustbench_cmic.progress import make_display
-from robustbench_cmic.record import failed_record, record_path, write_json, write_record
+from robustbench_cmic.record import failed_record, record_path, unwritten, write_json, write_record
 from robustbench_cmic.record_schema import Timing
 from robustbench_cmic.report import PLAN_FILE, ReportError, write_report
 from robustbench_cmic.resume import ALTERED, blocked, file_sha256, product_file, set_aside, standings, to_run
@@ -123,12 +123,9 @@ class _Run:
             code, interrupted = INTERRUPTED, True
         try:
             write_report(self.settings.results)
-        except ReportError as error:
-            self._say(f"cannot write the report: {error}")
-            code = code or INCOMPLETE
-        except OSError as error:
-            place = error.filename2 or error.filename or self.settings.results
-            self._say(f"cannot write the report: {place}: {error.strerror or error}")
+        except (OSError, ReportError) as error:
+            why = unwritten(error, self.settings.results) if isinstance(error, OSError) else error
+            self._say(f"cannot write the report: {why}")
             code = code or INCOMPLETE
         self.events.run_ended(code, interrupted)
         return code

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from robustbench_cmic.suite import Suite
 
+SUFFIX, MARK = "-toy", "(TOY SIZE: "
+"""What toy size adds to a suite's name and to its description."""
 BATCHES = 2
 EXAMPLES = 16
 
@@ -21,8 +23,8 @@ def toy(suite: Suite) -> Suite:
     examples = min(EXAMPLES, evaluation.limit or EXAMPLES)
     return suite.model_copy(
         update={
-            "suite": f"{suite.suite}-toy",
-            "description": f"{suite.description} (TOY SIZE: shows that it runs; its numbers mean nothing)",
+            "suite": f"{suite.suite}{SUFFIX}",
+            "description": f"{suite.description} {MARK}shows that it runs; its numbers mean nothing)",
             "training": training,
             "evaluation": evaluation.model_copy(update={"limit": examples, "per_class": True}),
         }

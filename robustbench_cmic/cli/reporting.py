@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from robustbench_cmic.cli.arguments import DONE, INCOMPLETE, USAGE, ResultsOption, fail, load
+from robustbench_cmic.record import unwritten
 from robustbench_cmic.report import (
     FORMATS,
     STANDARD,
@@ -109,7 +110,7 @@ def _done(work: Callable[[], Made], folder: Path) -> Made:
     try:
         return work()
     except OSError as error:
-        fail(f"cannot write {error.filename2 or error.filename or folder}: {error.strerror or error}")
+        fail(f"cannot write {unwritten(error, folder)}")
 
 
 def _tell(problems: Iterable[str]) -> None:

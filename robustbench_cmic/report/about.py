@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from robustbench_cmic.cell import Cell, canonical_json
+from robustbench_cmic.provenance import processor_text
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.selecting import models
 from robustbench_cmic.suite.numbers import radius
@@ -117,15 +118,10 @@ def _versions(facts: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items() if version)
 
 
-def _processor(facts: dict[str, Any]) -> str | None:
-    """None where nothing is known; records of other versions do not name instructions."""
-    return ", ".join(str(facts[key]) for key in ("processor", "instructions") if facts.get(key)) or None
-
-
 _FACTS: tuple[tuple[str, Callable[[dict[str, Any]], object]], ...] = (
     ("code", _code),
     ("versions", _versions),
     ("platform", lambda facts: facts.get("platform")),
-    ("processor", _processor),
+    ("processor", lambda facts: processor_text(facts) or None),
     ("device", lambda facts: facts.get("device")),
 )

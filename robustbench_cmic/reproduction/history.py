@@ -12,6 +12,7 @@ from typing import get_args
 
 import filelock
 
+from robustbench_cmic.provenance import processor_text
 from robustbench_cmic.record import write_atomically
 from robustbench_cmic.reproduction.certificate import Certificate, Overall, largest_change_points
 
@@ -44,7 +45,7 @@ def night(certificate: Certificate) -> Night:
         "commit": here.get("commit", ""),
         "torch": here.get("versions.torch", ""),
         "device": here.get("device", ""),
-        "processor": ", ".join(filter(None, (here.get("processor"), here.get("instructions")))),
+        "processor": processor_text(here),
         "cells": str(len(certificate.cells)),
         "flipped_examples": str(sum(len(cell.flipped) for cell in certificate.cells)),
         "largest_change_points": f"{largest_change_points(certificate.cells):.3f}",

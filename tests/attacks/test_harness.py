@@ -169,8 +169,12 @@ def test_the_verdict_does_not_depend_on_the_batch_size(early_stop: bool, norm: s
         assert torch.equal(parts.correct, whole.correct)
         assert parts.logits.tolist() == whole.logits.tolist()
         assert (parts.forwards, parts.backwards) == (whole.forwards, whole.backwards)
-    one_by_one = judge(model, images[:24], labels[:24], setting, threat=threat, batch_size=1)
+    some, one_by_one = (
+        judge(model, images[:24], labels[:24], setting, threat=threat, batch_size=size) for size in (24, 1)
+    )
+    assert torch.equal(one_by_one.correct, whole.correct[:24])
     assert one_by_one.logits.tolist() == whole.logits[:24].tolist()
+    assert (one_by_one.forwards, one_by_one.backwards) == (some.forwards, some.backwards)
 
 
 def test_the_verdict_on_an_example_does_not_depend_on_later_ones() -> None:

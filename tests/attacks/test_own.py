@@ -130,7 +130,8 @@ def test_what_an_attack_does_wrong_fails_its_cell_and_never_counts_as_robust(
     clean = found["none"].accuracy
     assert clean is not None
     assert (found["outside"].status, found["outside"].outside) == ("ok", 20)
-    assert (found["outside"].accuracy or 0) <= clean
+    assert found["outside"].accuracy is not None
+    assert found["outside"].accuracy <= clean
     # Images that it changes in place are its own; what is judged is the model in eval mode.
     assert (found["mode"].status, found["mode"].accuracy) == ("ok", clean)
     # The model that it got to hold is not the one that is judged.

@@ -16,6 +16,7 @@ from robustbench_cmic.report.numbers import NOTHING
 from robustbench_cmic.report.rows import Row, rows
 from robustbench_cmic.report.selecting import CLEAN, size_of
 from robustbench_cmic.suite import shipped_suites
+from robustbench_cmic.toy import MARK, SUFFIX
 
 INFORMATION = ("ncmi", "cmi", "separation")
 SPENT = ("forwards", "backwards", "seconds")
@@ -23,8 +24,6 @@ Said = Callable[[object], str]
 RECORD = "record"
 AGAIN = "to run it again"
 ELSEWHERE = "mine"
-TOY, TOY_SIZE = "-toy", "(TOY SIZE: "
-"""What `run --toy` adds to a suite's name and to its description."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +144,8 @@ def _command(plan: Plan, cell: Cell) -> str:
 @functools.lru_cache(maxsize=1)  # asked for every row; which suites come along is looked up in the file system
 def _suite(suite: str, description: str) -> str:
     """What `run` knows the suite by: the name of one that comes along, or a file, as far as a plan can tell."""
-    at_toy_size = suite.endswith(TOY) and TOY_SIZE in description
-    name = suite.removesuffix(TOY) if at_toy_size else suite
+    at_toy_size = suite.endswith(SUFFIX) and MARK in description
+    name = suite.removesuffix(SUFFIX) if at_toy_size else suite
     file = name if name in shipped_suites() else f"{name}.yaml"
     return f"{shlex.quote(file)} --toy" if at_toy_size else shlex.quote(file)
 
