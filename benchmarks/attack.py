@@ -31,14 +31,14 @@ from foolbox.attacks import LinfPGD
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
+from robustbench_cmic.attacks.model import frozen
 from robustbench_cmic.attacks.pgd import pgd
-from robustbench_cmic.attacks.target import frozen
-from robustbench_cmic.checkpoint import save_weights
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Split, moments_of
 from robustbench_cmic.models.build import build_model
+from robustbench_cmic.models.weights import save_weights
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.train import Training, build_optimizer, train
+from robustbench_cmic.training.loop import Training, build_optimizer, train
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 40
 CLASSES = 10

@@ -27,15 +27,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustbench_cmic.attacks.autoattack import autoattack
+from robustbench_cmic.attacks.model import Target, frozen
 from robustbench_cmic.attacks.pgd import pgd
-from robustbench_cmic.attacks.target import Target, frozen
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Data, Split, moments_of
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.seeding import derive_seed, seeded
-from robustbench_cmic.train import Training, build_optimizer, train
+from robustbench_cmic.training.loop import Training, build_optimizer, train
 
 BLOCK = 256
 EPS = {
@@ -55,6 +55,12 @@ class Budget:
     steps: int = 100
     queries: int = 5000
     targets: int = 9
+
+
+def broken(model: nn.Module, images: Tensor, found: Tensor, labels: Tensor, threat: Threat) -> Tensor:
+    """(N,) truth values: misclassified in ball and box."""
+    with torch.no_grad():
+        return torch.as_tensor(model(found).argmax(1) != labels) & ~threat.outside(images, found)
 
 
 @dataclass(frozen=True)
@@ -105,12 +111,6 @@ def reference(target: Target, images: Tensor, labels: Tensor, threat: Threat, bu
 
 
 SIDES = {"ours": ours, "reference": reference}
-
-
-def broken(model: nn.Module, images: Tensor, found: Tensor, labels: Tensor, threat: Threat) -> Tensor:
-    """(N,) truth values: misclassified in ball and box."""
-    with torch.no_grad():
-        return torch.as_tensor(model(found).argmax(1) != labels) & ~threat.outside(images, found)
 
 
 def attack_all(side: str, model: nn.Module, split: tuple[Tensor, Tensor], threat: Threat, budget: Budget) -> Outcome:

@@ -22,7 +22,7 @@ import torch
 from about import machine, table
 from torch import Tensor
 
-from robustbench_cmic.information import Information, InformationSums, measure_information
+from robustbench_cmic.information.measures import Information, InformationSums, measure_information
 
 SMALL = [(500, 10), (2_000, 10), (2_000, 100)]
 LARGE = [(n, classes) for n in (10_000, 100_000, 1_000_000) for classes in (10, 100, 1_000)]

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.train import How, Training, build_optimizer, train
+from robustbench_cmic.training.loop import How, Training, build_optimizer, train
 
 CLASSES, BATCH = 100, 64
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from robustbench_cmic.carry_out import carry_out
 from robustbench_cmic.cli import app
-from robustbench_cmic.plan import make_plan
-from robustbench_cmic.record import write_json, write_record
-from robustbench_cmic.record_schema import AnyRecord
+from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.records.files import write_json
+from robustbench_cmic.records.schema import AnyRecord
+from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import PLAN_FILE
-from robustbench_cmic.settings import Settings
+from robustbench_cmic.run.job import carry_out
+from robustbench_cmic.run.options import Settings
 from robustbench_cmic.suite import load_suite
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.audit import RULES
-from robustbench_cmic.report.rows import COLUMNS
-from robustbench_cmic.suite.json_schema import suite_json_schema
+from robustbench_cmic.report.formats.csv import COLUMNS
+from robustbench_cmic.suite.schema import suite_json_schema
 from tests.conftest import ROOT, TINY_SUITE
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

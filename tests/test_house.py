@@ -15,9 +15,9 @@ import pytest
 
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.digits import TRAIN_EXAMPLES
-from robustbench_cmic.plan import make_plan
+from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.records.state import standings
 from robustbench_cmic.report import write_report
-from robustbench_cmic.resume import standings
 from robustbench_cmic.suite import load_suite
 from tests.attacks.nets import convolutional, examples
 from tests.conftest import ROOT
@@ -27,15 +27,66 @@ README = (ROOT / "README.md").read_text()
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-TORCH_FREE = ["suite", "plan", "record", "report", "audit", "resume", "run", "cli", "execute"]
-TORCH_FREE += ["events", "status", "status_text", "pictures", "curves"]
-TORCH_FREE += ["cli.comparing", "reproduction.compare_text", "reproduction.rerun", "reproduction.trend"]
+ORDER = (
+    "suite, statistics, seeding < plan, information < records, objectives < data, models < attacks < training, audit"
+)
+ORDER += " < report < run < cli"
+FLOOR = {name: floor for floor, names in enumerate(ORDER.split(" < ")) for name in names.split(", ")}
+
+TORCH = ["information/*", "objectives/*", "models/*", "attacks/*", "training/*", "seeding.py", "audit/probes/*"]
+TORCH += ["run/job.py", "run/jobs/*", "run/executors/worker.py", "data/feed.py"]
+LATE = {"run/options.py", "run/watch/tensorboard.py"}
+"""They import torch within a function: where a GPU is asked for or likely, or TensorBoard is."""
 
 
-@pytest.mark.parametrize("module", TORCH_FREE)
-def test_what_is_left_and_right_of_computing_does_not_import_torch(module: str) -> None:
-    code = f"import sys, robustbench_cmic.{module}; sys.exit('torch' in sys.modules)"
+def is_computing(file: Path) -> bool:
+    return any(file.relative_to(PACKAGE).match(pattern) for pattern in TORCH)
+
+
+def imports(file: Path, everywhere: bool = True) -> list[str]:
+    """The modules that a file imports; `everywhere`: also within functions."""
+    tree = ast.parse(file.read_text())
+    modules: list[str] = []
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            modules += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+    return modules
+
+
+def test_a_package_imports_only_what_stands_before_it() -> None:
+    tops = {file: file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in FILES}
+    assert set(tops.values()) - set(FLOOR) == {"__init__", "__main__"}
+    upward = [
+        f"{file.relative_to(PACKAGE)} imports {module}"
+        for file, top in tops.items()
+        for module in imports(file)
+        if module.startswith("robustbench_cmic.") and top in FLOOR
+        for other in [module.split(".")[1]]
+        if other in FLOOR and other != top and FLOOR[other] >= FLOOR[top]
+    ]
+    assert upward == []
+
+
+def test_torch_is_imported_where_things_are_computed_and_nowhere_else() -> None:
+    elsewhere = {str(file.relative_to(PACKAGE)) for file in FILES if not is_computing(file)}
+    importing = {path for path in elsewhere if "torch" in imports(PACKAGE / path)}
+    assert importing <= LATE
+    assert not [path for path in importing if "torch" in imports(PACKAGE / path, everywhere=False)]
+
+
+def test_what_is_left_and_right_of_computing_does_not_load_torch() -> None:
+    files = [file.relative_to(ROOT) for file in FILES if not is_computing(file) and file.name != "__main__.py"]
+    modules = [".".join(file.with_suffix("").parts) for file in files]
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_top_of_the_package_is_seen_at_a_glance() -> None:
+    entries = [path.name for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")]
+    assert len(entries) <= 17, sorted(entries)
 
 
 def test_no_file_over_300_lines() -> None:
@@ -60,20 +111,12 @@ def imported(file: Path) -> set[Path]:
 
 def test_no_import_cycle() -> None:
     graph = {file: imported(file) for file in FILES}
-    assert graph[PACKAGE / "run.py"] > {PACKAGE / "plan.py", PACKAGE / "record.py"}
+    assert graph[PACKAGE / "run" / "runner.py"] > {PACKAGE / "plan" / "build.py", PACKAGE / "records" / "store.py"}
     settled: set[Path] = set()
     while len(settled) < len(graph):
         free = {file for file in graph if file not in settled and graph[file] <= settled}
         assert free, f"cycle among {sorted(str(f) for f in graph if f not in settled)}"
         settled |= free
-
-
-def test_the_report_never_reaches_the_computing_side() -> None:
-    computing = {"train", "carry_out", "cells", "worker", "checkpoint", "information", "attacks", "objectives", "run"}
-    computing |= {"information_bootstrap", "probe", "adversary"}
-    for file in [*(PACKAGE / "report").glob("*.py"), *(PACKAGE / "audit").glob("*.py")]:
-        parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in imported(file)}
-        assert not parts & computing, file
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
@@ -90,7 +133,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert (data.train.images.min(), data.train.images.max()) == (0.0, 1.0)
 
 
-def test_readme_gives_the_two_commands_and_names_every_file_of_the_package() -> None:
+def test_readme_gives_the_two_commands_and_names_every_entry_of_the_package() -> None:
     text = README
     assert "pip install -e . && python -m robustbench_cmic run suites/digits.yaml" in text
     assert "pip install tox && tox" in text

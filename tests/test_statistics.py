@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 
-from robustbench_cmic.resampling import paired_accuracy_interval, paired_mean_interval
-from robustbench_cmic.statistics import SeedTest, discordant, holm, mcnemar, paired_seed_test, wilson_interval
+from robustbench_cmic.statistics import (
+    SeedTest,
+    discordant,
+    holm,
+    mcnemar,
+    paired_accuracy_interval,
+    paired_mean_interval,
+    paired_seed_test,
+    wilson_interval,
+)
 from tests.conftest import ROOT
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.autoattack import Part
-from robustbench_cmic.attacks.dispatch import BLOCK, Order, attack_examples, uses_centroids
+from robustbench_cmic.attacks.blocks import BLOCK, Order, attack_examples, uses_centroids
 from robustbench_cmic.attacks.losses import class_centroids
-from robustbench_cmic.attacks.target import AttackError, Target, frozen, is_out_of_memory, with_less_memory
+from robustbench_cmic.attacks.model import AttackError, Target, frozen, is_out_of_memory, with_less_memory
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.data.feed import Examples
 

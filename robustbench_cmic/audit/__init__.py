@@ -1,5 +1,7 @@
 """The audit: which numbers of a results folder are not to be believed, and why. Rules over records; never torch."""
 
+from __future__ import annotations
+
 from robustbench_cmic.audit.flags import RULES, Flag, Rule
 from robustbench_cmic.audit.judge import Audit, audit
 

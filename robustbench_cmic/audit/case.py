@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from robustbench_cmic.cell import Cell
-from robustbench_cmic.record import outcome_bits
-from robustbench_cmic.record_schema import AttackRecord, AuditRecord, Check
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.records.packing import outcome_bits
+from robustbench_cmic.records.schema import AttackRecord, AuditRecord, Check
 
 # What torchattacks' classes are, for those that are not iterated attacks with the gradient of cross entropy.
 ONE_STEP = {"FGSM", "FFGSM", "RFGSM"}

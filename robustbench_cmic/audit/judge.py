@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from robustbench_cmic.audit.case import Case, Row
 from robustbench_cmic.audit.flags import Flag
-from robustbench_cmic.audit.rules import ALL
-from robustbench_cmic.cell import Cell, Plan
-from robustbench_cmic.record_schema import AnyRecord, AttackRecord, AuditRecord
+from robustbench_cmic.audit.rules_attacks import ALL
+from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
 
 Ball = tuple[str, float]
 

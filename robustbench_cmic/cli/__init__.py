@@ -13,11 +13,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from robustbench_cmic import __version__
-from robustbench_cmic.cli.comparing import compare, reproduce
-from robustbench_cmic.cli.listing import list_, schema
-from robustbench_cmic.cli.reporting import audit, report
-from robustbench_cmic.cli.running import plan, run, validate
-from robustbench_cmic.cli.watching import status
+from robustbench_cmic.cli.compare import compare
+from robustbench_cmic.cli.list import list_, schema
+from robustbench_cmic.cli.plan import plan, validate
+from robustbench_cmic.cli.report import audit, report
+from robustbench_cmic.cli.reproduce import reproduce
+from robustbench_cmic.cli.run import run
+from robustbench_cmic.cli.status import status
 
 app = typer.Typer(
     name="robustbench-cmic",

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite
-from robustbench_cmic.toy import toy as toy_size
+from robustbench_cmic.suite.toy import toy as toy_size
 
 DONE, INCOMPLETE, USAGE, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 

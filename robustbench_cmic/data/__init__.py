@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustbench_cmic.data.base import Data
 
+
 DATASETS = {
     "digits": "robustbench_cmic.data.digits:load_digits",
     "cifar10": "robustbench_cmic.data.named:load_named",
@@ -24,9 +25,6 @@ DATASETS = {
     "imagefolder": "robustbench_cmic.data.imagefolder:load_imagefolder",
 }
 """Name -> the function that loads it."""
-
-DRAW = "ordered by splitmix64 of the index; version 1"
-"""How `subset.choose` chooses examples; part of every evaluation's declaration."""
 
 Say = Callable[[str], None]
 """Called with a line about long work."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustbench_cmic.data.base import Images, StreamedImages
-from robustbench_cmic.parent import exit_with_parent
+from robustbench_cmic.records.locks import exit_with_parent
 
 
 def unit(images: Tensor) -> Tensor:

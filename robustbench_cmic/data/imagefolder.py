@@ -34,10 +34,11 @@ from robustbench_cmic.data.base import (
     histogram,
     moments_of_histogram,
 )
-from robustbench_cmic.record import write_atomically
+from robustbench_cmic.records.files import write_atomically
 
 if TYPE_CHECKING:
     from robustbench_cmic.data import Say
+
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _VERSION = "RGB; central square resized bicubically; version 1"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.models import ARCHITECTURES
 from robustbench_cmic.models.architectures import Shape
+from robustbench_cmic.suite.models import ARCHITECTURES
 
 
 class ModelError(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 from robustbench_cmic.objectives.base import Objective, ObjectiveError
 from robustbench_cmic.objectives.ce import CrossEntropy
 from robustbench_cmic.objectives.cmic import Cmic
-from robustbench_cmic.objectives.own import own_objective
+from robustbench_cmic.objectives.custom import own_objective
 
 __all__ = ["OBJECTIVES", "Cmic", "CrossEntropy", "Objective", "ObjectiveError", "build_objective"]
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_cmic.information import class_sums, separation_by_class
+from robustbench_cmic.information.measures import class_sums, separation_by_class
 from robustbench_cmic.objectives.base import Objective
 
 

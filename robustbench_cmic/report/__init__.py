@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from robustbench_cmic.record import write_atomically
-from robustbench_cmic.report.board import Board, judge
-from robustbench_cmic.report.document import document
-from robustbench_cmic.report.flagged import flag_table
-from robustbench_cmic.report.latex import latex
-from robustbench_cmic.report.leaderboard import leaderboard
-from robustbench_cmic.report.results import (
-    PLAN_FILE,
-    ReportError,
-    Results,
-    check_name,
-    of_own_making,
-    read_results,
-)
-from robustbench_cmic.report.rows import results_csv
+from robustbench_cmic.records.files import write_atomically
+from robustbench_cmic.records.store import PLAN_FILE
+from robustbench_cmic.report.formats.csv import results_csv
+from robustbench_cmic.report.formats.json import document
+from robustbench_cmic.report.formats.latex import latex
+from robustbench_cmic.report.formats.markdown import flag_table, leaderboard
+from robustbench_cmic.report.results import ReportError, Results, check_name, of_own_making, read_results
+from robustbench_cmic.report.summary import Board, judge
 
 __all__ = [
     "FORMATS",
@@ -43,7 +36,7 @@ PAGE = "index.html"
 
 def _page(board: Board, folder: Path) -> str:
     # Imported where it is used: templates and charts take longer to import than a report to write.
-    from robustbench_cmic.report.page import suite_page
+    from robustbench_cmic.report.formats.html import suite_page
 
     return suite_page(board, folder)
 
@@ -95,7 +88,7 @@ def write_index(results: Path) -> tuple[Path, list[str]]:
     Raises:
         OSError: the file cannot be written.
     """
-    from robustbench_cmic.report.page import index_page
+    from robustbench_cmic.report.formats.html import index_page
 
     boards: list[tuple[str, Board]] = []
     problems: list[str] = []

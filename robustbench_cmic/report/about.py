@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from robustbench_cmic.cell import Cell, canonical_json
-from robustbench_cmic.provenance import processor_text
+from robustbench_cmic.plan.cell import Cell, canonical_json
+from robustbench_cmic.records.provenance import processor_text
+from robustbench_cmic.report.frame import models
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.selecting import models
-from robustbench_cmic.suite.numbers import radius
+from robustbench_cmic.suite.fields import radius
 
 
 def what_was_run(results: Results) -> list[tuple[str, str]]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from robustbench_cmic.cell import Cell
-from robustbench_cmic.record_schema import AttackRecord
-from robustbench_cmic.report.markdown import markdown
-from robustbench_cmic.report.numbers import NOTHING, escaped, percent
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.records.schema import AttackRecord
+from robustbench_cmic.report.frame import (
+    Ball,
+    attacks,
+    attacks_in,
+    balls,
+    by_seed,
+    cells_of,
+    marginal_shares,
+    models,
+    planned_seeds,
+    size_of,
+    survivors,
+)
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.selecting import attacks, balls, by_seed, cells_of, models, planned_seeds, size_of
-from robustbench_cmic.report.tables import Code, Table
-from robustbench_cmic.report.worst_case import Ball, attacks_in, marginal_shares, survivors
+from robustbench_cmic.report.tables import NOTHING, Code, Table, percent
 
 COSTS = """\
 Sorted by passes through the network an example, mean over models and seeds; compare attacks and models at an equal
@@ -22,24 +31,6 @@ only what smaller balls left, and its cost here is for that.
 """
 PARTS = "Each part attacks what the parts before it left; examples and passes are means over seeds.\n"
 TRANSFERS = "Accuracy in percent of the model of the column on adversarial examples of the model of the row.\n"
-
-
-def cost_sections(results: Results) -> Iterator[str]:
-    """The leaderboard's sections: transfers between models, what attacks cost and add, and the parts of attacks."""
-    transfers = transfer_tables(results)
-    if transfers:
-        yield f"## Transfer between models\n\n{TRANSFERS}"
-    for where, found in transfers.items():
-        yield f"{escaped(where)}:\n"
-        yield markdown(found)
-    for heading, text, table in (
-        ("What attacks cost and add", COSTS, cost_table(results)),
-        ("Parts of attacks", PARTS, parts_table(results)),
-    ):
-        if table.rows:
-            yield f"## {heading}\n"
-            yield text
-            yield markdown(table)
 
 
 def cost_table(results: Results) -> Table:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from robustbench_cmic.cell import PLAN_SCHEMA, Cell, Plan
-from robustbench_cmic.record import CorruptRecordError, read_json, read_record, record_path
-from robustbench_cmic.record_schema import AnyRecord, AttackRecord
-from robustbench_cmic.resume import standings
-
-PLAN_FILE = "plan.json"
+from robustbench_cmic.plan.cell import PLAN_SCHEMA, Cell, Plan
+from robustbench_cmic.records.files import CorruptRecordError, read_json
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord
+from robustbench_cmic.records.state import standings
+from robustbench_cmic.records.store import PLAN_FILE, read_record, record_path
 
 
 class ReportError(Exception):

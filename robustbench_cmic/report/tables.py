@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from robustbench_cmic.report.board import Board, Number, Standing
-from robustbench_cmic.report.comparison import ALIKE, LEVEL, Line, Seed
-from robustbench_cmic.report.numbers import NOTHING, difference, percent, spread
-from robustbench_cmic.report.selecting import CLEAN, NORM_NAMES, size_of
-from robustbench_cmic.suite.numbers import radius
+from tabulate import tabulate
+
+from robustbench_cmic.report.frame import CLEAN, NORM_NAMES, size_of
+from robustbench_cmic.report.pairs import ALIKE, LEVEL, Line, Seed
+from robustbench_cmic.report.summary import Board, Number, Standing
+from robustbench_cmic.suite.fields import radius
 
 
 class Code(str):
@@ -136,3 +139,53 @@ def _differing(line: Line) -> str:
     clear = [seed for seed in tested if seed.p is not None and seed.p <= LEVEL]
     signs = {"+" if seed.difference > 0 else "-" for seed in clear}
     return f"{len(clear)} of {len(tested)}" + (f" ({' and '.join(sorted(signs))})" if signs else "")
+
+
+NOTHING = "–"
+
+
+def spread(values: Sequence[float], form: str, planned: int) -> str:
+    """`97.0 ± 0.5`: mean and standard deviation; `(2 of 3 seeds)` behind it where some are missing.
+
+    Args:
+        values: one a seed.
+        form: such as `{:.1f}`.
+        planned: how many seeds there should be.
+    """
+    if not values:
+        return NOTHING
+    text = form.format(statistics.fmean(values))
+    if len(values) > 1:
+        text += f" ± {form.format(statistics.stdev(values))}"
+    return text if len(values) == planned else f"{text} ({len(values)} of {planned} seeds)"
+
+
+def percent(fractions: Iterable[float], planned: int) -> str:
+    """Fractions in [0, 1] as percentages, see `spread`."""
+    return spread([100 * value for value in fractions], "{:.1f}", planned)
+
+
+def difference(differences: Sequence[float]) -> str:
+    """Differences of fractions in percentage points: their mean, and the least and greatest over seeds."""
+    if not differences:
+        return NOTHING
+    points = [100 * value for value in differences]
+    if len(points) == 1:
+        return f"{points[0]:+.1f} (one seed)"
+    return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """A Markdown table with a blank line behind it; nothing in it is taken for a number and changed."""
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True) + "\n"
+
+
+def escaped(text: str) -> str:
+    """A suite's own words as plain Markdown text in one line."""
+    # An underscore inside a word is one.
+    return re.sub(r"[\\`*{}\[\]<>|#&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain(text))
+
+
+def plain(text: str) -> str:
+    """A suite's own words in one line, without control characters."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from robustbench_cmic.suite.checks import errors, expanded_pairs, warnings, well_formed
 from robustbench_cmic.suite.matrix import ExpandedModels, expand_models
-from robustbench_cmic.suite.messages import problems_of
-from robustbench_cmic.suite.problems import Problem, SuiteError, line_of, suggestion
+from robustbench_cmic.suite.messages import Problem, SuiteError, line_of, problems_of, suggestion
+from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.reader import Document, read_document
-from robustbench_cmic.suite.schema import Model, Suite
+from robustbench_cmic.suite.schema import Suite
 
 __all__ = ["LoadedSuite", "Problem", "Suite", "SuiteError", "find_suite", "load_suite", "shipped_suites"]
 

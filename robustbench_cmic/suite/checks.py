@@ -13,16 +13,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustbench_cmic.suite.architectures import architecture_problem
-from robustbench_cmic.suite.checks_own import own_code_errors
-from robustbench_cmic.suite.fields import Norm
-from robustbench_cmic.suite.library import attack_modules, ball_norm, parameter_problems
+from robustbench_cmic.suite.attacks import AnyAttack, Attack, OwnAttack, Pgd
+from robustbench_cmic.suite.checks_custom import own_code_errors
+from robustbench_cmic.suite.fields import NATIVE_ATTACKS, Norm, resolve_relative
 from robustbench_cmic.suite.matrix import ExpandedModels
-from robustbench_cmic.suite.numbers import resolve_relative
-from robustbench_cmic.suite.problems import Location, Problem, suggestion
-from robustbench_cmic.suite.schema import Cmic, Model, OwnObjective, Suite
-from robustbench_cmic.suite.schema_attacks import NATIVE_ATTACKS, AnyAttack, Attack, LibraryAttack, OwnAttack, Pgd
-from robustbench_cmic.suite.schema_training import MultiStep, Training
+from robustbench_cmic.suite.messages import Location, Problem, suggestion
+from robustbench_cmic.suite.models import Model, architecture_problem
+from robustbench_cmic.suite.objectives import Cmic, OwnObjective
+from robustbench_cmic.suite.schema import Suite
+from robustbench_cmic.suite.torchattacks import LibraryAttack, attack_modules, ball_norm, parameter_problems
+from robustbench_cmic.suite.training import MultiStep, Training
 
 Well = list[tuple[int, Any]]
 """(position in the list, well-formed item)"""

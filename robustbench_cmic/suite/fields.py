@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
-
-from robustbench_cmic.suite.numbers import Number
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=64)]
 """A word that is safe as a file name: letters, digits, `_`, `.`, `+`, `-`."""
@@ -20,6 +20,40 @@ OwnName = Annotated[Text, WithJsonSchema({"type": "string", "pattern": f"^{OWN_N
 
 Norm = Literal["linf", "l2"]
 Loss = Literal["ce", "margin", "dlr", "scaled_ce", "log_odds", "cmic"]
+
+_DECIMAL = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+
+
+_NUMBER_SCHEMA = {
+    "anyOf": [{"type": "number"}, {"type": "string", "pattern": rf"^\s*{_DECIMAL}\s*(/\s*{_DECIMAL}\s*)?$"}]
+}
+
+
+def parse_number(value: Any) -> float:
+    """A finite float from a number or from text such as `8/255`.
+
+    Raises:
+        ValueError: not a number, not finite, or a division by zero; the message says so.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"should be a number such as 0.1 or 8/255, not {kind(value)}")
+    if isinstance(value, str):
+        match = _FRACTION.fullmatch(value)
+        if match is None:
+            raise ValueError(f"should be a number such as 0.1 or 8/255, not {value!r}")
+        number = _divide(float(match[1]), float(match[2] or 1))
+    else:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"should be a finite number, not {value}")
+    return number
+
+
+Number = Annotated[float, BeforeValidator(parse_number), WithJsonSchema(_NUMBER_SCHEMA)]
+"""A finite number; `8/255` is one."""
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 UnitInterval = Annotated[Number, Field(ge=0, lt=1)]
@@ -31,3 +65,116 @@ class Strict(BaseModel):
     """Unknown keys and wrong types are errors; nothing is converted silently."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+
+
+_FRACTION = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")
+_RELATIVE = re.compile(rf"\s*(?:({_DECIMAL})\s*\*\s*)?eps\s*(?:([*/])\s*({_DECIMAL})\s*)?")
+
+
+def resolve_relative(value: float | str, eps: float) -> float:
+    """The step size that `alpha` means at this eps: `eps/10` at eps 0.2 is 0.02; a plain number is itself.
+
+    Raises:
+        ValueError: neither a number nor of the form `eps/10`, `0.1*eps` or `2.5*eps/40`.
+    """
+    match = _RELATIVE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return parse_number(value)
+    scaled = float(match[1] or 1) * eps
+    operand = float(match[3] or 1)
+    number = scaled * operand if match[2] == "*" else _divide(scaled, operand)
+    if not math.isfinite(number):
+        raise ValueError(f"should be a finite number, not {value}")
+    return number
+
+
+def parse_parameter(value: Any, eps: float | None = None) -> Any:
+    """A parameter of code that this package does not know: a number, a word, a truth value, or a list of these.
+
+    Whole numbers stay whole; `1/3` is a number, and so is `eps/4` where there is an eps.
+
+    Raises:
+        ValueError: something else, or a number that is not finite; the message says so.
+    """
+    if isinstance(value, list):
+        return [parse_parameter(item, eps) for item in value]
+    if value is None or isinstance(value, dict):
+        raise ValueError(f"should be a number, a word, true/false or a list of these, not {kind(value)}")
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        if eps is not None and _RELATIVE.fullmatch(value):
+            return resolve_relative(value, eps)
+        if "/" not in value or not _FRACTION.fullmatch(value):
+            return value
+    return parse_number(value)
+
+
+def _divide(numerator: float, denominator: float) -> float:
+    if denominator == 0:
+        raise ValueError("divides by zero")
+    return numerator / denominator
+
+
+def _check_step(value: Any) -> float | str:
+    """Accept what `resolve_relative` will accept at any eps, and normalise plain numbers."""
+    if isinstance(value, str) and _RELATIVE.fullmatch(value):
+        if resolve_relative(value, 1.0) < 0:
+            raise ValueError(f"should be at least 0, not {value}")
+        return value
+    try:
+        number = parse_number(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("0.1 or 8/255", "0.01 or eps/10")) from None
+    if number < 0:
+        raise ValueError(f"should be at least 0, not {value}")
+    return number
+
+
+def radius(eps: float) -> str:
+    """An eps as people write it: `8/255` where that is what it is, else a decimal.
+
+    >>> radius(8 / 255), radius(0.2), radius(0.0123456)
+    ('8/255', '0.2', '0.01235')
+    """
+    levels = eps * 255
+    short = float(f"{eps:.3g}") == eps
+    return f"{levels:.4g}" + "/255" if not short and abs(levels - round(levels)) < 1e-9 else f"{eps:.4g}"
+
+
+def kind(value: Any) -> str:
+    """What a wrong value is, in the words of a suite's author."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = f"'{value}'" if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+Step = Annotated[
+    float | str,
+    BeforeValidator(_check_step),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+]
+"""A number, or a multiple of eps written as `eps/10`."""
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+NumberList = Annotated[
+    list[Number],
+    BeforeValidator(_as_list),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}]}),
+]
+"""One number or a list of them."""
+
+NATIVE_ATTACKS = ("FGSM", "PGD", "AutoAttack", "Noise", "Transfer")
+"""Attacks that this package implements; every other name without a colon is a class of torchattacks."""

@@ -12,8 +12,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustbench_cmic.suite.numbers import kind, parse_number
-from robustbench_cmic.suite.problems import Location, Problem
+from robustbench_cmic.suite.fields import kind, parse_number
+from robustbench_cmic.suite.messages import Location, Problem
 
 MAX_MODELS = 1000
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from robustbench_cmic.suite.problems import Location, Problem, SuiteError
+from robustbench_cmic.suite.messages import Location, Problem, SuiteError
 
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks import dispatch, harness
+from robustbench_cmic.attacks import blocks as dispatch
+from robustbench_cmic.attacks import harness
 from robustbench_cmic.attacks.harness import judge_attack
-from robustbench_cmic.attacks.target import AttackError
+from robustbench_cmic.attacks.model import AttackError
 from robustbench_cmic.attacks.threat import Threat
-from robustbench_cmic.information import measure_information
+from robustbench_cmic.information.measures import measure_information
 from tests.attacks.nets import convolutional, examples, predicted
 
 PGD = {

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.audit import RULES, Audit, audit
-from robustbench_cmic.audit.rules import ALL, MARGIN_POINTS
-from robustbench_cmic.cell import Plan
-from robustbench_cmic.record_schema import ActiveTest, AnyRecord, AuditRecord
+from robustbench_cmic.audit.rules_attacks import ALL, MARGIN_POINTS
+from robustbench_cmic.plan.cell import Plan
+from robustbench_cmic.records.schema import ActiveTest, AnyRecord, AuditRecord
 from tests.audit.worlds import (
     AUTOATTACK,
     FGSM,
@@ -379,7 +379,7 @@ def test_a_transfer_from_another_model_is_blind_and_one_from_the_model_itself_is
 def test_kinds_are_of_attacks_that_exist() -> None:
     """Every class of torchattacks is of one kind, and no kind names a class that is not there."""
     from robustbench_cmic.audit.case import BLACK_BOX, ONE_STEP, OTHER_LOSS
-    from robustbench_cmic.suite.library import attack_modules
+    from robustbench_cmic.suite.torchattacks import attack_modules
 
     assert set(attack_modules()) >= BLACK_BOX | ONE_STEP | OTHER_LOSS
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from robustbench_cmic.audit import Audit, Flag, audit
 from robustbench_cmic.audit.case import Row
-from robustbench_cmic.cell import Cell, Plan
-from robustbench_cmic.record import pack_outcomes
-from robustbench_cmic.record_schema import (
+from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.records.packing import pack_outcomes
+from robustbench_cmic.records.schema import (
     AnyRecord,
     AttackRecord,
     AuditRecord,

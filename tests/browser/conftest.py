@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Request, ViewportSize, sync_playwright
 
 from robustbench_cmic.report import Board, folders_of, judge, read_results
-from robustbench_cmic.report.page import index_page, suite_page
+from robustbench_cmic.report.formats.html import index_page, suite_page
 from tests.conftest import ROOT
 from tests.report.hostile import BAD, hostile
 

@@ -8,13 +8,12 @@ from playwright.sync_api import Locator, expect
 
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.report import Board
-from robustbench_cmic.report.board import Number, Standing
-from robustbench_cmic.report.comparison import WITHDRAWN, Line
-from robustbench_cmic.report.flagged import about
-from robustbench_cmic.report.numbers import percent
-from robustbench_cmic.report.selecting import CLEAN, balls, models, size_of
-from robustbench_cmic.report.worst_case import Ball
-from robustbench_cmic.suite.numbers import radius
+from robustbench_cmic.report.formats.markdown import about
+from robustbench_cmic.report.frame import CLEAN, Ball, balls, models, size_of
+from robustbench_cmic.report.pairs import WITHDRAWN, Line
+from robustbench_cmic.report.summary import Number, Standing
+from robustbench_cmic.report.tables import percent
+from robustbench_cmic.suite.fields import radius
 from tests.browser.conftest import Visit, on_every_screen
 
 BESIDE = "FGSM"

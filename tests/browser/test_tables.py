@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from playwright.sync_api import Locator, expect
 
-from robustbench_cmic.cell import Cell
-from robustbench_cmic.record_schema import AttackRecord
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report import Board
-from robustbench_cmic.report.board import Standing
-from robustbench_cmic.report.selecting import size_of
+from robustbench_cmic.report.frame import size_of
+from robustbench_cmic.report.summary import Standing
 from robustbench_cmic.report.tables import percent_of
 from tests.browser.conftest import Visit, at_both_sizes
 

@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 
 from robustbench_cmic.audit import RULES
-from robustbench_cmic.cell import title
+from robustbench_cmic.plan.cell import title
 from robustbench_cmic.report import Results, judge, read_results
-from robustbench_cmic.report.leaderboard import origin_section
-from robustbench_cmic.report.numbers import table
+from robustbench_cmic.report.formats.markdown import origin_section
+from robustbench_cmic.report.tables import table
 from tests.maskers.nets import MASKERS
 
 ROOT = Path(__file__).resolve().parents[2]

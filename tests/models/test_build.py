@@ -13,7 +13,7 @@ from torch import nn
 
 from robustbench_cmic.models.architectures import small_cnn
 from robustbench_cmic.models.build import ModelError, build_model, fit_weights
-from robustbench_cmic.suite.architectures import timm_models
+from robustbench_cmic.suite.models import timm_models
 from tests.conftest import TINY_SUITE, Cli, contents
 
 MOMENTS = ((0.5, 0.4, 0.3), (0.2, 0.0, 0.1))

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustbench_cmic.cell import Cell, Plan
-from robustbench_cmic.plan import make_plan
-from robustbench_cmic.record import failed_record, pack_outcomes, write_json, write_record
-from robustbench_cmic.record_schema import (
+from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.records.files import write_json
+from robustbench_cmic.records.packing import pack_outcomes
+from robustbench_cmic.records.schema import (
     AnyRecord,
     AttackRecord,
     AuditRecord,
@@ -19,6 +20,7 @@ from robustbench_cmic.record_schema import (
     Timing,
     TrainRecord,
 )
+from robustbench_cmic.records.store import failed_record, write_record
 from robustbench_cmic.report import PLAN_FILE, Board, judge, read_results
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite import load_suite

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_cmic.audit import Audit, Flag
-from robustbench_cmic.cell import Cell
-from robustbench_cmic.record_schema import AnyRecord, AttackRecord, Part
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, Part
 from robustbench_cmic.report import Board, Results
 from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace
 

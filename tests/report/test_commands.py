@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cmic.cell import Cell, Plan
-from robustbench_cmic.plan import make_plan
+from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.report import judge, read_results
-from robustbench_cmic.report.page.every_number import AGAIN, RECORD, every_number
+from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, every_number
 from robustbench_cmic.suite import load_suite, shipped_suites
-from robustbench_cmic.toy import toy
+from robustbench_cmic.suite.toy import toy
 from tests.conftest import Cli
 from tests.report.folders import HEAD, cell_of, fill, planned, replace
 from tests.report.hostile import BAD, hostile

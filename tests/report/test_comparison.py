@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cmic.cell import Cell
-from robustbench_cmic.record import write_record
-from robustbench_cmic.report.comparison import Line
-from robustbench_cmic.resampling import pack_replicates
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.records.packing import pack_replicates
+from robustbench_cmic.records.store import write_record
+from robustbench_cmic.report.pairs import Line
 from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, measures, planned, read, replace
 
 N = 400

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.report import FORMATS, judge, read_results, write_report
-from robustbench_cmic.report.latex import escaped, latex
+from robustbench_cmic.report.formats.latex import escaped, latex
 from tests.conftest import ROOT, Cli
 from tests.report.folders import HEAD, fill, planned
 

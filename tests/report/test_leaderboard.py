@@ -12,22 +12,13 @@ from pathlib import Path
 import pytest
 
 from robustbench_cmic.audit import RULES
-from robustbench_cmic.cell import Cell, Plan
-from robustbench_cmic.record import write_record
-from robustbench_cmic.record_schema import Part, Timing
+from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.records.schema import Part, Timing
+from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Board, flag_table, write_report
-from robustbench_cmic.report.leaderboard import leaderboard
+from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.tables import percent_of, rank_of
-from tests.report.folders import (
-    HEAD,
-    attack_record,
-    audit_record,
-    cell_of,
-    fill,
-    planned,
-    read,
-    replace,
-)
+from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, planned, read, replace
 
 N = 200
 SUITE = """\

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cmic.cell import Cell
+from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.report import Board, write_report
-from robustbench_cmic.report.leaderboard import leaderboard
-from robustbench_cmic.report.page.charts import forest
+from robustbench_cmic.report.formats.html.charts import forest
+from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.tables import pair_table, seed_table
 from tests.report.folders import HEAD, bits, fill, planned, read
 

@@ -21,12 +21,12 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from robustbench_cmic.audit import RULES
-from robustbench_cmic.pictures import Picture, Pictures, write_pictures
-from robustbench_cmic.record import write_record
+from robustbench_cmic.records.pictures import Picture, Pictures, write_pictures
+from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Board, judge, read_results
-from robustbench_cmic.report.page import index_page, suite_page
-from robustbench_cmic.report.page.pictures import EXAMPLES, gallery
-from robustbench_cmic.report.selecting import CLEAN
+from robustbench_cmic.report.formats.html import index_page, suite_page
+from robustbench_cmic.report.formats.html.pictures import EXAMPLES, gallery
+from robustbench_cmic.report.frame import CLEAN
 from tests.conftest import ROOT
 from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace, train_record
 from tests.report.hostile import BAD, hostile

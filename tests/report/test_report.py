@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from robustbench_cmic.cell import Cell, Plan
-from robustbench_cmic.plan import make_plan
-from robustbench_cmic.record import pack_outcomes, write_json, write_record
-from robustbench_cmic.record_schema import AttackRecord, Measures
+from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.records.files import write_json
+from robustbench_cmic.records.packing import pack_outcomes
+from robustbench_cmic.records.schema import AttackRecord, Measures
+from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import PLAN_FILE, ReportError, read_results, write_report
-from robustbench_cmic.report.rows import COLUMNS
-from robustbench_cmic.report.worst_case import worst_case
+from robustbench_cmic.report.formats.csv import COLUMNS
+from robustbench_cmic.report.frame import worst_case
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite import load_suite
 from tests.conftest import TINY_SUITE

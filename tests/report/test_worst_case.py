@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cmic.cell import Cell, Plan
-from robustbench_cmic.report.rows import rows
-from robustbench_cmic.report.worst_case import marginal_shares, worst_case
+from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.report.formats.csv import rows
+from robustbench_cmic.report.frame import marginal_shares, worst_case
 from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace
 
 N = 40

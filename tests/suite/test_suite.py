@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robustbench_cmic.data import DATASETS
-from robustbench_cmic.models import ARCHITECTURES
 from robustbench_cmic.objectives import OBJECTIVES as BUILT_OBJECTIVES
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite, shipped_suites
-from robustbench_cmic.suite.json_schema import suite_json_schema
-from robustbench_cmic.suite.numbers import parse_number, resolve_relative
+from robustbench_cmic.suite.attacks import AutoAttack, Noise, Pgd, Transfer
+from robustbench_cmic.suite.fields import parse_number, resolve_relative
+from robustbench_cmic.suite.models import ARCHITECTURES
+from robustbench_cmic.suite.objectives import OBJECTIVES, Cmic
 from robustbench_cmic.suite.reader import read_document
-from robustbench_cmic.suite.schema import OBJECTIVES, Cmic
-from robustbench_cmic.suite.schema_attacks import AutoAttack, Noise, Pgd, Transfer
+from robustbench_cmic.suite.schema import suite_json_schema
 from tests.conftest import ROOT
 
 GOOD = """\

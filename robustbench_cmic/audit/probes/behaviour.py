@@ -1,0 +1,108 @@
+"""The forward pass, the outputs and the gradients of a model on clean images, as numbers of examples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustbench_cmic.attacks.losses import make_loss
+from robustbench_cmic.attacks.model import MIN_ROWS, AttackError, Target
+from robustbench_cmic.records.schema import Forward, Gradients, Outputs
+
+TOLERANCE = 1e-4
+"""Of differences between logits, as a part of their spread: above what rounding does, below what noise does."""
+VANISHED = 1e-30
+"""Entries of a gradient below this are lost in float32 products with weights and activations."""
+
+
+def forward_facts(target: Target, images: Tensor) -> Forward:
+    """Whether logits depend on anything but their own image.
+
+    Args:
+        target: in eval mode.
+        images: (N, C, H, W).
+    """
+    model = target.model
+    repeat = companions = 0
+    with torch.no_grad():
+        for rows in torch.split(images, MIN_ROWS):
+            others = images.roll(MIN_ROWS, 0)[: len(rows)]
+            first = target(torch.cat([rows, others]))[: len(rows)]
+            again = target(torch.cat([rows, others]))[: len(rows)]
+            elsewhere = target(torch.cat([rows, 1 - others]))[: len(rows)]
+            repeat += int(_differ(first, again).sum())
+            companions += int(_differ(first, elsewhere).sum())
+    return Forward(
+        repeat=repeat,
+        companions=companions,
+        training=[name or "the model itself" for name, module in model.named_modules() if module.training],
+    )
+
+
+def _differ(first: Tensor, second: Tensor) -> Tensor:
+    """(N,) truth values: the logits of an example are not the same, NaN included."""
+    # The largest over the median logit: one extreme logit, as of a class that is masked out, must not hide the others.
+    scale = (first.amax(1) - first.median(1).values).clamp(min=1e-12)
+    near = (first - second).abs() <= TOLERANCE * torch.maximum(scale[:, None], first.abs() * 1e-2)
+    return ~near.all(1) | (first.argmax(1) != second.argmax(1))
+
+
+def output_facts(logits: Tensor) -> Outputs:
+    """What outputs (N, C) on clean images look like."""
+    probabilities = bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+    top = logits.amax(1)
+    bound = top.max()
+    second = logits.topk(2, dim=1).values[:, 1] if logits.shape[1] > 1 else top
+    return Outputs(
+        probabilities=probabilities,
+        saturated=int((logits.float().softmax(1).amax(1) == 1).sum()),
+        at_bound=int((top >= bound - 1e-6 * bound.abs()).sum()),
+        median_lead=float((top - second).median()),
+    )
+
+
+def gradient_facts(target: Target, images: Tensor, labels: Tensor, loss: str, step: float) -> Gradients:
+    """The gradients of a loss, and whether it leads anywhere.
+
+    Args:
+        target: in eval mode.
+        images: (N, C, H, W), those that are classified correctly.
+        labels: (N,).
+        loss: `ce` or `margin`.
+        step: how far the images are moved along the gradient's signs, in units of images.
+    """
+    facts: dict[str, int] = {"zero": 0, "bad": 0, "unhelpful": 0}
+    if len(images) == 0:  # nothing is classified correctly; many networks cannot take an empty batch
+        return Gradients(loss=loss, n=0)
+    value, margin = make_loss(loss), make_loss("margin")
+    try:
+        parts = torch.split(images, 2 * MIN_ROWS), torch.split(labels, 2 * MIN_ROWS)
+        for batch, own in zip(*parts, strict=True):
+            leaf = batch.clone().requires_grad_()
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(value(target(leaf), own).sum(), leaf)
+            flat = gradient.flatten(1)
+            bad = ~torch.isfinite(flat).all(1)
+            zero = ~bad & (flat.abs().amax(1) < VANISHED)
+            moved = (batch + step * gradient.nan_to_num().sign()).clamp(0, 1)
+            with torch.no_grad():
+                rise = margin(target(moved), own) - margin(target(batch), own)
+            facts["bad"] += int(bad.sum())
+            facts["zero"] += int(zero.sum())
+            facts["unhelpful"] += int((~bad & ~zero & ~(rise > 0)).sum())
+    except Exception as error:  # whatever a model's own code raises is what is to be found out
+        return Gradients(loss=loss, n=len(images), error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    return Gradients(loss=loss, n=len(images), **facts)
+
+
+def correctly_classified(target: Target, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) truth values, and the logits (N, C).
+
+    Raises:
+        AttackError: logits that are not finite.
+    """
+    with torch.no_grad():
+        logits = torch.cat([target(batch) for batch in torch.split(images, 4 * MIN_ROWS)]).float()
+    if not bool(torch.isfinite(logits).all()):
+        raise AttackError("the model returned logits with NaN or infinity")
+    return logits.argmax(1) == labels, logits

@@ -1,0 +1,74 @@
+"""Results beside results: `compare`, `reproduce`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_cmic.cli.arguments import DIFFERENT, DONE, INCOMPLETE, fail
+from robustbench_cmic.report import ReportError, Results, read_results
+
+REASONS_SHOWN = 20
+
+
+class FailOn(StrEnum):
+    """When `compare` exits 3."""
+
+    drift = "drift"
+    regression = "regression"
+
+
+class Format(StrEnum):
+    """How `compare` prints."""
+
+    text = "text"
+    md = "md"
+    json = "json"
+
+
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="A", help="Results folder of a suite, such as results/digits.")],
+    new: Annotated[Path, typer.Argument(metavar="B", help="The folder to compare with it, such as mine/digits.")],
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(help="Exit 3 where outcomes differ or are gone; or where B is significantly worse than A."),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.text,
+) -> None:
+    """Compare two results folders: which cells differ, by how much, and whether that is more than chance.
+
+    Exits 1 where damaged records were left out, or where --fail-on had nothing to compare.
+    """
+    from robustbench_cmic.report.compare.changes import compare_folders
+    from robustbench_cmic.report.compare.text import comparison_text
+
+    left, right = _read(old), _read(new)
+    found = compare_folders(left, right, old, new)
+    if form is Format.json:
+        print(found.model_dump_json(indent=1))
+    else:
+        print(comparison_text(found, markdown=form is Format.md), end="")
+    reasons = {None: [], FailOn.drift: found.drift, FailOn.regression: found.regression}[fail_on]
+    for reason in reasons[:REASONS_SHOWN]:
+        print(f"{fail_on}: {reason}", file=sys.stderr)
+    if len(reasons) > REASONS_SHOWN:
+        print(f"{fail_on}: and {len(reasons) - REASONS_SHOWN} more (--format json names all)", file=sys.stderr)
+    empty = fail_on is not None and not found.evaluated
+    if empty:
+        print(f"{fail_on}: not a single evaluation has a result on both sides: nothing was compared", file=sys.stderr)
+    lacking = empty or bool(left.problems or right.problems)
+    raise typer.Exit(DIFFERENT if reasons else INCOMPLETE if lacking else DONE)
+
+
+def _read(folder: Path) -> Results:
+    try:
+        results = read_results(folder)
+    except ReportError as error:
+        fail(error)
+    for problem in results.problems:
+        print(problem, file=sys.stderr)
+    return results

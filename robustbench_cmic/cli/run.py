@@ -1,0 +1,108 @@
+"""`run` and what comes before it: `plan`, `validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_cmic.cli.arguments import (
+    DONE,
+    INCOMPLETE,
+    INTERRUPTED,
+    LimitOption,
+    OnlyOption,
+    ResultsOption,
+    SeedsOption,
+    SuiteArgument,
+    ToyOption,
+    WorkOption,
+    fail,
+    load,
+    parsed_seeds,
+)
+from robustbench_cmic.cli.plan import _show_plan
+from robustbench_cmic.plan.select import SelectionError
+
+
+def run(
+    suite: SuiteArgument,
+    results: ResultsOption = Path("results"),
+    work: WorkOption = None,
+    seeds: SeedsOption = "",
+    only: OnlyOption = [],  # noqa: B006 - typer's way to say "none given"
+    limit: LimitOption = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cells at a time; by default one a core, on a GPU one.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Examples attacked at once; results do not depend on it. [256; GPU: 1024]"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="ROBUSTBENCH_DATA",
+            metavar="DIR",
+            help="Where data lies and is downloaded to; by default in your cache folder.",
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1e6, metavar="GB", help="Stream images that take more than this; by default half of the memory."
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="On a GPU: the same bits each time, more slowly.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Redo what was asked for, done or not.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write curves for TensorBoard, those of what is done, too.")
+    ] = None,
+    toy: ToyOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
+) -> None:
+    """Train, attack and measure a suite's models; go on where an earlier run stopped."""
+    if dry_run:
+        _show_plan(suite, results, work, seeds, only, limit, force, toy)
+        return
+    # Imported where they are used: the other commands answer without them in a fraction of a second.
+    from rich.console import Console
+
+    from robustbench_cmic.run.options import Options, RunError
+    from robustbench_cmic.run.runner import run_suite
+
+    loaded = load(suite, toy)
+    options = Options(
+        results=results,
+        work=work,
+        seeds=parsed_seeds(seeds),
+        only=only,
+        limit=limit,
+        jobs=jobs,
+        device=device,
+        batch_size=batch_size,
+        data=data,
+        memory=None if memory is None else int(memory * 1e9),
+        deterministic=deterministic,
+        force=force,
+        tensorboard=tensorboard,
+    )
+    console = Console(soft_wrap=True)
+    try:
+        code = run_suite(loaded.suite, options, console)
+    except (RunError, SelectionError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    folder = results / loaded.suite.suite
+    if code in (DONE, INCOMPLETE):
+        for file in (folder / "leaderboard.md", folder / "results.csv"):
+            if file.is_file():
+                print(file)
+    raise typer.Exit(code)

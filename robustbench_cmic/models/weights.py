@@ -1,0 +1,45 @@
+"""Weights as safetensors files, read only with the hash that was recorded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from robustbench_cmic.records.files import write_atomically
+
+
+class CorruptCheckpointError(Exception):
+    """A checkpoint that is missing, not whole, or not the one that was recorded."""
+
+
+def save_weights(path: Path, state: dict[str, Tensor]) -> str:
+    """Write a model's state; returns the file's SHA-256 (hex).
+
+    Raises:
+        OSError: the file could not be written; nothing is left of it.
+    """
+    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a model's state and check that it is the recorded one.
+
+    Raises:
+        CorruptCheckpointError: missing, or its hash is another.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CorruptCheckpointError(f"cannot read {path}: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CorruptCheckpointError(f"{path} is not the recorded checkpoint: its hash differs")
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError:
+        raise CorruptCheckpointError(f"{path} is no whole .safetensors file") from None

@@ -1,0 +1,1 @@
+"""Suite -> plan: the cells to carry out, as plain data. Nothing here imports torch or reads data."""

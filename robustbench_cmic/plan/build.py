@@ -1,0 +1,172 @@
+"""Suite -> plan: the cells to carry out, in order, and what of them a command line asks for. No data, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from robustbench_cmic.plan.audit import audit_cell
+from robustbench_cmic.plan.cell import Cell, Plan, cell_id
+from robustbench_cmic.plan.versions import DRAW, JUDGE, TRAINER
+from robustbench_cmic.suite.attacks import CLEAN, AnyAttack, AutoAttack, Pgd, Transfer, attack_setting, balls
+from robustbench_cmic.suite.custom import OBJECTIVE, own_code_sha256, own_parameters
+from robustbench_cmic.suite.fields import Norm
+from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.objectives import Cmic, OwnObjective
+from robustbench_cmic.suite.schema import Suite
+
+
+def make_plan(suite: Suite, limit: int | None = None) -> Plan:
+    """All cells of a suite: for each model and seed its training, the clean evaluation, attack by attack, the audit.
+
+    Transfers between models come last, when all models are trained.
+
+    Args:
+        suite: a checked suite.
+        limit: evaluate on this many examples only; such results are marked and never ranked.
+
+    Raises:
+        OSError: a file of given weights cannot be read.
+    """
+    evaluation = suite.evaluation.model_dump(exclude_none=True) | {"draw": DRAW}
+    if limit is not None:
+        evaluation["limit"] = min(limit, suite.evaluation.limit or limit)
+        evaluation["by_command_line"] = True
+    cells: list[Cell] = []
+    trainings: dict[int, list[Cell]] = {seed: [] for seed in suite.seeds}
+    for model in suite.models:
+        for seed in suite.seeds:
+            training = _training_cell(suite, model, seed)
+            trainings[seed].append(training)
+            cells += [training, *attack_cells(training, suite.attacks, evaluation)]
+            if suite.audit != "off" and suite.attacks and limit is None:
+                cells.append(audit_cell(training, suite, evaluation))
+    for attack in suite.attacks:
+        if isinstance(attack, Transfer):
+            for seed in suite.seeds:
+                cells += transfer_cells(attack, trainings[seed], suite.pairs, evaluation)
+    return Plan(
+        suite=suite.suite,
+        description=suite.description,
+        dataset=suite.dataset.label,
+        pairs=[(first, second) for first, second in suite.pairs],
+        cells=cells,
+    )
+
+
+def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
+    """The training of a model, or the loading of its given weights."""
+    own = model.model_dump(include={"architecture", "stem", "pretrained", "normalization"})
+    declared = {
+        "dataset": suite.dataset.model_dump(),
+        "model": own | {"code_sha256": own_code_sha256(model.architecture)},
+        "objective": _objective(model),
+        "training": None if suite.training is None or model.given else suite.training.model_dump(exclude_none=True),
+        "weights": None,
+        "seed": seed,
+    }
+    if declared["training"] is not None:
+        declared["trainer"] = TRAINER
+    if model.weights is not None:
+        file = model.weights_file(seed)
+        declared["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return Cell(
+        id=cell_id([model.id, f"s{seed}", "train"], declared),
+        kind="train",
+        model=model.id,
+        architecture=model.architecture,
+        objective="given" if model.objective is None else model.objective.name,
+        seed=seed,
+        declared=declared,
+    )
+
+
+def _objective(model: Model) -> dict[str, Any] | None:
+    if model.objective is None:
+        return None
+    if isinstance(model.objective, OwnObjective):
+        name = model.objective.name
+        parameters = own_parameters(name, OBJECTIVE, model.objective.parameters)
+        declared: dict[str, Any] = {"name": name, "code_sha256": own_code_sha256(name), "parameters": parameters}
+    else:
+        declared = model.objective.model_dump(exclude={"adversary"})
+    if isinstance(model.objective, Cmic):
+        declared["momentum"] = model.objective.centroid_momentum
+    if model.objective.adversary is not None:
+        declared["adversary"] = model.objective.adversary.resolved()
+    return declared
+
+
+def attack_cells(training: Cell, attacks: Sequence[AnyAttack], evaluation: dict[str, Any]) -> Iterator[Cell]:
+    """The clean evaluation of a trained model, then attack by attack, each over its radii; all but transfers."""
+    yield _cell(training, evaluation, "none", None, CLEAN)
+    for attack in attacks:
+        if isinstance(attack, Transfer):
+            continue
+        before: Cell | None = None
+        for norm, eps in balls(attack):
+            cell = _cell(training, evaluation, attack.label, (norm, eps), attack_setting(attack, eps), after=before)
+            before = cell if isinstance(attack, Pgd | AutoAttack) and attack.ascending else None
+            yield cell
+
+
+def transfer_cells(
+    attack: Transfer, trainings: Sequence[Cell], pairs: Sequence[Sequence[str]], evaluation: dict[str, Any]
+) -> Iterator[Cell]:
+    """A model's adversarial examples tried on every other, or on its partners in pairs, and its own on itself.
+
+    Args:
+        attack: how the examples are found.
+        trainings: of all models, with one seed.
+        pairs: ids of models.
+        evaluation: which examples.
+    """
+    partners = {frozenset(pair) for pair in pairs}
+    for target in trainings:
+        for source in trainings:
+            paired = source == target or frozenset((source.model, target.model)) in partners
+            if attack.sources == "all" or paired:
+                label = f"{attack.label}:{source.model}"
+                for ball in balls(attack):
+                    yield _cell(target, evaluation, label, ball, attack_setting(attack, ball[1]), source=source)
+
+
+def _cell(
+    training: Cell,
+    evaluation: dict[str, Any],
+    label: str,
+    ball: tuple[Norm, float] | None,
+    setting: dict[str, Any],
+    source: Cell | None = None,
+    after: Cell | None = None,
+) -> Cell:
+    norm, eps = ball or ("", 0.0)
+    declared = {
+        "train": training.declared,
+        "attack": setting,
+        "norm": norm,
+        "eps": eps,
+        "evaluation": evaluation,
+        "judge": JUDGE,
+    }
+    if source is not None:
+        declared["source"] = source.declared
+    if after is not None:
+        declared["after"] = after.id
+    prefix = [training.model, f"s{training.seed}", label]
+    if ball is not None:
+        prefix += [norm, f"eps{eps:.5g}"]
+    return training.model_copy(
+        update={
+            "id": cell_id(prefix, declared),
+            "kind": "attack",
+            "attack": label,
+            "norm": norm,
+            "eps": eps,
+            "needs": training.id,
+            "source": None if source is None else source.id,
+            "after": None if after is None else after.id,
+            "declared": declared,
+        }
+    )

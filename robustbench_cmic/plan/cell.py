@@ -1,0 +1,107 @@
+"""Cells, the smallest things that are done, stored and resumed, and the plan that holds them. Plain data, no torch.
+
+A cell is one training (model x seed), one attack at one eps on one trained model, or the audit of one trained model.
+Its id ends in a hash over everything declared that decides its result, so that equal ids mean equal experiments and a
+changed suite never picks up an old result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from robustbench_cmic.suite.fields import radius
+
+Kind = Literal["train", "attack", "audit"]
+PLAN_SCHEMA: Literal["robustbench_cmic/plan/2"] = "robustbench_cmic/plan/2"
+
+
+class Cell(BaseModel):
+    """One training, one attack or one audit.
+
+    Attributes:
+        id: readable prefix and hash; also the name of the record's file.
+        kind: `train`, `attack` (the clean evaluation is the attack `none` at eps 0) or `audit`.
+        attack: label of the attack; empty for a training and for an audit.
+        norm: of the ball; empty where there is no ball.
+        eps: radius of the ball, in units of images in [0, 1].
+        needs: the training that an attack attacks and an audit audits; None for a training.
+        source: the training whose adversarial examples are transferred; None for all other attacks.
+        after: the same attack at the next smaller eps, whose adversarial examples are taken over; None where every
+            example is attacked.
+        declared: everything that decides the result, as plain data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    kind: Kind
+    model: str
+    architecture: str
+    objective: str
+    seed: int
+    attack: str = ""
+    norm: Literal["", "linf", "l2"] = ""
+    eps: float = 0.0
+    needs: str | None = None
+    source: str | None = None
+    after: str | None = None
+    declared: dict[str, Any]
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """The cells that have to be done before this one."""
+        return tuple(other for other in (self.needs, self.source, self.after) if other is not None)
+
+
+def acts_on_own(cell: Cell) -> bool:
+    """It trains with a user's own objective, or runs a user's own attack."""
+    part: dict[str, Any] = cell.declared.get({"train": "objective", "attack": "attack"}.get(cell.kind, "")) or {}
+    return part.get("code_sha256") is not None
+
+
+class Plan(BaseModel):
+    """A suite's cells in order, and what a report needs to know of the suite; stored beside the records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
+
+    schema_: Literal["robustbench_cmic/plan/2"] = Field(PLAN_SCHEMA, alias="schema")
+    suite: str
+    description: str
+    dataset: str
+    pairs: list[tuple[str, str]]
+    cells: list[Cell]
+
+    def of(self, kind: Kind) -> list[Cell]:
+        """The cells of one kind, in order."""
+        return [cell for cell in self.cells if cell.kind == kind]
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal plain data: sorted keys, no spaces, floats as Python writes them.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not know.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def cell_id(prefix: Sequence[str], declared: dict[str, Any]) -> str:
+    """Readable prefix, then twelve hex digits of the hash over what is declared."""
+    digest = hashlib.sha256(canonical_json(declared).encode()).hexdigest()[:12]
+    readable = re.sub(r"[^A-Za-z0-9_.+-]", "_", ".".join(prefix))
+    return f"{readable}.{digest}"
+
+
+def title(cell: Cell) -> str:
+    """A cell in words: `cnn-ce seed 0: train`, `cnn-ce seed 0: PGD linf eps 0.1`."""
+    what = cell.attack or cell.kind
+    if what == "none":
+        what = "clean"
+    ball = f" {cell.norm} eps {radius(cell.eps)}" if cell.norm else ""
+    return f"{cell.model} seed {cell.seed}: {what}{ball}"

@@ -1,0 +1,74 @@
+"""The part of a plan that a command line asks for: `--seeds` and `--only`."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.suite.messages import suggestion
+
+
+class SelectionError(Exception):
+    """A selection on the command line that fits nothing in the plan."""
+
+
+class Selection(NamedTuple):
+    """The part of a plan that a command line asks for.
+
+    Attributes:
+        cells: what was asked for and everything that it depends on, in the plan's order.
+        asked: ids of what was asked for itself.
+    """
+
+    cells: list[Cell]
+    asked: set[str]
+
+
+def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> Selection:
+    """The cells that a command line asks for.
+
+    Args:
+        plan: the plan to choose from.
+        seeds: keep these seeds; empty: all.
+        only: keep cells whose model or attack is so named, or whose id matches the pattern (`*` and `?`); empty: all.
+            The name of a model stands for transfers to it only where their source is named, too: nobody asked for the
+            training of another.
+
+    Raises:
+        SelectionError: a seed or a pattern that fits no cell.
+    """
+    planned = sorted({cell.seed for cell in plan.cells})
+    for seed in seeds:
+        if seed not in planned:
+            raise SelectionError(f"--seeds: the suite has no seed {seed}; it has {', '.join(map(str, planned))}")
+    for pattern in only:
+        if not any(_matches(cell, pattern) for cell in plan.cells):
+            names = dict.fromkeys(name for cell in plan.cells for name in (cell.model, cell.attack) if name)
+            raise SelectionError(f"--only: nothing in the suite matches '{pattern}'; {suggestion(pattern, names)}")
+    chosen = [
+        cell
+        for cell in plan.cells
+        if (not seeds or cell.seed in seeds) and (not only or any(_chooses(pattern, cell, only) for pattern in only))
+    ]
+    if not chosen:
+        raise SelectionError("--seeds and --only together leave nothing of the suite")
+    asked = {cell.id for cell in chosen}
+    keep = set(asked)
+    for cell in reversed(plan.cells):  # what a cell depends on comes before it
+        if cell.id in keep:
+            keep.update(cell.dependencies)
+    return Selection([cell for cell in plan.cells if cell.id in keep], asked)
+
+
+def _chooses(pattern: str, cell: Cell, only: Sequence[str]) -> bool:
+    if pattern == cell.model and cell.source is not None:
+        return cell.attack.partition(":")[2] in only
+    return _matches(cell, pattern)
+
+
+def _matches(cell: Cell, pattern: str) -> bool:
+    # `Transfer` stands for the transfers from all sources.
+    names = (cell.model, cell.attack, cell.attack.partition(":")[0], "audit" if cell.kind == "audit" else "")
+    return (pattern != "" and pattern in names) or fnmatch.fnmatchcase(cell.id, pattern)

@@ -1,0 +1,103 @@
+"""Files that are written atomically, with a checksum over their content, and read with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from robustbench_cmic.plan.cell import canonical_json
+
+
+class CorruptRecordError(Exception):
+    """A file that is no whole, unaltered record; the message says why."""
+
+
+def checksum(payload: dict[str, Any]) -> str:
+    """SHA-256 over a JSON object without its `sha256` key."""
+    return hashlib.sha256(canonical_json({k: v for k, v in payload.items() if k != "sha256"}).encode()).hexdigest()
+
+
+def write_json(path: Path, payload: dict[str, Any]) -> None:
+    """Write a JSON object with its checksum, so that a reader finds the old file or the whole new one."""
+    text = json.dumps({**payload, "sha256": checksum(payload)}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def unwritten(error: OSError, place: Path) -> str:
+    """What could not be written and why, for people; `place` where the error names no file, a rename's target first."""
+    return f"{error.filename2 or error.filename or place}: {error.strerror or error}"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: nothing was changed then, and no temporary file is left.
+    """
+    try:
+        _replace(path, content)
+    except OSError as error:
+        # A full disk is noticed on a file handle, which has no name.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            # mkstemp gives 0600; results are for others to read.
+            os.fchmod(file.fileno(), 0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        CorruptRecordError: not whole, altered, or no JSON object.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise CorruptRecordError("not whole JSON") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CorruptRecordError(f"cannot be read: {error.strerror}") from None
+    if not isinstance(payload, dict):
+        raise CorruptRecordError("no JSON object")
+    try:
+        if payload.get("sha256") != checksum(payload):
+            raise CorruptRecordError("its checksum does not fit its content")
+    except ValueError:
+        raise CorruptRecordError("it holds NaN or infinity") from None
+    except RecursionError:
+        raise CorruptRecordError("it is nested too deeply") from None
+    del payload["sha256"]
+    return payload
+
+
+def file_sha256(path: Path) -> str | None:
+    """SHA-256 (hex) of a file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

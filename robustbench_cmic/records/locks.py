@@ -1,0 +1,67 @@
+"""Who may write into a suite's folders: one run at a time. A look at the lock never gets into a run's way."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import filelock
+
+LOCK_FILE = ".lock"
+PATIENCE = 1.0
+"""Seconds that a run tries: whoever only looks whether the lock is held touches it for some microseconds."""
+
+
+class LockError(Exception):
+    """Folders that cannot be locked; the message says why."""
+
+
+@contextlib.contextmanager
+def exclusive(*folders: Path) -> Iterator[None]:
+    """Create the folders and hold their locks; the operating system lets go of them when the process dies.
+
+    Raises:
+        LockError: another run holds one of them, or they cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(filelock.FileLock(folder / LOCK_FILE, timeout=PATIENCE))
+            except filelock.Timeout:
+                raise LockError(f"another run is using {folder}; wait for it, or choose another --results") from None
+            except OSError as error:
+                raise LockError(f"cannot write to {folder}: {error.strerror or error}") from None
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a run holds the lock of a folder now. Any number of processes may ask at once; nothing is written."""
+    try:
+        with (folder / LOCK_FILE).open("rb") as file:
+            # Shared: two who look do not take each other for a run. Closing the file lets go of it.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or nothing that this file system can tell
+        return False
+    return False
+
+
+def exit_with_parent() -> None:
+    """End this process with its parent, `kill -9` included: an orphan would write into folders that others may lock."""
+    parent = parent_process()
+    if parent is None:  # started otherwise
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()

@@ -1,0 +1,126 @@
+"""Adversarial examples to look at: a few of every attack, beside the records. No result rests on them.
+
+They lie in `results/<suite>/pictures/<cell>.json`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
+
+SCHEMA: Literal["robustbench_cmic/pictures/1"] = "robustbench_cmic/pictures/1"
+
+Png = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
+"""A PNG of 8 bits a channel, grayscale or RGB, in base64: fit for `data:image/png;base64,...`."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ClassIndex = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
+
+
+class Picture(_Part):
+    """One example that was classified correctly when clean and is not after the attack.
+
+    Attributes:
+        index: in the split that was evaluated.
+        label: the true class; also what the clean image was taken for.
+        before, after: what the clean and the adversarial image were taken for.
+        confidence_before, confidence_after: the largest softmax probability of either.
+        clean, adversarial: the images; of those above 64 pixels a side, small copies.
+        perturbation: their difference, scaled for sight: 0 is mid-gray; in an L-inf ball black and white are its two
+            edges, in an L2 ball plus and minus the largest component.
+    """
+
+    index: Annotated[int, Field(ge=0)]
+    label: ClassIndex
+    before: ClassIndex
+    after: ClassIndex
+    confidence_before: Fraction
+    confidence_after: Fraction
+    clean: Png
+    adversarial: Png
+    perturbation: Png
+
+
+class Pictures(_Part):
+    """The first examples, by index, that an attack broke.
+
+    Attributes:
+        cell: id of the attack's cell; model, seed, attack, norm and eps are the cell's.
+        dataset_sha256, checkpoint_sha256: of the data and the weights, as in the cell's record.
+        class_names: by class, where the data set has names; else None.
+        examples: in the order of their index; none where the attack broke nothing.
+    """
+
+    schema_: Literal["robustbench_cmic/pictures/1"] = Field(SCHEMA, alias="schema")
+    suite: str
+    cell: str
+    model: str
+    seed: int
+    attack: str
+    norm: Literal["linf", "l2"]
+    eps: float
+    dataset_sha256: str
+    checkpoint_sha256: str
+    class_names: list[str] | None = None
+    examples: list[Picture]
+
+    @model_validator(mode="after")
+    def _classes_have_names(self) -> Pictures:
+        classes = [number for example in self.examples for number in (example.label, example.before, example.after)]
+        if self.class_names is not None and max(classes, default=-1) >= len(self.class_names):
+            raise ValueError("a class has no name")
+        return self
+
+    def name(self, number: int) -> str:
+        """What a class is called: its name, or else its number."""
+        return str(number) if self.class_names is None else self.class_names[number]
+
+
+def pictures_folder(folder: Path) -> Path:
+    """Where pictures lie in a suite's results folder."""
+    return folder / "pictures"
+
+
+def write_pictures(folder: Path, pictures: Pictures) -> None:
+    """Write pictures into a suite's results folder, atomically.
+
+    Raises:
+        OSError: they cannot be written; what was there before is whole.
+    """
+    place = pictures_folder(folder)
+    place.mkdir(exist_ok=True)
+    write_json(_path(folder, pictures.cell), pictures.model_dump(mode="json"))
+
+
+def read_pictures(folder: Path, cell: str) -> Pictures | None:
+    """The pictures of a cell in a suite's results folder; None where there are none that are whole.
+
+    Args:
+        folder: the suite's results folder.
+        cell: the cell's id.
+    """
+    try:
+        pictures = Pictures.model_validate(read_json(_path(folder, cell)))
+    except (FileNotFoundError, CorruptRecordError, ValidationError):
+        return None
+    return pictures if pictures.cell == cell else None
+
+
+def remove_pictures(folder: Path, cell: str) -> None:
+    """Remove the pictures of a cell that is done again.
+
+    Raises:
+        OSError: they cannot be removed.
+    """
+    _path(folder, cell).unlink(missing_ok=True)
+
+
+def _path(folder: Path, cell: str) -> Path:
+    return pictures_folder(folder) / f"{cell}.json"

@@ -1,0 +1,81 @@
+"""How the cells of a plan stand, judged from the records on disk; none is trusted that does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.records.files import CorruptRecordError
+from robustbench_cmic.records.schema import AnyRecord
+from robustbench_cmic.records.store import product_sha256, read_record, record_path
+
+State = Literal["done", "diverged", "missing", "failed", "unusable"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a cell stands.
+
+    Attributes:
+        state: `done` and `diverged` need nothing; `missing` and `failed` are to run; `unusable` is to be set aside
+            and run again.
+        why: for `failed` and `unusable`, the reason.
+        record: the record, where there is a sound one.
+    """
+
+    state: State
+    why: str = ""
+    record: AnyRecord | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is to be done: a result, or a divergence, which is one too."""
+        return self.state in ("done", "diverged")
+
+
+def standings(cells: list[Cell], folder: Path, dataset_sha256: str | None = None) -> dict[str, Standing]:
+    """How each cell stands, by id.
+
+    Args:
+        cells: each after those that it depends on.
+        folder: the suite's results folder.
+        dataset_sha256: fingerprint of the data now; None: do not compare.
+    """
+    found: dict[str, Standing] = {}
+    for cell in cells:
+        found[cell.id] = _standing(cell, folder, dataset_sha256, found)
+    return found
+
+
+def _standing(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict[str, Standing]) -> Standing:
+    try:
+        record = read_record(record_path(folder, cell.id))
+    except FileNotFoundError:
+        return Standing("missing")
+    except CorruptRecordError as error:
+        return Standing("unusable", f"its record is corrupt: {error}")
+    if record.cell != cell:
+        return Standing("unusable", "its record declares another experiment")
+    if record.status == "failed":
+        return Standing("failed", record.reason, record)
+    if dataset_sha256 is not None and record.dataset_sha256 != dataset_sha256:
+        return Standing("unusable", "it was made with other data: the data set's fingerprint differs", record)
+    training = others.get(cell.needs or "")
+    # A training that failed again says nothing against the attacks on the one before.
+    trained = training.record if training is not None and training.state == "done" else None
+    if trained is not None and record.dataset_sha256 != trained.dataset_sha256:
+        return Standing("unusable", "it was made with other data than its training", record)
+    if trained is not None and record.checkpoint_sha256 != trained.checkpoint_sha256:
+        return Standing("unusable", "it was made with another checkpoint than the one recorded now", record)
+    for other, sha256 in record.inputs.items():
+        made_from = others.get(other)
+        if made_from is not None and made_from.state == "done" and product_sha256(made_from.record) != sha256:
+            return Standing("unusable", f"it was made from another result of {other} than the one recorded now", record)
+    return Standing("diverged" if record.status == "diverged" else "done", record.reason, record)
+
+
+def blocked(cell: Cell, found: dict[str, Standing]) -> bool:
+    """A training that the cell needs has diverged: there is nothing to attack, or nothing to attack with."""
+    return any(found[other].state == "diverged" for other in (cell.needs, cell.source) if other is not None)

@@ -1,0 +1,90 @@
+"""Carries out one cell: a training or an attack, from what it declares to its record. Any executor calls this.
+
+Knows nothing of other cells but the training that an attack needs, whose record and weights it reads from disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import traceback
+from pathlib import Path
+
+import torch
+
+from robustbench_cmic.attacks.model import AttackError, is_out_of_memory
+from robustbench_cmic.data import load_data
+from robustbench_cmic.data.base import Data, DataError
+from robustbench_cmic.models.build import ModelError
+from robustbench_cmic.models.weights import CorruptCheckpointError
+from robustbench_cmic.objectives import ObjectiveError
+from robustbench_cmic.plan.cell import Cell, canonical_json
+from robustbench_cmic.records.schema import AnyRecord
+from robustbench_cmic.records.store import failed_record
+from robustbench_cmic.run.jobs.attack import attack_cell
+from robustbench_cmic.run.jobs.audit import audit_cell
+from robustbench_cmic.run.jobs.context import Clock, Job, Progress, Trained, provenance
+from robustbench_cmic.run.jobs.inputs import MissingTrainingError
+from robustbench_cmic.run.jobs.train import load_cell, train_cell
+from robustbench_cmic.run.options import Settings
+from robustbench_cmic.suite.custom import changed_code
+
+
+def carry_out(cell: Cell, settings: Settings, progress: Progress, trained: Trained) -> AnyRecord:
+    """Do a cell. What goes wrong inside it becomes a `failed` record, never an exception.
+
+    The weights of a training are on disk when this returns; its record is for the caller to write.
+    """
+    clock = Clock()
+    record = _done(cell, settings, clock, progress, trained)
+    # Looked at afterwards: what the process has imported is then at least as old as the file.
+    changed = changed_code(cell.declared)
+    if changed is None:
+        return record
+    reason = f"the file of {changed} has been changed since the run began: run again"
+    return failed_record(settings.suite, cell, reason, provenance(settings), clock.timing(settings))
+
+
+def _done(cell: Cell, settings: Settings, clock: Clock, progress: Progress, trained: Trained) -> AnyRecord:
+    try:
+        declared = cell.declared.get("train", cell.declared)
+        data = _data(canonical_json(declared["dataset"]), settings.data, settings.memory)
+        _set_determinism(settings, training=cell.kind == "train")
+        job = Job(cell, settings, data, clock, progress, trained)
+        if cell.kind == "attack":
+            return attack_cell(job)
+        if cell.kind == "audit":
+            return audit_cell(job)
+        return load_cell(job) if declared["training"] is None else train_cell(job)
+    except (MissingTrainingError, AttackError, CorruptCheckpointError, DataError, ModelError, ObjectiveError) as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"cannot write {error.filename or 'a file'}: {error.strerror or error}"
+    except Exception as error:  # a defect or a library's whim: it fails this cell only, its trace is in the log
+        if is_out_of_memory(error):
+            hint = "a smaller `batch_size`" if cell.kind == "train" else "a smaller model, or smaller images,"
+            reason = f"out of memory on {settings.device}: {hint} would need less"
+        else:
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+    return failed_record(settings.suite, cell, reason, provenance(settings), clock.timing(settings))
+
+
+def _set_determinism(settings: Settings, training: bool) -> None:
+    """Verdicts are given in plain float32, by algorithms that are not chosen by a race; trainings may be faster."""
+    cuda = settings.device.startswith("cuda")
+    torch.use_deterministic_algorithms(settings.deterministic and cuda)
+    torch.backends.cudnn.deterministic = settings.deterministic or not training
+    torch.backends.cudnn.benchmark = training and not settings.deterministic
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if cuda:
+        torch.cuda.set_device(settings.device)  # streams and graphs belong to the current device
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats(settings.device)
+
+
+@functools.lru_cache(maxsize=1)
+def _data(declared: str, folder: Path, memory: int | None) -> Data:
+    return load_data(json.loads(declared), folder, memory)

@@ -1,0 +1,110 @@
+"""A cell at work: what every kind of cell needs, and what its record says about time, memory and machine."""
+
+from __future__ import annotations
+
+import datetime
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from robustbench_cmic.data.base import Data
+from robustbench_cmic.models.build import build_model
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.records.schema import Epoch, Timing
+from robustbench_cmic.run.options import Settings
+
+
+class Progress(Protocol):
+    """Hears how far a cell is."""
+
+    def __call__(self, done: int, total: int, text: str, accuracy: float | None = None) -> None:
+        """Units done and in all, what they are or what there is to say, the accuracy so far where it is known."""
+
+
+Trained = Callable[[Epoch, bool], None]
+"""Called with an epoch that is finished, and whether it was taken from a stored state."""
+
+
+@dataclass
+class Clock:
+    """Times a cell from the moment it is made.
+
+    Attributes:
+        resumed: the epoch after which a training was taken up again.
+        examples_per_second: of the training or attack.
+    """
+
+    began: float = field(default_factory=time.perf_counter)
+    started: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    resumed: int | None = None
+    examples_per_second: float | None = None
+
+    def timing(self, settings: Settings) -> Timing:
+        """The record's part on time and memory."""
+        return Timing(
+            started=self.started,
+            seconds=round(time.perf_counter() - self.began, 3),
+            resumed_after_epoch=self.resumed,
+            examples_per_second=self.examples_per_second,
+            peak_memory=_peak_memory(settings),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell, where and how it is carried out, its data, its clock, and whom to tell of progress and of epochs."""
+
+    cell: Cell
+    settings: Settings
+    data: Data
+    clock: Clock
+    progress: Progress
+    trained: Trained = lambda *_: None
+
+    def model(self, declared: dict[str, Any]) -> nn.Sequential:
+        """The classifier that a training declares, on the device."""
+        data = self.data
+        moments = (data.moments.mean, data.moments.std)
+        model = build_model(declared["model"], data.image_shape, data.classes, moments, self.cell.seed)
+        # Convolutions are faster with the channels last in memory, on CPUs and GPUs alike.
+        return model.to(self.settings.device).to(memory_format=torch.channels_last)
+
+    def common(self) -> dict[str, Any]:
+        """What every record of a cell holds; timing ends here."""
+        return {
+            "suite": self.settings.suite,
+            "cell": self.cell,
+            "provenance": provenance(self.settings),
+            "timing": self.clock.timing(self.settings),
+            "dataset_sha256": self.data.sha256,
+        }
+
+
+def provenance(settings: Settings) -> dict[str, Any]:
+    """The parent's provenance and what only the process that computes can tell."""
+    cuda = settings.device.startswith("cuda")
+    return settings.provenance | {
+        "device": torch.cuda.get_device_name(settings.device) if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+        # Which kernels torch picks on this processor: others add in another order, and round differently.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "determinism": {
+            "deterministic": settings.deterministic or not cuda,
+            "training": "bfloat16 autocast" if cuda else "float32",
+            "evaluation": "float32",
+        },
+    }
+
+
+def _peak_memory(settings: Settings) -> int:
+    """Bytes: of the GPU, as torch allocated them for this cell; of the CPU, of the whole process since it began."""
+    if settings.device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(settings.device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

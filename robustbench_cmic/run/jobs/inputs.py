@@ -1,0 +1,46 @@
+"""The model that a training has left, as attacks and audits need it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.data.feed import Examples
+from robustbench_cmic.data.subset import choose, subset_sha256
+from robustbench_cmic.models.weights import load_weights
+from robustbench_cmic.records.store import read_record, record_path, weights_file
+from robustbench_cmic.run.jobs.context import Job
+
+
+class MissingTrainingError(Exception):
+    """The training that a cell needs has left no weights for this data."""
+
+
+def trained_model(job: Job, training: str, declared: dict[str, object]) -> tuple[nn.Sequential, str]:
+    """A model with the weights that a training has left, and their SHA-256.
+
+    Args:
+        job: the cell that needs it.
+        training: the training's id.
+        declared: what the training declares.
+
+    Raises:
+        MissingTrainingError: there are no weights for this data.
+    """
+    settings = job.settings
+    record = read_record(record_path(settings.results, training))
+    if record.checkpoint_sha256 is None or record.dataset_sha256 != job.data.sha256:
+        raise MissingTrainingError(f"the training {training} has no weights for this data")
+    # What is loaded replaces everything: the seed and timm's own weights play no part here.
+    model = job.model(declared | {"model": declared["model"] | {"pretrained": False}})  # type: ignore[operator]
+    model.load_state_dict(load_weights(weights_file(settings.work, training), record.checkpoint_sha256))
+    return model, record.checkpoint_sha256
+
+
+def evaluated(job: Job) -> tuple[Examples, Tensor, str]:
+    """The examples that a cell evaluates, their labels on the device, and the hash of their indices."""
+    evaluation = job.cell.declared["evaluation"]
+    split = job.data.split(evaluation["split"])
+    chosen = choose(split.labels, evaluation)
+    labels = torch.from_numpy(split.labels[chosen]).to(job.settings.device)
+    return Examples(split.images, chosen, job.settings.device), labels, subset_sha256(chosen)

@@ -1,0 +1,1 @@
+"""Watching a run: events, their log, bars, curves, estimates and `status`."""

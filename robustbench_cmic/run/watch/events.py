@@ -1,0 +1,140 @@
+"""What happens in a run, as it happens: `events.jsonl` in the suite's work folder, one JSON object a line.
+
+The main process of a run appends to it; whoever watches reads it. Runs follow each other in one file, each from its
+`run-started`. A run that was killed may leave a torn last line: readers pass over it, and the next run begins on a
+fresh one. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+
+from robustbench_cmic.records.schema import Epoch
+from robustbench_cmic.run.executors import Outcome
+from robustbench_cmic.run.watch.estimate import Task
+
+SCHEMA: Literal["robustbench_cmic/events/1"] = "robustbench_cmic/events/1"
+EVENTS_FILE = "events.jsonl"
+PROGRESS_EVERY = 1.0
+"""Seconds between two reports of progress of one cell, at least."""
+
+
+# What is read may be damaged: within these bounds every sum and every date can be computed and shown.
+_EPOCH, _FAR = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (1970, 2200))
+_Time = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_FAR)]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Seconds = Annotated[float, Field(ge=0, le=1e10)]
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Event(BaseModel):
+    """`time` is UTC."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True, allow_inf_nan=False
+    )
+
+    time: _Time = Field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+
+
+class RunStarted(_Event):
+    """A run has looked at what is done and begins with the rest.
+
+    Attributes:
+        version: of this package.
+        pid, host: the run's main process.
+        options: what the command line said, by name.
+        device: a torch device.
+        jobs: cells at a time.
+        cells: to run, in order; further ones may follow where a training that is done anew gives other weights.
+    """
+
+    event: Literal["run-started"] = "run-started"
+    schema_: Literal["robustbench_cmic/events/1"] = Field(SCHEMA, alias="schema")
+    version: str
+    pid: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    host: str
+    options: dict[str, Any]
+    device: str
+    jobs: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    cells: list[Task]
+
+
+class CellStarted(_Event):
+    """A cell has begun."""
+
+    event: Literal["cell-started"] = "cell-started"
+    cell: str
+
+
+class CellProgress(_Event):
+    """How far a cell is, at most once a second; 0 of 0 is a message only.
+
+    Attributes:
+        text: what is counted (`steps`, `examples`), or the message.
+        accuracy: fraction in [0, 1]; of a training that of its last epoch, of an attack that of the examples so far.
+        loss: of a training, that of its last epoch.
+    """
+
+    event: Literal["progress"] = "progress"
+    cell: str
+    done: _Count
+    total: _Count
+    text: str
+    accuracy: _Fraction | None = None
+    loss: float | None = None
+
+
+class EpochDone(_Event):
+    """A training has finished an epoch; `restored`: an earlier run had, and this one has taken it up."""
+
+    event: Literal["epoch"] = "epoch"
+    cell: str
+    restored: bool
+    numbers: Epoch
+
+    @field_validator("numbers")
+    @classmethod
+    def _can_be_shown(cls, numbers: Epoch) -> Epoch:
+        if not (0 <= numbers.accuracy <= 1 and all(map(math.isfinite, numbers.loss.values()))):
+            raise ValueError("an accuracy or a loss is out of range")
+        return numbers
+
+
+class CellEnded(_Event):
+    """A cell has ended, or was skipped because a cell that it depends on did not end well.
+
+    Attributes:
+        seconds: its wall time; 0 where it is not known.
+        accuracy: of an attack the robust accuracy, of a training that of its last epoch; None where there is none.
+    """
+
+    event: Literal["cell-ended"] = "cell-ended"
+    cell: str
+    status: Outcome
+    seconds: _Seconds
+    reason: str = ""
+    accuracy: _Fraction | None = None
+
+
+class RunEnded(_Event):
+    """A run has ended by itself or was interrupted; one that was killed leaves no such line.
+
+    Attributes:
+        exit_code: of the command.
+        interrupted: by Ctrl-C or SIGTERM.
+        reason: why it could not go on, where it could not.
+    """
+
+    event: Literal["run-ended"] = "run-ended"
+    exit_code: Annotated[int, Field(ge=0, le=255)]
+    interrupted: bool = False
+    reason: str = ""
+
+
+Event = RunStarted | CellStarted | CellProgress | EpochDone | CellEnded | RunEnded
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

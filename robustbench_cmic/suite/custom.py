@@ -1,0 +1,131 @@
+"""Code of a user's own, which a suite names as `package.module:name`: where it is, and how it may be called.
+
+What is read here of objectives and attacks is read from the imported module: an attack whose module cannot be
+imported would otherwise be found out when all models are trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustbench_cmic.suite.fields import parse_parameter
+from robustbench_cmic.suite.messages import suggestion
+from robustbench_cmic.suite.signatures import OwnCodeError, module_file, own_signature
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a user's function is called, besides its own parameters.
+
+    Attributes:
+        by: who calls it.
+        positional: what is passed by position, in order.
+        keywords: what is passed by name.
+        reserved: keys of the suite that mean something else, and so are no parameters.
+    """
+
+    by: str
+    positional: tuple[str, ...]
+    keywords: tuple[str, ...] = ()
+    reserved: tuple[str, ...] = ()
+
+    def text(self, function: str) -> str:
+        """`my_attack(model, images, labels, *, eps, norm, …)`."""
+        named = ("*", *self.keywords) if self.keywords else ()
+        return f"{function}({', '.join([*self.positional, *named, '…'])})"
+
+
+OBJECTIVE = Call("the training", ("classes",), reserved=("adversary",))
+ATTACK = Call("the harness", ("model", "images", "labels"), ("eps", "norm"), reserved=("id",))
+
+
+def own_code_sha256(name: str) -> str | None:
+    """SHA-256 (hex) of the file of a user's own code; None for names without a colon."""
+    file = module_file(name) if ":" in name else None
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def changed_code(declared: Mapping[str, Any]) -> str | None:
+    """The name of a user's own code that a cell declares and whose file is another by now; None where none is."""
+    expected = declared.get("code_sha256")
+    name = declared.get("architecture") or declared.get("name")
+    if expected is not None and own_code_sha256(str(name)) != expected:
+        return str(name)
+    nested = (changed_code(value) for value in declared.values() if isinstance(value, dict))
+    return next((found for found in nested if found is not None), None)
+
+
+def call_problems(name: str, call: Call, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with calling `name` with the parameters `given`: (key of the suite, sentence) pairs."""
+    try:
+        signature = own_signature(name)
+    except OwnCodeError as error:
+        yield "name", str(error)
+        return
+    if signature is None:
+        return
+    try:
+        own = _own(signature, call)
+    except TypeError as error:
+        yield "name", f"{name} cannot be called as {call.text(name.partition(':')[2])}: {error}"
+        return
+    accepted = signature.parameters
+    anything = any(one.kind is one.VAR_KEYWORD for one in accepted.values())
+    for key in given:
+        if key in call.positional or key in call.keywords or (key in accepted and key not in own):
+            yield key, f"cannot be set: {call.by} passes it"
+        elif key not in own and not anything:
+            yield key, f"{name} has no such parameter; {suggestion(key, [*own, *call.reserved])}"
+    for key, parameter in own.items():
+        if parameter.default is parameter.empty and key not in given:
+            yield key, f"{name} needs this parameter"
+
+
+def _own(signature: inspect.Signature, call: Call) -> dict[str, inspect.Parameter]:
+    """The parameters that are left to the suite.
+
+    Raises:
+        TypeError: what is always passed does not fit.
+    """
+    bound = signature.bind_partial(*call.positional, **dict.fromkeys(call.keywords)).arguments
+    rest = [one for one in signature.parameters.values() if one.name not in bound]
+    return {one.name: one for one in rest if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+
+
+def value_problems(given: dict[str, Any], radii: Sequence[float] = ()) -> Iterator[tuple[str, str]]:
+    """Values that no parameter can have: (key, sentence) pairs.
+
+    Args:
+        given: parameters as the suite has them.
+        radii: every eps that they may be relative to; none for an objective.
+    """
+    for key, value in given.items():
+        try:
+            for eps in radii or (None,):
+                parse_parameter(value, eps)
+        except ValueError as error:
+            yield key, str(error)
+
+
+def own_parameters(name: str, call: Call, given: dict[str, Any], eps: float | None = None) -> dict[str, Any]:
+    """The parameters to call `name` with, as plain data; those that the suite leaves out at their defaults.
+
+    Defaults that are no number, word or truth value are left to the function; its file's hash stands for them.
+
+    Raises:
+        OwnCodeError: it cannot be imported or called; no checked suite names such code.
+    """
+    signature = own_signature(name)
+    own = {} if signature is None else _own(signature, call)
+    defaults = {key: one.default for key, one in own.items() if _plain(one.default)}
+    taken = defaults | {key: parse_parameter(value, eps) for key, value in given.items()}
+    return {key: taken[key] for key in own if key in taken} | taken  # in the order of the signature
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))

@@ -1,0 +1,101 @@
+"""Models that a suite may name: architectures, given weights, normalisation."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from robustbench_cmic.suite.fields import Name, Number, Positive, Strict, Text
+from robustbench_cmic.suite.messages import suggestion
+from robustbench_cmic.suite.objectives import Objective
+from robustbench_cmic.suite.signatures import _own_problem
+
+ARCHITECTURES = {
+    "small_cnn": "robustbench_cmic.models.architectures:small_cnn",
+    "small_resnet": "robustbench_cmic.models.architectures:small_resnet",
+    "mlp": "robustbench_cmic.models.architectures:mlp",
+}
+"""Name -> the function that builds it from the shape of an image and the number of classes."""
+
+
+class Normalization(Strict):
+    """Mean and standard deviation per channel of images in [0, 1], for weights that were trained with others."""
+
+    mean: Annotated[list[Number], Field(min_length=1, max_length=16)]
+    std: Annotated[list[Positive], Field(min_length=1, max_length=16)]
+
+
+class Model(Strict):
+    """One model: an architecture, and the objective to train it with or the weights to load into it.
+
+    Attributes:
+        id: names it in results.
+        architecture: a name of `list`, any model of timm, or `package.module:function` of your own, which is called
+            with the shape (C, H, W) and the number of classes and returns a module that maps images to logits.
+        objective: what to train with; None for given weights of unknown training.
+        stem: `small` gives a ResNet of timm the first layer for small images: 3x3, stride 1, no max-pooling.
+        weights: a .safetensors file instead of a training, in the suite's folder; `{seed}` in it stands for the seed.
+        pretrained: load timm's weights instead of training.
+        normalization: what the first layer subtracts and divides by; by default the moments of the training images,
+            for pretrained weights timm's.
+    """
+
+    id: Name
+    architecture: Text
+    objective: Objective | None = None
+    stem: Literal["default", "small"] = "default"
+    weights: Text | None = None
+    pretrained: bool = False
+    normalization: Normalization | None = None
+
+    @property
+    def given(self) -> bool:
+        """Its weights are loaded, not trained."""
+        return self.weights is not None or self.pretrained
+
+    def weights_file(self, seed: int) -> Path:
+        """The file of `weights` for a seed."""
+        return Path((self.weights or "").replace("{seed}", str(seed)))
+
+
+_REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
+
+
+@functools.cache
+def timm_models() -> dict[str, str]:
+    """Name of every model of timm -> the module that defines it; read from the source: importing takes seconds."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:  # a dependency of this package: only a broken installation lacks it
+        raise ModuleNotFoundError("timm is not installed: pip install timm")
+    found = {}
+    for file in sorted((Path(spec.origin).parent / "models").glob("*.py")):
+        found.update(dict.fromkeys(_REGISTERED.findall(file.read_text(encoding="utf-8")), file.stem))
+    return found
+
+
+def architecture_problem(name: str, small_stem: bool, pretrained: bool) -> str | None:
+    """What is wrong with an architecture for this stem and these weights, as a sentence; None where it is right."""
+    base, _, tag = name.partition(".")
+    if ":" in name:
+        problem = _own_problem(name)
+    elif name in ARCHITECTURES or (base in timm_models() and (not tag or pretrained)):
+        problem = None
+    elif base in timm_models():
+        problem = f"'.{tag}' names weights of timm's {base}: leave it out, or set `pretrained: true`"
+    else:
+        near = suggestion(name, [*ARCHITECTURES, *timm_models()])
+        if "did you mean" not in near:
+            near = f"known here: {', '.join(ARCHITECTURES)}, every model of timm, and package.module:function"
+        problem = f"unknown architecture '{name}'; {near}"
+    if problem is None and small_stem and timm_models().get(base) != "resnet":
+        problem = f"`stem: small` is for timm's ResNets (resnet18, say), not for {name}"
+    if problem is None and small_stem and pretrained:
+        problem = "`stem: small` would replace the first layer of the pretrained weights: choose one of the two"
+    if problem is None and pretrained and base not in timm_models():
+        problem = f"`pretrained` is for models of timm, not for {name}"
+    return problem

@@ -1,0 +1,297 @@
+"""One training loop for every objective. Random numbers depend on (seed, epoch) only, so that it resumes exactly."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.data.base import Split
+from robustbench_cmic.data.feed import Feed, unit
+from robustbench_cmic.objectives import Objective
+from robustbench_cmic.records.schema import Epoch
+from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.training.adversary import Adversary, AtPrecision
+from robustbench_cmic.training.augment import augment, draw
+from robustbench_cmic.training.checkpoint import TrainingState
+from robustbench_cmic.training.cuda_graph import GraphedStep
+from robustbench_cmic.training.epoch_log import EpochLog
+from robustbench_cmic.training.schedule import learning_rate_factor
+
+COLLAPSE_PATIENCE = 3
+"""A model that predicts one class only over this many epochs in a row, or over the last, has collapsed."""
+
+
+class How(NamedTuple):
+    """What makes a training faster and does not belong to its definition.
+
+    Attributes:
+        workers: processes that read ahead, for images that do not live on the device.
+        reduced: bfloat16 where autocast allows it: forward and backward, so that logits are rounded to it. Weights and
+            their updates, statistics and everything that the objective computes stay in float32.
+        graphed: record a step as a CUDA graph and replay it; without effect where there is an adversary.
+    """
+
+    workers: int = 1
+    reduced: bool = False
+    graphed: bool = False
+
+
+PLAIN = How()
+
+
+@dataclass
+class Divergence:
+    """Why a training ended early.
+
+    Attributes:
+        reason: a sentence with the epoch.
+        last_finite: the loss terms of the last step at which all were finite; None where there was none.
+    """
+
+    reason: str
+    last_finite: dict[str, float] | None
+
+
+@dataclass
+class Training:
+    """A training under way: everything that changes from epoch to epoch, and the adversary, who does not.
+
+    Attributes:
+        model: on the device it trains on; its first layer is a `Normalize`.
+        objective: likewise.
+        optimizer: over the model's weights.
+        adversary: changes the images of every step, after their augmentation.
+        curve: finished epochs.
+        collapsed: the latest epochs in a row in which all predictions were one class.
+    """
+
+    model: nn.Sequential
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    adversary: Adversary | None = None
+    curve: list[Epoch] = field(default_factory=list)
+    collapsed: int = 0
+
+    def state(self) -> TrainingState:
+        """A snapshot of it all, as plain tensors and data."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None}
+        tensors["collapsed"] = torch.tensor(self.collapsed)
+        return TrainingState(tensors, len(self.curve), [epoch.model_dump() for epoch in self.curve])
+
+    def restore(self, state: TrainingState) -> None:
+        """Continue from a snapshot."""
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimizer": {}, "collapsed": {}}
+        for name, value in state.tensors.items():
+            group, _, inner = name.partition(".")
+            groups[group][inner] = value
+        self.model.load_state_dict(groups["model"])
+        self.objective.load_state_dict(groups["objective"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in groups["optimizer"].items():
+            index, _, slot = name.partition(".")
+            slots.setdefault(int(index), {})[slot] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        for weight, own in self.optimizer.state.items():
+            for name, value in own.items():
+                # Files know no memory layout; fused optimisers want that of the weight.
+                if value.shape == weight.shape:
+                    own[name] = torch.empty_like(weight).copy_(value)
+        self.curve = [Epoch.model_validate(epoch) for epoch in state.curve]
+        self.collapsed = int(groups["collapsed"][""])
+
+
+def build_optimizer(model: nn.Module, declared: dict[str, Any]) -> torch.optim.Optimizer:
+    """The optimiser that a suite declares: its `name` and parameters; on a GPU fused, and fit for CUDA graphs."""
+    parameters = {key: value for key, value in declared.items() if key != "name"}
+    weights = list(model.parameters())
+    if weights and weights[0].is_cuda:
+        parameters |= {"fused": True, "lr": torch.tensor(declared["lr"], device=weights[0].device)}
+        parameters |= {"capturable": True} if declared["name"] == "adamw" else {}
+    kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    return kinds[declared["name"]](weights, **parameters)
+
+
+def train(
+    training: Training,
+    split: Split,
+    *,
+    declared: dict[str, Any],
+    seed: int,
+    how: How = PLAIN,
+    after_epoch: Callable[[Training], None] = lambda _: None,
+    after_step: Callable[[int, int], None] = lambda _, __: None,
+) -> Divergence | None:
+    """Train to the end, from wherever `training` stands.
+
+    Args:
+        training: model, objective and optimiser; changed in place.
+        split: images and labels to train on.
+        declared: `epochs`, `batch_size`, `optimizer`, `schedule` and `augmentation`, as a suite declares them.
+        seed: decides the order of examples, their augmentation, where an adversary starts and the random numbers of
+            layers; two objectives see the same.
+        how: what makes it faster.
+        after_epoch: called when an epoch is finished, to store and to show it.
+        after_step: called with steps done and steps in all, as the steps are given to the device.
+
+    Returns:
+        None, or why the training diverged: a loss that is not finite, or a collapse to one class.
+    """
+    loop = _Loop(training, split, declared, seed, how)
+    epochs = declared["epochs"]
+    with contextlib.closing(loop.images):
+        while len(training.curve) < epochs:
+            epoch = len(training.curve) + 1
+            # Layers such as dropout draw from the global generator: seeded by epoch, a resumed run draws the same.
+            with seeded(derive_seed("epoch", seed, epoch)):
+                divergence = loop.run_epoch(epoch, after_step)
+            divergence = divergence or _collapse(training, epochs)
+            if divergence is not None:
+                return divergence
+            after_epoch(training)
+    return None
+
+
+class _Loop:
+    """The epochs of one training. Nothing is read back from the device before the end of an epoch."""
+
+    def __init__(self, training: Training, split: Split, declared: dict[str, Any], seed: int, how: How) -> None:
+        self.training = training
+        self.declared = declared
+        self.seed = seed
+        self.start_seed = 0
+        self.network = AtPrecision(training.model, how.reduced)
+        self.device = next(training.model.parameters()).device
+        self.labels = torch.from_numpy(split.labels)
+        self.image_size = (split.images.shape[2], split.images.shape[3])
+        self.fill: Tensor = training.model.get_buffer("0.mean")
+        self.names: tuple[str, ...] = ()
+        # Random starts are drawn by the host: a graph would replay those that it was recorded with.
+        self.step = GraphedStep(self._step) if how.graphed and training.adversary is None else self._step
+        # Batch normalisation cannot take a batch of one.
+        sizes = torch.split(torch.arange(len(self.labels)), declared["batch_size"])
+        self.steps = sum(len(batch) > 1 for batch in sizes)
+        feed = Feed(split.images, self.device, how.workers)
+        self.images = feed.batches(self._all_indices(feed.indices_on))
+
+    def _all_indices(self, device: torch.device) -> Iterator[Tensor]:
+        """Which images are wanted, batch by batch, to the end of the training."""
+        for epoch in range(len(self.training.curve) + 1, self.declared["epochs"] + 1):
+            batches, extra = self._order(epoch), self._class_examples(epoch)
+            if extra is not None:
+                batches = [torch.cat([index, more]) for index, more in zip(batches, extra, strict=True)]
+            # One transfer for the whole epoch: a small one a step would make the host wait for the device.
+            yield from torch.split(torch.cat(batches).to(device), [len(index) for index in batches])
+
+    def _order(self, epoch: int) -> list[Tensor]:
+        """The batches of an epoch, as indices."""
+        order = torch.randperm(len(self.labels), generator=_generator("order", self.seed, epoch))
+        return list(torch.split(order, self.declared["batch_size"]))[: self.steps]
+
+    def _class_examples(self, epoch: int) -> Tensor | None:
+        """(steps, examples) indices: for each step `class_examples` random examples of every class that has any."""
+        objective = self.training.objective
+        if objective.class_examples == 0:
+            return None
+        generator = _generator("class examples", self.seed, epoch)
+        columns = []
+        for label in range(objective.classes):
+            members = (self.labels == label).nonzero()[:, 0]
+            if len(members) > 0:
+                shape = (self.steps, objective.class_examples)
+                columns.append(members[torch.randint(len(members), shape, generator=generator)])
+        return torch.cat(columns, dim=1)
+
+    def run_epoch(self, epoch: int, after_step: Callable[[int, int], None]) -> Divergence | None:
+        """One pass over the data; appends to the curve, or says why the training diverged."""
+        training, declared = self.training, self.declared
+        order, extra = self._order(epoch), self._class_examples(epoch)
+        generator = _generator("augmentation", self.seed, epoch)
+        draws = draw(len(self.labels), self.image_size, declared["augmentation"], generator).to(self.device)
+        labels = self.labels[torch.cat(order)].to(self.device)
+        extra_labels = None if extra is None else self.labels[extra].to(self.device)
+        in_all = declared["epochs"] * self.steps
+        log: EpochLog | None = None
+        rate, seen = 0.0, 0
+        training.model.train()
+        for step, index in enumerate(order):
+            done = (epoch - 1) * self.steps + step
+            factor = learning_rate_factor(declared["schedule"], done, in_all, self.steps)
+            rate = declared["optimizer"]["lr"] * factor
+            self._set_rate(rate)
+            rows = slice(seen, seen + len(index))
+            seen = rows.stop
+            inputs = [next(self.images), labels[rows], draws[rows]]
+            if extra_labels is not None:
+                inputs.append(extra_labels[step])
+            self.start_seed = derive_seed("adversary", self.seed, epoch, step)
+            logits, terms = self.step(*inputs)
+            log = log or EpochLog(self.steps, logits.shape[1], self.names, self.device)
+            log.add(logits, labels[rows], terms)
+            after_step(done + 1, in_all)
+        return self._close(log, epoch, rate)
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.training.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _step(self, pixels: Tensor, labels: Tensor, draws: Tensor, *extra_labels: Tensor) -> tuple[Tensor, ...]:
+        """One step on the weights and one of the objective; returns the logits and the stacked loss terms."""
+        objective, adversary = self.training.objective, self.training.adversary
+        images = unit(pixels)
+        batch = augment(images[: len(labels)], draws, self.declared["augmentation"], self.fill)
+        self.training.optimizer.zero_grad(set_to_none=True)
+        if adversary is not None:
+            batch = adversary.find(self.network, batch, labels, self.start_seed)
+        logits = self.network(batch)
+        terms = objective(logits, labels)
+        terms["total"].backward()
+        self.training.optimizer.step()
+        if extra_labels:
+            objective.update(self._outputs(images[len(labels) :]), extra_labels[0])
+        else:
+            objective.update(logits.detach(), labels)
+        self.names = tuple(terms)
+        return logits.detach(), torch.stack([term.detach() for term in terms.values()])
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        """Logits in eval mode: the centroid step has the weights fixed, and must not move running statistics."""
+        self.network.eval()
+        with torch.no_grad():
+            logits: Tensor = self.network(images)
+        self.network.train()
+        return logits
+
+    def _close(self, log: EpochLog | None, epoch: int, rate: float) -> Divergence | None:
+        training = self.training
+        assert log is not None, "a split has at least two images"
+        problem = log.problem(training.model)
+        if problem is not None:
+            what, last = problem
+            before = training.curve[-1].loss if training.curve else None
+            return Divergence(f"{what} of epoch {epoch}", last or before)
+        training.collapsed = training.collapsed + 1 if log.one_class() else 0
+        training.curve.append(log.epoch(epoch, rate))
+        return None
+
+
+def _generator(purpose: str, seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(purpose, seed, epoch))
+
+
+def _collapse(training: Training, epochs: int) -> Divergence | None:
+    """A model whose every prediction is one class, over several epochs in a row or over the last."""
+    epoch = training.curve[-1]
+    if training.collapsed < (1 if epoch.epoch == epochs else COLLAPSE_PATIENCE):
+        return None
+    return Divergence(f"collapsed to one class: every prediction of epoch {epoch.epoch} was the same", epoch.loss)

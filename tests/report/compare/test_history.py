@@ -1,0 +1,127 @@
+"""The history of reproductions and its picture."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from robustbench_cmic.records.files import CorruptRecordError
+from robustbench_cmic.report.compare.certificate import Certificate, counts_of, read_certificate, write_certificate
+from robustbench_cmic.report.compare.history import COLUMNS, append_night, night, read_history
+from robustbench_cmic.report.compare.trend import trend_svg, write_trend
+from robustbench_cmic.report.compare.verdicts import CellVerdict, Flips
+
+
+def certificate(**changes: object) -> Certificate:
+    flips = [Flips(check="", lost=[4, 9], gained=[1], p=1.0), Flips(check="x", lost=[4], gained=[], p=1.0)]
+    cells = [
+        CellVerdict(cell="a", title="a", kind="attack", verdict="bit-identical"),
+        CellVerdict(
+            cell="b", title="b", kind="attack", verdict="drifted", flips=flips, accuracy_recorded=0.5,
+            accuracy_here=0.48,
+        ),
+        CellVerdict(
+            cell="c", title="c", kind="attack", verdict="within interval", accuracy_recorded=0.5, accuracy_here=0.51
+        ),
+    ]  # fmt: skip
+    fields: dict[str, object] = {
+        "suite": "made", "sentence": "made: so", "verdict": "drifted", "exit_code": 3,
+        "started": "2026-01-02T03:04:05+00:00", "seconds": 61.4, "suite_file": "made.yaml", "suite_sha256": "0" * 64,
+        "against": "old", "results": "new", "fraction": 1.0, "recorded": 3, "counts": counts_of(cells), "inputs": [],
+        "environment": [], "environment_recorded": {},
+        "environment_here": {
+            "commit": "f" * 40, "versions.torch": "2.15.0", "device": "NVIDIA A100, 80GB", "processor": "EPYC",
+            "instructions": "AVX512",
+        },
+        "dataset_sha256": {"recorded": [], "here": []}, "cells": cells,
+    }  # fmt: skip
+    return Certificate.model_validate(fields | changes)
+
+
+def test_a_line_a_run_under_one_header(tmp_path: Path) -> None:
+    for day in ("02", "03"):
+        append_night(tmp_path, night(certificate(started=f"2026-01-{day}T03:04:05+00:00")))
+    with (tmp_path / "nightly.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[0] == list(COLUMNS)
+    assert [line[0][8:10] for line in lines[1:]] == ["02", "03"]
+    assert dict(zip(COLUMNS, lines[1], strict=True)) == {
+        "date": "2026-01-02T03:04:05+00:00", "commit": "f" * 40, "torch": "2.15.0", "device": "NVIDIA A100, 80GB",
+        "processor": "EPYC, AVX512", "cells": "3", "bit_identical": "1", "same_predictions": "0",
+        "within_interval": "1", "drifted": "1", "missing": "0", "failed": "0", "flipped_examples": "3",
+        "largest_change_points": "-2.000", "seconds": "61", "verdict": "drifted",
+    }  # fmt: skip
+
+
+def damaged(**changes: str) -> str:
+    """A history whose only line has other values."""
+    line = night(certificate()) | changes
+    return ",".join(COLUMNS) + "\n" + ",".join(f'"{line[name]}"' for name in COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "date,torch\n",
+        ",".join(COLUMNS) + "\n1,2\n",
+        damaged(drifted="9" * 400),
+        damaged(cells="-1"),
+        damaged(seconds="1e3"),
+        damaged(largest_change_points="nan"),
+        damaged(largest_change_points="1e999"),
+        damaged(commit="x" * 200_000),
+        damaged(torch="2\x002"),
+        damaged(device="a\nb"),
+        damaged(date="$x$"),
+        damaged(verdict="drif"),
+        damaged()[:-2],
+    ],
+)
+def test_another_file_is_left_as_it_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "nightly.csv"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="is no history of reproductions"):
+        append_night(tmp_path, night(certificate()))
+    assert file.read_text() == text
+
+
+def test_a_whole_history_is_read_and_no_other_line_added(tmp_path: Path) -> None:
+    file = tmp_path / "nightly.csv"
+    file.write_text(damaged())
+    assert read_history(tmp_path) == [night(certificate())]
+    with pytest.raises(ValueError, match="the new line is none of a history: device holds control characters"):
+        append_night(tmp_path, night(certificate()) | {"device": "a\x1b[31m"})
+    assert file.read_text() == damaged()
+    file.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="is no history of reproductions: 'utf-8' codec"):
+        read_history(tmp_path)
+
+
+def test_the_picture_is_the_same_bytes_and_says_what_it_shows(tmp_path: Path) -> None:
+    nights = [append_night(tmp_path, night(certificate())) for _ in range(3)][-1]
+    assert nights == read_history(tmp_path)
+    write_trend(tmp_path, "made", nights)
+    drawn = (tmp_path / "nightly.svg").read_text()
+    assert drawn == trend_svg("made", nights)
+    assert not re.search(r"<dc:date>|Matplotlib", drawn)
+    picture = ElementTree.fromstring(drawn)
+    assert picture[0].tag.endswith("}title")
+    assert picture[0].text == "Nightly reproductions of made"
+    texts = [element.text for element in picture.iter() if element.tag.endswith("}text")]
+    assert {"2026-01-02", "bit-identical", "drifted"} <= set(texts)
+    assert drawn != trend_svg("made", nights[:2])
+
+
+def test_an_altered_certificate_is_not_believed(tmp_path: Path) -> None:
+    written = certificate()
+    write_certificate(tmp_path, written, "text")
+    file = tmp_path / "certificate.json"
+    assert read_certificate(file) == written
+    file.write_text(file.read_text().replace('"exit_code": 3', '"exit_code": 0'))
+    with pytest.raises(CorruptRecordError, match="checksum"):
+        read_certificate(file)

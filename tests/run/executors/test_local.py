@@ -1,0 +1,183 @@
+"""The local executor: order of dependencies, parallel processes, skipped dependents, dying workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.records.schema import Epoch
+from robustbench_cmic.run.executors import Listeners, Outcome
+from robustbench_cmic.run.executors.local import LocalProcesses
+
+
+def cell(name: str, needs: str | None = None, **declared: Any) -> Cell:
+    kind: Any = "attack" if needs else "train"
+    return Cell(id=name, kind=kind, model="m", architecture="a", objective="ce", seed=0, needs=needs, declared=declared)
+
+
+def play(connection: Connection, _: object) -> None:
+    """A worker that does what a cell's declaration tells it."""
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        declared = task["declared"]
+        connection.send(("progress", task["id"], (1, 2, f"pid {os.getpid()}")))
+        if "epoch" in declared:
+            connection.send(("epoch", task["id"], (declared["epoch"], True)))
+        if declared.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if declared.get("signal"):
+            os.kill(os.getpid(), 40)
+        if declared.get("leave"):
+            os._exit(3)
+        time.sleep(declared.get("sleep", 0))
+        connection.send(("finished", task["id"], (declared.get("outcome", "ok"), declared.get("why", ""), 0.1)))
+
+
+class Diary:
+    """A listener that writes everything down."""
+
+    def __init__(self, interrupt_at: str = "") -> None:
+        self.lines: list[tuple[str, str]] = []
+        self.ends: dict[str, tuple[str, str]] = {}
+        self.pids: set[str] = set()
+        self.interrupt_at = interrupt_at
+
+    def started(self, cell: Cell) -> None:
+        self.lines.append(("start", cell.id))
+
+    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
+        assert (done, total) == (1, 2)
+        self.pids.add(text)
+
+    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
+        self.lines.append((f"epoch {epoch.epoch} {restored}", cell.id))
+
+    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
+        self.lines.append(("end", cell.id))
+        self.ends[cell.id] = (outcome, reason)
+        if cell.id == self.interrupt_at:
+            raise KeyboardInterrupt
+
+
+def execute(
+    cells: list[Cell], jobs: int = 2, diary: Diary | None = None
+) -> tuple[Diary, dict[str, Outcome], list[str]]:
+    diary = diary or Diary()
+    deaths: list[str] = []
+    executor = LocalProcesses(jobs, "tests.test_execute:play", None, lambda cell, _: deaths.append(cell.id))
+    return diary, executor.run(cells, diary), deaths
+
+
+def test_dependents_wait_for_their_training() -> None:
+    cells = [
+        cell("t1", sleep=0.3),
+        cell("a1", "t1"),
+        cell("b1", "t1"),
+        cell("t2"),
+        cell("a2", "t2"),
+        cell("a0", "done"),
+    ]
+    diary, outcomes, _ = execute(cells)
+    assert outcomes == dict.fromkeys(("t1", "a1", "b1", "t2", "a2", "a0"), "ok")
+    for needy, training in (("a1", "t1"), ("b1", "t1"), ("a2", "t2")):
+        assert diary.lines.index(("end", training)) < diary.lines.index(("start", needy))
+    assert len(diary.pids) == 2, "two processes share the work"
+
+
+def test_one_job_means_one_process() -> None:
+    diary, _, _ = execute([cell("t1"), cell("t2"), cell("a1", "t1")], jobs=1)
+    assert len(diary.pids) == 1
+    starts = [name for what, name in diary.lines if what == "start"]
+    assert starts == ["t1", "t2", "a1"]
+
+
+@pytest.mark.parametrize("outcome", ["failed", "diverged"])
+def test_dependents_of_a_bad_training_are_skipped_and_the_rest_is_done(outcome: str) -> None:
+    cells = [
+        cell("t1", outcome=outcome, why="because"),
+        cell("a1", "t1"),
+        cell("b1", "t1"),
+        cell("t2"),
+        cell("a2", "t2"),
+    ]
+    diary, outcomes, _ = execute(cells)
+    assert outcomes == {"t1": outcome, "a1": "skipped", "b1": "skipped", "t2": "ok", "a2": "ok"}
+    assert diary.ends["t1"] == (outcome, "because")
+    assert diary.ends["b1"] == ("skipped", f"{title(cell('t1'))} {outcome}")
+    assert ("start", "a1") not in diary.lines
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"), [("die", "SIGKILL; out of memory?"), ("leave", "exit code 3"), ("signal", "signal 40")]
+)
+def test_a_dying_worker_fails_its_cell_only(how: str, cause: str) -> None:
+    cells = [cell("t1", None, **{how: True}), cell("a1", "t1"), cell("t2"), cell("t3"), cell("a3", "t3")]
+    diary, outcomes, deaths = execute(cells, jobs=1)
+    assert outcomes == {"t1": "failed", "a1": "skipped", "t2": "ok", "t3": "ok", "a3": "ok"}
+    assert diary.ends["t1"] == ("failed", f"its process died ({cause})")
+    assert deaths == ["t1"]
+
+
+def test_an_interrupt_stops_everything_under_way() -> None:
+    diary = Diary(interrupt_at="t1")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        execute([cell("t1"), cell("t2", sleep=60)], diary=diary)
+    assert time.monotonic() - began < 30
+    for line in diary.pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(line.removeprefix("pid ")), 0)
+
+
+def attack(name: str, *dependencies: str | None, **declared: Any) -> Cell:
+    """An attack that depends on a training, the training of a source, and the same attack in a smaller ball."""
+    needs, source, after = (*dependencies, None, None, None)[:3]
+    return cell(name, needs, **declared).model_copy(update={"attack": name, "source": source, "after": after})
+
+
+def test_attacks_wait_for_their_source_and_for_the_smaller_ball() -> None:
+    cells = [
+        cell("t1"), attack("small", "t1", sleep=0.2), attack("large", "t1", None, "small"), cell("t2", sleep=0.5),
+        attack("transfer", "t1", "t2"),
+    ]  # fmt: skip
+    diary, outcomes, _ = execute(cells)
+    assert set(outcomes.values()) == {"ok"}
+    for later, earlier in (("large", "small"), ("transfer", "t2"), ("transfer", "t1")):
+        assert diary.lines.index(("end", earlier)) < diary.lines.index(("start", later))
+
+
+def test_what_hangs_on_a_failed_cell_through_others_is_skipped_and_told_which_it_was() -> None:
+    cells = [
+        cell("t1"), attack("eps1", "t1", outcome="failed"), attack("eps2", "t1", None, "eps1"),
+        attack("eps3", "t1", None, "eps2"), attack("other", "t1"), cell("t2"), attack("from-t1", "t2", "t1"),
+    ]  # fmt: skip
+    diary, outcomes, _ = execute(cells, jobs=1)
+    ok = dict.fromkeys(("t1", "other", "t2", "from-t1"), "ok")
+    assert outcomes == {**ok, "eps1": "failed", "eps2": "skipped", "eps3": "skipped"}
+    assert diary.ends["eps2"] == diary.ends["eps3"] == ("skipped", "m seed 0: eps1 failed")
+
+
+@pytest.mark.parametrize("outcome", ["failed", "diverged"])
+def test_transfers_from_a_bad_training_are_skipped(outcome: str) -> None:
+    cells = [cell("t1"), cell("t2", outcome=outcome), attack("own", "t1", "t1"), attack("across", "t1", "t2")]
+    diary, outcomes, _ = execute(cells, jobs=1)
+    assert outcomes == {"t1": "ok", "t2": outcome, "own": "ok", "across": "skipped"}
+    assert diary.ends["across"] == ("skipped", f"m seed 0: train {outcome}")
+
+
+def test_every_listener_hears_of_everything() -> None:
+    numbers = Epoch(epoch=3, lr=0.1, loss={"total": 1.0}, accuracy=0.5, cmi=0.1, separation=1.0, ncmi=0.1)
+    first, second = Diary(), Diary()
+    executor = LocalProcesses(1, "tests.test_execute:play", None, lambda *_: None)
+    executor.run([cell("t", epoch=numbers.model_dump())], Listeners(first, second))
+    assert first.lines == second.lines == [("start", "t"), ("epoch 3 True", "t"), ("end", "t")]
+    assert first.pids == second.pids != set()

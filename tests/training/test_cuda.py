@@ -1,0 +1,119 @@
+"""What only a GPU can show: graphs give what plain steps give, nothing waits for the device, memory may run out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustbench_cmic.attacks import harness
+from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.data.base import Split
+from robustbench_cmic.information.measures import measure_information
+from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.training.checkpoint import load_state, save_state
+from robustbench_cmic.training.epoch_log import EpochLog
+from robustbench_cmic.training.loop import How, Training, _Loop, build_optimizer, train
+from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, build, weights
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+ADAMW = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}
+CLASS_BATCHES = CMIC | {"centroids": "class_batches", "class_batch_size": 2}
+EXAMPLES = Split(DIGITS.train.images[:410], DIGITS.train.labels[:410])  # the last batch is a small one
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> Iterator[None]:
+    torch.backends.cudnn.deterministic = True
+    yield
+    torch.backends.cudnn.deterministic = False
+
+
+def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD) -> Training:
+    model = build("small_cnn", seed=0).cuda().to(memory_format=torch.channels_last)
+    return Training(model, build_objective(objective, 10).cuda(), build_optimizer(model, optimizer))
+
+
+@pytest.mark.parametrize("objective", [CE, CMIC, CLASS_BATCHES])
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW])
+@pytest.mark.parametrize("reduced", [False, True])
+def test_graphed_steps_train_as_plain_ones(objective: dict[str, Any], optimizer: dict[str, Any], reduced: bool) -> None:
+    declared = DECLARED | {"optimizer": optimizer, "augmentation": {"crop": 1, "flip": True, "cutout": 2}}
+    trained = []
+    for graphed in (True, False):
+        training = prepare(objective, optimizer)
+        how = How(reduced=reduced, graphed=graphed)
+        assert train(training, EXAMPLES, declared=declared, seed=0, how=how) is None
+        trained.append((weights(training), training.curve[-1].accuracy))
+    assert torch.allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
+    assert trained[0][1] == pytest.approx(trained[1][1], abs=0.01)
+    assert trained[0][1] > 0.7
+
+
+def test_a_graphed_training_resumes(tmp_path: Path) -> None:
+    def keep(training: Training) -> None:
+        if len(training.curve) == 1:
+            save_state(tmp_path / "state", training.state(), "cell")
+
+    whole, resumed = prepare(CMIC), prepare(CMIC)
+    how = How(graphed=True)
+    train(whole, EXAMPLES, declared=DECLARED, seed=0, how=how, after_epoch=keep)
+    state = load_state(tmp_path / "state", "cell")
+    assert state is not None
+    resumed.restore(state)
+    train(resumed, EXAMPLES, declared=DECLARED, seed=0, how=how)
+    assert torch.allclose(weights(resumed), weights(whole), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+def test_nothing_in_an_epoch_waits_for_the_device(graphed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    add, calls = EpochLog.add, 0
+
+    def add_and_forbid(self: EpochLog, *values: Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        add(self, *values)
+        # The first steps warm up, and the capture of a graph waits on purpose.
+        torch.cuda.set_sync_debug_mode("error" if calls == 5 else torch.cuda.get_sync_debug_mode())
+
+    close = _Loop._close
+
+    def allow_and_close(self: _Loop, *what: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("default")
+        return close(self, *what)
+
+    monkeypatch.setattr(EpochLog, "add", add_and_forbid)
+    monkeypatch.setattr(_Loop, "_close", allow_and_close)
+    try:
+        train(prepare(CMIC), EXAMPLES, declared=DECLARED | {"epochs": 1}, seed=0, how=How(graphed=graphed))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert calls == 7
+
+
+def test_verdicts_are_those_of_the_cpu() -> None:
+    training = prepare(CE)
+    train(training, EXAMPLES, declared=DECLARED, seed=0)
+    setting = {"name": "PGD", "alpha": 0.02, "steps": 10, "random_start": True}
+    setting |= {"restarts": 1, "loss": "ce", "early_stop": False}
+    images, labels = torch.from_numpy(DIGITS.test.images[:]), torch.from_numpy(DIGITS.test.labels)
+    found = []
+    for device in ("cuda", "cpu"):
+        verdict = harness.judge_attack(
+            training.model.to(device), images.to(device), labels.to(device), classes=10, setting=setting,
+            threat=Threat("linf", 0.1), seed=0,
+        )  # fmt: skip
+        found.append(verdict.correct.cpu())
+    assert int((found[0] != found[1]).sum()) <= 3
+    assert 0 < int(found[0].sum()) < len(labels)
+
+
+def test_information_is_that_of_the_cpu() -> None:
+    logits, labels = torch.randn(5000, 20) * 10, torch.randint(20, (5000,))
+    there, here = measure_information(logits.cuda(), labels.cuda()), measure_information(logits, labels)
+    assert (there.cmi, there.separation) == pytest.approx((here.cmi, here.separation), rel=1e-10)
