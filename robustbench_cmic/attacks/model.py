@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from robustbench_cmic.suite.messages import UserError
+
 MIN_ROWS = 16
 
 Result = TypeVar("Result")
 
 
-class AttackError(Exception):
+class AttackError(UserError):
     """An attack or a model that gave no usable result; the message says what happened."""
 
 

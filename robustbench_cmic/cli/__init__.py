@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from robustbench_cmic import __version__
+from robustbench_cmic.cli.arguments import INTERRUPTED, fail
 from robustbench_cmic.cli.compare import compare
 from robustbench_cmic.cli.list import list_, schema
 from robustbench_cmic.cli.plan import plan, validate
@@ -20,8 +22,23 @@ from robustbench_cmic.cli.report import audit, report
 from robustbench_cmic.cli.reproduce import reproduce
 from robustbench_cmic.cli.run import run
 from robustbench_cmic.cli.status import status
+from robustbench_cmic.suite.messages import UserError
+
+
+class _Boundary(TyperGroup):
+    """Where every command's errors end: what a user can set right is said in its sentence, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            fail(error)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
+    cls=_Boundary,
     name="robustbench-cmic",
     help="Does training with CMIC-DL make classifiers more accurate and more robust than cross entropy?",
     no_args_is_help=True,

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite
+from robustbench_cmic.suite import LoadedSuite, find_suite, load_suite
 from robustbench_cmic.suite.toy import toy as toy_size
 
 DONE, INCOMPLETE, USAGE, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -40,14 +40,15 @@ def fail(message: object) -> NoReturn:
 
 
 def load(name: str, at_toy_size: bool = False) -> LoadedSuite:
-    """The suite, its warnings told; exit 2 with every problem where it is wrong."""
-    try:
-        path = find_suite(name)
-        # What a suite names lies beside it; behind everything else, so that it hides no library.
-        sys.path.append(str(path.parent.absolute()))
-        loaded = load_suite(path)
-    except SuiteError as error:
-        fail(error)
+    """The suite, its warnings told.
+
+    Raises:
+        SuiteError: with every problem of the suite.
+    """
+    path = find_suite(name)
+    # What a suite names lies beside it; behind everything else, so that it hides no library.
+    sys.path.append(str(path.parent.absolute()))
+    loaded = load_suite(path)
     for problem in loaded.warnings:
         print(f"warning: {problem.text(str(loaded.path))}", file=sys.stderr)
     return replace(loaded, suite=toy_size(loaded.suite)) if at_toy_size else loaded

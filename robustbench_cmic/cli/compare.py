@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import DIFFERENT, DONE, INCOMPLETE, fail
-from robustbench_cmic.report import ReportError, Results, read_results
+from robustbench_cmic.cli.arguments import DIFFERENT, DONE, INCOMPLETE
+from robustbench_cmic.report import Results, read_results
 
 REASONS_SHOWN = 20
 
@@ -65,10 +65,7 @@ def compare(
 
 
 def _read(folder: Path) -> Results:
-    try:
-        results = read_results(folder)
-    except ReportError as error:
-        fail(error)
+    results = read_results(folder)
     for problem in results.problems:
         print(problem, file=sys.stderr)
     return results

@@ -15,14 +15,13 @@ from robustbench_cmic.cli.arguments import (
     SuiteArgument,
     ToyOption,
     WorkOption,
-    fail,
     load,
     parsed_seeds,
 )
 from robustbench_cmic.data import DATASETS
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
-from robustbench_cmic.plan.select import SelectionError, select
+from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.state import Standing, blocked, standings
 from robustbench_cmic.run.resume import to_run
 from robustbench_cmic.suite import shipped_suites
@@ -52,10 +51,7 @@ def _show_plan(
     from robustbench_cmic.records.store import work_folder
 
     whole = make_plan(load(suite, toy).suite, limit)
-    try:
-        selection = select(whole, parsed_seeds(seeds), only)
-    except SelectionError as error:
-        fail(error)
+    selection = select(whole, parsed_seeds(seeds), only)
     forced = selection.asked if force else set()
     print(plan_table(selection.cells, results / whole.suite, work_folder(results, work) / whole.suite, forced))
 

@@ -61,7 +61,7 @@ def report(
             problems += _written(folder, chosen).results.problems
         except ReportError as error:
             if suites:
-                fail(error)
+                raise
             problems.append(str(error))
             continue
         boards += 1
@@ -90,10 +90,7 @@ def audit(
     """Judge stored results again: which numbers are not to be believed, and why. Writes their tables anew, too."""
     problems: list[str] = []
     for folder in folders:
-        try:
-            board = _written(folder)
-        except ReportError as error:
-            fail(error)
+        board = _written(folder)
         print(flag_table(board))
         problems += board.results.problems
     _tell(problems)

@@ -11,6 +11,7 @@ import typer
 
 from robustbench_cmic.cli.arguments import INTERRUPTED, SuiteArgument, fail, load
 from robustbench_cmic.cli.compare import _read
+from robustbench_cmic.suite.messages import UserError
 
 if TYPE_CHECKING:
     from robustbench_cmic.report.compare.certificate import Certificate
@@ -51,7 +52,7 @@ def reproduce(
     ] = True,
 ) -> None:
     """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
-    from robustbench_cmic.run.reproduce import certify, default_folder, make_task, options_for
+    from robustbench_cmic.run.reproduce import certify, claim, default_folder, make_task, options_for
 
     loaded = load(suite)
     recorded = against or Path("results") / loaded.suite.suite
@@ -60,7 +61,10 @@ def reproduce(
     task = make_task(loaded, _read(recorded), fraction)
     folder = results or default_folder(loaded.suite.suite)
     place = output or folder
-    made = _claim(folder, place, task, fraction)
+    try:
+        made = claim(folder, place, task, fraction)
+    except OSError as error:
+        fail(f"cannot write to {error.filename or folder}: {error.strerror or error}")
     for difference in task.inputs:
         print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
     began = time.time()
@@ -71,30 +75,17 @@ def reproduce(
     raise typer.Exit(code)
 
 
-def _claim(folder: Path, place: Path, task: Task, fraction: float) -> list[Path]:
-    from robustbench_cmic.run.reproduce import FolderError, claim
-
-    try:
-        return claim(folder, place, task, fraction)
-    except FolderError as error:
-        fail(error)
-    except OSError as error:
-        fail(f"cannot write to {error.filename or folder}: {error.strerror or error}")
-
-
 def _rerun(task: Task, loaded: LoadedSuite, options: Options, suite: str, made: list[Path]) -> None:
     """Carry the task out; an interruption ends the command, and nothing is certified."""
     from rich.console import Console
 
-    from robustbench_cmic.plan.select import SelectionError
-    from robustbench_cmic.run.options import RunError
     from robustbench_cmic.run.reproduce import abandon, rerun
 
     try:
         code = rerun(task, loaded, options, Console(soft_wrap=True))
-    except (RunError, SelectionError) as error:
+    except UserError:
         abandon(options.results, made)
-        fail(error)
+        raise
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:

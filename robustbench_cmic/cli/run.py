@@ -10,7 +10,6 @@ import typer
 from robustbench_cmic.cli.arguments import (
     DONE,
     INCOMPLETE,
-    INTERRUPTED,
     LimitOption,
     OnlyOption,
     ResultsOption,
@@ -18,12 +17,10 @@ from robustbench_cmic.cli.arguments import (
     SuiteArgument,
     ToyOption,
     WorkOption,
-    fail,
     load,
     parsed_seeds,
 )
 from robustbench_cmic.cli.plan import _show_plan
-from robustbench_cmic.plan.select import SelectionError
 
 
 def run(
@@ -74,7 +71,7 @@ def run(
     # Imported where they are used: the other commands answer without them in a fraction of a second.
     from rich.console import Console
 
-    from robustbench_cmic.run.options import Options, RunError
+    from robustbench_cmic.run.options import Options
     from robustbench_cmic.run.runner import run_suite
 
     loaded = load(suite, toy)
@@ -93,13 +90,7 @@ def run(
         force=force,
         tensorboard=tensorboard,
     )
-    console = Console(soft_wrap=True)
-    try:
-        code = run_suite(loaded.suite, options, console)
-    except (RunError, SelectionError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    code = run_suite(loaded.suite, options, Console(soft_wrap=True))
     folder = results / loaded.suite.suite
     if code in (DONE, INCOMPLETE):
         for file in (folder / "leaderboard.md", folder / "results.csv"):

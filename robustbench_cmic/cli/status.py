@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import INCOMPLETE, INTERRUPTED, USAGE, ResultsOption, WorkOption, fail, load
+from robustbench_cmic.cli.arguments import INCOMPLETE, USAGE, ResultsOption, WorkOption, fail, load
 from robustbench_cmic.records.store import work_folder
 from robustbench_cmic.report import PLAN_FILE, ReportError, check_name
 
@@ -38,15 +38,12 @@ def status(
     Results that cannot be read are named, and the others shown (exit 1); exit 2 where there are no others.
     """
     folders = [_folder(results, suite)] if suite is not None else _all_folders(results)
-    try:
-        if watch:
-            found, problems = _watch(folders, work_folder(results, work), as_json)
-        else:
-            found, problems = _look(folders, work_folder(results, work))
-            if found:
-                print(_shown(found, as_json))
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    if watch:
+        found, problems = _watch(folders, work_folder(results, work), as_json)
+    else:
+        found, problems = _look(folders, work_folder(results, work))
+        if found:
+            print(_shown(found, as_json))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:

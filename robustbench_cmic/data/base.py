@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_cmic.suite.messages import UserError
+
 Index = slice | npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
 
@@ -19,7 +21,7 @@ CHUNK = 4096
 """Images looked at together where a whole split would not fit in memory."""
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Data that is not there or not right; the message says what, where, and what would be right.
 
     Names of files may hold anything; characters that would steer a terminal are replaced.

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.models.architectures import Shape
+from robustbench_cmic.suite.messages import UserError
 from robustbench_cmic.suite.models import ARCHITECTURES
 
 
-class ModelError(Exception):
+class ModelError(UserError):
     """A model that cannot be built or does not fit its weights; the message says why."""
 
 

@@ -10,9 +10,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from robustbench_cmic.records.files import write_atomically
+from robustbench_cmic.suite.messages import UserError
 
 
-class CorruptCheckpointError(Exception):
+class CorruptCheckpointError(UserError):
     """A checkpoint that is missing, not whole, or not the one that was recorded."""
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from robustbench_cmic.suite.messages import UserError
 
-class ObjectiveError(Exception):
+
+class ObjectiveError(UserError):
     """An objective that cannot be used; the message says why."""
 
 

@@ -13,15 +13,15 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import Frozen, radius
 
 Kind = Literal["train", "attack", "audit"]
 PLAN_SCHEMA: Literal["robustbench_cmic/plan/2"] = "robustbench_cmic/plan/2"
 
 
-class Cell(BaseModel):
+class Cell(Frozen):
     """One training, one attack or one audit.
 
     Attributes:
@@ -36,8 +36,6 @@ class Cell(BaseModel):
             example is attacked.
         declared: everything that decides the result, as plain data.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     kind: Kind
@@ -65,10 +63,8 @@ def acts_on_own(cell: Cell) -> bool:
     return part.get("code_sha256") is not None
 
 
-class Plan(BaseModel):
+class Plan(Frozen):
     """A suite's cells in order, and what a report needs to know of the suite; stored beside the records."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
 
     schema_: Literal["robustbench_cmic/plan/2"] = Field(PLAN_SCHEMA, alias="schema")
     suite: str

@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.suite.messages import suggestion
-
-
-class SelectionError(Exception):
-    """A selection on the command line that fits nothing in the plan."""
+from robustbench_cmic.suite.messages import UserError, suggestion
 
 
 class Selection(NamedTuple):
@@ -37,23 +33,23 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
             training of another.
 
     Raises:
-        SelectionError: a seed or a pattern that fits no cell.
+        UserError: a seed or a pattern that fits no cell.
     """
     planned = sorted({cell.seed for cell in plan.cells})
     for seed in seeds:
         if seed not in planned:
-            raise SelectionError(f"--seeds: the suite has no seed {seed}; it has {', '.join(map(str, planned))}")
+            raise UserError(f"--seeds: the suite has no seed {seed}; it has {', '.join(map(str, planned))}")
     for pattern in only:
         if not any(_matches(cell, pattern) for cell in plan.cells):
             names = dict.fromkeys(name for cell in plan.cells for name in (cell.model, cell.attack) if name)
-            raise SelectionError(f"--only: nothing in the suite matches '{pattern}'; {suggestion(pattern, names)}")
+            raise UserError(f"--only: nothing in the suite matches '{pattern}'; {suggestion(pattern, names)}")
     chosen = [
         cell
         for cell in plan.cells
         if (not seeds or cell.seed in seeds) and (not only or any(_chooses(pattern, cell, only) for pattern in only))
     ]
     if not chosen:
-        raise SelectionError("--seeds and --only together leave nothing of the suite")
+        raise UserError("--seeds and --only together leave nothing of the suite")
     asked = {cell.id for cell in chosen}
     keep = set(asked)
     for cell in reversed(plan.cells):  # what a cell depends on comes before it

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_cmic.plan.cell import canonical_json
+from robustbench_cmic.suite.messages import UserError
 
 
-class CorruptRecordError(Exception):
+class CorruptRecordError(UserError):
     """A file that is no whole, unaltered record; the message says why."""
 
 

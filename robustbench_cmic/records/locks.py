@@ -13,13 +13,11 @@ from pathlib import Path
 
 import filelock
 
+from robustbench_cmic.suite.messages import UserError
+
 LOCK_FILE = ".lock"
 PATIENCE = 1.0
 """Seconds that a run tries: whoever only looks whether the lock is held touches it for some microseconds."""
-
-
-class LockError(Exception):
-    """Folders that cannot be locked; the message says why."""
 
 
 @contextlib.contextmanager
@@ -27,7 +25,7 @@ def exclusive(*folders: Path) -> Iterator[None]:
     """Create the folders and hold their locks; the operating system lets go of them when the process dies.
 
     Raises:
-        LockError: another run holds one of them, or they cannot be written.
+        UserError: another run holds one of them, or they cannot be written.
     """
     with contextlib.ExitStack() as stack:
         for folder in folders:
@@ -35,9 +33,9 @@ def exclusive(*folders: Path) -> Iterator[None]:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(filelock.FileLock(folder / LOCK_FILE, timeout=PATIENCE))
             except filelock.Timeout:
-                raise LockError(f"another run is using {folder}; wait for it, or choose another --results") from None
+                raise UserError(f"another run is using {folder}; wait for it, or choose another --results") from None
             except OSError as error:
-                raise LockError(f"cannot write to {folder}: {error.strerror or error}") from None
+                raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
         yield
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
+from robustbench_cmic.suite.fields import Frozen
 
 SCHEMA: Literal["robustbench_cmic/pictures/1"] = "robustbench_cmic/pictures/1"
 
@@ -20,11 +21,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 ClassIndex = Annotated[int, Field(ge=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
-
-
-class Picture(_Part):
+class Picture(Frozen):
     """One example that was classified correctly when clean and is not after the attack.
 
     Attributes:
@@ -48,7 +45,7 @@ class Picture(_Part):
     perturbation: Png
 
 
-class Pictures(_Part):
+class Pictures(Frozen):
     """The first examples, by index, that an attack broke.
 
     Attributes:

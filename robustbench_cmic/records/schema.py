@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.suite.fields import Frozen
 
 SCHEMA: Literal["robustbench_cmic/record/3"] = "robustbench_cmic/record/3"
 Status = Literal["ok", "diverged", "failed"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
-
-
-class Timing(_Part):
+class Timing(Frozen):
     """The only part of a record that differs between equal runs on one machine.
 
     Attributes:
@@ -34,7 +31,7 @@ class Timing(_Part):
     peak_memory: int | None = None
 
 
-class Epoch(_Part):
+class Epoch(Frozen):
     """One epoch of training, measured on the batches it trained on, while the weights moved.
 
     Attributes:
@@ -53,7 +50,7 @@ class Epoch(_Part):
     ncmi: float | None
 
 
-class Part(_Part):
+class Part(Frozen):
     """What one of the attacks did that make up another, such as AutoAttack's.
 
     Attributes:
@@ -70,7 +67,7 @@ class Part(_Part):
     seconds: float
 
 
-class Measures(_Part):
+class Measures(Frozen):
     """Information measures in nats; None where undefined (an absent class, a separation of 0)."""
 
     cmi: float
@@ -80,7 +77,7 @@ class Measures(_Part):
     class_separation: list[float | None]
 
 
-class _Record(_Part):
+class _Record(Frozen):
     """What all records hold.
 
     Attributes:
@@ -154,7 +151,7 @@ class AttackRecord(_Record):
     images_sha256: str | None = None
 
 
-class Check(_Part):
+class Check(Frozen):
     """One of the audit's own attacks, on its examples.
 
     Attributes:
@@ -174,7 +171,7 @@ class Check(_Part):
     error: str = ""
 
 
-class ActiveTest(_Part):
+class ActiveTest(Frozen):
     """An attack on models altered so that an adversarial example is in the ball (Zimmermann et al. 2022).
 
     Attributes:
@@ -197,7 +194,7 @@ class ActiveTest(_Part):
     error: str = ""
 
 
-class Forward(_Part):
+class Forward(Frozen):
     """How a model's forward pass behaves in eval mode; numbers of examples.
 
     Attributes:
@@ -211,7 +208,7 @@ class Forward(_Part):
     training: list[str]
 
 
-class Outputs(_Part):
+class Outputs(Frozen):
     """What a model's outputs on clean images look like; numbers of examples.
 
     Attributes:
@@ -227,7 +224,7 @@ class Outputs(_Part):
     median_lead: float
 
 
-class Gradients(_Part):
+class Gradients(Frozen):
     """Gradients of a loss in the clean images that are classified correctly; numbers of examples.
 
     Attributes:

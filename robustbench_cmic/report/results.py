@@ -15,9 +15,10 @@ from robustbench_cmic.records.files import CorruptRecordError, read_json
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.records.state import standings
 from robustbench_cmic.records.store import PLAN_FILE, read_record, record_path
+from robustbench_cmic.suite.messages import UserError
 
 
-class ReportError(Exception):
+class ReportError(UserError):
     """A results folder that cannot be reported; the message says why."""
 
 

@@ -13,22 +13,19 @@ from pathlib import Path
 
 import torch
 
-from robustbench_cmic.attacks.model import AttackError, is_out_of_memory
+from robustbench_cmic.attacks.model import is_out_of_memory
 from robustbench_cmic.data import load_data
-from robustbench_cmic.data.base import Data, DataError
-from robustbench_cmic.models.build import ModelError
-from robustbench_cmic.models.weights import CorruptCheckpointError
-from robustbench_cmic.objectives import ObjectiveError
+from robustbench_cmic.data.base import Data
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import failed_record
 from robustbench_cmic.run.jobs.attack import attack_cell
 from robustbench_cmic.run.jobs.audit import audit_cell
 from robustbench_cmic.run.jobs.context import Clock, Job, Progress, Trained, provenance
-from robustbench_cmic.run.jobs.inputs import MissingTrainingError
 from robustbench_cmic.run.jobs.train import load_cell, train_cell
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.suite.custom import changed_code
+from robustbench_cmic.suite.messages import UserError
 
 
 def carry_out(cell: Cell, settings: Settings, progress: Progress, trained: Trained) -> AnyRecord:
@@ -57,7 +54,7 @@ def _done(cell: Cell, settings: Settings, clock: Clock, progress: Progress, trai
         if cell.kind == "audit":
             return audit_cell(job)
         return load_cell(job) if declared["training"] is None else train_cell(job)
-    except (MissingTrainingError, AttackError, CorruptCheckpointError, DataError, ModelError, ObjectiveError) as error:
+    except UserError as error:
         reason = str(error)
     except OSError as error:
         reason = f"cannot write {error.filename or 'a file'}: {error.strerror or error}"

@@ -10,9 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-
-class RunError(Exception):
-    """A run that cannot begin; the message says why."""
+from robustbench_cmic.suite.messages import UserError
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def resolve_device(name: str) -> str:
     """`auto` is the first GPU where there is one, else the CPU.
 
     Raises:
-        RunError: no such device on this machine.
+        UserError: no such device on this machine.
     """
     if name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
         return "cpu"
@@ -72,7 +70,7 @@ def resolve_device(name: str) -> str:
     known = [f"cuda:{index}" for index in range(count)]
     device = "cuda:0" if name == "cuda" else name
     if device not in known:
-        raise RunError(f"--device {name}: there is no such device here; choose from {', '.join(['cpu', *known])}")
+        raise UserError(f"--device {name}: there is no such device here; choose from {', '.join(['cpu', *known])}")
     return device
 
 

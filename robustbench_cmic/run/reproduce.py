@@ -36,12 +36,9 @@ from robustbench_cmic.report.compare.verdicts import CellVerdict, Pair, judge, m
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.run.runner import DONE, run_suite
 from robustbench_cmic.suite import LoadedSuite
+from robustbench_cmic.suite.messages import UserError
 
 MARKER = "reproduction.json"
-
-
-class FolderError(Exception):
-    """A folder that a reproduction cannot be made in; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def claim(folder: Path, place: Path, task: Task, fraction: float) -> list[Path]:
         The folders that were made, innermost first.
 
     Raises:
-        FolderError: it holds anything else: what is in it was not made from scratch, or is certified already. Or it is
+        UserError: it holds anything else: what is in it was not made from scratch, or is certified already. Or it is
             fresh, but its work folder is there: a run would take over checkpoints and resume states from it.
         OSError: it cannot be written to.
     """
@@ -159,9 +156,9 @@ def claim(folder: Path, place: Path, task: Task, fraction: float) -> list[Path]:
         except (OSError, ValueError):
             found = None
         if found != own | {"certified": False}:
-            raise FolderError(f"{folder} is not empty, and no interrupted run of this reproduction: choose a fresh one")
+            raise UserError(f"{folder} is not empty, and no interrupted run of this reproduction: choose a fresh one")
     elif (work := work_folder(folder, None)).exists():
-        raise FolderError(
+        raise UserError(
             f"{work} is there, and of no interrupted run of this reproduction: remove it, or choose other --results"
         )
     try:

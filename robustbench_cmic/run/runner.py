@@ -11,13 +11,12 @@ from rich.console import Console
 
 from robustbench_cmic import __version__
 from robustbench_cmic.data import default_folder, load_data
-from robustbench_cmic.data.base import DataError
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, acts_on_own
 from robustbench_cmic.plan.select import Selection, select
 from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import file_sha256, unwritten, write_json
-from robustbench_cmic.records.locks import LockError, exclusive
+from robustbench_cmic.records.locks import exclusive
 from robustbench_cmic.records.pictures import pictures_folder
 from robustbench_cmic.records.schema import Timing
 from robustbench_cmic.records.state import blocked, standings
@@ -33,7 +32,7 @@ from robustbench_cmic.records.store import (
 from robustbench_cmic.report import PLAN_FILE, ReportError, write_report
 from robustbench_cmic.run.executors import Listeners, Outcome
 from robustbench_cmic.run.executors.local import LocalProcesses
-from robustbench_cmic.run.options import Options, RunError, Settings, cores, jobs_at_once, resolve_device
+from robustbench_cmic.run.options import Options, Settings, cores, jobs_at_once, resolve_device
 from robustbench_cmic.run.resume import ALTERED, to_run
 from robustbench_cmic.run.watch.estimate import task
 from robustbench_cmic.run.watch.event_log import EventLog
@@ -41,6 +40,7 @@ from robustbench_cmic.run.watch.events import EVENTS_FILE
 from robustbench_cmic.run.watch.progress import make_display
 from robustbench_cmic.run.watch.tensorboard import Curves, prepare
 from robustbench_cmic.suite import Suite
+from robustbench_cmic.suite.messages import UserError
 
 DONE, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -52,8 +52,8 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         0 all selected cells are done; 1 some failed or diverged; 130 interrupted.
 
     Raises:
-        RunError: the results folder or the device cannot be used, or another run is using the folder.
-        SelectionError: `seeds` or `only` fit nothing.
+        UserError: the results folder, the data or the device cannot be used, another run is using the folder, or
+            `seeds` or `only` fit nothing.
     """
     plan = make_plan(suite, options.limit)
     selection = select(plan, options.seeds, options.only)
@@ -77,16 +77,13 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
     # Before any lock or file: data that is not there is the user's to see to.
     dataset_sha256 = _fingerprint(suite, settings, console)
     run = _Run(plan.cells, selection, settings, options, console, dataset_sha256)
-    try:
-        with exclusive(*dict.fromkeys((settings.results, settings.work))):
-            try:
-                _tidy(settings)
-                write_json(settings.results / PLAN_FILE, make_plan(suite).model_dump(mode="json"))
-            except OSError as error:
-                raise RunError(f"cannot write to {settings.results}: {error.strerror or error}") from None
-            return run.whole()
-    except LockError as error:
-        raise RunError(str(error)) from None
+    with exclusive(*dict.fromkeys((settings.results, settings.work))):
+        try:
+            _tidy(settings)
+            write_json(settings.results / PLAN_FILE, make_plan(suite).model_dump(mode="json"))
+        except OSError as error:
+            raise UserError(f"cannot write to {settings.results}: {error.strerror or error}") from None
+        return run.whole()
 
 
 def _tidy(settings: Settings) -> None:
@@ -129,7 +126,7 @@ class _Run:
         except OSError as error:
             reason = f"cannot write {error.filename or self.settings.work}: {error.strerror or error}"
             self.events.run_ended(USAGE, reason=reason)
-            raise RunError(reason) from None
+            raise UserError(reason) from None
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
             self._say("interrupted: what is finished is kept; the same command goes on from here")
@@ -249,11 +246,8 @@ def _fingerprint(suite: Suite, settings: Settings, console: Console) -> str:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     if settings.data.exists() and not settings.data.is_dir():
-        raise RunError(f"--data {settings.data}: is a file, not a folder")
-    try:
-        return load_data(suite.dataset.model_dump(), settings.data, settings.memory, say).sha256
-    except DataError as error:
-        raise RunError(str(error)) from None
+        raise UserError(f"--data {settings.data}: is a file, not a folder")
+    return load_data(suite.dataset.model_dump(), settings.data, settings.memory, say).sha256
 
 
 def _given_weights(suite: Suite) -> dict[str, Path]:

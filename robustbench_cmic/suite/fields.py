@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
@@ -19,6 +19,7 @@ OWN_TAG = "package.module:name"
 OwnName = Annotated[Text, WithJsonSchema({"type": "string", "pattern": f"^{OWN_NAME}$"})]
 
 Norm = Literal["linf", "l2"]
+NORM_NAMES = {"": "", "linf": "L-inf", "l2": "L2"}
 Loss = Literal["ce", "margin", "dlr", "scaled_ce", "log_odds", "cmic"]
 
 _DECIMAL = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
@@ -61,10 +62,37 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Strict(BaseModel):
-    """Unknown keys and wrong types are errors; nothing is converted silently."""
+class Frozen(BaseModel):
+    """Plain data that is never changed; unknown keys are errors; written under the names that files know."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
+
+
+class Strict(Frozen):
+    """A part of a suite file: wrong types are errors, too; nothing is converted silently."""
+
+    model_config = ConfigDict(strict=True, validate_by_name=False)
+
+
+class Threat(NamedTuple):
+    """Perturbations of norm at most `eps`, of images that stay in [0, 1].
+
+    Threats of one norm are ordered by eps. `CLEAN` stands for images that nobody perturbs.
+
+    Attributes:
+        norm: `linf` or `l2`.
+        eps: radius, in units of images in [0, 1].
+    """
+
+    norm: Literal["", "linf", "l2"]
+    eps: float
+
+    def __str__(self) -> str:
+        """`L-inf 8/255`."""
+        return f"{NORM_NAMES[self.norm]} {radius(self.eps)}".strip()
+
+
+CLEAN = Threat("", 0.0)
 
 
 _FRACTION = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")

@@ -156,7 +156,14 @@ class Problem:
         return ": ".join(map(_printable, parts))
 
 
-class SuiteError(Exception):
+class UserError(Exception):
+    """What a user can set right: one sentence that says what is wrong, where, and what would be right.
+
+    The command line prints it and exits with 2; inside a cell it becomes the reason of a `failed` record.
+    """
+
+
+class SuiteError(UserError):
     """A suite that cannot be run; `problems` holds every reason found, in the order of the file."""
 
     def __init__(self, file: Path | str, problems: Iterable[Problem]) -> None:

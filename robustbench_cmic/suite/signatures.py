@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_cmic.suite.fields import OWN_NAME
-from robustbench_cmic.suite.messages import suggestion
+from robustbench_cmic.suite.messages import UserError, suggestion
 
 REQUIRED = object()
 
@@ -44,7 +44,7 @@ def _constant(node: ast.expr) -> Any:
         return None
 
 
-class OwnCodeError(Exception):
+class OwnCodeError(UserError):
     """Code that is not there or cannot be called; the message says why."""
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.plan.select import SelectionError, select
+from robustbench_cmic.plan.select import select
 from robustbench_cmic.plan.versions import DRAW
 from robustbench_cmic.suite import find_suite, load_suite
 from robustbench_cmic.suite.attacks import Transfer
+from robustbench_cmic.suite.messages import UserError
 from tests.conftest import TINY_SUITE
 
 
@@ -318,13 +319,13 @@ def test_selection_brings_the_training_along_but_does_not_ask_for_it(tmp_path: P
     ],
 )
 def test_selections_that_fit_nothing(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(SelectionError, match=message):
+    with pytest.raises(UserError, match=message):
         select(plan_of(tmp_path), **options)
 
 
 def test_seeds_and_names_that_exclude_each_other(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, TINY_SUITE.replace("pairs:", "seeds: [0, 1]\npairs:"))
-    with pytest.raises(SelectionError, match="leave nothing"):
+    with pytest.raises(UserError, match="leave nothing"):
         select(plan, seeds=[1], only=["ce.s0.*"])
 
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_atomically, write_json
 from robustbench_cmic.report.compare.differences import Difference
 from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict, Verdict
+from robustbench_cmic.suite.fields import Frozen
 
 SCHEMA: Literal["robustbench_cmic/certificate/1"] = "robustbench_cmic/certificate/1"
 Overall = Literal["bit-identical", "same predictions", "within interval", "drifted", "different inputs", "incomplete"]
@@ -43,7 +44,7 @@ def sentence(
     return f"{suite}: reproduced: of {n} cells {', '.join(parts)}{tail}"
 
 
-class Certificate(BaseModel):
+class Certificate(Frozen):
     """What a reproduction found.
 
     Attributes:
@@ -62,8 +63,6 @@ class Certificate(BaseModel):
         dataset_sha256: recorded and here.
         cells: the verdicts, in the suite's order.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
 
     schema_: Literal["robustbench_cmic/certificate/1"] = Field(SCHEMA, alias="schema")
     suite: str

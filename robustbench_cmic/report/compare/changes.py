@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from robustbench_cmic.audit import audit
 from robustbench_cmic.plan.cell import Cell, title
@@ -27,6 +27,7 @@ from robustbench_cmic.report.compare.differences import (
 )
 from robustbench_cmic.report.frame import balls, size_of
 from robustbench_cmic.statistics import holm
+from robustbench_cmic.suite.fields import Frozen
 
 LEVEL = 0.05
 OK, MISSING, NOT_PLANNED = "ok", "missing", "not in the suite"
@@ -34,11 +35,7 @@ LOWER, HIGHER = "significantly lower", "significantly higher"
 UNSHOWN, SAME, OTHER, FINDINGS = "no significant difference", "same outcomes", "outcomes differ", "findings differ"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
-
-
-class CellComparison(_Part):
+class CellComparison(Frozen):
     """One cell of either folder; old is the first folder, new the second.
 
     Attributes:
@@ -85,14 +82,14 @@ class CellComparison(_Part):
         return (self.old_status, self.new_status) == (OK, OK)
 
 
-class FlagChange(_Part):
+class FlagChange(Frozen):
     """A flag about one number that only one side raises; `about` is a cell or a worst case in words."""
 
     flag: str
     about: str
 
 
-class Comparison(_Part):
+class Comparison(Frozen):
     """Everything in which two results folders differ.
 
     Attributes:

@@ -6,11 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from robustbench_cmic.plan.cell import Cell, Plan, canonical_json
 from robustbench_cmic.records.schema import AnyRecord
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import Frozen, radius
 
 Identity = tuple[str, str, int, str, str, float]
 """What a cell is, whatever its parameters: kind, model, seed, attack (with the source of a transfer), norm, eps."""
@@ -18,7 +16,7 @@ Identity = tuple[str, str, int, str, str, float]
 _LONGEST = 60
 
 
-class Difference(BaseModel):
+class Difference(Frozen):
     """One key that differs.
 
     Attributes:
@@ -27,8 +25,6 @@ class Difference(BaseModel):
         where: the models or attacks it is about; empty where it is about everything.
         cells: how many cells it is declared by; 0 where it is about no cell.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
     old: Any

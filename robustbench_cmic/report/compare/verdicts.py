@@ -12,21 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
-
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
 from robustbench_cmic.report.compare import flips as outcomes
 from robustbench_cmic.report.compare.differences import Difference, largest_difference, payload
 from robustbench_cmic.report.compare.flips import Twice
 from robustbench_cmic.statistics import holm
+from robustbench_cmic.suite.fields import Frozen
 
 LEVEL = 0.05
 Verdict = Literal["bit-identical", "same predictions", "within interval", "drifted", "missing", "failed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
-class Flips(BaseModel):
+class Flips(Frozen):
     """The examples of one attack, or of one check of an audit, whose outcome is another.
 
     Attributes:
@@ -36,15 +35,13 @@ class Flips(BaseModel):
         p: McNemar's, adjusted by Holm's method.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     check: str
     lost: list[int]
     gained: list[int]
     p: float
 
 
-class CellVerdict(BaseModel):
+class CellVerdict(Frozen):
     """What became of one recorded cell.
 
     Attributes:
@@ -57,8 +54,6 @@ class CellVerdict(BaseModel):
         largest: the number that differs most.
         checkpoint_recorded, checkpoint_here: hashes of the weights that were trained or attacked.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cell: str
     title: str

@@ -10,10 +10,7 @@ from robustbench_cmic.data.subset import choose, subset_sha256
 from robustbench_cmic.models.weights import load_weights
 from robustbench_cmic.records.store import read_record, record_path, weights_file
 from robustbench_cmic.run.jobs.context import Job
-
-
-class MissingTrainingError(Exception):
-    """The training that a cell needs has left no weights for this data."""
+from robustbench_cmic.suite.messages import UserError
 
 
 def trained_model(job: Job, training: str, declared: dict[str, object]) -> tuple[nn.Sequential, str]:
@@ -25,12 +22,12 @@ def trained_model(job: Job, training: str, declared: dict[str, object]) -> tuple
         declared: what the training declares.
 
     Raises:
-        MissingTrainingError: there are no weights for this data.
+        UserError: there are no weights for this data.
     """
     settings = job.settings
     record = read_record(record_path(settings.results, training))
     if record.checkpoint_sha256 is None or record.dataset_sha256 != job.data.sha256:
-        raise MissingTrainingError(f"the training {training} has no weights for this data")
+        raise UserError(f"the training {training} has no weights for this data")
     # What is loaded replaces everything: the seed and timm's own weights play no part here.
     model = job.model(declared | {"model": declared["model"] | {"pretrained": False}})  # type: ignore[operator]
     model.load_state_dict(load_weights(weights_file(settings.work, training), record.checkpoint_sha256))

@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from robustbench_cmic.plan.cell import Cell, Kind, title
+from robustbench_cmic.suite.fields import Frozen
 
 
-class Task(BaseModel):
+class Task(Frozen):
     """What of a cell is needed to name it and to estimate its time.
 
     Attributes:
@@ -22,7 +23,7 @@ class Task(BaseModel):
         work: see `declared_work`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     id: str
     title: str

@@ -11,11 +11,12 @@ import datetime
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, field_validator
 
 from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.run.executors import Outcome
 from robustbench_cmic.run.watch.estimate import Task
+from robustbench_cmic.suite.fields import Frozen
 
 SCHEMA: Literal["robustbench_cmic/events/1"] = "robustbench_cmic/events/1"
 EVENTS_FILE = "events.jsonl"
@@ -31,12 +32,10 @@ _Seconds = Annotated[float, Field(ge=0, le=1e10)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Event(BaseModel):
+class _Event(Frozen):
     """`time` is UTC."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(allow_inf_nan=False)
 
     time: _Time = Field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
 from robustbench_cmic.plan.cell import title
 from robustbench_cmic.records.locks import is_held
@@ -31,17 +31,14 @@ from robustbench_cmic.run.watch.events import (
     RunEnded,
     RunStarted,
 )
+from robustbench_cmic.suite.fields import Frozen
 
 State = Literal["running", "finished", "interrupted", "stopped", "killed", "unknown"]
 _ROUNDS = 3
 """How often to look again where a run began or ended between two looks."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RunningCell(_Part):
+class RunningCell(Frozen):
     """A cell that is being carried out.
 
     Attributes:
@@ -62,7 +59,7 @@ class RunningCell(_Part):
     seconds_left: float | None = None
 
 
-class Failure(_Part):
+class Failure(Frozen):
     """A cell that ended without a result."""
 
     cell: str
@@ -71,7 +68,7 @@ class Failure(_Part):
     reason: str
 
 
-class Status(_Part):
+class Status(Frozen):
     """How a suite stands.
 
     Attributes:

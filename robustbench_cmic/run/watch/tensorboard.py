@@ -18,7 +18,7 @@ from robustbench_cmic.records.files import CorruptRecordError
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, Epoch, TrainRecord
 from robustbench_cmic.records.store import read_record, record_path
 from robustbench_cmic.run.executors import Outcome
-from robustbench_cmic.run.options import RunError
+from robustbench_cmic.suite.messages import UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -32,18 +32,18 @@ def prepare(folder: Path) -> None:
     """Make the folder of the curves, and see that they can be written.
 
     Raises:
-        RunError: the folder cannot be written, or TensorBoard is not installed.
+        UserError: the folder cannot be written, or TensorBoard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: F401
     except ImportError as error:
-        raise RunError(
+        raise UserError(
             f'--tensorboard: TensorBoard cannot be used: {error}; pip install "robustbench_cmic[tensorboard]"'
         ) from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"--tensorboard: cannot write to {folder}: {error.strerror or error}") from None
+        raise UserError(f"--tensorboard: cannot write to {folder}: {error.strerror or error}") from None
 
 
 class Curves:

@@ -19,7 +19,7 @@ import pytest
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import read_json, write_json
-from robustbench_cmic.records.locks import LockError, exclusive, is_held
+from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.schema import AttackRecord, TrainRecord
 from robustbench_cmic.records.store import read_record, record_path
 from robustbench_cmic.run.watch.estimate import Estimator, Task, task
@@ -36,6 +36,7 @@ from robustbench_cmic.run.watch.events import (
 from robustbench_cmic.run.watch.status import Status, suite_status
 from robustbench_cmic.run.watch.status_text import status_text
 from robustbench_cmic.suite import load_suite
+from robustbench_cmic.suite.messages import UserError
 from tests.cli.test_cli import LONG_SUITE, wait_for
 from tests.conftest import ROOT, Cli, command, contents
 
@@ -368,7 +369,7 @@ def test_looking_never_keeps_a_run_from_starting(tmp_path: Path) -> None:
     """Somebody looks at the very moment when a run takes the lock, and for longer than anybody would."""
     with exclusive(tmp_path):
         assert is_held(tmp_path)
-        with pytest.raises(LockError, match="another run is using"), exclusive(tmp_path):
+        with pytest.raises(UserError, match="another run is using"), exclusive(tmp_path):
             pass
     assert not is_held(tmp_path)
     assert not is_held(tmp_path / "none")
