@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustbench_cmic.attacks.autoattack import autoattack
-from robustbench_cmic.attacks.model import Target, frozen
+from robustbench_cmic.attacks.model import CountedModel, frozen
 from robustbench_cmic.attacks.pgd import pgd
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.data import load_data
@@ -72,7 +72,7 @@ class Outcome:
     seconds: float
 
 
-def ours(target: Target, images: Tensor, labels: Tensor, threat: Threat, budget: Budget, block: int) -> Tensor:
+def ours(target: CountedModel, images: Tensor, labels: Tensor, threat: Threat, budget: Budget, block: int) -> Tensor:
     """This package's AutoAttack."""
     found, _ = autoattack(
         target,
@@ -87,7 +87,9 @@ def ours(target: Target, images: Tensor, labels: Tensor, threat: Threat, budget:
     return found
 
 
-def reference(target: Target, images: Tensor, labels: Tensor, threat: Threat, budget: Budget, block: int) -> Tensor:
+def reference(
+    target: CountedModel, images: Tensor, labels: Tensor, threat: Threat, budget: Budget, block: int
+) -> Tensor:
     """The four attacks of torchattacks, each on what the earlier ones left."""
     seed, classes = derive_seed("benchmark", block), min(budget.targets + 1, target.classes)
     ball = {"norm": NAMES[threat.norm], "eps": threat.eps, "seed": seed}
@@ -118,7 +120,7 @@ def attack_all(side: str, model: nn.Module, split: tuple[Tensor, Tensor], threat
     images, labels = split
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
-    target = Target(model, classes)
+    target = CountedModel(model, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
     found = []
     _wait(images)
@@ -129,7 +131,7 @@ def attack_all(side: str, model: nn.Module, split: tuple[Tensor, Tensor], threat
         print(f"  {side}: {min(start + BLOCK, len(images))} of {len(images)}", flush=True)
     _wait(images)
     seconds = time.perf_counter() - began
-    judged = broken(Target(model, classes), images, torch.cat(found), labels, threat)
+    judged = broken(CountedModel(model, classes), images, torch.cat(found), labels, threat)
     return Outcome(judged, target.forwards + target.backwards, seconds)
 
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.training.loop import How, Training, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Training, build_optimizer, train
 
 CLASSES, BATCH = 100, 64
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
@@ -50,7 +50,7 @@ def build(objective: dict[str, Any], device: str) -> Training:
     return Training(model, build_objective(objective, CLASSES).to(device), build_optimizer(model, SGD))
 
 
-def seconds_per_step(objective: dict[str, Any], device: str, steps: int, how: How) -> float:
+def seconds_per_step(objective: dict[str, Any], device: str, steps: int, how: Acceleration) -> float:
     """Mean over the steps of one epoch, without the first ones."""
     cuda = device.startswith("cuda")
     warm_up = 10 if cuda else WARM_UP
@@ -128,9 +128,9 @@ def main() -> None:
     cuda = options.device.startswith("cuda")
     torch.backends.cudnn.benchmark = cuda
     steps = options.steps or (300 if cuda else 2)
-    ways = {"": How(reduced=cuda, graphed=cuda)}
+    ways = {"": Acceleration(reduced=cuda, graphed=cuda)}
     if cuda:
-        ways["without CUDA graph, "] = How(reduced=True)
+        ways["without CUDA graph, "] = Acceleration(reduced=True)
     times: dict[str, list[float]] = {f"{way}{name}": [] for way in ways for name in OBJECTIVES}
     for turn in range(options.rounds):
         for way, how in ways.items():

@@ -17,7 +17,7 @@ from robustbench_cmic.records.files import write_json
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import PLAN_FILE
-from robustbench_cmic.run.job import carry_out
+from robustbench_cmic.run.job import run_job
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.suite import load_suite
 
@@ -40,7 +40,7 @@ def carried_out(suite: Path, folder: Path, work: Path | None = None) -> list[Any
     write_json(folder / PLAN_FILE, plan.model_dump(mode="json"))
     records = []
     for cell in plan.cells:
-        record = carry_out(cell, settings, lambda *_: None, lambda *_: None)
+        record = run_job(cell, settings, lambda *_: None, lambda *_: None)
         write_record(folder, record)
         records.append(record)
     return records

@@ -16,7 +16,7 @@ import pytest
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.digits import TRAIN_EXAMPLES
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.records.state import standings
+from robustbench_cmic.records.state import cell_states
 from robustbench_cmic.report import write_report
 from robustbench_cmic.suite import load_suite
 from tests.attacks.nets import convolutional, examples
@@ -153,7 +153,7 @@ def test_committed_results_are_of_the_committed_suite_and_whole(tmp_path: Path, 
     folder = tmp_path / name
     shutil.copytree(ROOT / "results" / name, folder)
     plan = make_plan(load_suite(ROOT / "suites" / f"{name}.yaml").suite)
-    assert {standing.state for standing in standings(plan.cells, folder).values()} == {"done"}
+    assert {standing.state for standing in cell_states(plan.cells, folder).values()} == {"done"}
     before = {name: (folder / name).read_bytes() for name in ("plan.json", "results.csv", "leaderboard.md")}
     results = write_report(folder).results
     assert results.plan == plan

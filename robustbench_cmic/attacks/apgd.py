@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import likeliest_others, make_loss, make_targeted_loss
-from robustbench_cmic.attacks.pgd import Noise, Slope, ascent, climb
-from robustbench_cmic.attacks.threat import Threat, l2_lengths
+from robustbench_cmic.attacks.losses import make_loss, make_targeted_loss, top_other_classes
+from robustbench_cmic.attacks.pgd import LossGradient, Noise, loss_and_gradient, steepest_ascent
+from robustbench_cmic.attacks.threat import Threat, l2_norms
 
 MOMENTUM = 0.75
-RISES = 0.75
+RHO = 0.75
 """Rho: at least this share of the steps between two checkpoints should have raised the loss."""
 
 
@@ -71,7 +71,7 @@ def apgd(
     else:
         with torch.no_grad():
             logits = model(images)
-        aims = likeliest_others(logits, labels, targets)
+        aims = top_other_classes(logits, labels, targets)
         raised = make_targeted_loss("margin" if loss == "dlr" and logits.shape[1] < 4 else loss, centroids)
         runs = aims.shape[1]
     left = torch.arange(len(images), device=images.device)
@@ -125,7 +125,7 @@ class _Search:
     step: Tensor  # (N, 1, 1, 1) step size
 
     @classmethod
-    def begin(cls, images: Tensor, starts: Tensor, slope: Slope, eps: float) -> _Search:
+    def begin(cls, images: Tensor, starts: Tensor, slope: LossGradient, eps: float) -> _Search:
         n = len(images)
         loss = slope.losses.nan_to_num(-torch.inf)
         step = torch.full((n, *[1] * (images.ndim - 1)), 2 * eps, dtype=images.dtype, device=images.device)
@@ -141,7 +141,7 @@ class _Search:
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name)[kept])
 
-    def take(self, point: Tensor, slope: Slope) -> None:
+    def take(self, point: Tensor, slope: LossGradient) -> None:
         """Go to a new point."""
         self.previous, self.point, self.gradient = self.point, point, slope.gradient
         self.rises = self.rises + (slope.losses > self.loss)
@@ -158,7 +158,7 @@ class _Search:
         As in the authors' code: condition 1 has <= (the paper <), and the loss of the step after a return to the best
         point is compared with that of the step before.
         """
-        halve = (self.rises <= RISES * distance) | (~self.halved_before & (self.best_before >= self.best_loss))
+        halve = (self.rises <= RHO * distance) | (~self.halved_before & (self.best_before >= self.best_loss))
         wide = halve.reshape(self.step.shape)
         self.step = torch.where(wide, self.step / 2, self.step)
         self.point = torch.where(wide, self.best_point, self.point)
@@ -177,9 +177,9 @@ def _run(
     loss: Callable[..., Tensor],
 ) -> tuple[Tensor, Tensor]:
     """One run from `starts`: the images found, (N, C, H, W), and which of them are misclassified, (N,)."""
-    slope = climb(model, starts, classes, loss)
+    slope = loss_and_gradient(model, starts, classes, loss)
     search = _Search.begin(images, starts, slope, threat.eps)
-    result, broken = starts.clone(), slope.wrong.clone()
+    result, broken = starts.clone(), slope.misclassified.clone()
     if bool(broken.any()):
         search.keep(~broken)
         classes = tuple(each[~broken] for each in classes)
@@ -189,13 +189,13 @@ def _run(
         if len(search.index) == 0:
             break
         point = _next_point(search, threat, 1.0 if done == 1 else MOMENTUM)
-        slope = climb(model, point, classes, loss)
+        slope = loss_and_gradient(model, point, classes, loss)
         search.take(point, slope)
-        if bool(slope.wrong.any()):
-            leaving = search.index[slope.wrong]
-            result[leaving], broken[leaving] = point[slope.wrong], True
-            search.keep(~slope.wrong)
-            classes = tuple(each[~slope.wrong] for each in classes)
+        if bool(slope.misclassified.any()):
+            leaving = search.index[slope.misclassified]
+            result[leaving], broken[leaving] = point[slope.misclassified], True
+            search.keep(~slope.misclassified)
+            classes = tuple(each[~slope.misclassified] for each in classes)
         if done in checks:
             search.reconsider(done - last)
             last = done
@@ -205,7 +205,7 @@ def _run(
 
 def _next_point(search: _Search, threat: Threat, momentum: float) -> Tensor:
     """The point after a step, by Algorithm 1, line 7 and 8; the first step has no momentum, 1."""
-    aim = threat.project(search.images, search.point + search.step * ascent(search.gradient, threat.norm))
+    aim = threat.project(search.images, search.point + search.step * steepest_ascent(search.gradient, threat.norm))
     moved = momentum * (aim - search.point) + (1 - momentum) * (search.point - search.previous)
     return threat.project(search.images, search.point + moved)
 
@@ -215,6 +215,6 @@ def _to_surface(perturbations: Tensor, threat: Threat) -> Tensor:
     if threat.norm == "linf":
         lengths = perturbations.flatten(1).abs().amax(1).reshape(-1, *[1] * (perturbations.ndim - 1))
     else:
-        lengths = l2_lengths(perturbations)
+        lengths = l2_norms(perturbations)
     # Divided first: for a tiny eps the quotient of eps and length overflows.
     return perturbations / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * threat.eps

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.autoattack import Part, autoattack
-from robustbench_cmic.attacks.custom import own_attack
-from robustbench_cmic.attacks.model import Target
+from robustbench_cmic.attacks.custom import custom_attack
+from robustbench_cmic.attacks.model import CountedModel
 from robustbench_cmic.attacks.noise import random_points
-from robustbench_cmic.attacks.pgd import Search, search_ball
+from robustbench_cmic.attacks.pgd import Search, pgd_search
 from robustbench_cmic.attacks.threat import Threat
-from robustbench_cmic.attacks.torchattacks import library_attack
+from robustbench_cmic.attacks.torchattacks import torchattacks_attack
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.seeding import derive_seed, seeded
 
@@ -27,7 +27,7 @@ SEARCHES = ("PGD", "Transfer")
 
 
 @dataclass(frozen=True)
-class Order:
+class AttackCall:
     """Which attack is to be run.
 
     Attributes:
@@ -55,8 +55,8 @@ class Order:
         return (canonical_json(self.setting), self.threat.norm, repr(self.threat.eps), self.seed)
 
 
-def attack_examples(
-    order: Order, target: Target, images: Tensor, labels: Tensor, places: Tensor
+def attack_block(
+    order: AttackCall, target: CountedModel, images: Tensor, labels: Tensor, places: Tensor
 ) -> tuple[Tensor, list[Part]]:
     """What the attack returns for some examples, and what its parts did, if it has any.
 
@@ -75,12 +75,12 @@ def attack_examples(
     name = setting["name"]
     if name == "FGSM":
         search = Search(threat.eps, steps=1, loss=setting["loss"])
-        return search_ball(target, images, labels, threat, search, None, centroids=order.centroids), []
+        return pgd_search(target, images, labels, threat, search, None, centroids=order.centroids), []
     if name in SEARCHES:
         own = ("alpha", "steps", "loss", "restarts", "targets", "schedule")
         search = Search(**{key: setting[key] for key in own}, early_stop=setting.get("early_stop", False))
         start = noise if setting["random_start"] else None
-        return search_ball(target, images, labels, threat, search, start, centroids=order.centroids), []
+        return pgd_search(target, images, labels, threat, search, start, centroids=order.centroids), []
     if name == "Noise":
         return random_points(target, images, labels, threat, noise, setting["samples"]), []
     first = int(places[0]) // BLOCK * BLOCK
@@ -89,9 +89,9 @@ def attack_examples(
         parameters = {key: setting[key] for key in ("targets", "steps", "queries")}
         return autoattack(target, images, labels, threat, seed=block_seed, rows=places - first, **parameters)
     if ":" in name:
-        return own_attack(setting, target, images, labels, threat, block_seed), []
+        return custom_attack(setting, target, images, labels, threat, block_seed), []
     with seeded(block_seed):
-        attack = library_attack(name, target, threat, target.classes, block_seed, setting)
+        attack = torchattacks_attack(name, target, threat, target.classes, block_seed, setting)
         result = attack(images.clone(), labels.clone())
     return result, []
 

@@ -11,7 +11,7 @@ from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.seeding import seeded
 
 
-def own_attack(
+def custom_attack(
     setting: dict[str, Any], model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, seed: int
 ) -> Any:
     """What a user's function returns for some examples, and that may be anything.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import likeliest_others, margin_targeted
-from robustbench_cmic.attacks.pgd import climb
+from robustbench_cmic.attacks.losses import margin_targeted, top_other_classes
+from robustbench_cmic.attacks.pgd import loss_and_gradient
 from robustbench_cmic.attacks.threat import Threat
 
 BIAS = 0.1
@@ -48,7 +48,7 @@ def fab(
     if len(images) == 0:
         return result
     with torch.no_grad():
-        aims = likeliest_others(model(images), labels, targets)
+        aims = top_other_classes(model(images), labels, targets)
     left = torch.arange(len(images), device=images.device)
     for run in range(aims.shape[1]):
         found, broken = _run(model, images[left], labels[left], aims[left, run], threat, steps)
@@ -68,7 +68,7 @@ def _run(
     index = torch.arange(len(images), device=images.device)
     point = images
     for _ in range(steps):
-        slope = climb(model, point, (labels, targets), margin_targeted)
+        slope = loss_and_gradient(model, point, (labels, targets), margin_targeted)
         point = _step(point, images, slope.gradient, slope.losses, threat.norm)
         with torch.no_grad():
             wrong = model(point).argmax(1) != labels

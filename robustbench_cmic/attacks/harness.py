@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.autoattack import Part
-from robustbench_cmic.attacks.blocks import BLOCK, Order, attack_examples, uses_centroids
+from robustbench_cmic.attacks.blocks import BLOCK, AttackCall, attack_block, uses_centroids
 from robustbench_cmic.attacks.losses import class_centroids
-from robustbench_cmic.attacks.model import AttackError, Target, frozen, is_out_of_memory, with_less_memory
+from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen, is_out_of_memory, with_less_memory
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.data.feed import Examples
 
@@ -27,7 +27,7 @@ Progress = Callable[[int, int, int], None]
 """Called with (examples done, examples in all, how many of those done are classified correctly)."""
 
 
-class Broken(NamedTuple):
+class BrokenExample(NamedTuple):
     """An example that is classified correctly when clean, and not as the attack returned it; on the CPU.
 
     Attributes:
@@ -44,7 +44,7 @@ class Broken(NamedTuple):
 
 
 @dataclass
-class Verdict:
+class AttackEvaluation:
     """What an attack did to a set of examples, as judged here.
 
     Attributes:
@@ -64,11 +64,11 @@ class Verdict:
     forwards: int
     backwards: int
     parts: list[Part]
-    broken: list[Broken]
+    broken: list[BrokenExample]
 
 
 @dataclass
-class Kept:
+class BrokenBefore:
     """Examples that were broken in a smaller ball, and are not attacked again.
 
     Attributes:
@@ -81,12 +81,12 @@ class Kept:
 
 
 @dataclass
-class _Judged:
+class _Accumulator:
     """Results of consecutive batches, in order."""
 
     keep_images: bool
     keep_broken: int
-    broken: list[Broken] = field(default_factory=list)
+    broken: list[BrokenExample] = field(default_factory=list)
     correct: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     images: list[Tensor] = field(default_factory=list)
@@ -94,7 +94,7 @@ class _Judged:
     outside: int = 0
 
 
-def judge_attack(
+def evaluate_attack(
     model: nn.Module,
     images: Tensor | Examples,
     labels: Tensor,
@@ -106,10 +106,10 @@ def judge_attack(
     batch_size: int = BLOCK,
     progress: Progress | None = None,
     source: nn.Module | None = None,
-    kept: Kept | None = None,
+    kept: BrokenBefore | None = None,
     keep_images: bool = False,
     keep_broken: int = 0,
-) -> Verdict:
+) -> AttackEvaluation:
     """Attack a model and judge the result.
 
     Args:
@@ -117,7 +117,7 @@ def judge_attack(
         images: (N, C, H, W) float32 in [0, 1], on the model's device; or such images that are brought there in slices.
         labels: (N,) int64.
         classes: number of classes.
-        setting: the attack's `name` and parameters, see `dispatch.Order`.
+        setting: the attack's `name` and parameters, see `dispatch.AttackCall`.
         threat: the ball; None for `none`, the clean evaluation.
         seed: of the cell.
         batch_size: examples that a native attack has in memory at once; the verdict does not depend on it. Attacks
@@ -135,15 +135,15 @@ def judge_attack(
         torch.OutOfMemoryError: not even a few times `target.MIN_ROWS` examples fit.
     """
     own = setting["name"].count(":") == 1  # a user's code never holds the model that is judged
-    target = Target(copy.deepcopy(model) if own else model if source is None else source, classes)
+    target = CountedModel(copy.deepcopy(model) if own else model if source is None else source, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
-    judge = Target(model, classes)  # the judge's own passes are not the attack's
-    judged = _Judged(keep_images, keep_broken)
+    judge = CountedModel(model, classes)  # the judge's own passes are not the attack's
+    judged = _Accumulator(keep_images, keep_broken)
     correct = 0
     with contextlib.ExitStack() as stack:
         for network in {id(each): each for each in (model, target.model)}.values():
             stack.enter_context(_untouched(network))
-        order = None if threat is None else Order(setting, threat, seed)
+        order = None if threat is None else AttackCall(setting, threat, seed)
         if order is not None and uses_centroids(setting):
             order = replace(order, centroids=_centroids(target, images, labels, batch_size))
         size = BLOCK if order is not None and order.whole_blocks else batch_size
@@ -155,7 +155,7 @@ def judge_attack(
             if progress is not None:
                 correct += int(judged.correct[-1].sum())
                 progress(stop, len(images), correct)
-    return Verdict(
+    return AttackEvaluation(
         correct=torch.cat(judged.correct),
         logits=torch.cat(judged.logits),
         images=torch.cat(judged.images) if keep_images else None,
@@ -170,7 +170,7 @@ def judge_attack(
 class _Batch:
     """Consecutive examples, and which of them are attacked."""
 
-    def __init__(self, start: int, images: Tensor, labels: Tensor, kept: Kept | None) -> None:
+    def __init__(self, start: int, images: Tensor, labels: Tensor, kept: BrokenBefore | None) -> None:
         self.images = images
         self.labels = labels
         self.places = torch.arange(start, start + len(images))
@@ -181,23 +181,28 @@ class _Batch:
             self.attacked[kept.places[inside] - start] = False
             self.kept = kept.images[inside].to(images)
 
-    def run(self, order: Order | None, target: Target) -> tuple[Any, list[Part]]:
+    def run(self, order: AttackCall | None, target: CountedModel) -> tuple[Any, list[Part]]:
         """The examples after the attack: those that are attacked as it returns them, the others as they were kept."""
         if order is None:
             return self.images, []
         if self.kept is None:
-            return attack_examples(order, target, self.images, self.labels, self.places)
+            return attack_block(order, target, self.images, self.labels, self.places)
         found = self.images.clone()
         found[~self.attacked] = self.kept
         parts: list[Part] = []
         if bool(self.attacked.any()):
             rows = self.attacked
-            found[rows], parts = attack_examples(order, target, self.images[rows], self.labels[rows], self.places[rows])
+            found[rows], parts = attack_block(order, target, self.images[rows], self.labels[rows], self.places[rows])
         return found, parts
 
 
 def _attack_and_judge(
-    order: Order | None, target: Target, judge: Target, batch: _Batch, threat: Threat | None, judged: _Judged
+    order: AttackCall | None,
+    target: CountedModel,
+    judge: CountedModel,
+    batch: _Batch,
+    threat: Threat | None,
+    judged: _Accumulator,
 ) -> None:
     found, parts = _guarded(order, target, batch)
     judge.rows = target.rows
@@ -205,7 +210,7 @@ def _attack_and_judge(
     _add(judged.parts, parts)
 
 
-def _guarded(order: Order | None, target: Target, batch: _Batch) -> tuple[Any, list[Part]]:
+def _guarded(order: AttackCall | None, target: CountedModel, batch: _Batch) -> tuple[Any, list[Part]]:
     """Run the attack; whatever it raises becomes an `AttackError`, but for a lack of memory."""
     try:
         return batch.run(order, target)
@@ -237,7 +242,7 @@ def _batches(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, n)
 
 
-def _centroids(target: Target, images: Tensor | Examples, labels: Tensor, batch_size: int) -> Tensor:
+def _centroids(target: CountedModel, images: Tensor | Examples, labels: Tensor, batch_size: int) -> Tensor:
     """(classes, classes) mean softmax over the clean examples of each class."""
     logits = []
     for start, stop in _batches(len(images), batch_size):
@@ -260,7 +265,7 @@ def _add(parts: dict[str, Part], more: list[Part]) -> None:
         )
 
 
-def _judge(judge: Target, batch: _Batch, found: Any, threat: Threat | None, judged: _Judged) -> None:
+def _judge(judge: CountedModel, batch: _Batch, found: Any, threat: Threat | None, judged: _Accumulator) -> None:
     """Check, project and classify what an attack returned; design rules 2 and 3."""
     # An attack may have flipped the model's mode; what is judged is the model in eval mode.
     judge.model.eval()
@@ -292,9 +297,9 @@ def _judge(judge: Target, batch: _Batch, found: Any, threat: Threat | None, judg
         judged.images.append(found.cpu())
 
 
-def _keep_broken(batch: _Batch, found: Tensor, clean: Tensor, logits: Tensor, judged: _Judged) -> None:
+def _keep_broken(batch: _Batch, found: Tensor, clean: Tensor, logits: Tensor, judged: _Accumulator) -> None:
     """Put the first broken examples of a batch aside, until there are as many as were asked for."""
     broken = (clean.argmax(1) == batch.labels) & (logits.argmax(1) != batch.labels)
     for row in broken.nonzero()[: judged.keep_broken - len(judged.broken), 0].tolist():
         rows = (values[row].cpu().clone() for values in (batch.images, found, clean, logits))
-        judged.broken.append(Broken(int(batch.places[row]), *rows))
+        judged.broken.append(BrokenExample(int(batch.places[row]), *rows))

@@ -194,7 +194,7 @@ def _largest_other(logits: Tensor, labels: Tensor) -> Tensor:
     return _without(logits, labels).amax(1)
 
 
-def likeliest_others(logits: Tensor, labels: Tensor, count: int) -> Tensor:
+def top_other_classes(logits: Tensor, labels: Tensor, count: int) -> Tensor:
     """The `count` classes (fewer where there are fewer) with the largest logits but the label's: (N, k), best first."""
     return _without(logits, labels).topk(min(count, logits.shape[1] - 1), dim=1).indices
 

@@ -21,7 +21,7 @@ class AttackError(UserError):
     """An attack or a model that gave no usable result; the message says what happened."""
 
 
-class Target(nn.Module):
+class CountedModel(nn.Module):
     """What an attack sees of a model: logits, counted, independent of how many examples come at once.
 
     Matrix products over very few rows take other paths in the numerical libraries and round differently. Batches
@@ -95,7 +95,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
-def with_less_memory(target: Target, rows: int, action: Callable[[], Result]) -> Result:
+def with_less_memory(target: CountedModel, rows: int, action: Callable[[], Result]) -> Result:
     """Do it again with half as many rows at once, as often as the device's memory does not suffice.
 
     Args:

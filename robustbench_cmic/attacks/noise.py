@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.pgd import Noise
-from robustbench_cmic.attacks.threat import Threat, l2_lengths
+from robustbench_cmic.attacks.threat import Threat, l2_norms
 
 
 def random_points(
@@ -41,7 +41,7 @@ def random_points(
             break
         delta = noise(sample)[left]
         if threat.norm == "l2":
-            lengths = l2_lengths(delta)
+            lengths = l2_norms(delta)
             delta = delta / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * threat.eps
         elif sample % 2 == 1:
             delta = torch.where(delta < 0, -threat.eps, threat.eps)

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import LOSSES, likeliest_others, make_loss, make_targeted_loss
-from robustbench_cmic.attacks.threat import Threat, l2_lengths
+from robustbench_cmic.attacks.losses import LOSSES, make_loss, make_targeted_loss, top_other_classes
+from robustbench_cmic.attacks.threat import Threat, l2_norms
 
 Noise = Callable[[int], Tensor]
 """Number of a run -> random perturbations of the ball for all images."""
@@ -121,10 +121,10 @@ def pgd(
     noise = (lambda _: threat.noise(images.shape).to(images)) if random_start else None
     # torchattacks and most others average the loss over the batch. Signs survive that; the last bit of the gradient
     # does not, hence the same factor here.
-    return search_ball(model, images, labels, threat, search, noise, 1 / max(1, len(images)), centroids)
+    return pgd_search(model, images, labels, threat, search, noise, 1 / max(1, len(images)), centroids)
 
 
-def search_ball(
+def pgd_search(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -148,14 +148,14 @@ def search_ball(
     if search.targets > 0:
         loss = make_targeted_loss(search.loss, centroids)
         with torch.no_grad():
-            aims = likeliest_others(model(images), labels, search.targets)
+            aims = top_other_classes(model(images), labels, search.targets)
         runs *= aims.shape[1]
     active = torch.arange(len(images), device=images.device)
     for run in range(runs):
         starts = images if noise is None else (images + noise(run)).clamp(0, 1)
         classes = (labels,) if aims is None else (labels, aims[:, run % aims.shape[1]])
         towards = tuple(each[active] for each in classes)
-        found = _descend(model, images[active], towards, starts[active], threat, search, loss, weight)
+        found = _pgd_run(model, images[active], towards, starts[active], threat, search, loss, weight)
         result[active] = found
         if run + 1 < runs:
             with torch.no_grad():
@@ -165,7 +165,7 @@ def search_ball(
     return result
 
 
-def _descend(
+def _pgd_run(
     model: nn.Module,
     images: Tensor,
     classes: tuple[Tensor, ...],
@@ -180,38 +180,38 @@ def _descend(
     active = torch.arange(len(images), device=images.device)
     current = starts
     for step in range(search.steps):
-        slope = climb(model, current, classes, loss, weight)
+        slope = loss_and_gradient(model, current, classes, loss, weight)
         gradient = slope.gradient
-        if search.early_stop and bool(slope.wrong.any()):
-            result[active[slope.wrong]] = current[slope.wrong]
-            keep = ~slope.wrong
+        if search.early_stop and bool(slope.misclassified.any()):
+            result[active[slope.misclassified]] = current[slope.misclassified]
+            keep = ~slope.misclassified
             active, images, classes = active[keep], images[keep], tuple(each[keep] for each in classes)
             current, gradient = current[keep], gradient[keep]
             if len(active) == 0:
                 return result
-        current = threat.project(images, current + search.step_size(step) * ascent(gradient, threat.norm))
+        current = threat.project(images, current + search.step_size(step) * steepest_ascent(gradient, threat.norm))
     result[active] = current
     return result
 
 
 @dataclass(frozen=True)
-class Slope:
+class LossGradient:
     """What one pass forward and one back say of images (N, C, H, W).
 
     Attributes:
         gradient: (N, C, H, W) of the loss; 0 where it is not finite.
         losses: (N,).
-        wrong: (N,) truth values: misclassified.
+        misclassified: (N,) truth values: misclassified.
     """
 
     gradient: Tensor
     losses: Tensor
-    wrong: Tensor
+    misclassified: Tensor
 
 
-def climb(
+def loss_and_gradient(
     model: nn.Module, images: Tensor, classes: tuple[Tensor, ...], loss: Callable[..., Tensor], weight: float = 1.0
-) -> Slope:
+) -> LossGradient:
     """Loss, gradient and errors at the images.
 
     Args:
@@ -228,12 +228,12 @@ def climb(
         (gradient,) = torch.autograd.grad(losses, leaf, grad_outputs=torch.full_like(losses, weight))
     # One NaN would otherwise turn an image to NaN; 0 leaves that pixel where it is for this step.
     gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-    return Slope(gradient, losses.detach(), logits.detach().argmax(1) != classes[0])
+    return LossGradient(gradient, losses.detach(), logits.detach().argmax(1) != classes[0])
 
 
-def ascent(gradient: Tensor, norm: str) -> Tensor:
+def steepest_ascent(gradient: Tensor, norm: str) -> Tensor:
     """The unit step of steepest ascent; zero where the gradient is zero."""
     if norm == "linf":
         return gradient.sign()
-    lengths = l2_lengths(gradient)
+    lengths = l2_norms(gradient)
     return gradient / torch.where(lengths > 0, lengths, torch.ones_like(lengths))

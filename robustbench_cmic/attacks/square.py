@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.losses import margin
-from robustbench_cmic.attacks.threat import Threat, l2_lengths
+from robustbench_cmic.attacks.threat import Threat, l2_norms
 
 BLOCK = 256
 """Examples for which random numbers are drawn together."""
@@ -173,7 +173,7 @@ def _bumps(images: Tensor, eps: float, rows: Tensor, generator: torch.Generator)
     delta = torch.zeros_like(images)
     top, left = (height - down * side) // 2, (width - across * side) // 2
     delta[:, :, top : top + down * side, left : left + across * side] = grid
-    return (images + delta / l2_lengths(delta) * eps).clamp(0, 1)
+    return (images + delta / l2_norms(delta) * eps).clamp(0, 1)
 
 
 def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tens
     new = new / new.square().sum(2, keepdim=True).sqrt().clamp(min=1e-12)
     new = new * (windows + unused / channels).sqrt()
     delta = delta.scatter(2, second, 0.0).scatter(2, first, new).reshape(images.shape)
-    lengths = l2_lengths(delta)
+    lengths = l2_norms(delta)
     return (images + delta / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * eps).clamp(0, 1)
 
 

@@ -41,14 +41,14 @@ class Threat:
         if self.norm == "linf":
             delta = delta.clamp(-self.eps, self.eps)
         else:
-            lengths = l2_lengths(delta)
+            lengths = l2_norms(delta)
             delta = torch.where(lengths > self.eps, delta * (self.eps / lengths.clamp(min=1e-45)), delta)
         return (images + delta).clamp(0, 1)
 
     def outside(self, images: Tensor, candidates: Tensor, tolerance: float = 1e-5) -> Tensor:
         """(N,) truth values: the candidate lies outside the ball or the box by more than rounding explains."""
         delta = (candidates - images).flatten(1)
-        length = delta.abs().amax(1) if self.norm == "linf" else l2_lengths(candidates - images).flatten()
+        length = delta.abs().amax(1) if self.norm == "linf" else l2_norms(candidates - images).flatten()
         beyond_box = ((candidates < -tolerance) | (candidates > 1 + tolerance)).flatten(1).any(1)
         return (length > self.eps + tolerance * max(1.0, self.eps)) | beyond_box
 
@@ -61,10 +61,10 @@ class Threat:
             return torch.empty(shape).uniform_(-self.eps, self.eps)
         direction = torch.empty(shape).normal_()
         radius = torch.empty(shape[0], *[1] * (len(shape) - 1)).uniform_(0, self.eps)
-        return direction * (radius / l2_lengths(direction).clamp(min=1e-45))
+        return direction * (radius / l2_norms(direction).clamp(min=1e-45))
 
 
-def l2_lengths(values: Tensor) -> Tensor:
+def l2_norms(values: Tensor) -> Tensor:
     """Euclidean length of each example, shaped (N, 1, 1, 1) for values (N, C, H, W).
 
     Scaled by the largest entry first: the squares of a vanishing gradient (1e-25, say) would underflow to zero.

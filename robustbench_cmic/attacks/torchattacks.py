@@ -11,7 +11,7 @@ from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.suite.torchattacks import signature
 
 
-def library_attack(
+def torchattacks_attack(
     name: str, model: nn.Module, threat: Threat, classes: int, seed: int, setting: dict[str, Any]
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """An instance of a torchattacks class, ready to be called with images and labels.

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from robustbench_cmic.audit.flags import RULES, Flag, Rule
-from robustbench_cmic.audit.judge import Audit, audit
+from robustbench_cmic.audit.judge import Audit, flag_results
 
-__all__ = ["RULES", "Audit", "Flag", "Rule", "audit"]
+__all__ = ["RULES", "Audit", "Flag", "Rule", "flag_results"]

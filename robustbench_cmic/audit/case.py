@@ -22,7 +22,7 @@ FEW_STEPS = 10
 
 
 @dataclass(frozen=True)
-class Row:
+class AttackResult:
     """An attack that gave a result: its cell and its record."""
 
     cell: Cell
@@ -107,7 +107,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Case:
+class AuditedModel:
     """One trained model.
 
     Attributes:
@@ -118,13 +118,13 @@ class Case:
     """
 
     training: Cell
-    clean: Row | None
-    rows: list[Row]
+    clean: AttackResult | None
+    rows: list[AttackResult]
     probe: AuditRecord | None
 
-    def balls(self) -> dict[tuple[str, float], list[Row]]:
+    def balls(self) -> dict[tuple[str, float], list[AttackResult]]:
         """The attacks in each ball."""
-        found: dict[tuple[str, float], list[Row]] = {}
+        found: dict[tuple[str, float], list[AttackResult]] = {}
         for row in self.rows:
             found.setdefault(row.ball, []).append(row)
         return found
@@ -152,7 +152,7 @@ class Case:
             if check.check == name and check.outcomes is not None
         ]
 
-    def mirrored(self, check: Check) -> Row | None:
+    def mirrored(self, check: Check) -> AttackResult | None:
         """The attack of the suite that a check mirrors."""
         ball = (check.norm, check.eps)
         return next((row for row in self.rows if row.cell.attack == check.of and row.ball == ball), None)

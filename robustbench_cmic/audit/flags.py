@@ -26,14 +26,14 @@ class Flag:
     Attributes:
         name: a key of `RULES`.
         cells: ids of the attack cells whose numbers it is about.
-        taints: `rows`: only the numbers of these attacks; `balls`: the worst cases of their balls, too; `model`: it is
+        scope: `rows`: only the numbers of these attacks; `balls`: the worst cases of their balls, too; `model`: it is
             about the model whatever the attack, and so about every worst case.
         evidence: the numbers that raised it.
     """
 
     name: str
     cells: frozenset[str]
-    taints: Literal["rows", "balls", "model"]
+    scope: Literal["rows", "balls", "model"]
     evidence: str
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from robustbench_cmic.audit.case import Case, Row
+from robustbench_cmic.audit.case import AttackResult, AuditedModel
 from robustbench_cmic.audit.flags import Flag
 from robustbench_cmic.audit.rules_attacks import ALL
 from robustbench_cmic.plan.cell import Cell, Plan
@@ -37,7 +37,7 @@ class Audit:
         return self.worst.get((training, ball), [])
 
 
-def audit(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
+def flag_results(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
     """Judge every trained model of a plan by the records there are."""
     wanted = bool(plan.of("audit"))
     flags: dict[str, list[Flag]] = {}
@@ -54,32 +54,34 @@ def audit(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
         flags[training.id] = raised
         for ball, rows in case.balls().items():
             ids = {row.cell.id for row in rows}
-            found = [flag for flag in raised if flag.taints != "rows" and ids & flag.cells] + _weak(rows, raised)
+            found = [flag for flag in raised if flag.scope != "rows" and ids & flag.cells] + _weak(rows, raised)
             if found:
                 worst[training.id, ball] = found
     return Audit(wanted, flags, worst)
 
 
-def _case(training: Cell, cells: Iterable[Cell], probe: AnyRecord | None, records: Mapping[str, AnyRecord]) -> Case:
+def _case(
+    training: Cell, cells: Iterable[Cell], probe: AnyRecord | None, records: Mapping[str, AnyRecord]
+) -> AuditedModel:
     clean, rows = None, []
     for cell in cells:
         record = records.get(cell.id)
         if isinstance(record, AttackRecord) and record.status == "ok":
             if cell.attack == "none":
-                clean = Row(cell, record)
+                clean = AttackResult(cell, record)
             else:
-                rows.append(Row(cell, record))
+                rows.append(AttackResult(cell, record))
     if isinstance(probe, AuditRecord) and probe.status == "ok" and _fits(probe, rows):
-        return Case(training, clean, rows, probe)
-    return Case(training, clean, rows, None)
+        return AuditedModel(training, clean, rows, probe)
+    return AuditedModel(training, clean, rows, None)
 
 
-def _fits(probe: AuditRecord, rows: list[Row]) -> bool:
+def _fits(probe: AuditRecord, rows: list[AttackResult]) -> bool:
     """It was made on a part of the examples that the attacks were made on."""
     return all(row.n > max(probe.positions, default=-1) for row in rows)
 
 
-def _unprobed(case: Case, record: AnyRecord | None) -> Iterable[Flag]:
+def _unprobed(case: AuditedModel, record: AnyRecord | None) -> Iterable[Flag]:
     """Without a probe nothing may pass for audited."""
     if case.probe is None and case.rows:
         name, why = (
@@ -90,9 +92,9 @@ def _unprobed(case: Case, record: AnyRecord | None) -> Iterable[Flag]:
         yield Flag(name, case.attacked(), "model", why)
 
 
-def _weak(rows: list[Row], raised: list[Flag]) -> list[Flag]:
+def _weak(rows: list[AttackResult], raised: list[Flag]) -> list[Flag]:
     """A worst case in which every attack that could be trusted is missing."""
-    flagged = {cell for flag in raised if flag.taints == "rows" for cell in flag.cells}
+    flagged = {cell for flag in raised if flag.scope == "rows" for cell in flag.cells}
     strong = [row for row in rows if row.strong and row.cell.id not in flagged]
     cells = frozenset(row.cell.id for row in rows)
     return [] if strong else [Flag("no-strong-attack", cells, "balls", f"{len(rows)} attacks in this ball")]

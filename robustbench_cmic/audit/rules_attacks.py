@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from robustbench_cmic.audit.case import Case, Row
+from robustbench_cmic.audit.case import AttackResult, AuditedModel
 from robustbench_cmic.audit.flags import Flag
-from robustbench_cmic.audit.rules_model import active, crashed, forward_pass, gradients, outputs, taint
+from robustbench_cmic.audit.rules_model import active, crashed, forward_pass, gradients, outputs, scope_of
 from robustbench_cmic.records.schema import Check
 from robustbench_cmic.statistics import discordant, mcnemar, wilson_interval
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import format_eps
 
 ALPHA = 0.001
 POINTS = 0.02
@@ -23,10 +23,10 @@ MARGIN_POINTS = 0.15
 MIN_EXAMPLES = 100
 SURVIVORS = 0.05
 
-Rule = Callable[[Case], Iterator[Flag]]
+Rule = Callable[[AuditedModel], Iterator[Flag]]
 
 
-def _ids(rows: Iterable[Row]) -> frozenset[str]:
+def _ids(rows: Iterable[AttackResult]) -> frozenset[str]:
     return frozenset(row.cell.id for row in rows)
 
 
@@ -39,7 +39,7 @@ def _beats(strong: int, weak: int, n: int, points: float) -> tuple[bool, str]:
     return clear, shown
 
 
-def one_step(case: Case) -> Iterator[Flag]:
+def one_step(case: AuditedModel) -> Iterator[Flag]:
     """A one-step attack against iterated ones."""
     for rows in case.balls().values():
         for strong in rows:
@@ -50,7 +50,7 @@ def one_step(case: Case) -> Iterator[Flag]:
                         yield _row_flag("one-step-beats-iterated", weak, f"{strong.cell.attack} {shown}")
 
 
-def black_box(case: Case) -> Iterator[Flag]:
+def black_box(case: AuditedModel) -> Iterator[Flag]:
     """Attacks that know nothing of the gradients, against those that follow them."""
     for ball, rows in case.balls().items():
         blind = [row for row in rows if row.black_box]
@@ -69,7 +69,7 @@ def black_box(case: Case) -> Iterator[Flag]:
         yield from _square(rows)
 
 
-def _beyond_all(blind: list[Row], seeing: list[Row]) -> Iterator[Flag]:
+def _beyond_all(blind: list[AttackResult], seeing: list[AttackResult]) -> Iterator[Flag]:
     """What survives every attack with gradients together, and still falls to one without."""
     if not seeing:
         return
@@ -84,7 +84,7 @@ def _beyond_all(blind: list[Row], seeing: list[Row]) -> Iterator[Flag]:
             yield Flag("black-box-beats-white-box", _ids([*blind, *seeing]), "balls", evidence)
 
 
-def _square(rows: list[Row]) -> Iterator[Flag]:
+def _square(rows: list[AttackResult]) -> Iterator[Flag]:
     """AutoAttack's random search comes last: what it breaks, three attacks with gradients left."""
     for row in rows:
         for part in row.record.parts:
@@ -93,7 +93,7 @@ def _square(rows: list[Row]) -> Iterator[Flag]:
                 yield Flag("black-box-beats-white-box", _ids(rows), "balls", evidence)
 
 
-def margin_loss(case: Case) -> Iterator[Flag]:
+def margin_loss(case: AuditedModel) -> Iterator[Flag]:
     """The same attack on cross entropy and on the margin: of the suite, or with the audit's own on its examples."""
     for rows in case.balls().values():
         for weak in rows:
@@ -106,7 +106,7 @@ def margin_loss(case: Case) -> Iterator[Flag]:
         yield _row_flag("margin-beats-cross-entropy", weak, f"on the {check.attack['loss']} {shown}")
 
 
-def _differ_in_loss(first: Row, second: Row) -> bool:
+def _differ_in_loss(first: AttackResult, second: AttackResult) -> bool:
     ours, theirs = first.setting, second.setting
     if ours["name"] != theirs["name"] or "loss" not in ours:
         return False
@@ -115,7 +115,7 @@ def _differ_in_loss(first: Row, second: Row) -> bool:
     return same and theirs["loss"] != "ce"
 
 
-def _stronger_checks(case: Case, name: str, points: float) -> Iterator[tuple[Check, Row, str]]:
+def _stronger_checks(case: AuditedModel, name: str, points: float) -> Iterator[tuple[Check, AttackResult, str]]:
     """The audit's attacks of one kind that break clearly more than the attack of the suite that they mirror."""
     for check, bits in case.checks(name):
         weak = case.mirrored(check)
@@ -126,7 +126,7 @@ def _stronger_checks(case: Case, name: str, points: float) -> Iterator[tuple[Che
                 yield check, weak, shown
 
 
-def monotone(case: Case) -> Iterator[Flag]:
+def monotone(case: AuditedModel) -> Iterator[Flag]:
     """An iterated attack in balls of growing size."""
     rows = [row for row in case.rows if row.search]
     for large in rows:
@@ -136,11 +136,11 @@ def monotone(case: Case) -> Iterator[Flag]:
         for small in sorted(smaller, key=lambda row: row.bits.bit_count()):
             clear, shown = _beats(small.bits, large.bits, large.n, POINTS)
             if clear:
-                yield _row_flag("not-monotone", large, f"at eps {radius(small.cell.eps)} {shown}")
+                yield _row_flag("not-monotone", large, f"at eps {format_eps(small.cell.eps)} {shown}")
                 break
 
 
-def huge_ball(case: Case) -> Iterator[Flag]:
+def huge_ball(case: AuditedModel) -> Iterator[Flag]:
     """Survivors where there should be none; 1 in 20 is forgiven."""
     for check, bits in case.checks("huge"):
         n = len(case.probe.positions) if case.probe else 0
@@ -149,20 +149,20 @@ def huge_ball(case: Case) -> Iterator[Flag]:
             whole = check.attack["loss"] != "ce"
             cells = case.attacked() if whole else case.cross_entropy_rows()
             evidence = f"{bits.bit_count()} of {n} examples survive PGD on {check.attack['loss']} at eps {check.eps:g}"
-            yield Flag("survives-everything", cells, taint(whole), evidence)
+            yield Flag("survives-everything", cells, scope_of(whole), evidence)
 
 
-def converged(case: Case) -> Iterator[Flag]:
+def converged(case: AuditedModel) -> Iterator[Flag]:
     """An attack with twice the steps and a further start; where it breaks more, the attack is flagged at every eps."""
     for check, weak, shown in _stronger_checks(case, "longer", POINTS):
         same = [row for row in case.rows if (row.cell.attack, row.cell.norm) == (weak.cell.attack, weak.cell.norm)]
         evidence = (
-            f"{check.attack['steps']} steps, {check.attack['restarts']} starts at eps {radius(check.eps)}: {shown}"
+            f"{check.attack['steps']} steps, {check.attack['restarts']} starts at eps {format_eps(check.eps)}: {shown}"
         )
         yield Flag("not-converged", _ids(same), "rows", evidence)
 
 
-def reference(case: Case) -> Iterator[Flag]:
+def reference(case: AuditedModel) -> Iterator[Flag]:
     """All attacks of the suite in a ball together, against the audit's own attack there."""
     if case.probe is None:
         return
@@ -182,14 +182,14 @@ def _steps(check: Check) -> str:
     return f"{check.attack['steps']} steps, {check.attack['restarts']} starts"
 
 
-def invalid(case: Case) -> Iterator[Flag]:
+def invalid(case: AuditedModel) -> Iterator[Flag]:
     """Examples outside ball or box."""
     for row in case.rows:
         if row.record.outside:
             yield _row_flag("invalid-examples", row, f"{row.record.outside} of {row.n} examples")
 
 
-def as_trained(case: Case) -> Iterator[Flag]:
+def as_trained(case: AuditedModel) -> Iterator[Flag]:
     """The attack of an adversarial training, again."""
     objective = case.training.declared["objective"] or {}
     adversary = objective.get("adversary")
@@ -206,14 +206,14 @@ def as_trained(case: Case) -> Iterator[Flag]:
             yield _row_flag("attacked-as-trained", row, evidence)
 
 
-def enough_examples(case: Case) -> Iterator[Flag]:
+def enough_examples(case: AuditedModel) -> Iterator[Flag]:
     """Numbers that are too small to claim anything."""
     few = [row for row in case.rows if row.n < MIN_EXAMPLES]
     if few:
         yield Flag("few-examples", _ids(few), "balls", f"{few[0].n} examples")
 
 
-def _row_flag(name: str, row: Row, evidence: str) -> Flag:
+def _row_flag(name: str, row: AttackResult, evidence: str) -> Flag:
     return Flag(name, frozenset({row.cell.id}), "rows", evidence)
 
 

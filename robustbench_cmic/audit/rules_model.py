@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from robustbench_cmic.audit.case import Case
+from robustbench_cmic.audit.case import AuditedModel
 from robustbench_cmic.audit.flags import Flag
 from robustbench_cmic.records.schema import Gradients
 from robustbench_cmic.statistics import wilson_interval
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import format_eps
 
 TENTH = 0.1
 ACTIVE = 0.8
@@ -24,12 +24,12 @@ find 45 to 48 of 48, and on defences that mask gradients 0 to 20.
 MIN_TESTED = 16
 
 
-def taint(whole: bool) -> Literal["rows", "model"]:
+def scope_of(whole: bool) -> Literal["rows", "model"]:
     """What a flag reaches that is about the model, or only about attacks on cross entropy."""
     return "model" if whole else "rows"
 
 
-def forward_pass(case: Case) -> Iterator[Flag]:
+def forward_pass(case: AuditedModel) -> Iterator[Flag]:
     """Outputs that depend on chance, on the batch, or on a mode that should be off."""
     if case.probe is None or case.probe.forward_pass is None:
         return
@@ -42,7 +42,7 @@ def forward_pass(case: Case) -> Iterator[Flag]:
         yield Flag("training-mode", case.every_cell(), "model", f"layers: {', '.join(facts.training[:3])}")
 
 
-def outputs(case: Case) -> Iterator[Flag]:
+def outputs(case: AuditedModel) -> Iterator[Flag]:
     """Outputs that are no logits, are flattened, or lie so far apart that float32 rounds their softmax to 1."""
     if case.probe is None or case.probe.outputs is None:
         return
@@ -56,7 +56,7 @@ def outputs(case: Case) -> Iterator[Flag]:
         yield Flag("saturated", case.cross_entropy_rows(), "rows", evidence)
 
 
-def gradients(case: Case) -> Iterator[Flag]:
+def gradients(case: AuditedModel) -> Iterator[Flag]:
     """Gradients that are 0, NaN, missing, or not those of the model."""
     for facts in case.probe.gradients if case.probe else []:
         whole = facts.loss == "margin"
@@ -65,36 +65,38 @@ def gradients(case: Case) -> Iterator[Flag]:
         if facts.error:
             yield Flag("zero-gradients", case.attacked(), "model", f"of the loss {facts.loss}: {facts.error}")
         elif facts.n and lost >= TENTH * facts.n:
-            yield Flag("zero-gradients", cells, taint(whole), f"of the loss {facts.loss}: {_lost(facts)}")
+            yield Flag("zero-gradients", cells, scope_of(whole), f"of the loss {facts.loss}: {_lost(facts)}")
         elif whole and facts.unhelpful >= max(2, TENTH * facts.n):
-            yield Flag("misleading-gradients", cells, taint(whole), f"{facts.unhelpful} of {facts.n} examples")
+            yield Flag("misleading-gradients", cells, scope_of(whole), f"{facts.unhelpful} of {facts.n} examples")
 
 
 def _lost(facts: Gradients) -> str:
     return f"{facts.zero} zero and {facts.bad} not finite of {facts.n} examples"
 
 
-def active(case: Case) -> Iterator[Flag]:
+def active(case: AuditedModel) -> Iterator[Flag]:
     """Attacks that do not find what was put there; where one of them does, the others are too weak, not the model."""
     whole_tests = [test for test in case.probe.active if not test.error] if case.probe else []
     tests = [test for test in whole_tests if test.tested >= MIN_TESTED]
     for test in whole_tests:
         if test.tested < MIN_TESTED:
-            evidence = f"{test.of} at eps {radius(test.eps)}: {test.tested} images, and {test.by_chance} left to chance"
+            evidence = (
+                f"{test.of} at eps {format_eps(test.eps)}: {test.tested} images, and {test.by_chance} left to chance"
+            )
             yield Flag("active-test-inconclusive", _of(case, test.of), "rows", evidence)
     failed = [test for test in tests if wilson_interval(test.found, test.tested)[1] < ACTIVE]
     for test in failed:
         whole = len(failed) == len(tests)
-        evidence = f"{test.of} at eps {radius(test.eps)}: found {test.found} of {test.tested}"
+        evidence = f"{test.of} at eps {format_eps(test.eps)}: found {test.found} of {test.tested}"
         reached = case.attacked() if whole else _of(case, test.of)
-        yield Flag("active-test-failed", reached, taint(whole), evidence)
+        yield Flag("active-test-failed", reached, scope_of(whole), evidence)
 
 
-def _of(case: Case, attack: str) -> frozenset[str]:
+def _of(case: AuditedModel, attack: str) -> frozenset[str]:
     return frozenset(row.cell.id for row in case.rows if row.cell.attack == attack)
 
 
-def crashed(case: Case) -> Iterator[Flag]:
+def crashed(case: AuditedModel) -> Iterator[Flag]:
     """Checks and tests that gave nothing."""
     if case.probe is None:
         return

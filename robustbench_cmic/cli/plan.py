@@ -22,8 +22,8 @@ from robustbench_cmic.data import DATASETS
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
-from robustbench_cmic.records.state import Standing, blocked, standings
-from robustbench_cmic.run.resume import to_run
+from robustbench_cmic.records.state import CellState, cell_states, is_blocked
+from robustbench_cmic.run.resume import pending_cells
 from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.fields import NATIVE_ATTACKS
 from robustbench_cmic.suite.models import ARCHITECTURES
@@ -66,16 +66,16 @@ def validate(suite: SuiteArgument) -> None:
 
 def plan_table(cells: list[Cell], folder: Path, work: Path, forced: set[str]) -> str:
     """One line a cell, and how many will run. Records are judged as `run` does, but for the data's fingerprint."""
-    found = standings(cells, folder) | {cell: Standing("missing") for cell in forced}
-    pending = to_run(cells, found, work)
+    found = cell_states(cells, folder) | {cell: CellState("missing") for cell in forced}
+    pending = pending_cells(cells, found, work)
     states = [_state(cell, found, pending) for cell in cells]
     table = [[title(cell), state, cell.id] for cell, state in zip(cells, states, strict=True)]
     counts = ", ".join(f"{count} {state}" for state, count in Counter(s.split(":")[0] for s in states).items())
     return f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}"
 
 
-def _state(cell: Cell, found: dict[str, Standing], pending: dict[str, str]) -> str:
-    if blocked(cell, found):
+def _state(cell: Cell, found: dict[str, CellState], pending: dict[str, str]) -> str:
+    if is_blocked(cell, found):
         return "skipped: its training diverged"
     if cell.id not in pending:
         return found[cell.id].state

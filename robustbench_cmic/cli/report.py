@@ -16,8 +16,8 @@ from robustbench_cmic.records.files import unwritten
 from robustbench_cmic.report import (
     FORMATS,
     STANDARD,
-    Board,
     ReportError,
+    Summary,
     check_name,
     flag_table,
     folders_of,
@@ -97,7 +97,7 @@ def audit(
     raise typer.Exit(INCOMPLETE if problems else DONE)
 
 
-def _written(folder: Path, formats: Sequence[str] = STANDARD) -> Board:
+def _written(folder: Path, formats: Sequence[str] = STANDARD) -> Summary:
     """The board of a results folder, its tables written."""
     return _done(lambda: write_report(folder, formats), folder)
 

@@ -16,7 +16,7 @@ from robustbench_cmic.suite.messages import UserError
 if TYPE_CHECKING:
     from robustbench_cmic.report.compare.certificate import Certificate
     from robustbench_cmic.run.options import Options
-    from robustbench_cmic.run.reproduce import Task
+    from robustbench_cmic.run.reproduce import Reproduction
     from robustbench_cmic.suite import LoadedSuite
 
 
@@ -52,7 +52,7 @@ def reproduce(
     ] = True,
 ) -> None:
     """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
-    from robustbench_cmic.run.reproduce import certify, claim, default_folder, make_task, options_for
+    from robustbench_cmic.run.reproduce import certify, default_folder, make_task, open_folder, options_for
 
     loaded = load(suite)
     recorded = against or Path("results") / loaded.suite.suite
@@ -62,7 +62,7 @@ def reproduce(
     folder = results or default_folder(loaded.suite.suite)
     place = output or folder
     try:
-        made = claim(folder, place, task, fraction)
+        made = open_folder(folder, place, task, fraction)
     except OSError as error:
         fail(f"cannot write to {error.filename or folder}: {error.strerror or error}")
     for difference in task.inputs:
@@ -75,16 +75,16 @@ def reproduce(
     raise typer.Exit(code)
 
 
-def _rerun(task: Task, loaded: LoadedSuite, options: Options, suite: str, made: list[Path]) -> None:
+def _rerun(task: Reproduction, loaded: LoadedSuite, options: Options, suite: str, made: list[Path]) -> None:
     """Carry the task out; an interruption ends the command, and nothing is certified."""
     from rich.console import Console
 
-    from robustbench_cmic.run.reproduce import abandon, rerun
+    from robustbench_cmic.run.reproduce import clean_up, rerun
 
     try:
         code = rerun(task, loaded, options, Console(soft_wrap=True))
     except UserError:
-        abandon(options.results, made)
+        clean_up(options.results, made)
         raise
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -97,11 +97,11 @@ def _file(certificate: Certificate, folder: Path, place: Path, recorded: Path | 
     """Write the certificate, and the history if it is wanted; returns the certificate's exit code."""
     from robustbench_cmic.report.compare.certificate import write_certificate
     from robustbench_cmic.report.compare.certificate_text import certificate_text
-    from robustbench_cmic.run.reproduce import release
+    from robustbench_cmic.run.reproduce import mark_certified
 
     try:
         write_certificate(place, certificate, certificate_text(certificate))
-        release(folder)
+        mark_certified(folder)
     except OSError as error:
         fail(f"cannot write to {place}: {error.strerror or error}")
     print(place / "certificate.md")
@@ -113,11 +113,11 @@ def _file(certificate: Certificate, folder: Path, place: Path, recorded: Path | 
 
 def _remember(certificate: Certificate, recorded: Path) -> None:
     """Add to the history and draw it; what stands in the way is told, and changes nothing in what was certified."""
-    from robustbench_cmic.report.compare.history import HISTORY_FILE, append_night, night
+    from robustbench_cmic.report.compare.history import HISTORY_FILE, append_night, history_row
     from robustbench_cmic.report.compare.trend import TREND_FILE, write_trend
 
     try:
-        nights = append_night(recorded, night(certificate))
+        nights = append_night(recorded, history_row(certificate))
     except (OSError, ValueError) as error:
         print(f"{recorded / HISTORY_FILE} is left as it was: {error}", file=sys.stderr)
         return

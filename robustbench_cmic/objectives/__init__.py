@@ -7,7 +7,7 @@ from typing import Any
 from robustbench_cmic.objectives.base import Objective, ObjectiveError
 from robustbench_cmic.objectives.ce import CrossEntropy
 from robustbench_cmic.objectives.cmic import Cmic
-from robustbench_cmic.objectives.custom import own_objective
+from robustbench_cmic.objectives.custom import custom_objective
 
 __all__ = ["OBJECTIVES", "Cmic", "CrossEntropy", "Objective", "ObjectiveError", "build_objective"]
 
@@ -24,6 +24,6 @@ def build_objective(declared: dict[str, Any], classes: int, seed: int = 0) -> Ob
         ObjectiveError: a user's own that cannot be used; the message says why.
     """
     if ":" in declared["name"]:
-        return own_objective(declared["name"], declared["parameters"], classes, seed)
+        return custom_objective(declared["name"], declared["parameters"], classes, seed)
     parameters = {key.replace("lambda", "lambda_"): value for key, value in declared.items() if key != "name"}
     return OBJECTIVES[declared["name"]](classes, **parameters)

@@ -12,7 +12,7 @@ from robustbench_cmic.objectives.base import Objective, ObjectiveError
 from robustbench_cmic.seeding import derive_seed, seeded
 
 
-def own_objective(name: str, parameters: dict[str, Any], classes: int, seed: int) -> Objective:
+def custom_objective(name: str, parameters: dict[str, Any], classes: int, seed: int) -> Objective:
     """A user's objective, tried before it is trusted with a training; the generators are left as they were.
 
     Args:

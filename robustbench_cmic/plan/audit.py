@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, cell_id
-from robustbench_cmic.plan.versions import JUDGE, VERSION
+from robustbench_cmic.plan.versions import AUDIT, EVALUATION
 from robustbench_cmic.suite.attacks import AutoAttack, Fgsm, Noise, Pgd, attack_setting, balls
 from robustbench_cmic.suite.schema import Suite
 
@@ -28,9 +28,9 @@ def audit_cell(training: Cell, suite: Suite, evaluation: dict[str, Any]) -> Cell
     declared = {
         "train": training.declared,
         "evaluation": evaluation,
-        "judge": JUDGE,
+        "judge": EVALUATION,
         "audit": {
-            "version": VERSION,
+            "version": AUDIT,
             "level": suite.audit,
             "examples": level["examples"],
             "active_examples": level["active_examples"],

@@ -8,12 +8,12 @@ from typing import Any
 
 from robustbench_cmic.plan.audit import audit_cell
 from robustbench_cmic.plan.cell import Cell, Plan, cell_id
-from robustbench_cmic.plan.versions import DRAW, JUDGE, TRAINER
+from robustbench_cmic.plan.versions import EVALUATION, SUBSET, TRAINING
 from robustbench_cmic.suite.attacks import CLEAN, AnyAttack, AutoAttack, Pgd, Transfer, attack_setting, balls
-from robustbench_cmic.suite.custom import OBJECTIVE, own_code_sha256, own_parameters
+from robustbench_cmic.suite.custom import OBJECTIVE, custom_code_sha256, custom_parameters
 from robustbench_cmic.suite.fields import Norm
 from robustbench_cmic.suite.models import Model
-from robustbench_cmic.suite.objectives import Cmic, OwnObjective
+from robustbench_cmic.suite.objectives import Cmic, CustomObjective
 from robustbench_cmic.suite.schema import Suite
 
 
@@ -29,7 +29,7 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
     Raises:
         OSError: a file of given weights cannot be read.
     """
-    evaluation = suite.evaluation.model_dump(exclude_none=True) | {"draw": DRAW}
+    evaluation = suite.evaluation.model_dump(exclude_none=True) | {"draw": SUBSET}
     if limit is not None:
         evaluation["limit"] = min(limit, suite.evaluation.limit or limit)
         evaluation["by_command_line"] = True
@@ -60,14 +60,14 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     own = model.model_dump(include={"architecture", "stem", "pretrained", "normalization"})
     declared = {
         "dataset": suite.dataset.model_dump(),
-        "model": own | {"code_sha256": own_code_sha256(model.architecture)},
+        "model": own | {"code_sha256": custom_code_sha256(model.architecture)},
         "objective": _objective(model),
         "training": None if suite.training is None or model.given else suite.training.model_dump(exclude_none=True),
         "weights": None,
         "seed": seed,
     }
     if declared["training"] is not None:
-        declared["trainer"] = TRAINER
+        declared["trainer"] = TRAINING
     if model.weights is not None:
         file = model.weights_file(seed)
         declared["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
@@ -85,10 +85,10 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
 def _objective(model: Model) -> dict[str, Any] | None:
     if model.objective is None:
         return None
-    if isinstance(model.objective, OwnObjective):
+    if isinstance(model.objective, CustomObjective):
         name = model.objective.name
-        parameters = own_parameters(name, OBJECTIVE, model.objective.parameters)
-        declared: dict[str, Any] = {"name": name, "code_sha256": own_code_sha256(name), "parameters": parameters}
+        parameters = custom_parameters(name, OBJECTIVE, model.objective.parameters)
+        declared: dict[str, Any] = {"name": name, "code_sha256": custom_code_sha256(name), "parameters": parameters}
     else:
         declared = model.objective.model_dump(exclude={"adversary"})
     if isinstance(model.objective, Cmic):
@@ -148,7 +148,7 @@ def _cell(
         "norm": norm,
         "eps": eps,
         "evaluation": evaluation,
-        "judge": JUDGE,
+        "judge": EVALUATION,
     }
     if source is not None:
         declared["source"] = source.declared

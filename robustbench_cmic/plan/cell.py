@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from robustbench_cmic.suite.fields import Frozen, radius
+from robustbench_cmic.suite.fields import Frozen, format_eps
 
 Kind = Literal["train", "attack", "audit"]
 PLAN_SCHEMA: Literal["robustbench_cmic/plan/2"] = "robustbench_cmic/plan/2"
@@ -57,7 +57,7 @@ class Cell(Frozen):
         return tuple(other for other in (self.needs, self.source, self.after) if other is not None)
 
 
-def acts_on_own(cell: Cell) -> bool:
+def runs_custom_code(cell: Cell) -> bool:
     """It trains with a user's own objective, or runs a user's own attack."""
     part: dict[str, Any] = cell.declared.get({"train": "objective", "attack": "attack"}.get(cell.kind, "")) or {}
     return part.get("code_sha256") is not None
@@ -99,5 +99,5 @@ def title(cell: Cell) -> str:
     what = cell.attack or cell.kind
     if what == "none":
         what = "clean"
-    ball = f" {cell.norm} eps {radius(cell.eps)}" if cell.norm else ""
+    ball = f" {cell.norm} eps {format_eps(cell.eps)}" if cell.norm else ""
     return f"{cell.model} seed {cell.seed}: {what}{ball}"

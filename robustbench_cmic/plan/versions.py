@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-DRAW = "ordered by splitmix64 of the index; version 1"
+SUBSET = "ordered by splitmix64 of the index; version 1"
 """How `subset.choose` chooses examples; part of every evaluation's declaration."""
 
-TRAINER = 1
+TRAINING = 1
 """Of what a training makes of its declaration; a change that gives other weights raises it."""
 
-VERSION = 2
+AUDIT = 2
 """Of the facts that an audit collects; a change to any of them raises it."""
 
-JUDGE = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 4"
+EVALUATION = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 4"
 """The decision rule of `attacks.harness`, and the version of it, of the native attacks and of their random numbers.
 
 It is part of every attack cell's hash: a change to any of these raises the version, and no old result is taken for new.

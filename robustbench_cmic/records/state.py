@@ -15,7 +15,7 @@ State = Literal["done", "diverged", "missing", "failed", "unusable"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class CellState:
     """How a cell stands.
 
     Attributes:
@@ -30,12 +30,12 @@ class Standing:
     record: AnyRecord | None = None
 
     @property
-    def settled(self) -> bool:
+    def is_final(self) -> bool:
         """Nothing is to be done: a result, or a divergence, which is one too."""
         return self.state in ("done", "diverged")
 
 
-def standings(cells: list[Cell], folder: Path, dataset_sha256: str | None = None) -> dict[str, Standing]:
+def cell_states(cells: list[Cell], folder: Path, dataset_sha256: str | None = None) -> dict[str, CellState]:
     """How each cell stands, by id.
 
     Args:
@@ -43,39 +43,41 @@ def standings(cells: list[Cell], folder: Path, dataset_sha256: str | None = None
         folder: the suite's results folder.
         dataset_sha256: fingerprint of the data now; None: do not compare.
     """
-    found: dict[str, Standing] = {}
+    found: dict[str, CellState] = {}
     for cell in cells:
-        found[cell.id] = _standing(cell, folder, dataset_sha256, found)
+        found[cell.id] = _cell_state(cell, folder, dataset_sha256, found)
     return found
 
 
-def _standing(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict[str, Standing]) -> Standing:
+def _cell_state(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict[str, CellState]) -> CellState:
     try:
         record = read_record(record_path(folder, cell.id))
     except FileNotFoundError:
-        return Standing("missing")
+        return CellState("missing")
     except CorruptRecordError as error:
-        return Standing("unusable", f"its record is corrupt: {error}")
+        return CellState("unusable", f"its record is corrupt: {error}")
     if record.cell != cell:
-        return Standing("unusable", "its record declares another experiment")
+        return CellState("unusable", "its record declares another experiment")
     if record.status == "failed":
-        return Standing("failed", record.reason, record)
+        return CellState("failed", record.reason, record)
     if dataset_sha256 is not None and record.dataset_sha256 != dataset_sha256:
-        return Standing("unusable", "it was made with other data: the data set's fingerprint differs", record)
+        return CellState("unusable", "it was made with other data: the data set's fingerprint differs", record)
     training = others.get(cell.needs or "")
     # A training that failed again says nothing against the attacks on the one before.
     trained = training.record if training is not None and training.state == "done" else None
     if trained is not None and record.dataset_sha256 != trained.dataset_sha256:
-        return Standing("unusable", "it was made with other data than its training", record)
+        return CellState("unusable", "it was made with other data than its training", record)
     if trained is not None and record.checkpoint_sha256 != trained.checkpoint_sha256:
-        return Standing("unusable", "it was made with another checkpoint than the one recorded now", record)
+        return CellState("unusable", "it was made with another checkpoint than the one recorded now", record)
     for other, sha256 in record.inputs.items():
         made_from = others.get(other)
         if made_from is not None and made_from.state == "done" and product_sha256(made_from.record) != sha256:
-            return Standing("unusable", f"it was made from another result of {other} than the one recorded now", record)
-    return Standing("diverged" if record.status == "diverged" else "done", record.reason, record)
+            return CellState(
+                "unusable", f"it was made from another result of {other} than the one recorded now", record
+            )
+    return CellState("diverged" if record.status == "diverged" else "done", record.reason, record)
 
 
-def blocked(cell: Cell, found: dict[str, Standing]) -> bool:
+def is_blocked(cell: Cell, found: dict[str, CellState]) -> bool:
     """A training that the cell needs has diverged: there is nothing to attack, or nothing to attack with."""
     return any(found[other].state == "diverged" for other in (cell.needs, cell.source) if other is not None)

@@ -112,7 +112,7 @@ def product_sha256(record: AnyRecord | None) -> str | None:
     return record.images_sha256 if isinstance(record, AttackRecord) else None
 
 
-def set_aside(file: Path, work: Path) -> Path:
+def quarantine(file: Path, work: Path) -> Path:
     """Move a file that cannot be trusted into the work folder's `set-aside`, under a name that is free."""
     folder = work / "set-aside"
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,21 +12,21 @@ from robustbench_cmic.report.formats.json import document
 from robustbench_cmic.report.formats.latex import latex
 from robustbench_cmic.report.formats.markdown import flag_table, leaderboard
 from robustbench_cmic.report.results import ReportError, Results, check_name, of_own_making, read_results
-from robustbench_cmic.report.summary import Board, judge
+from robustbench_cmic.report.summary import Summary, summarize
 
 __all__ = [
     "FORMATS",
     "PLAN_FILE",
     "STANDARD",
-    "Board",
     "ReportError",
     "Results",
+    "Summary",
     "check_name",
     "flag_table",
     "folders_of",
-    "judge",
     "of_own_making",
     "read_results",
+    "summarize",
     "write_index",
     "write_report",
 ]
@@ -34,14 +34,14 @@ __all__ = [
 PAGE = "index.html"
 
 
-def _page(board: Board, folder: Path) -> str:
+def _page(board: Summary, folder: Path) -> str:
     # Imported where it is used: templates and charts take longer to import than a report to write.
     from robustbench_cmic.report.formats.html import suite_page
 
     return suite_page(board, folder)
 
 
-FORMATS: dict[str, tuple[str, Callable[[Board, Path], str]]] = {
+FORMATS: dict[str, tuple[str, Callable[[Summary, Path], str]]] = {
     "md": ("leaderboard.md", lambda board, _: leaderboard(board)),
     "csv": ("results.csv", lambda board, _: results_csv(board)),
     "html": (PAGE, _page),
@@ -52,7 +52,7 @@ FORMATS: dict[str, tuple[str, Callable[[Board, Path], str]]] = {
 STANDARD = ("md", "csv")
 
 
-def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Board:
+def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Summary:
     """Write the report of a suite's results folder into it, each file atomically.
 
     Args:
@@ -67,7 +67,7 @@ def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Board:
         OSError: the files cannot be written.
     """
     with of_own_making(folder):
-        board = judge(read_results(folder))
+        board = summarize(read_results(folder))
         texts = {name: make(board, folder).encode() for name, make in (FORMATS[form] for form in formats)}
     for name, text in texts.items():
         write_atomically(folder / name, text)
@@ -90,13 +90,13 @@ def write_index(results: Path) -> tuple[Path, list[str]]:
     """
     from robustbench_cmic.report.formats.html import index_page
 
-    boards: list[tuple[str, Board]] = []
+    boards: list[tuple[str, Summary]] = []
     problems: list[str] = []
     for folder in folders_of(results):
         try:
             check_name(folder)
             with of_own_making(folder):
-                board = judge(read_results(folder))
+                board = summarize(read_results(folder))
                 index_page([(folder.name, board)])  # alone, so that what is wrong with it spoils no other
             boards.append((folder.name, board))
         except ReportError as error:

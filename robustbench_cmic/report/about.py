@@ -9,7 +9,7 @@ from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.provenance import processor_text
 from robustbench_cmic.report.frame import models
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import format_eps
 
 
 def what_was_run(results: Results) -> list[tuple[str, str]]:
@@ -25,7 +25,7 @@ def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
     facts.append(("evaluation", parameters({key: value for key, value in evaluation.items() if key != "draw"})))
     for name, cells in _by_attack(results).items():
-        radii = ", ".join(dict.fromkeys(radius(cell.eps) for cell in cells))
+        radii = ", ".join(dict.fromkeys(format_eps(cell.eps) for cell in cells))
         facts.append((name, f"{_setting(cells)}; {cells[0].norm}, eps {radii}"))
     return facts
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import outcome_bits
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import format_eps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,4 +162,4 @@ def by_seed(results: Results, model: str, attack: str, ball: Ball) -> dict[int, 
 
 def size_of(ball: Ball) -> str:
     """`L-inf 0.1`, `L-inf 8/255`."""
-    return f"{NORM_NAMES[ball[0]]} {radius(ball[1])}"
+    return f"{NORM_NAMES[ball[0]]} {format_eps(ball[1])}"

@@ -46,13 +46,13 @@ RESAMPLES = {True: 9999, False: 1999}
 """Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
 WITHDRAWN = "withdrawn: flagged"
 NO_DIFFERENCE = "no difference shown"
-ALIKE = "no example differs"
+NO_DISCORDANT = "no example differs"
 ONE_SEED = "one seed: no claim about the method"
 OBJECTIVES = {"ce": "CE", "cmic": "CMIC-DL"}
 
 
 @dataclass(frozen=True)
-class Seed:
+class SeedTest:
     """One seed of a line: two trained networks.
 
     Attributes:
@@ -80,7 +80,7 @@ class Seed:
 
 
 @dataclass(frozen=True)
-class Line:
+class PairTest:
     """One line of a comparison.
 
     Attributes:
@@ -97,7 +97,7 @@ class Line:
     what: str
     ball: Ball
     claim: bool
-    seeds: Mapping[int, Seed]
+    seeds: Mapping[int, SeedTest]
     flags: tuple[str, ...]
     interval: tuple[float, float] | None = None
     p: float | None = None
@@ -105,21 +105,21 @@ class Line:
 
     @property
     def alike(self) -> bool:
-        """No example tells the two apart in any seed, see `Seed.alike`."""
+        """No example tells the two apart in any seed, see `SeedTest.alike`."""
         return bool(self.seeds) and all(seed.alike for seed in self.seeds.values())
 
 
-def compare(results: Results, audit: Audit) -> dict[tuple[str, str], list[Line]]:
+def compare(results: Results, audit: Audit) -> dict[tuple[str, str], list[PairTest]]:
     """For each pair all lines: clean accuracy and NCMI, then in each ball attack by attack and the worst case."""
     raw = [(pair, line) for pair in results.plan.pairs for line in _lines(results, audit, *pair)]
     planned = planned_seeds(results)
-    found: dict[tuple[str, str], list[Line]] = {pair: [] for pair in results.plan.pairs}
+    found: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
     for (pair, _), line in zip(raw, _adjusted([line for _, line in raw], results), strict=True):
         found[pair].append(replace(line, verdict=_verdict(line, _names(results, *pair), planned)))
     return found
 
 
-def _lines(results: Results, audit: Audit, first: str, second: str) -> Iterator[Line]:
+def _lines(results: Results, audit: Audit, first: str, second: str) -> Iterator[PairTest]:
     yield _clean(results, audit, first, second)
     yield _ncmi(results, audit, first, second)
     for ball in balls(results):
@@ -139,19 +139,21 @@ def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 
-def _clean(results: Results, audit: Audit, first: str, second: str) -> Line:
+def _clean(results: Results, audit: Audit, first: str, second: str) -> PairTest:
     sides = [by_seed(results, model, "none", CLEAN) for model in (first, second)]
     return _accuracies("accuracy", CLEAN, True, sides, _cell_flags(results, audit, (first, second), "none", CLEAN))
 
 
-def _accuracies(what: str, ball: Ball, claim: bool, sides: list[dict[int, Outcomes]], flags: tuple[str, ...]) -> Line:
+def _accuracies(
+    what: str, ball: Ball, claim: bool, sides: list[dict[int, Outcomes]], flags: tuple[str, ...]
+) -> PairTest:
     left, right = sides
     seeds = _paired(left, right, claim)
-    return Line(what, ball, claim, seeds, flags, _over_examples(left, right, seeds, RESAMPLES[claim]))
+    return PairTest(what, ball, claim, seeds, flags, _over_examples(left, right, seeds, RESAMPLES[claim]))
 
 
 def _over_examples(
-    left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], seeds: Mapping[int, Seed], resamples: int
+    left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], seeds: Mapping[int, SeedTest], resamples: int
 ) -> tuple[float, float] | None:
     """The interval for the mean over seeds; None where seeds were judged on different numbers of examples."""
     sizes = {left[seed].n for seed in seeds}
@@ -166,7 +168,7 @@ def _over_examples(
     return paired_mean_interval(sums / len(seeds), resamples=resamples)
 
 
-def _ncmi(results: Results, audit: Audit, first: str, second: str) -> Line:
+def _ncmi(results: Results, audit: Audit, first: str, second: str) -> PairTest:
     sides: list[dict[int, AttackRecord]] = []
     for model in (first, second):
         cells = cells_of(results, model, "none", CLEAN)
@@ -179,7 +181,7 @@ def _ncmi(results: Results, audit: Audit, first: str, second: str) -> Line:
         if len(values) == 2 and values[0] is not None and values[1] is not None:
             replicates = _replicates(left[seed], right[seed])
             interval = paired_replicates_interval(*replicates, values[1] - values[0]) if replicates else None
-            seeds[seed] = Seed(values[0], values[1], interval)
+            seeds[seed] = SeedTest(values[0], values[1], interval)
             if replicates:
                 spread.append([b - a for a, b in zip(*replicates, strict=True)])
     interval = None
@@ -189,7 +191,7 @@ def _ncmi(results: Results, audit: Audit, first: str, second: str) -> Line:
         estimate = fmean(seed.difference for seed in seeds.values())
         interval = paired_replicates_interval([0.0] * len(means), means, estimate)
     flags = _cell_flags(results, audit, (first, second), "none", CLEAN)
-    return Line("NCMI", CLEAN, True, seeds, flags, interval)
+    return PairTest("NCMI", CLEAN, True, seeds, flags, interval)
 
 
 def _replicates(left: AttackRecord, right: AttackRecord) -> tuple[list[float], list[float]] | None:
@@ -199,7 +201,7 @@ def _replicates(left: AttackRecord, right: AttackRecord) -> tuple[list[float], l
     return None
 
 
-def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], claim: bool) -> dict[int, Seed]:
+def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], claim: bool) -> dict[int, SeedTest]:
     seeds = {}
     for seed in sorted(left.keys() & right.keys()):
         a, b = left[seed], right[seed]
@@ -207,7 +209,7 @@ def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], claim: 
             only_first, only_second = discordant(a.bits, b.bits)
             interval = paired_accuracy_interval(only_first, only_second, a.n) if claim else None
             p = mcnemar(only_first, only_second)
-            seeds[seed] = Seed(a.accuracy, b.accuracy, interval, p, only_first + only_second)
+            seeds[seed] = SeedTest(a.accuracy, b.accuracy, interval, p, only_first + only_second)
     return seeds
 
 
@@ -221,7 +223,7 @@ def _worst_flags(results: Results, audit: Audit, pair: tuple[str, str], ball: Ba
     return tuple(sorted({flag.name for training in trainings for flag in audit.of_worst_case(training, ball)}))
 
 
-def _adjusted(lines: list[Line], results: Results) -> list[Line]:
+def _adjusted(lines: list[PairTest], results: Results) -> list[PairTest]:
     """The lines with adjusted p-values, over seeds and over examples, family by family."""
     sizes = [record.n for cell in results.plan.of("attack") if (record := results.attack(cell)) and record.n]
     resolution = 1 / min(sizes, default=1)
@@ -246,7 +248,7 @@ def _adjusted(lines: list[Line], results: Results) -> list[Line]:
     return adjusted
 
 
-def _verdict(line: Line, names: tuple[str, str], planned: int) -> str:
+def _verdict(line: PairTest, names: tuple[str, str], planned: int) -> str:
     if not line.seeds:
         return ""
     if line.flags:

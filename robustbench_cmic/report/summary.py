@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from robustbench_cmic.audit import Audit, audit
+from robustbench_cmic.audit import Audit, flag_results
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.report.frame import (
     CLEAN,
@@ -20,12 +20,12 @@ from robustbench_cmic.report.frame import (
     planned_seeds,
     worst_case,
 )
-from robustbench_cmic.report.pairs import Line, compare
+from robustbench_cmic.report.pairs import PairTest, compare
 from robustbench_cmic.report.results import Results
 
 
 @dataclass(frozen=True)
-class Number:
+class SeedValues:
     """One number of a model, seed by seed.
 
     Attributes:
@@ -49,15 +49,15 @@ class Clean:
     model: str
     objective: str
     architecture: str
-    accuracy: Number
-    ncmi: Number
-    cmi: Number
-    separation: Number
+    accuracy: SeedValues
+    ncmi: SeedValues
+    cmi: SeedValues
+    separation: SeedValues
     best: bool = False
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankedModel:
     """A model in a ball.
 
     Attributes:
@@ -72,12 +72,12 @@ class Standing:
     ball: Ball
     rank: int | None
     why: str
-    worst: Number
-    attacks: Mapping[str, Number]
+    worst: SeedValues
+    attacks: Mapping[str, SeedValues]
 
 
 @dataclass(frozen=True)
-class Raised:
+class RaisedFlag:
     """A flag that was raised.
 
     Attributes:
@@ -105,7 +105,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Board:
+class Summary:
     """A suite's results, judged.
 
     Attributes:
@@ -138,17 +138,17 @@ class Board:
         ]
 
     @cached_property
-    def standings(self) -> dict[Ball, list[Standing]]:
+    def standings(self) -> dict[Ball, list[RankedModel]]:
         """In each ball the models, the best first; what is flagged or incomplete last, without a rank."""
         return {ball: _ranked(self, ball) for ball in balls(self.results)}
 
     @cached_property
-    def pairs(self) -> dict[tuple[str, str], list[Line]]:
+    def pairs(self) -> dict[tuple[str, str], list[PairTest]]:
         """For each pair of the suite what differs, line by line."""
         return compare(self.results, self.audit)
 
     @cached_property
-    def flags(self) -> list[Raised]:
+    def flags(self) -> list[RaisedFlag]:
         """Every flag; those that are about a worst case alone come last for each training."""
         return [flag for training in self.results.plan.of("train") for flag in _raised(self, training)]
 
@@ -158,12 +158,12 @@ class Board:
         return _missing(self.results)
 
 
-def judge(results: Results) -> Board:
+def summarize(results: Results) -> Summary:
     """The board of a suite's results."""
-    return Board(results, audit(results.plan, results.records))
+    return Summary(results, flag_results(results.plan, results.records))
 
 
-def _sound(number: Number, seeds: int) -> bool:
+def _sound(number: SeedValues, seeds: int) -> bool:
     return not number.flags and len(number.values) == seeds
 
 
@@ -177,30 +177,30 @@ def _clean(results: Results, judged: Audit, model: str) -> Clean:
         objective=training.objective,
         architecture=training.architecture,
         accuracy=_accuracy(results, judged, model, "none", CLEAN),
-        ncmi=Number({seed: found.ncmi for seed, found in measures.items() if found.ncmi is not None}),
-        cmi=Number({seed: found.cmi for seed, found in measures.items()}),
-        separation=Number({seed: found.separation for seed, found in measures.items()}),
+        ncmi=SeedValues({seed: found.ncmi for seed, found in measures.items() if found.ncmi is not None}),
+        cmi=SeedValues({seed: found.cmi for seed, found in measures.items()}),
+        separation=SeedValues({seed: found.separation for seed, found in measures.items()}),
     )
 
 
-def _accuracy(results: Results, judged: Audit, model: str, label: str, ball: Ball) -> Number:
+def _accuracy(results: Results, judged: Audit, model: str, label: str, ball: Ball) -> SeedValues:
     cells = cells_of(results, model, label, ball)
     flags = {flag.name for cell in cells for flag in judged.of_cell(cell)}
     values = {seed: found.accuracy for seed, found in by_seed(results, model, label, ball).items()}
-    return Number(values, tuple(sorted(flags)) if values else ())
+    return SeedValues(values, tuple(sorted(flags)) if values else ())
 
 
-def _ranked(board: Board, ball: Ball) -> list[Standing]:
+def _ranked(board: Summary, ball: Ball) -> list[RankedModel]:
     results, judged = board.results, board.audit
     entries = []
     for model in models(results):
         values = {seed: found.accuracy for seed, found in worst_case(results, model, ball).items()}
         trainings = [cell.id for cell in results.plan.of("train") if cell.model == model]
         flags = {flag.name for training in trainings for flag in judged.of_worst_case(training, ball)}
-        worst = Number(values, tuple(sorted(flags)) if values else ())
+        worst = SeedValues(values, tuple(sorted(flags)) if values else ())
         why = "flagged" if worst.flags else "incomplete" if len(values) < board.seeds else ""
         own = {label: _accuracy(results, judged, model, label, ball) for label in attacks(results, ball)}
-        entries.append(Standing(model, ball, None, why, worst, own))
+        entries.append(RankedModel(model, ball, None, why, worst, own))
     ranked = sorted((entry for entry in entries if not entry.why), key=lambda entry: -(entry.worst.mean or 0.0))
     means = [entry.worst.mean or 0.0 for entry in ranked]
     places = [1 + sum(other > mean for other in means) for mean in means]
@@ -208,16 +208,16 @@ def _ranked(board: Board, ball: Ball) -> list[Standing]:
     return best_first + [entry for entry in entries if entry.why]
 
 
-def _raised(board: Board, training: Cell) -> list[Raised]:
+def _raised(board: Summary, training: Cell) -> list[RaisedFlag]:
     cells = {cell.id: cell for cell in board.results.plan.of("attack") if cell.needs == training.id}
     found = []
     for flag in board.audit.flags.get(training.id, []):
-        about = () if flag.taints == "model" else tuple(cells[cell] for cell in cells if cell in flag.cells)
+        about = () if flag.scope == "model" else tuple(cells[cell] for cell in cells if cell in flag.cells)
         found.append(
-            Raised(training.model, training.seed, flag.name, about, None, flag.taints == "model", flag.evidence)
+            RaisedFlag(training.model, training.seed, flag.name, about, None, flag.scope == "model", flag.evidence)
         )
     weak = [
-        Raised(training.model, training.seed, flag.name, (), ball, False, flag.evidence)
+        RaisedFlag(training.model, training.seed, flag.name, (), ball, False, flag.evidence)
         for ball in balls(board.results)
         for flag in board.audit.of_worst_case(training.id, ball)
         if flag.name == "no-strong-attack"

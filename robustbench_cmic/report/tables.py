@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from robustbench_cmic.report.frame import CLEAN, NORM_NAMES, size_of
-from robustbench_cmic.report.pairs import ALIKE, LEVEL, Line, Seed
-from robustbench_cmic.report.summary import Board, Number, Standing
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.report.pairs import LEVEL, NO_DISCORDANT, PairTest, SeedTest
+from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
+from robustbench_cmic.suite.fields import format_eps
 
 
 class Code(str):
@@ -31,7 +31,7 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def clean_table(board: Board) -> Table:
+def clean_table(board: Summary) -> Table:
     """Every model on clean examples; the best sound accuracy stands out."""
     rows = []
     for entry in board.clean:
@@ -41,7 +41,7 @@ def clean_table(board: Board) -> Table:
     return Table(["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"], rows)
 
 
-def robust_tables(board: Board) -> dict[str, Table]:
+def robust_tables(board: Summary) -> dict[str, Table]:
     """For each norm, by its name, who stands where; the best worst case of a ball stands out."""
     tables = {}
     for norm in dict.fromkeys(norm for norm, _ in board.standings):
@@ -51,23 +51,23 @@ def robust_tables(board: Board) -> dict[str, Table]:
         rows = []
         for (_, eps), entries in inside.items():
             for entry in entries:
-                columns = [percent_of(entry.attacks.get(name, Number({})), board.seeds) for name in own]
+                columns = [percent_of(entry.attacks.get(name, SeedValues({})), board.seeds) for name in own]
                 worst = percent_of(entry.worst, board.seeds)
                 shown = Strong(worst) if entry.rank == 1 else worst
-                rows.append([radius(eps), rank_of(entry), Code(entry.model), *columns, shown])
+                rows.append([format_eps(eps), rank_of(entry), Code(entry.model), *columns, shown])
         headers = ["eps", "rank", "model", *(f"{name} %" for name in own), "worst case %"]
         tables[NORM_NAMES[norm]] = Table(headers, rows)
     return tables
 
 
-def pair_table(board: Board, first: str, second: str) -> Table:
+def pair_table(board: Summary, first: str, second: str) -> Table:
     """What differs between the models of a pair, line by line, without NCMI; the claims stand out."""
     rows = [_line(line, board.seeds) for line in board.pairs[first, second] if line.what != "NCMI"]
     measured = ["difference (points)", "95 % over examples", "seeds that differ", "verdict"]
     return Table(["attack", "eps", f"{first} %", f"{second} %", *measured], rows)
 
 
-def seed_table(board: Board, first: str, second: str) -> Table:
+def seed_table(board: Summary, first: str, second: str) -> Table:
     """Each claim about a pair, seed by seed, with its interval over examples."""
     rows = []
     for line in board.pairs[first, second]:
@@ -83,22 +83,22 @@ def seed_table(board: Board, first: str, second: str) -> Table:
     return Table(["claim", "eps", "seed", first, second, "difference", "p"], rows)
 
 
-def percent_of(number: Number, seeds: int) -> str:
+def percent_of(number: SeedValues, seeds: int) -> str:
     """Accuracy in percent over seeds, with a mark where any of them is flagged."""
     text = percent(number.values.values(), seeds)
     return f"{text} †" if number.flags else text
 
 
-def rank_of(standing: Standing) -> str:
+def rank_of(standing: RankedModel) -> str:
     """The rank, or why there is none."""
     return str(standing.rank) if standing.rank else standing.why.replace("incomplete", NOTHING)
 
 
-def _measure(number: Number, seeds: int) -> str:
+def _measure(number: SeedValues, seeds: int) -> str:
     return spread(list(number.values.values()), "{:.3g}", seeds)
 
 
-def _line(line: Line, planned: int) -> list[str]:
+def _line(line: PairTest, planned: int) -> list[str]:
     seeds = line.seeds.values()
     label = "clean" if line.ball == CLEAN else line.what
     return [
@@ -113,10 +113,10 @@ def _line(line: Line, planned: int) -> list[str]:
     ]
 
 
-def _ends(measured: Line | Seed) -> str:
+def _ends(measured: PairTest | SeedTest) -> str:
     """The interval over examples in points; in words where there is nothing that it could be drawn from."""
     if measured.alike:
-        return ALIKE
+        return NO_DISCORDANT
     if measured.interval is None:
         return NOTHING
     low, high = measured.interval
@@ -127,11 +127,11 @@ def _points(fraction: float) -> str:
     return f"{100 * fraction:+.1f}"
 
 
-def _size(line: Line) -> str:
+def _size(line: PairTest) -> str:
     return "" if line.ball == CLEAN else size_of(line.ball)
 
 
-def _differing(line: Line) -> str:
+def _differing(line: PairTest) -> str:
     """`2 of 3`, and the sign where there is one."""
     tested = [seed for seed in line.seeds.values() if seed.p is not None]
     if not tested:

@@ -19,22 +19,22 @@ from robustbench_cmic.data.base import Data
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import failed_record
-from robustbench_cmic.run.jobs.attack import attack_cell
-from robustbench_cmic.run.jobs.audit import audit_cell
-from robustbench_cmic.run.jobs.context import Clock, Job, Progress, Trained, provenance
-from robustbench_cmic.run.jobs.train import load_cell, train_cell
+from robustbench_cmic.run.jobs.attack import run_attack
+from robustbench_cmic.run.jobs.audit import run_audit
+from robustbench_cmic.run.jobs.context import Job, Progress, Stopwatch, Trained, provenance
+from robustbench_cmic.run.jobs.train import load_given_weights, run_training
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.suite.custom import changed_code
 from robustbench_cmic.suite.messages import UserError
 
 
-def carry_out(cell: Cell, settings: Settings, progress: Progress, trained: Trained) -> AnyRecord:
+def run_job(cell: Cell, settings: Settings, progress: Progress, trained: Trained) -> AnyRecord:
     """Do a cell. What goes wrong inside it becomes a `failed` record, never an exception.
 
     The weights of a training are on disk when this returns; its record is for the caller to write.
     """
-    clock = Clock()
-    record = _done(cell, settings, clock, progress, trained)
+    clock = Stopwatch()
+    record = _dispatch(cell, settings, clock, progress, trained)
     # Looked at afterwards: what the process has imported is then at least as old as the file.
     changed = changed_code(cell.declared)
     if changed is None:
@@ -43,17 +43,17 @@ def carry_out(cell: Cell, settings: Settings, progress: Progress, trained: Train
     return failed_record(settings.suite, cell, reason, provenance(settings), clock.timing(settings))
 
 
-def _done(cell: Cell, settings: Settings, clock: Clock, progress: Progress, trained: Trained) -> AnyRecord:
+def _dispatch(cell: Cell, settings: Settings, clock: Stopwatch, progress: Progress, trained: Trained) -> AnyRecord:
     try:
         declared = cell.declared.get("train", cell.declared)
         data = _data(canonical_json(declared["dataset"]), settings.data, settings.memory)
         _set_determinism(settings, training=cell.kind == "train")
         job = Job(cell, settings, data, clock, progress, trained)
         if cell.kind == "attack":
-            return attack_cell(job)
+            return run_attack(job)
         if cell.kind == "audit":
-            return audit_cell(job)
-        return load_cell(job) if declared["training"] is None else train_cell(job)
+            return run_audit(job)
+        return load_given_weights(job) if declared["training"] is None else run_training(job)
     except UserError as error:
         reason = str(error)
     except OSError as error:

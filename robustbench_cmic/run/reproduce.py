@@ -42,7 +42,7 @@ MARKER = "reproduction.json"
 
 
 @dataclass(frozen=True)
-class Task:
+class Reproduction:
     """What is to be made anew.
 
     Attributes:
@@ -62,7 +62,7 @@ class Task:
     inputs: list[Difference]
 
 
-def make_task(loaded: LoadedSuite, recorded: Results, fraction: float) -> Task:
+def make_task(loaded: LoadedSuite, recorded: Results, fraction: float) -> Reproduction:
     """Match a suite with its recorded results and choose the sample.
 
     Args:
@@ -81,7 +81,7 @@ def make_task(loaded: LoadedSuite, recorded: Results, fraction: float) -> Task:
     differences = plan_differences(recorded.plan, plan)
     inputs = [found for found in differences if not found.key.startswith("pairs")]
     inputs += declared_differences((old[cell.id], cell) for cell in plan.cells if cell.id in old)
-    return Task(plan, recorded, chosen, old, lacking, inputs)
+    return Reproduction(plan, recorded, chosen, old, lacking, inputs)
 
 
 def _has_result(cell: Cell, recorded: Results) -> bool:
@@ -131,7 +131,7 @@ def default_folder(suite: str) -> Path:
     return Path("reproductions") / suite / now.strftime("%Y%m%dT%H%M%SZ")
 
 
-def claim(folder: Path, place: Path, task: Task, fraction: float) -> list[Path]:
+def open_folder(folder: Path, place: Path, task: Reproduction, fraction: float) -> list[Path]:
     """Mark a fresh folder as one of this reproduction, or find that it is one that was interrupted.
 
     Args:
@@ -166,13 +166,13 @@ def claim(folder: Path, place: Path, task: Task, fraction: float) -> list[Path]:
             path.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / MARKER, json.dumps(own | {"certified": False}).encode())
     except OSError:
-        abandon(folder, made)
+        clean_up(folder, made)
         raise
     return made
 
 
-def abandon(folder: Path, made: Sequence[Path]) -> None:
-    """Leave nothing behind of a run that could not begin: the marker, and the folders that `claim` made."""
+def clean_up(folder: Path, made: Sequence[Path]) -> None:
+    """Leave nothing behind of a run that could not begin: the marker, and the folders that `open_folder` made."""
     if folder.is_dir() and [file.name for file in folder.iterdir()] == [MARKER]:
         (folder / MARKER).unlink()
     for path in made:
@@ -180,13 +180,13 @@ def abandon(folder: Path, made: Sequence[Path]) -> None:
             path.rmdir()
 
 
-def release(folder: Path) -> None:
+def mark_certified(folder: Path) -> None:
     """Mark a folder as certified, so that nothing in it is taken for made anew again."""
     marker = folder / MARKER
     write_atomically(marker, json.dumps(json.loads(marker.read_text(encoding="utf-8")) | {"certified": True}).encode())
 
 
-def rerun(task: Task, loaded: LoadedSuite, options: Options, console: Console) -> int:
+def rerun(task: Reproduction, loaded: LoadedSuite, options: Options, console: Console) -> int:
     """Run the chosen cells; 0 all are done, 1 some failed, 130 interrupted. See `run.run_suite` for errors."""
     if not task.chosen:
         console.print(f"{task.plan.suite}: none of its cells is recorded: nothing to run", markup=False)
@@ -194,7 +194,7 @@ def rerun(task: Task, loaded: LoadedSuite, options: Options, console: Console) -
     return run_suite(loaded.suite, options, console)
 
 
-def options_for(task: Task, folder: Path, device: str | None, data: Path | None, jobs: int | None) -> Options:
+def options_for(task: Reproduction, folder: Path, device: str | None, data: Path | None, jobs: int | None) -> Options:
     """How to run: on the recorded kind of device unless another is asked for, deterministic if the records are."""
     origins = [record.provenance for record in task.recorded.records.values()]
     on_cpu = bool(origins) and all(origin.get("device") == "cpu" for origin in origins)
@@ -209,7 +209,9 @@ def options_for(task: Task, folder: Path, device: str | None, data: Path | None,
     )
 
 
-def certify(task: Task, loaded: LoadedSuite, folder: Path, against: Path, fraction: float, began: float) -> Certificate:
+def certify(
+    task: Reproduction, loaded: LoadedSuite, folder: Path, against: Path, fraction: float, began: float
+) -> Certificate:
     """Judge what a run has left in `folder`.
 
     Args:
@@ -253,7 +255,7 @@ def certify(task: Task, loaded: LoadedSuite, folder: Path, against: Path, fracti
     )
 
 
-def _pair(task: Task, cell: Cell, new: Results | None) -> Pair:
+def _pair(task: Reproduction, cell: Cell, new: Results | None) -> Pair:
     old = task.old[cell.id]
     record = None if new is None else new.records.get(cell.id)
     return Pair(old, task.recorded.records[old.id], record)

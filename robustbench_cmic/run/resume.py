@@ -6,14 +6,14 @@ from pathlib import Path
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import file_sha256
-from robustbench_cmic.records.state import Standing, blocked
+from robustbench_cmic.records.state import CellState, is_blocked
 from robustbench_cmic.records.store import product_file, product_sha256
 
 _PRODUCTS = {"train": "weights", "attack": "adversarial examples"}
 ALTERED = {kind: f"its {what} are not the recorded ones (the file's hash differs)" for kind, what in _PRODUCTS.items()}
 
 
-def to_run(cells: list[Cell], found: dict[str, Standing], work: Path) -> dict[str, str]:
+def pending_cells(cells: list[Cell], found: dict[str, CellState], work: Path) -> dict[str, str]:
     """The cells that a run has to do, in order, each with the reason; `missing` ones need none.
 
     Args:
@@ -22,7 +22,9 @@ def to_run(cells: list[Cell], found: dict[str, Standing], work: Path) -> dict[st
         work: the suite's work folder. Weights and adversarial examples that a pending attack needs and that are gone
             are made again, and so are those that are not the recorded ones.
     """
-    pending = {cell.id: found[cell.id].why for cell in cells if not found[cell.id].settled and not blocked(cell, found)}
+    pending = {
+        cell.id: found[cell.id].why for cell in cells if not found[cell.id].is_final and not is_blocked(cell, found)
+    }
     needed: set[str] = set()
     for cell in reversed(cells):  # what a cell depends on comes before it
         standing = found[cell.id]

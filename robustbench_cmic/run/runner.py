@@ -12,20 +12,20 @@ from rich.console import Console
 from robustbench_cmic import __version__
 from robustbench_cmic.data import default_folder, load_data
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.plan.cell import Cell, acts_on_own
+from robustbench_cmic.plan.cell import Cell, runs_custom_code
 from robustbench_cmic.plan.select import Selection, select
 from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import file_sha256, unwritten, write_json
 from robustbench_cmic.records.locks import exclusive
 from robustbench_cmic.records.pictures import pictures_folder
 from robustbench_cmic.records.schema import Timing
-from robustbench_cmic.records.state import blocked, standings
+from robustbench_cmic.records.state import cell_states, is_blocked
 from robustbench_cmic.records.store import (
     failed_record,
     product_file,
+    quarantine,
     record_path,
     resume_file,
-    set_aside,
     work_folder,
     write_record,
 )
@@ -33,8 +33,8 @@ from robustbench_cmic.report import PLAN_FILE, ReportError, write_report
 from robustbench_cmic.run.executors import Listeners, Outcome
 from robustbench_cmic.run.executors.local import LocalProcesses
 from robustbench_cmic.run.options import Options, Settings, cores, jobs_at_once, resolve_device
-from robustbench_cmic.run.resume import ALTERED, to_run
-from robustbench_cmic.run.watch.estimate import task
+from robustbench_cmic.run.resume import ALTERED, pending_cells
+from robustbench_cmic.run.watch.estimate import cell_estimate
 from robustbench_cmic.run.watch.event_log import EventLog
 from robustbench_cmic.run.watch.events import EVENTS_FILE
 from robustbench_cmic.run.watch.progress import make_display
@@ -158,12 +158,16 @@ class _Run:
         device = self.settings.device
         jobs = jobs_at_once(self.options, device)
         self.events.run_started(
-            __version__, self.options.plain(), device, min(jobs, max(1, len(pending))), [task(cell) for cell in pending]
+            __version__,
+            self.options.plain(),
+            device,
+            min(jobs, max(1, len(pending))),
+            [cell_estimate(cell) for cell in pending],
         )
         if self.curves is not None:
             waiting = {cell.id for cell in pending}
-            found = standings(self.planned, self.settings.results, self.dataset_sha256)
-            settled = [one.record for cell, one in found.items() if one.settled and cell not in waiting]
+            found = cell_states(self.planned, self.settings.results, self.dataset_sha256)
+            settled = [one.record for cell, one in found.items() if one.is_final and cell not in waiting]
             self.curves.known(record for record in settled if record is not None)
 
     def _forget(self) -> None:
@@ -173,13 +177,13 @@ class _Run:
                 work = self.settings.work
                 for file in (record_path(self.settings.results, cell.id), product_file(cell, work)):
                     if file.exists():
-                        set_aside(file, work)
+                        quarantine(file, work)
                 resume_file(work, cell.id).unlink(missing_ok=True)
 
     def _pending(self) -> list[Cell]:
         """The cells to run, in order; what cannot be trusted is set aside on the way."""
-        found = standings(self.cells, self.settings.results, self.dataset_sha256)
-        pending = to_run(self.cells, found, self.settings.work)
+        found = cell_states(self.cells, self.settings.results, self.dataset_sha256)
+        pending = pending_cells(self.cells, found, self.settings.work)
         for cell in self.cells:
             if found[cell.id].state == "unusable":
                 self._set_aside(record_path(self.settings.results, cell.id), cell, found[cell.id].why)
@@ -188,13 +192,13 @@ class _Run:
         return [cell for cell in self.cells if cell.id in pending]
 
     def _set_aside(self, file: Path, cell: Cell, why: str) -> None:
-        target = set_aside(file, self.settings.work)
+        target = quarantine(file, self.settings.work)
         self._say(f"{cell.id}: {why}; set aside as {target}, to be done again")
 
     def _tainted(self, cell: Cell, outcome: Outcome) -> bool:
         """What went on in a process may stay in it and change the cells that come after."""
         # An error of CUDA makes whatever comes after it fail; a user's code may leave anything changed.
-        return (outcome == "failed" and self.settings.device.startswith("cuda")) or acts_on_own(cell)
+        return (outcome == "failed" and self.settings.device.startswith("cuda")) or runs_custom_code(cell)
 
     def _execute(self, pending: list[Cell]) -> dict[str, Outcome]:
         jobs = min(jobs_at_once(self.options, self.settings.device), len(pending))
@@ -221,14 +225,14 @@ class _Run:
             write_record(self.settings.results, record)
 
     def _conclude(self, outcomes: dict[str, Outcome]) -> int:
-        found = standings(self.cells, self.settings.results, self.dataset_sha256)
+        found = cell_states(self.cells, self.settings.results, self.dataset_sha256)
         bad = [cell for cell in self.cells if found[cell.id].state != "done"]
         if not outcomes:
             done = f"all {len(self.cells)} cells are done" if not bad else "everything that can be done is done"
             self._say(f"{done} already: nothing to run (--force runs it anew)")
         for cell in bad:
             standing = found[cell.id]
-            state = "skipped" if blocked(cell, found) or standing.state == "missing" else standing.state
+            state = "skipped" if is_blocked(cell, found) or standing.state == "missing" else standing.state
             if state != "skipped":
                 self._say(f"{state}: {cell.id}: {standing.why}")
         if bad:

@@ -6,21 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from robustbench_cmic.suite.custom import ATTACK, own_code_sha256, own_parameters
+from robustbench_cmic.suite.custom import ATTACK, custom_code_sha256, custom_parameters
 from robustbench_cmic.suite.fields import (
+    CUSTOM_TAG,
     NATIVE_ATTACKS,
-    OWN_TAG,
     Count,
+    CustomName,
     Loss,
     Name,
     Norm,
     NumberList,
-    OwnName,
     Step,
     Strict,
     resolve_relative,
 )
-from robustbench_cmic.suite.torchattacks import LibraryAttack, ball_norm, resolved_parameters
+from robustbench_cmic.suite.torchattacks import TorchattacksAttack, ball_norm, resolved_parameters
 
 Targets = Annotated[int, Field(ge=0, le=10_000)]
 
@@ -46,7 +46,7 @@ class Fgsm(_Native):
     loss: Loss = "ce"
 
 
-class _Descent(_Native):
+class IteratedAttack(_Native):
     """What attacks that descend in steps have in common.
 
     Attributes:
@@ -68,7 +68,7 @@ class _Descent(_Native):
     loss: Loss = "ce"
 
 
-class Pgd(_Descent):
+class Pgd(IteratedAttack):
     """Projected gradient descent (Madry et al. 2018).
 
     Attributes:
@@ -110,7 +110,7 @@ class Noise(_Native):
     samples: Count = 100
 
 
-class Transfer(_Descent):
+class Transfer(IteratedAttack):
     """Adversarial examples of one model tried on another: PGD on the source, to the end of its steps.
 
     Attributes:
@@ -123,7 +123,7 @@ class Transfer(_Descent):
     loss: Loss = "margin"
 
 
-class OwnAttack(_Native):
+class CustomAttack(_Native):
     """An attack of your own: `name(model, images, labels, *, eps, norm, **parameters)` returns adversarial images.
 
     Further keys are its parameters: numbers (also as `eps/4`), words, true/false, or lists of these.
@@ -134,7 +134,7 @@ class OwnAttack(_Native):
 
     model_config = ConfigDict(extra="allow")
 
-    name: OwnName
+    name: CustomName
     norm: Norm
 
     @property
@@ -148,13 +148,13 @@ class OwnAttack(_Native):
         return dict(self.model_extra or {})
 
 
-AnyAttack = Fgsm | Pgd | AutoAttack | Noise | Transfer | OwnAttack | LibraryAttack
+AnyAttack = Fgsm | Pgd | AutoAttack | Noise | Transfer | CustomAttack | TorchattacksAttack
 
 
 def _attack_kind(value: Any) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
     if isinstance(name, str) and ":" in name:
-        return OWN_TAG
+        return CUSTOM_TAG
     return name if name in NATIVE_ATTACKS else "library"
 
 
@@ -164,8 +164,8 @@ Attack = Annotated[
     | Annotated[AutoAttack, Tag("AutoAttack")]
     | Annotated[Noise, Tag("Noise")]
     | Annotated[Transfer, Tag("Transfer")]
-    | Annotated[OwnAttack, Tag(OWN_TAG)]
-    | Annotated[LibraryAttack, Tag("library")],
+    | Annotated[CustomAttack, Tag(CUSTOM_TAG)]
+    | Annotated[TorchattacksAttack, Tag("library")],
     Discriminator(_attack_kind),
 ]
 
@@ -174,7 +174,7 @@ CLEAN: dict[str, Any] = {"name": "none"}
 
 def balls(attack: AnyAttack) -> list[tuple[Norm, float]]:
     """Norm and radius of every ball that an attack is run in: ascending, where smaller ones decide larger ones."""
-    norm: Norm = ball_norm(attack) if isinstance(attack, LibraryAttack) else attack.norm
+    norm: Norm = ball_norm(attack) if isinstance(attack, TorchattacksAttack) else attack.norm
     radii = attack.eps or []
     if isinstance(attack, Pgd | AutoAttack) and attack.ascending:
         radii = sorted(radii)
@@ -199,9 +199,9 @@ def attack_setting(attack: AnyAttack, eps: float) -> dict[str, Any]:
             if isinstance(attack, Transfer)
             else setting | {"early_stop": attack.early_stop} | _ascending(attack)
         )
-    if isinstance(attack, OwnAttack):
-        parameters = own_parameters(attack.name, ATTACK, attack.parameters, eps)
-        return {"name": attack.name, "code_sha256": own_code_sha256(attack.name), "parameters": parameters}
+    if isinstance(attack, CustomAttack):
+        parameters = custom_parameters(attack.name, ATTACK, attack.parameters, eps)
+        return {"name": attack.name, "code_sha256": custom_code_sha256(attack.name), "parameters": parameters}
     return {"name": f"torchattacks.{attack.name}", **resolved_parameters(attack, eps)}
 
 

@@ -13,15 +13,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustbench_cmic.suite.attacks import AnyAttack, Attack, OwnAttack, Pgd
+from robustbench_cmic.suite.attacks import AnyAttack, Attack, CustomAttack, Pgd
 from robustbench_cmic.suite.checks_custom import own_code_errors
 from robustbench_cmic.suite.fields import NATIVE_ATTACKS, Norm, resolve_relative
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
 from robustbench_cmic.suite.models import Model, architecture_problem
-from robustbench_cmic.suite.objectives import Cmic, OwnObjective
+from robustbench_cmic.suite.objectives import Cmic, CustomObjective
 from robustbench_cmic.suite.schema import Suite
-from robustbench_cmic.suite.torchattacks import LibraryAttack, attack_modules, ball_norm, parameter_problems
+from robustbench_cmic.suite.torchattacks import TorchattacksAttack, attack_modules, ball_norm, parameter_problems
 from robustbench_cmic.suite.training import MultiStep, Training
 
 Well = list[tuple[int, Any]]
@@ -119,7 +119,7 @@ def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
         idle = isinstance(objective, Cmic) and objective.centroids == "batch"
         if objective is not None and idle and "class_batch_size" in objective.model_fields_set:
             yield Problem("has no effect with `centroids: batch`: leave it out", (*where, "class_batch_size"))
-        if isinstance(objective, OwnObjective):
+        if isinstance(objective, CustomObjective):
             yield from own_code_errors(objective, where)
         if objective is not None and objective.adversary is not None:
             yield from _radius_errors(objective.adversary.norm, objective.adversary.eps, (*where, "adversary", "eps"))
@@ -237,12 +237,12 @@ def _seed_errors(parts: Parts) -> Iterator[Problem]:
 def _attack_errors(parts: Parts) -> Iterator[Problem]:
     labels: dict[str, int] = {}
     for index, attack in parts.attacks:
-        if isinstance(attack, LibraryAttack):
+        if isinstance(attack, TorchattacksAttack):
             problems = list(_library_errors(index, attack))
             yield from problems
             if problems:
                 continue
-        if isinstance(attack, OwnAttack):
+        if isinstance(attack, CustomAttack):
             yield from own_code_errors(attack, ("attacks", index))
         label = attack.label
         if label == "none":
@@ -251,7 +251,7 @@ def _attack_errors(parts: Parts) -> Iterator[Problem]:
         if first != index:
             message = f"attacks[{first}] is named '{label}' too: give one of them another `id`"
             yield Problem(message, ("attacks", index))
-        norm = ball_norm(attack) if isinstance(attack, LibraryAttack) else attack.norm
+        norm = ball_norm(attack) if isinstance(attack, TorchattacksAttack) else attack.norm
         for position, eps in enumerate(attack.eps or []):
             where = ("attacks", index, "eps", position)
             if eps < 0:
@@ -268,7 +268,7 @@ def _radius_errors(norm: Norm, eps: float, where: Location) -> Iterator[Problem]
         yield Problem(f"{eps:g} is outside [0, 1], the range of the images{hint}", where)
 
 
-def _library_errors(index: int, attack: LibraryAttack) -> Iterator[Problem]:
+def _library_errors(index: int, attack: TorchattacksAttack) -> Iterator[Problem]:
     if attack.name not in attack_modules():
         known = [*NATIVE_ATTACKS, *attack_modules()]
         yield Problem(f"unknown attack '{attack.name}'; {suggestion(attack.name, known)}", ("attacks", index, "name"))

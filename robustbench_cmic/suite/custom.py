@@ -15,7 +15,7 @@ from typing import Any
 
 from robustbench_cmic.suite.fields import parse_parameter
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.signatures import OwnCodeError, module_file, own_signature
+from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, module_file
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ OBJECTIVE = Call("the training", ("classes",), reserved=("adversary",))
 ATTACK = Call("the harness", ("model", "images", "labels"), ("eps", "norm"), reserved=("id",))
 
 
-def own_code_sha256(name: str) -> str | None:
+def custom_code_sha256(name: str) -> str | None:
     """SHA-256 (hex) of the file of a user's own code; None for names without a colon."""
     file = module_file(name) if ":" in name else None
     return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
@@ -54,7 +54,7 @@ def changed_code(declared: Mapping[str, Any]) -> str | None:
     """The name of a user's own code that a cell declares and whose file is another by now; None where none is."""
     expected = declared.get("code_sha256")
     name = declared.get("architecture") or declared.get("name")
-    if expected is not None and own_code_sha256(str(name)) != expected:
+    if expected is not None and custom_code_sha256(str(name)) != expected:
         return str(name)
     nested = (changed_code(value) for value in declared.values() if isinstance(value, dict))
     return next((found for found in nested if found is not None), None)
@@ -63,8 +63,8 @@ def changed_code(declared: Mapping[str, Any]) -> str | None:
 def call_problems(name: str, call: Call, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What is wrong with calling `name` with the parameters `given`: (key of the suite, sentence) pairs."""
     try:
-        signature = own_signature(name)
-    except OwnCodeError as error:
+        signature = custom_signature(name)
+    except CustomCodeError as error:
         yield "name", str(error)
         return
     if signature is None:
@@ -112,7 +112,7 @@ def value_problems(given: dict[str, Any], radii: Sequence[float] = ()) -> Iterat
             yield key, str(error)
 
 
-def own_parameters(name: str, call: Call, given: dict[str, Any], eps: float | None = None) -> dict[str, Any]:
+def custom_parameters(name: str, call: Call, given: dict[str, Any], eps: float | None = None) -> dict[str, Any]:
     """The parameters to call `name` with, as plain data; those that the suite leaves out at their defaults.
 
     Defaults that are no number, word or truth value are left to the function; its file's hash stands for them.
@@ -120,7 +120,7 @@ def own_parameters(name: str, call: Call, given: dict[str, Any], eps: float | No
     Raises:
         OwnCodeError: it cannot be imported or called; no checked suite names such code.
     """
-    signature = own_signature(name)
+    signature = custom_signature(name)
     own = {} if signature is None else _own(signature, call)
     defaults = {key: one.default for key, one in own.items() if _plain(one.default)}
     taken = defaults | {key: parse_parameter(value, eps) for key, value in given.items()}

@@ -12,11 +12,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 """A word that is safe as a file name: letters, digits, `_`, `.`, `+`, `-`."""
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
-OWN_NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-OWN_TAG = "package.module:name"
+CUSTOM_NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+CUSTOM_TAG = "package.module:name"
 """What messages call code of a user's own."""
 # The pattern is for editors: `own_code` says in words what is wrong with a name.
-OwnName = Annotated[Text, WithJsonSchema({"type": "string", "pattern": f"^{OWN_NAME}$"})]
+CustomName = Annotated[Text, WithJsonSchema({"type": "string", "pattern": f"^{CUSTOM_NAME}$"})]
 
 Norm = Literal["linf", "l2"]
 NORM_NAMES = {"": "", "linf": "L-inf", "l2": "L2"}
@@ -37,7 +37,7 @@ def parse_number(value: Any) -> float:
         ValueError: not a number, not finite, or a division by zero; the message says so.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"should be a number such as 0.1 or 8/255, not {kind(value)}")
+        raise ValueError(f"should be a number such as 0.1 or 8/255, not {describe(value)}")
     if isinstance(value, str):
         match = _FRACTION.fullmatch(value)
         if match is None:
@@ -89,7 +89,7 @@ class Threat(NamedTuple):
 
     def __str__(self) -> str:
         """`L-inf 8/255`."""
-        return f"{NORM_NAMES[self.norm]} {radius(self.eps)}".strip()
+        return f"{NORM_NAMES[self.norm]} {format_eps(self.eps)}".strip()
 
 
 CLEAN = Threat("", 0.0)
@@ -127,7 +127,7 @@ def parse_parameter(value: Any, eps: float | None = None) -> Any:
     if isinstance(value, list):
         return [parse_parameter(item, eps) for item in value]
     if value is None or isinstance(value, dict):
-        raise ValueError(f"should be a number, a word, true/false or a list of these, not {kind(value)}")
+        raise ValueError(f"should be a number, a word, true/false or a list of these, not {describe(value)}")
     if isinstance(value, bool | int):
         return value
     if isinstance(value, str):
@@ -159,7 +159,7 @@ def _check_step(value: Any) -> float | str:
     return number
 
 
-def radius(eps: float) -> str:
+def format_eps(eps: float) -> str:
     """An eps as people write it: `8/255` where that is what it is, else a decimal.
 
     >>> radius(8 / 255), radius(0.2), radius(0.0123456)
@@ -170,7 +170,7 @@ def radius(eps: float) -> str:
     return f"{levels:.4g}" + "/255" if not short and abs(levels - round(levels)) < 1e-9 else f"{eps:.4g}"
 
 
-def kind(value: Any) -> str:
+def describe(value: Any) -> str:
     """What a wrong value is, in the words of a suite's author."""
     if value is None:
         return "nothing"

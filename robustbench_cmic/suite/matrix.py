@@ -12,7 +12,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustbench_cmic.suite.fields import kind, parse_number
+from robustbench_cmic.suite.fields import describe, parse_number
 from robustbench_cmic.suite.messages import Location, Problem
 
 MAX_MODELS = 1000
@@ -93,7 +93,7 @@ def _axes(matrix: Any, index: int, problems: list[Problem]) -> dict[str, list[An
             message = "a matrix varies `architecture` or a parameter such as `objective.lambda`"
             problems.append(Problem(message, (*where, path)))
         elif not isinstance(values, list) or not values:
-            found = "an empty one" if values == [] else kind(values)
+            found = "an empty one" if values == [] else describe(values)
             problems.append(Problem(f"should be a list of values, not {found}", (*where, path)))
         elif len({repr(value) for value in values}) < len(values):
             problems.append(Problem("a value is listed twice", (*where, path)))

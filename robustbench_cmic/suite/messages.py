@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from robustbench_cmic.suite.fields import kind
+from robustbench_cmic.suite.fields import describe
 
 
 def problems_of(error: ValidationError, data: Any, model: type[BaseModel]) -> list[Problem]:
@@ -47,11 +47,11 @@ def _sentence(details: ErrorDetails, schema: dict[str, Any]) -> str:
     if details["type"] == "extra_forbidden":
         known = _known_keys(schema, details["loc"][:-1])
         return f"unknown key; {suggestion(str(details['loc'][-1]), known)}"
-    return f"{details['msg']}, not {kind(details['input'])}"
+    return f"{details['msg']}, not {describe(details['input'])}"
 
 
 def _should_be(what: str) -> Callable[[ErrorDetails, dict[str, Any]], str]:
-    return lambda details, _: f"should be {what}, not {kind(details['input'])}"
+    return lambda details, _: f"should be {what}, not {describe(details['input'])}"
 
 
 def _tag_missing(_: ErrorDetails, __: dict[str, Any]) -> str:
@@ -64,7 +64,7 @@ def _tag_unknown(_: ErrorDetails, context: dict[str, Any]) -> str:
 
 
 def _literal(details: ErrorDetails, context: dict[str, Any]) -> str:
-    return f"should be {context['expected']}, not {kind(details['input'])}"
+    return f"should be {context['expected']}, not {describe(details['input'])}"
 
 
 _SENTENCES: dict[str, Callable[[ErrorDetails, dict[str, Any]], str]] = {
@@ -80,16 +80,16 @@ _SENTENCES: dict[str, Callable[[ErrorDetails, dict[str, Any]], str]] = {
     "string_type": _should_be("text (quote it if it looks like a number)"),
     "int_type": _should_be("a whole number"),
     "bool_type": _should_be("true or false"),
-    "greater_than": lambda d, c: f"should be greater than {c['gt']:g}, not {kind(d['input'])}",
-    "greater_than_equal": lambda d, c: f"should be at least {c['ge']:g}, not {kind(d['input'])}",
-    "less_than_equal": lambda d, c: f"should be at most {c['le']:g}, not {kind(d['input'])}",
-    "less_than": lambda d, c: f"should be less than {c['lt']:g}, not {kind(d['input'])}",
+    "greater_than": lambda d, c: f"should be greater than {c['gt']:g}, not {describe(d['input'])}",
+    "greater_than_equal": lambda d, c: f"should be at least {c['ge']:g}, not {describe(d['input'])}",
+    "less_than_equal": lambda d, c: f"should be at most {c['le']:g}, not {describe(d['input'])}",
+    "less_than": lambda d, c: f"should be less than {c['lt']:g}, not {describe(d['input'])}",
     "too_short": lambda _, c: f"should have at least {c['min_length']} entries, not {c['actual_length']}",
     "too_long": lambda _, c: f"should have at most {c['max_length']} entries, not {c['actual_length']}",
     "string_too_short": lambda _, __: "should not be empty",
     "string_too_long": lambda _, c: f"should be at most {c['max_length']} characters long",
     "string_pattern_mismatch": lambda d, _: (
-        f"should be letters, digits, '_', '.', '+', '-', the first a letter or digit, not {kind(d['input'])}"
+        f"should be letters, digits, '_', '.', '+', '-', the first a letter or digit, not {describe(d['input'])}"
     ),
 }
 

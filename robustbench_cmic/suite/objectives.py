@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from robustbench_cmic.suite.fields import (
-    OWN_TAG,
+    CUSTOM_TAG,
     Count,
+    CustomName,
     NonNegative,
     Norm,
     Number,
-    OwnName,
     Positive,
     Step,
     Strict,
@@ -105,7 +105,7 @@ class Cmic(Strict):
         return 0.99 if self.centroids == "batch" else 0.9999
 
 
-class OwnObjective(BaseModel):
+class CustomObjective(BaseModel):
     """An objective of your own: `name(classes, **parameters)` returns a `robustbench_cmic.objectives.Objective`.
 
     Further keys are its parameters: numbers, words, true/false, or lists of these.
@@ -117,7 +117,7 @@ class OwnObjective(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    name: OwnName
+    name: CustomName
     adversary: Adversary | None = None
 
     @property
@@ -134,11 +134,11 @@ def _objective_kind(value: Any) -> str | None:
         return OBJECTIVES[0]  # any: what they all say first is that it should be a mapping
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
     if isinstance(name, str) and ":" in name:
-        return OWN_TAG
+        return CUSTOM_TAG
     return None if name is None else str(name)
 
 
 Objective = Annotated[
-    Annotated[CrossEntropy, Tag("ce")] | Annotated[Cmic, Tag("cmic")] | Annotated[OwnObjective, Tag(OWN_TAG)],
+    Annotated[CrossEntropy, Tag("ce")] | Annotated[Cmic, Tag("cmic")] | Annotated[CustomObjective, Tag(CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustbench_cmic.suite.fields import OWN_NAME
+from robustbench_cmic.suite.fields import CUSTOM_NAME
 from robustbench_cmic.suite.messages import UserError, suggestion
 
 REQUIRED = object()
@@ -44,19 +44,19 @@ def _constant(node: ast.expr) -> Any:
         return None
 
 
-class OwnCodeError(UserError):
+class CustomCodeError(UserError):
     """Code that is not there or cannot be called; the message says why."""
 
 
 def module_problem(name: str, form: str = "package.module:name") -> str | None:
     """What is wrong with the part before the colon, as a sentence; None where it names a Python file."""
-    if not re.fullmatch(OWN_NAME, name):
+    if not re.fullmatch(CUSTOM_NAME, name):
         return f"should be written {form}, not '{name}'"
     module = name.partition(":")[0]
     try:
         file = module_file(name)
     except (Exception, SystemExit) as error:  # whatever the package's own __init__ does
-        return f"the package of {module} cannot be imported: {_told(error)}"
+        return f"the package of {module} cannot be imported: {one_line(error)}"
     if file is None:
         return f"there is no module {module} here: put it beside the suite, install it, or run from its folder"
     return None
@@ -72,7 +72,7 @@ def module_file(name: str) -> Path | None:
     return Path(origin) if origin is not None and origin.endswith(".py") else None
 
 
-def own_signature(name: str) -> inspect.Signature | None:
+def custom_signature(name: str) -> inspect.Signature | None:
     """The parameters of a user's own function or class; None where Python does not know them.
 
     Raises:
@@ -80,25 +80,26 @@ def own_signature(name: str) -> inspect.Signature | None:
     """
     problem = module_problem(name)
     if problem is not None:
-        raise OwnCodeError(problem)
+        raise CustomCodeError(problem)
     path, _, word = name.partition(":")
     try:
         module = importlib.import_module(path)
     except (Exception, SystemExit) as error:  # whatever the user's own code does
-        raise OwnCodeError(f"the module {path} cannot be imported: {_told(error)}") from error
+        raise CustomCodeError(f"the module {path} cannot be imported: {one_line(error)}") from error
     if not hasattr(module, word):
         known = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise OwnCodeError(f"{module.__file__} defines no {word}; {suggestion(word, known, listing='it has')}")
+        raise CustomCodeError(f"{module.__file__} defines no {word}; {suggestion(word, known, listing='it has')}")
     found = getattr(module, word)
     if not callable(found):
-        raise OwnCodeError(f"{name} should be a function or a class, not of type {type(found).__name__}")
+        raise CustomCodeError(f"{name} should be a function or a class, not of type {type(found).__name__}")
     try:
         return inspect.signature(found)
     except ValueError:  # of functions written in C
         return None
 
 
-def _told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error in words, on one line: `ValueError: no such thing`."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
-from robustbench_cmic.suite.fields import NATIVE_ATTACKS, Name, Norm, NumberList, Text, kind, resolve_relative
+from robustbench_cmic.suite.fields import NATIVE_ATTACKS, Name, Norm, NumberList, Text, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
 from robustbench_cmic.suite.signatures import REQUIRED, Signature, _defaults
 
@@ -65,7 +65,7 @@ def signature(name: str) -> Signature:
     return Signature(name, {})
 
 
-def ball_norm(attack: LibraryAttack) -> Norm:
+def ball_norm(attack: TorchattacksAttack) -> Norm:
     """The norm of the ball in which the attack's result is judged.
 
     Raises:
@@ -84,7 +84,7 @@ def ball_norm(attack: LibraryAttack) -> Norm:
     return own
 
 
-def parameter_problems(attack: LibraryAttack) -> list[tuple[str, str]]:
+def parameter_problems(attack: TorchattacksAttack) -> list[tuple[str, str]]:
     """What is wrong with the attack's own parameters: (key, sentence) pairs."""
     defaults = signature(attack.name).defaults
     known = [name for name in defaults if name not in _OURS]
@@ -104,19 +104,19 @@ def parameter_problems(attack: LibraryAttack) -> list[tuple[str, str]]:
 
 def _type_problem(name: str, key: str, value: Any, default: Any) -> str | None:
     if isinstance(value, dict | list) or value is None:
-        return f"should be a number, a word or true/false, not {kind(value)}"
+        return f"should be a number, a word or true/false, not {describe(value)}"
     if isinstance(default, bool):
-        return None if isinstance(value, bool) else f"should be true or false, not {kind(value)}"
+        return None if isinstance(value, bool) else f"should be true or false, not {describe(value)}"
     if isinstance(default, int):
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"should be a number, not {kind(value)}"
+            return f"should be a number, not {describe(value)}"
         counts = key == "steps" or key.startswith("n_") or key.endswith("_iter")
         return f"should be a whole number of at least 1, not {value}" if counts and (value < 1 or value % 1) else None
     if isinstance(default, str):
         choices = _CHOICES.get((name, key))
         if choices and value not in choices:
-            return f"should be {' or '.join(choices)}, not {kind(value)}"
-        return None if isinstance(value, str) else f"should be text, not {kind(value)}"
+            return f"should be {' or '.join(choices)}, not {describe(value)}"
+        return None if isinstance(value, str) else f"should be text, not {describe(value)}"
     if isinstance(default, float):
         try:
             resolve_relative(value, 1.0)
@@ -125,7 +125,7 @@ def _type_problem(name: str, key: str, value: Any, default: Any) -> str | None:
     return None
 
 
-def resolved_parameters(attack: LibraryAttack, eps: float) -> dict[str, Any]:
+def resolved_parameters(attack: TorchattacksAttack, eps: float) -> dict[str, Any]:
     """The attack's own parameters at one eps, as numbers; those the suite leaves out at the library's defaults.
 
     The defaults are in it so that a record says what was run, and a release that changes one makes another cell.
@@ -143,7 +143,7 @@ def resolved_parameters(attack: LibraryAttack, eps: float) -> dict[str, Any]:
 _LIBRARY_NAME = {"type": "string", "pattern": "^[^:]+$", "not": {"enum": list(NATIVE_ATTACKS)}}
 
 
-class LibraryAttack(BaseModel):
+class TorchattacksAttack(BaseModel):
     """Any attack class of torchattacks by name; further keys are its own parameters.
 
     `eps` and `norm` say in which ball the result is judged; they are also passed to the attack where it takes them.

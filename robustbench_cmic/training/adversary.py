@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.model import frozen
-from robustbench_cmic.attacks.pgd import Search, search_ball
+from robustbench_cmic.attacks.pgd import Search, pgd_search
 from robustbench_cmic.attacks.threat import Threat
 
 
@@ -52,7 +52,7 @@ class Adversary:
             return (drawn.pin_memory() if images.is_cuda else drawn).to(images, non_blocking=True)
 
         with frozen(model):
-            return search_ball(model, images, labels, self.threat, self.search, noise if self.random_start else None)
+            return pgd_search(model, images, labels, self.threat, self.search, noise if self.random_start else None)
 
 
 def build_adversary(declared: dict[str, Any] | None) -> Adversary | None:

@@ -26,7 +26,7 @@ COLLAPSE_PATIENCE = 3
 """A model that predicts one class only over this many epochs in a row, or over the last, has collapsed."""
 
 
-class How(NamedTuple):
+class Acceleration(NamedTuple):
     """What makes a training faster and does not belong to its definition.
 
     Attributes:
@@ -41,7 +41,7 @@ class How(NamedTuple):
     graphed: bool = False
 
 
-PLAIN = How()
+PLAIN = Acceleration()
 
 
 @dataclass
@@ -125,7 +125,7 @@ def train(
     *,
     declared: dict[str, Any],
     seed: int,
-    how: How = PLAIN,
+    how: Acceleration = PLAIN,
     after_epoch: Callable[[Training], None] = lambda _: None,
     after_step: Callable[[int, int], None] = lambda _, __: None,
 ) -> Divergence | None:
@@ -162,7 +162,9 @@ def train(
 class _Loop:
     """The epochs of one training. Nothing is read back from the device before the end of an epoch."""
 
-    def __init__(self, training: Training, split: Split, declared: dict[str, Any], seed: int, how: How) -> None:
+    def __init__(
+        self, training: Training, split: Split, declared: dict[str, Any], seed: int, how: Acceleration
+    ) -> None:
         self.training = training
         self.declared = declared
         self.seed = seed

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.apgd import _Search, apgd, checkpoints
-from robustbench_cmic.attacks.pgd import Slope
+from robustbench_cmic.attacks.pgd import LossGradient
 from robustbench_cmic.attacks.threat import Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
@@ -192,7 +192,7 @@ def test_checkpoints_as_in_the_authors_code(steps: int) -> None:
 
 def test_step_sizes_are_halved_on_either_condition() -> None:
     flat = torch.zeros(5, 1, 1, 1)
-    slope = Slope(flat, torch.zeros(5), torch.zeros(5, dtype=torch.bool))
+    slope = LossGradient(flat, torch.zeros(5), torch.zeros(5, dtype=torch.bool))
     search = _Search.begin(flat, flat, slope, eps=0.5)
     search.rises = torch.tensor([15, 16, 20, 20, 20])
     search.best_loss = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0])

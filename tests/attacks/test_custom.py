@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.harness import Verdict, judge_attack
+from robustbench_cmic.attacks.harness import AttackEvaluation, evaluate_attack
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report import write_report
@@ -34,10 +34,10 @@ def wander(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, norm
     return best
 
 
-def judge(model: nn.Module, images: Tensor, labels: Tensor, **others: Any) -> Verdict:
+def judge(model: nn.Module, images: Tensor, labels: Tensor, **others: Any) -> AttackEvaluation:
     setting = {"name": f"{__name__}:wander", "code_sha256": "0", "parameters": {"steps": 3}}
     parameters: dict[str, Any] = {"classes": 10, "threat": BALL, "seed": 0} | others
-    return judge_attack(model, images, labels, setting=setting, **parameters)
+    return evaluate_attack(model, images, labels, setting=setting, **parameters)
 
 
 def test_generators_are_seeded_for_fixed_blocks_and_left_alone() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks import blocks as dispatch
 from robustbench_cmic.attacks import harness
-from robustbench_cmic.attacks.harness import judge_attack
+from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.model import AttackError
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.information.measures import measure_information
@@ -27,9 +27,11 @@ PGD = {
 BALL = Threat("linf", 0.1)
 
 
-def judge(model: nn.Module, images: Tensor, labels: Tensor, setting: dict[str, Any], **others: Any) -> harness.Verdict:
+def judge(
+    model: nn.Module, images: Tensor, labels: Tensor, setting: dict[str, Any], **others: Any
+) -> harness.AttackEvaluation:
     parameters: dict[str, Any] = {"classes": 10, "threat": BALL, "seed": 0} | others
-    return judge_attack(model, images, labels, setting=setting, **parameters)
+    return evaluate_attack(model, images, labels, setting=setting, **parameters)
 
 
 @pytest.fixture
@@ -362,7 +364,7 @@ def test_what_a_smaller_ball_broke_is_kept_and_not_attacked_again(setting: dict[
     places = (~small.correct).nonzero()[:, 0]
     assert small.images is not None
     assert 10 < len(places) < 290
-    kept = harness.Kept(places, small.images[places])
+    kept = harness.BrokenBefore(places, small.images[places])
     verdict = judge(model, images, labels, setting, kept=kept, keep_images=True)
     afresh = judge(model, images, labels, setting)
     assert verdict.images is not None
@@ -379,5 +381,7 @@ def test_kept_examples_stay_broken_even_where_a_rounding_would_save_them() -> No
     model = convolutional()
     images, _ = examples(20)
     labels = predicted(model, images)
-    kept = harness.Kept(torch.tensor([3]), images[3:4])  # no adversarial example at all: the verdict was given before
+    kept = harness.BrokenBefore(
+        torch.tensor([3]), images[3:4]
+    )  # no adversarial example at all: the verdict was given before
     assert not bool(judge(model, images, labels, PGD | {"alpha": 0.0}, kept=kept).correct[3])

@@ -12,9 +12,9 @@ from robustbench_cmic.attacks.losses import (
     LOSSES,
     TARGETED_LOSSES,
     class_centroids,
-    likeliest_others,
     make_loss,
     make_targeted_loss,
+    top_other_classes,
 )
 from robustbench_cmic.attacks.pgd import pgd
 from tests.attacks.nets import convolutional, examples, predicted
@@ -187,8 +187,8 @@ def test_centroids_are_means_by_class() -> None:
 def test_likeliest_others_come_in_order_and_without_the_label() -> None:
     logits = torch.tensor([[1.0, 4.0, 3.0, 2.0], [1.0, 4.0, 3.0, 2.0]])
     labels = torch.tensor([1, 3])
-    assert likeliest_others(logits, labels, 2).tolist() == [[2, 3], [1, 2]]
-    assert likeliest_others(logits, labels, 9).tolist() == [[2, 3, 0], [1, 2, 0]]
+    assert top_other_classes(logits, labels, 2).tolist() == [[2, 3], [1, 2]]
+    assert top_other_classes(logits, labels, 9).tolist() == [[2, 3, 0], [1, 2, 0]]
 
 
 def test_what_a_loss_needs_and_does_not_get_is_said() -> None:

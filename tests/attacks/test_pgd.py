@@ -8,8 +8,8 @@ import torchattacks
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.losses import LOSSES, class_centroids
-from robustbench_cmic.attacks.pgd import Search, pgd, search_ball
-from robustbench_cmic.attacks.threat import Threat, l2_lengths
+from robustbench_cmic.attacks.pgd import Search, pgd, pgd_search
+from robustbench_cmic.attacks.threat import Threat, l2_norms
 from tests.attacks.nets import Linear, convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
 
@@ -93,7 +93,7 @@ def test_l2_step_survives_a_vanishing_gradient() -> None:
     faint = Linear(model.weight.detach() * 1e-30, bias=0.0)
     labels = predicted(model, images)
     found = pgd(faint, images, labels, eps=0.3, alpha=0.3, steps=1, norm="l2", loss="margin", random_start=False)
-    assert torch.allclose(l2_lengths(found - images).flatten(), torch.full((10,), 0.3), rtol=1e-4)
+    assert torch.allclose(l2_norms(found - images).flatten(), torch.full((10,), 0.3), rtol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -190,7 +190,7 @@ def test_images_outside_their_range_are_refused() -> None:
 
 def test_random_starts_fill_the_ball() -> None:
     torch.manual_seed(0)
-    lengths = l2_lengths(Threat("l2", 0.5).noise(torch.Size((4000, 1, 3, 3)))).flatten()
+    lengths = l2_norms(Threat("l2", 0.5).noise(torch.Size((4000, 1, 3, 3)))).flatten()
     cube = Threat("linf", 0.5).noise(torch.Size((4000, 1, 3, 3)))
     for values, low in ((lengths, 0.0), (cube, -0.5)):
         # Uniform between its ends: as many values in each tenth.
@@ -238,7 +238,7 @@ def test_targets_are_the_likeliest_classes_at_the_image_one_run_each() -> None:
     for targets in (1, 2, 5, 9):
         started.clear()
         search = Search(alpha=1e-6, steps=1, loss="margin", restarts=2, targets=targets)
-        found = search_ball(model, images, order[:1], Threat("linf", 0.1), search, noise)
+        found = pgd_search(model, images, order[:1], Threat("linf", 0.1), search, noise)
         towards = order[min(targets, 5)]  # of the last run
         expected = images + 1e-6 * (model.weight[towards] - model.weight[order[0]]).sign().reshape(1, 1, 8, 8)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)

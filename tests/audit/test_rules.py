@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_cmic.audit import RULES, Audit, audit
+from robustbench_cmic.audit import RULES, Audit, flag_results
 from robustbench_cmic.audit.rules_attacks import ALL, MARGIN_POINTS
 from robustbench_cmic.plan.cell import Plan
 from robustbench_cmic.records.schema import ActiveTest, AnyRecord, AuditRecord
@@ -313,7 +313,7 @@ def test_attacks_without_a_result_are_no_evidence() -> None:
     failed = rows[1].record.model_copy(update={"status": "failed", "outcomes": None, "n": None})
     records: dict[str, AnyRecord] = {rows[0].cell.id: rows[0].record, "m.s0.audit.0": probe()}
     for every in (records, {**records, rows[1].cell.id: failed}):
-        found = audit(plan, every)
+        found = flag_results(plan, every)
         assert found.flags == {TRAINING: []}
 
 

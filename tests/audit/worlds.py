@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from robustbench_cmic.audit import Audit, Flag, audit
-from robustbench_cmic.audit.case import Row
+from robustbench_cmic.audit import Audit, Flag, flag_results
+from robustbench_cmic.audit.case import AttackResult
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import (
@@ -52,7 +52,7 @@ def row(
     label: str = "",
     source: str | None = None,
     **changes: Any,
-) -> Row:
+) -> AttackResult:
     """An attack that breaks the examples at some places and no other."""
     label = label or setting["name"]
     clean = setting["name"] == "none"
@@ -64,7 +64,7 @@ def row(
     record = AttackRecord(
         suite="x", cell=cell, status="ok", provenance={}, timing=TIMING, n=n, outcomes=packed(broken, n), **changes
     )
-    return Row(cell, record)
+    return AttackResult(cell, record)
 
 
 def packed(broken: Iterable[int], n: int) -> str:
@@ -118,7 +118,10 @@ def _audit_cell() -> Cell:
 
 
 def judged(
-    rows: Sequence[Row], found: AuditRecord | None, adversary: dict[str, Any] | None = None, wanted: bool = True
+    rows: Sequence[AttackResult],
+    found: AuditRecord | None,
+    adversary: dict[str, Any] | None = None,
+    wanted: bool = True,
 ) -> Audit:
     """All rules on one model: its attacks, the clean evaluation, and its audit."""
     objective: dict[str, Any] = {"name": "ce"} | ({} if adversary is None else {"adversary": adversary})
@@ -131,12 +134,12 @@ def judged(
     records: dict[str, AnyRecord] = {one.cell.id: one.record for one in every}
     if found is not None:
         records[found.cell.id] = found
-    return audit(Plan(suite="x", description="", dataset="digits", pairs=[], cells=cells), records)
+    return flag_results(Plan(suite="x", description="", dataset="digits", pairs=[], cells=cells), records)
 
 
 def raised(world: Audit) -> list[tuple[str, str, str]]:
     """(flag, attacks it is about, how far it reaches)."""
-    return [(flag.name, about(flag), flag.taints) for flag in world.flags[TRAINING]]
+    return [(flag.name, about(flag), flag.scope) for flag in world.flags[TRAINING]]
 
 
 def about(flag: Flag) -> str:

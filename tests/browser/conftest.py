@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Request, ViewportSize, sync_playwright
 
-from robustbench_cmic.report import Board, folders_of, judge, read_results
+from robustbench_cmic.report import Summary, folders_of, read_results, summarize
 from robustbench_cmic.report.formats.html import index_page, suite_page
 from tests.conftest import ROOT
 from tests.report.hostile import BAD, hostile
@@ -51,19 +51,19 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def boards() -> dict[str, Board]:
+def boards() -> dict[str, Summary]:
     """What the committed records say, which is what their pages have to show."""
-    return {name: judge(read_results(ROOT / "results" / name)) for name in COMMITTED}
+    return {name: summarize(read_results(ROOT / "results" / name)) for name in COMMITTED}
 
 
 @pytest.fixture(scope="session")
-def digits(boards: dict[str, Board]) -> Board:
+def digits(boards: dict[str, Summary]) -> Summary:
     """The suite whose page is used like a reader would."""
     return boards["digits"]
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, boards: dict[str, Board]) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory, boards: dict[str, Summary]) -> Path:
     """A folder as `results`, its pages as files: index, one a committed suite, and `hostile`."""
     folder = tmp_path_factory.mktemp("site")
     for name, board in boards.items():

@@ -7,13 +7,13 @@ import statistics
 from playwright.sync_api import Locator, expect
 
 from robustbench_cmic.audit import RULES
-from robustbench_cmic.report import Board
+from robustbench_cmic.report import Summary
 from robustbench_cmic.report.formats.markdown import about
 from robustbench_cmic.report.frame import CLEAN, Ball, balls, models, size_of
-from robustbench_cmic.report.pairs import WITHDRAWN, Line
-from robustbench_cmic.report.summary import Number, Standing
+from robustbench_cmic.report.pairs import WITHDRAWN, PairTest
+from robustbench_cmic.report.summary import RankedModel, SeedValues
 from robustbench_cmic.report.tables import percent
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import format_eps
 from tests.browser.conftest import Visit, on_every_screen
 
 BESIDE = "FGSM"
@@ -21,13 +21,13 @@ BESIDE = "FGSM"
 # --- flags ---------------------------------------------------------------------------------------------------------
 
 
-def first_flag(entry: Standing) -> str | None:
+def first_flag(entry: RankedModel) -> str | None:
     """The flag that a row of the standings names first: the worst case's own come before those of single attacks."""
     single = sorted({name for number in entry.attacks.values() for name in number.flags})
     return next(iter([*entry.worst.flags, *single]), None)
 
 
-def check_flag(dialog: Locator, board: Board, name: str, model: str) -> None:
+def check_flag(dialog: Locator, board: Summary, name: str, model: str) -> None:
     """The dialog says what the rule means and shows each of its flags, with those of the model marked."""
     expect(dialog).to_contain_text(RULES[name].meaning)
     expect(dialog).to_contain_text(RULES[name].source)
@@ -40,7 +40,7 @@ def check_flag(dialog: Locator, board: Board, name: str, model: str) -> None:
 
 
 @on_every_screen
-def test_a_flag_opens_its_explanation_and_gives_the_focus_back(visit: Visit, boards: dict[str, Board]) -> None:
+def test_a_flag_opens_its_explanation_and_gives_the_focus_back(visit: Visit, boards: dict[str, Summary]) -> None:
     suite, model, name = next(
         (suite, entry.model, name)
         for suite, board in sorted(boards.items(), key=lambda item: item[0] != "digits")
@@ -67,13 +67,13 @@ def test_a_flag_opens_its_explanation_and_gives_the_focus_back(visit: Visit, boa
 # --- charts --------------------------------------------------------------------------------------------------------
 
 
-def number(board: Board, model: str, label: str, ball: Ball) -> Number:
+def number(board: Summary, model: str, label: str, ball: Ball) -> SeedValues:
     """What a curve shows in a ball."""
     (entry,) = [entry for entry in board.standings[ball] if entry.model == model]
     return entry.worst if label == "worst case" else entry.attacks[label]
 
 
-def alone(board: Board, label: str, others: list[tuple[str, str]]) -> int:
+def alone(board: Summary, label: str, others: list[tuple[str, str]]) -> int:
     """Which point of the second model's curve lies farthest from other curves, so that nothing hides it."""
     inside = [ball for ball in balls(board.results) if ball[0] == "linf"]
     model = models(board.results)[1]
@@ -86,17 +86,17 @@ def alone(board: Board, label: str, others: list[tuple[str, str]]) -> int:
     return max(range(len(inside)), key=gap)
 
 
-def said(board: Board, label: str, place: int) -> list[str]:
+def said(board: Summary, label: str, place: int) -> list[str]:
     """What is to be read at a point of the second model's curve."""
     ball = [ball for ball in balls(board.results) if ball[0] == "linf"][place]
     model = models(board.results)[1]
     shown = number(board, model, label, ball)
     flags = f"flagged: {', '.join(shown.flags)}" if shown.flags else "not flagged"
     accuracy = f"accuracy %: {percent(shown.values.values(), board.seeds)}"
-    return [model, f"{label}, eps {radius(ball[1])}", accuracy, flags]
+    return [model, f"{label}, eps {format_eps(ball[1])}", accuracy, flags]
 
 
-def first_claim(board: Board) -> Line:
+def first_claim(board: Summary) -> PairTest:
     """The first point of a pair's chart."""
     (lines,) = board.pairs.values()
     shown = [line for line in lines if line.what != "NCMI" and line.seeds and line.claim]
@@ -104,7 +104,7 @@ def first_claim(board: Board) -> Line:
 
 
 @on_every_screen
-def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Board) -> None:
+def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Summary) -> None:
     page = visit.open()
     first, second = models(digits.results)
     place = alone(digits, "worst case", [(first, "worst case")])
@@ -118,7 +118,7 @@ def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Board) -> N
 
 
 @on_every_screen
-def test_pointing_at_a_difference_tells_its_numbers(visit: Visit, digits: Board) -> None:
+def test_pointing_at_a_difference_tells_its_numbers(visit: Visit, digits: Summary) -> None:
     visit.open()
     line = first_claim(digits)
     shown = visit.point_at("pair-0", 0, 0)

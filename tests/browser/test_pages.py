@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, ViewportSize, expect
 
-from robustbench_cmic.report import Board
+from robustbench_cmic.report import Summary
 from tests.browser.conftest import COMMITTED, HELD, LARGE_SCREEN, PHONE, SCREENS, SMALL, Visit
 
 FILES = ("index.html", *(f"{name}/index.html" for name in COMMITTED), "hostile/index.html")
@@ -91,7 +91,7 @@ def test_the_way_from_the_index_and_past_the_head(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("visit", [{"java_script_enabled": False}], indirect=True)
-def test_without_scripts_the_tables_are_there(visit: Visit, digits: Board) -> None:
+def test_without_scripts_the_tables_are_there(visit: Visit, digits: Summary) -> None:
     visit.page.goto((visit.site / "digits" / "index.html").as_uri())
     expect(visit.page.locator("#numbers-table tbody tr")).to_have_count(len(digits.results.plan.of("attack")))
     expect(visit.page.locator(".filters").first).to_be_hidden()

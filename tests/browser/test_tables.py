@@ -6,9 +6,9 @@ from playwright.sync_api import Locator, expect
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AttackRecord
-from robustbench_cmic.report import Board
+from robustbench_cmic.report import Summary
 from robustbench_cmic.report.frame import size_of
-from robustbench_cmic.report.summary import Standing
+from robustbench_cmic.report.summary import RankedModel
 from robustbench_cmic.report.tables import percent_of
 from tests.browser.conftest import Visit, at_both_sizes
 
@@ -24,11 +24,11 @@ def header(table: Locator, name: str) -> Locator:
     return table.locator("thead th").filter(has=table.page.get_by_role("button", name=name, exact=True))
 
 
-def standings(board: Board) -> list[Standing]:
+def standings(board: Summary) -> list[RankedModel]:
     return [entry for entries in board.standings.values() for entry in entries]
 
 
-def measured(board: Board) -> list[tuple[Cell, AttackRecord]]:
+def measured(board: Summary) -> list[tuple[Cell, AttackRecord]]:
     """The evaluations of a whole suite, each with its record."""
     found = [(cell, board.results.attack(cell)) for cell in board.results.plan.of("attack")]
     whole = [(cell, record) for cell, record in found if record is not None]
@@ -40,7 +40,7 @@ def measured(board: Board) -> list[tuple[Cell, AttackRecord]]:
 
 
 @at_both_sizes
-def test_sorting_by_mouse_or_finger(visit: Visit, digits: Board) -> None:
+def test_sorting_by_mouse_or_finger(visit: Visit, digits: Summary) -> None:
     table = visit.open().locator("#standings-table")
     entries = standings(digits)
     assert column(table, 1) == [size_of(entry.ball) for entry in entries]
@@ -62,7 +62,7 @@ def test_sorting_by_mouse_or_finger(visit: Visit, digits: Board) -> None:
 
 
 @at_both_sizes
-def test_sorting_by_keyboard(visit: Visit, digits: Board) -> None:
+def test_sorting_by_keyboard(visit: Visit, digits: Summary) -> None:
     page = visit.open()
     table = page.locator("#standings-table")
     table.get_by_role("button", name="ball", exact=True).focus()
@@ -75,7 +75,7 @@ def test_sorting_by_keyboard(visit: Visit, digits: Board) -> None:
 
 
 @at_both_sizes
-def test_numbers_are_sorted_as_numbers_and_what_is_missing_comes_last(visit: Visit, digits: Board) -> None:
+def test_numbers_are_sorted_as_numbers_and_what_is_missing_comes_last(visit: Visit, digits: Summary) -> None:
     table = visit.open("hostile/index.html").locator("#numbers-table")
     for _ in range(2):
         visit.press(header(table, "accuracy %").get_by_role("button"))
@@ -91,7 +91,7 @@ def test_numbers_are_sorted_as_numbers_and_what_is_missing_comes_last(visit: Vis
 
 
 @at_both_sizes
-def test_filtering_by_text_and_by_choice(visit: Visit, digits: Board) -> None:
+def test_filtering_by_text_and_by_choice(visit: Visit, digits: Summary) -> None:
     page = visit.open()
     cells = [cell for cell, _ in measured(digits)]
     filters = page.locator("[data-filters=numbers-table]")
@@ -123,7 +123,7 @@ def test_filtering_by_text_and_by_choice(visit: Visit, digits: Board) -> None:
 
 
 @at_both_sizes
-def test_a_row_opens_where_its_number_came_from(visit: Visit, digits: Board) -> None:
+def test_a_row_opens_where_its_number_came_from(visit: Visit, digits: Summary) -> None:
     page = visit.open()
     table = page.locator("#numbers-table")
     cell, record = measured(digits)[3]

@@ -20,7 +20,7 @@ import yaml
 
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.plan.cell import title
-from robustbench_cmic.report import Results, judge, read_results
+from robustbench_cmic.report import Results, read_results, summarize
 from robustbench_cmic.report.formats.markdown import origin_section
 from robustbench_cmic.report.tables import table
 from tests.maskers.nets import MASKERS
@@ -74,7 +74,7 @@ def raised(results: Results) -> dict[str, dict[int, set[str]]]:
     found = {
         cell.model: {other.seed: set[str]() for other in results.plan.of("train")} for cell in results.plan.of("train")
     }
-    for flag in judge(results).flags:
+    for flag in summarize(results).flags:
         found[flag.model][flag.seed].add(flag.name)
     return found
 

@@ -10,7 +10,7 @@ import pytest
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.plan.select import select
-from robustbench_cmic.plan.versions import DRAW
+from robustbench_cmic.plan.versions import SUBSET
 from robustbench_cmic.suite import find_suite, load_suite
 from robustbench_cmic.suite.attacks import Transfer
 from robustbench_cmic.suite.messages import UserError
@@ -295,7 +295,7 @@ def test_a_limit_changes_evaluations_not_trainings(tmp_path: Path) -> None:
     before, limited = plan_of(tmp_path), plan_of(tmp_path, limit=7)
     same = {cell.id for cell in before.cells} & {cell.id for cell in limited.cells}
     assert same == {cell.id for cell in before.of("train")}
-    expected = {"split": "test", "limit": 7, "per_class": False, "by_command_line": True, "draw": DRAW}
+    expected = {"split": "test", "limit": 7, "per_class": False, "by_command_line": True, "draw": SUBSET}
     assert all(cell.declared["evaluation"] == expected for cell in limited.of("attack"))
 
 

@@ -22,7 +22,7 @@ from robustbench_cmic.records.packing import outcome_bits
 from robustbench_cmic.records.pictures import Pictures, read_pictures, write_pictures
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.records.store import read_record, record_path
-from robustbench_cmic.run.job import carry_out
+from robustbench_cmic.run.job import run_job
 from robustbench_cmic.run.jobs.pictures import png
 from robustbench_cmic.suite import load_suite
 from tests.conftest import TINY_SUITE, Cli, contents
@@ -161,7 +161,7 @@ def test_an_attack_that_fails_leaves_no_pictures_of_its_last_success(copied: Pat
     (work / f"{cell.needs}.safetensors").unlink()
     settings = settings_for(folder, work=work)
     assert read_pictures(folder, cell.id) is not None
-    assert carry_out(cell, settings, lambda *_: None, lambda *_: None).status == "failed"
+    assert run_job(cell, settings, lambda *_: None, lambda *_: None).status == "failed"
     assert read_pictures(folder, cell.id) is None
 
 

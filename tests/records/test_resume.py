@@ -11,16 +11,16 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import file_sha256, read_json, write_json
-from robustbench_cmic.records.state import Standing, blocked, standings
-from robustbench_cmic.records.store import product_file, record_path, set_aside, write_record
-from robustbench_cmic.run.resume import ALTERED, to_run
+from robustbench_cmic.records.state import CellState, cell_states, is_blocked
+from robustbench_cmic.records.store import product_file, quarantine, record_path, write_record
+from robustbench_cmic.run.resume import ALTERED, pending_cells
 from robustbench_cmic.suite import load_suite
 from tests.report.folders import HEAD, attack_record, cell_of, fill, planned, replace, train_record
 
 
-def judged(folder: Path, dataset: str | None = None) -> dict[str, Standing]:
+def judged(folder: Path, dataset: str | None = None) -> dict[str, CellState]:
     plan = make_plan(load_suite(folder / "tiny.yaml").suite)
-    return standings(plan.cells, folder / "results" / "tiny", dataset)
+    return cell_states(plan.cells, folder / "results" / "tiny", dataset)
 
 
 def states(folder: Path, dataset: str | None = None) -> dict[str, str]:
@@ -91,7 +91,7 @@ def test_setting_aside_never_overwrites(tmp_path: Path) -> None:
     for content in ("first", "second"):
         file = tmp_path / "a.json"
         file.write_text(content)
-        set_aside(file, work)
+        quarantine(file, work)
         assert not file.exists()
     kept = sorted((work / "set-aside").iterdir())
     assert [file.read_text() for file in kept] == ["first", "second"]
@@ -149,9 +149,9 @@ def own(place: Path, cell: Cell) -> str | None:
 
 
 def pending(place: Path, chain: Plan) -> dict[str, str]:
-    found = standings(chain.cells, place / "made")
+    found = cell_states(chain.cells, place / "made")
     ids = {cell.id: f"{cell.model} {cell.attack or cell.kind} {cell.eps:g}" for cell in chain.cells}
-    return {ids[cell]: why for cell, why in to_run(chain.cells, found, place / "work").items()}
+    return {ids[cell]: why for cell, why in pending_cells(chain.cells, found, place / "work").items()}
 
 
 def forget(place: Path, cell: Cell) -> None:
@@ -193,7 +193,7 @@ def test_altered_images_are_redone_and_so_is_what_was_made_from_others(done: Pat
     assert pending(done, chain) == {}, "the same examples as before: nothing else is to be done"
     redo(done, chain, small, "other examples")
     why = f"it was made from another result of {small.id} than the one recorded now"
-    assert standings(chain.cells, done / "made")[middle.id].why == why
+    assert cell_states(chain.cells, done / "made")[middle.id].why == why
     assert pending(done, chain) == {"a PGD 0.1": why}
     redo(done, chain, middle, "others, too")
     assert pending(done, chain) == {"a PGD 0.2": why.replace(small.id, middle.id)}
@@ -203,7 +203,7 @@ def test_altered_images_are_redone_and_so_is_what_was_made_from_others(done: Pat
 
 def test_a_source_trained_anew_makes_its_transfers_unusable(done: Path, chain: Plan) -> None:
     redo(done, chain, cell_of(chain, "b", 0, "train"), "other weights")
-    found = standings(chain.cells, done / "made")
+    found = cell_states(chain.cells, done / "made")
     unusable = {(cell.model, cell.attack) for cell in chain.cells if found[cell.id].state == "unusable"}
     assert unusable == {("a", "Transfer:b")} | {("b", name) for name in ("none", "PGD", "Transfer:a", "Transfer:b")}
     assert "from another result of b.s0.train" in found[cell_of(chain, "a", 0, "Transfer:b").id].why
@@ -213,8 +213,8 @@ def test_a_source_that_diverged_blocks_its_transfers(done: Path, chain: Plan) ->
     replace(done / "made", cell_of(chain, "b", 0, "train"), status="diverged")
     for cell in chain.of("attack"):
         forget(done, cell)
-    found = standings(chain.cells, done / "made")
-    free = {(cell.model, cell.attack) for cell in chain.cells if not blocked(cell, found)}
+    found = cell_states(chain.cells, done / "made")
+    free = {(cell.model, cell.attack) for cell in chain.cells if not is_blocked(cell, found)}
     assert free == {("a", ""), ("a", "none"), ("a", "PGD"), ("a", "Transfer:a"), ("b", "")}
     assert set(pending(done, chain)) == {
         "a none 0", "a PGD 0.05", "a PGD 0.1", "a PGD 0.2", "a Transfer:a 0.1",

@@ -21,7 +21,7 @@ from robustbench_cmic.records.schema import (
     TrainRecord,
 )
 from robustbench_cmic.records.store import failed_record, write_record
-from robustbench_cmic.report import PLAN_FILE, Board, judge, read_results
+from robustbench_cmic.report import PLAN_FILE, Summary, read_results, summarize
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite import load_suite
 
@@ -106,8 +106,8 @@ def replace(folder: Path, cell: Cell, **changes: Any) -> None:
     write_record(folder, record.model_copy(update=changes))
 
 
-def read(folder: Path) -> Board:
-    return judge(read_results(folder))
+def read(folder: Path) -> Summary:
+    return summarize(read_results(folder))
 
 
 def cell_of(plan: Plan, model: str, seed: int, attack: str, eps: float | None = None) -> Cell:

@@ -9,7 +9,7 @@ from typing import Any
 from robustbench_cmic.audit import Audit, Flag
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, Part
-from robustbench_cmic.report import Board, Results
+from robustbench_cmic.report import Results, Summary
 from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace
 
 # No colon: what stands behind one in the label of an attack is the source of a transfer.
@@ -27,7 +27,7 @@ SUITE = f"""{HEAD}attacks:
 """
 
 
-def hostile(tmp_path: Path) -> Board:
+def hostile(tmp_path: Path) -> Summary:
     """A board of two models, three seeds, two norms, transfers, flags, a failure and limited evaluations."""
     plan = planned(tmp_path, SUITE)
     folder = fill(tmp_path / "made", plan, lambda cell: bits("1101" if cell.attack == "none" else "0101"))
@@ -43,7 +43,7 @@ def hostile(tmp_path: Path) -> Board:
     )  # fmt: skip
     records = {cell + BAD: _record(record) for cell, record in results.records.items()}
     limited = [cell.model_copy(update={"declared": _limited(cell)}) for cell in cells if cell.attack == "none"][:1]
-    return Board(Results(renamed, records, limited, [BAD]), _audit(board.audit))
+    return Summary(Results(renamed, records, limited, [BAD]), _audit(board.audit))
 
 
 def _cell(cell: Cell) -> Cell:

@@ -10,8 +10,8 @@ import pytest
 
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.report import judge, read_results
-from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, every_number
+from robustbench_cmic.report import read_results, summarize
+from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers
 from robustbench_cmic.suite import load_suite, shipped_suites
 from robustbench_cmic.suite.toy import toy
 from tests.conftest import Cli
@@ -27,7 +27,7 @@ def outcome(cell: Cell) -> list[bool] | None:
 
 def commands(folder: Path) -> dict[str, str]:
     """What is shown beside each number, by the id of its record's cell."""
-    found = every_number(judge(read_results(folder)))
+    found = all_numbers(summarize(read_results(folder)))
     facts = [dict(found.facts[place] for place in entry.facts) for entry in found.entries]
     return {fact[RECORD].removesuffix(".json"): fact[AGAIN] for fact in facts}
 
@@ -107,7 +107,7 @@ def test_a_suite_whose_name_only_looks_like_toy_size_is_called_by_its_own_file(t
 
 
 def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
-    facts = every_number(hostile(tmp_path)).facts
+    facts = all_numbers(hostile(tmp_path)).facts
     command = next(text for label, text in facts if label == AGAIN)
     words = subprocess.run(
         ["sh", "-c", f'set -- {command}; printf \'%s\\n\' "$5" "$7" "$9"'], capture_output=True, text=True, check=True

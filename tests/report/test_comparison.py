@@ -11,7 +11,7 @@ import pytest
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import pack_replicates
 from robustbench_cmic.records.store import write_record
-from robustbench_cmic.report.pairs import Line
+from robustbench_cmic.report.pairs import PairTest
 from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, measures, planned, read, replace
 
 N = 400
@@ -26,13 +26,15 @@ def first(count: int, n: int = N) -> list[bool]:
     return [place < count for place in range(n)]
 
 
-def lines(tmp_path: Path, survivors: Survivors, text: str = PLAIN, pair: tuple[str, str] = ("a", "b")) -> list[Line]:
+def lines(
+    tmp_path: Path, survivors: Survivors, text: str = PLAIN, pair: tuple[str, str] = ("a", "b")
+) -> list[PairTest]:
     """The lines of a pair whose attacks leave the first examples of all correct."""
     folder = fill(tmp_path / "made", planned(tmp_path, text), lambda cell: first(survivors(cell)))
     return read(folder).pairs[pair]
 
 
-def line(found: list[Line], what: str) -> Line:
+def line(found: list[PairTest], what: str) -> PairTest:
     (one,) = [line for line in found if line.what == what]
     return one
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_cmic.report import FORMATS, judge, read_results, write_report
+from robustbench_cmic.report import FORMATS, read_results, summarize, write_report
 from robustbench_cmic.report.formats.latex import escaped, latex
 from tests.conftest import ROOT, Cli
 from tests.report.folders import HEAD, fill, planned
@@ -46,7 +46,7 @@ def written(folder: Path) -> dict[str, Any]:
 
 def test_json_says_what_the_board_says(folder: Path) -> None:
     found = written(folder)
-    board = judge(read_results(folder))
+    board = summarize(read_results(folder))
     assert found["schema"] == "robustbench_cmic/report/1"
     assert (found["suite"], found["seeds"], found["examples"], found["audited"]) == ("made", 3, [200], True)
     assert found["missing"] is None
@@ -76,7 +76,7 @@ def test_latex_prints_a_suites_own_words_as_they_are(folder: Path) -> None:
     assert escaped("100% _$&{}\n~^\\#<x> ±") == (
         r"100\% \_\$\&\{\} \textasciitilde{}\textasciicircum{}\textbackslash{}\#\textless{}x\textgreater{} $\pm$"
     )
-    text = latex(judge(read_results(folder)))
+    text = latex(summarize(read_results(folder)))
     assert r"F\_G.S+M \%" in text
     bare = re.sub(r"\\(?:[a-z]+|[^a-z])", "", text.split("\n", 1)[1])  # without commands and escaped characters
     assert not set("#%_~\\") & set(bare)
@@ -85,7 +85,7 @@ def test_latex_prints_a_suites_own_words_as_they_are(folder: Path) -> None:
 
 
 def test_latex_tables_have_as_many_columns_in_every_row(folder: Path) -> None:
-    text = latex(judge(read_results(folder)))
+    text = latex(summarize(read_results(folder)))
     tables = re.findall(r"\\begin\{tabular\}\{(l+)\}\n\\toprule\n(.*?)\\bottomrule\n\\end\{tabular\}", text, re.DOTALL)
     assert len(tables) == 3
     for columns, body in tables:
@@ -96,7 +96,7 @@ def test_latex_tables_have_as_many_columns_in_every_row(folder: Path) -> None:
 
 
 def test_the_best_is_bold_in_latex_as_in_markdown(folder: Path) -> None:
-    board = judge(read_results(folder))
+    board = summarize(read_results(folder))
     (best,) = [entry for entry in board.standings["linf", 8 / 255] if entry.rank == 1]
     assert re.search(rf"\\texttt{{{best.model}}} .*\\textbf{{25.5 \$\\pm\$ 0.5}} +\\\\", latex(board))
     assert r"\textbf{100.0 $\pm$ 0.0}" in latex(board)

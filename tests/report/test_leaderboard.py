@@ -15,7 +15,7 @@ from robustbench_cmic.audit import RULES
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import Part, Timing
 from robustbench_cmic.records.store import write_record
-from robustbench_cmic.report import Board, flag_table, write_report
+from robustbench_cmic.report import Summary, flag_table, write_report
 from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.tables import percent_of, rank_of
 from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, planned, read, replace
@@ -53,7 +53,7 @@ def ranked(tmp_path: Path) -> Path:
     return folder
 
 
-def ranking(board: Board) -> list[tuple[str, str, str]]:
+def ranking(board: Summary) -> list[tuple[str, str, str]]:
     """Rank, model and worst case in percent, as the leaderboard shows them."""
     entries = board.standings["linf", 0.1]
     return [(rank_of(entry), entry.model, percent_of(entry.worst, board.seeds)) for entry in entries]

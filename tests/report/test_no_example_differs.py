@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.report import Board, write_report
+from robustbench_cmic.report import Summary, write_report
 from robustbench_cmic.report.formats.html.charts import forest
 from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.tables import pair_table, seed_table
@@ -38,11 +38,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def board(folder: Path) -> Board:
+def board(folder: Path) -> Summary:
     return read(folder)
 
 
-def test_an_interval_is_printed_only_where_some_example_differs(board: Board) -> None:
+def test_an_interval_is_printed_only_where_some_example_differs(board: Summary) -> None:
     shown = {(row[0], row[1]): row[5] for row in pair_table(board, "a", "b").rows}
     assert {key: value for key, value in shown.items() if value != ALIKE}.keys() == {
         ("FGSM", "L-inf 0.1"), ("worst case", "L-inf 0.1"), ("PGD", "L-inf 0.3"), ("worst case", "L-inf 0.3"),
@@ -52,7 +52,7 @@ def test_an_interval_is_printed_only_where_some_example_differs(board: Board) ->
     assert "…" in shown["PGD", "L-inf 0.3"]
 
 
-def test_seed_by_seed_only_the_seeds_that_differ_have_an_interval(board: Board) -> None:
+def test_seed_by_seed_only_the_seeds_that_differ_have_an_interval(board: Summary) -> None:
     claims = {(row[0], row[1], row[2]): row[5] for row in seed_table(board, "a", "b").rows}
     assert claims["worst case", "L-inf 0.1", "0"] == f"+0.0 ({ALIKE})"
     assert claims["worst case", "L-inf 0.1", "1"].startswith("+20.0 (+1")
@@ -75,7 +75,7 @@ def test_every_format_for_people_says_so_and_the_one_for_programs_keeps_its_numb
     assert (accuracy["interval"], accuracy["by_seed"]["0"]["interval"]) == ([0.0, 0.0], [0.0, 0.0])
 
 
-def test_the_chart_draws_a_point_and_says_so(board: Board) -> None:
+def test_the_chart_draws_a_point_and_says_so(board: Summary) -> None:
     lines = board.pairs["a", "b"]
     chart = forest(lines, ("a", "b"), "pair-0")
     assert chart is not None

@@ -23,7 +23,7 @@ from plotly.offline import get_plotlyjs
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.records.pictures import Picture, Pictures, write_pictures
 from robustbench_cmic.records.store import write_record
-from robustbench_cmic.report import Board, judge, read_results
+from robustbench_cmic.report import Summary, read_results, summarize
 from robustbench_cmic.report.formats.html import index_page, suite_page
 from robustbench_cmic.report.formats.html.pictures import EXAMPLES, gallery
 from robustbench_cmic.report.frame import CLEAN
@@ -59,7 +59,7 @@ def data(page: Element, identity: str) -> Any:
     return json.loads(found.text or "")
 
 
-def board_of(tmp_path: Path, suite: str, **options: Any) -> tuple[Board, Path]:
+def board_of(tmp_path: Path, suite: str, **options: Any) -> tuple[Summary, Path]:
     plan = planned(tmp_path, suite)
     kept = {"none": "1111111110", "FGSM": "1111110000", "AutoAttack": "1110000011"}
     folder = fill(tmp_path / "made", plan, lambda cell: bits(kept[cell.attack]) * 12, **options)
@@ -67,16 +67,16 @@ def board_of(tmp_path: Path, suite: str, **options: Any) -> tuple[Board, Path]:
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Board, Element]:
+def digits() -> tuple[Summary, Element]:
     folder = ROOT / "results" / "digits"
-    board = judge(read_results(folder))
+    board = summarize(read_results(folder))
     return board, parsed(suite_page(board, folder))
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 
-def test_standings_are_those_of_the_leaderboard(digits: tuple[Board, Element]) -> None:
+def test_standings_are_those_of_the_leaderboard(digits: tuple[Summary, Element]) -> None:
     text = (ROOT / "results" / "digits" / "leaderboard.md").read_text()
     (markdown,) = re.findall(r"## Accuracy under attack.*?\n\n((?:\|.*\n)+)", text)
     lines = [[cell.strip(" *`") for cell in line.split("|")[1:-1]] for line in markdown.splitlines()[2:]]
@@ -103,7 +103,7 @@ def test_the_best_is_bold_and_flagged_rows_are_told_apart(tmp_path: Path) -> Non
     assert "because" in said(rule), "the evidence"
 
 
-def test_every_row_of_the_csv_is_there_with_its_record(digits: tuple[Board, Element]) -> None:
+def test_every_row_of_the_csv_is_there_with_its_record(digits: tuple[Summary, Element]) -> None:
     folder = ROOT / "results" / "digits"
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -129,7 +129,7 @@ def test_every_row_of_the_csv_is_there_with_its_record(digits: tuple[Board, Elem
     assert len(provenance["facts"]) == len({tuple(fact) for fact in provenance["facts"]})
 
 
-def test_curves_hold_means_and_deviations_with_clean_accuracy_at_0(digits: tuple[Board, Element]) -> None:
+def test_curves_hold_means_and_deviations_with_clean_accuracy_at_0(digits: tuple[Summary, Element]) -> None:
     with (ROOT / "results" / "digits" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     chart = data(digits[1], "figures")["curves-linf"]
@@ -161,7 +161,9 @@ def test_eps_reads_as_a_fraction_of_255_where_it_is_one(tmp_path: Path) -> None:
     assert "worst case, eps 8/255" in chart["data"][0]["hovertext"][1]
 
 
-def test_the_forest_shows_differences_with_intervals_and_greys_what_is_withdrawn(digits: tuple[Board, Element]) -> None:
+def test_the_forest_shows_differences_with_intervals_and_greys_what_is_withdrawn(
+    digits: tuple[Summary, Element],
+) -> None:
     board, page = digits
     (lines,) = board.pairs.values()
     figure = data(page, "figures")["pair-0"]["figure"]
@@ -239,7 +241,7 @@ def test_what_is_missing_is_said_first(tmp_path: Path) -> None:
     assert "1 diverged" in said(parsed(index_page([("made", board)])))
 
 
-def test_the_index_leads_to_suites_with_verdicts_and_flags(digits: tuple[Board, Element], tmp_path: Path) -> None:
+def test_the_index_leads_to_suites_with_verdicts_and_flags(digits: tuple[Summary, Element], tmp_path: Path) -> None:
     page = parsed(index_page([("digits", digits[0]), ("a b", board_of(tmp_path, ATTACKED)[0])]))
     assert [link.get("href") for link in page.iter("a")][1:] == ["./digits/index.html", "./a%20b/index.html"]
     raised = sorted(flag.name for flag in digits[0].flags)
@@ -254,7 +256,7 @@ def test_the_index_leads_to_suites_with_verdicts_and_flags(digits: tuple[Board, 
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 
-def pictured(tmp_path: Path) -> tuple[Board, Path]:
+def pictured(tmp_path: Path) -> tuple[Summary, Path]:
     """Records that say on which data they were made, as pictures do."""
     board, folder = board_of(tmp_path, ATTACKED, dataset_sha256="d")
     for cell in board.results.plan.of("train"):

@@ -15,12 +15,12 @@ from robustbench_cmic.data.base import Split
 from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.run.jobs.context import Clock, Job
-from robustbench_cmic.run.jobs.train import train_cell
+from robustbench_cmic.run.jobs.context import Job, Stopwatch
+from robustbench_cmic.run.jobs.train import run_training
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.training.adversary import Adversary, AtPrecision, build_adversary
 from robustbench_cmic.training.checkpoint import TrainingState
-from robustbench_cmic.training.loop import How, Training, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Training, build_optimizer, train
 from tests.conftest import TINY_SUITE
 from tests.in_process import settings_for
 from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, NoReading, build, prepare, weights
@@ -180,7 +180,9 @@ def test_under_reduced_precision_the_attack_computes_as_the_step_does() -> None:
     network = training.model[1]
     assert isinstance(network, nn.Sequential)
     network[-1].register_forward_hook(lambda module, _, output: seen[module.training].add(output.dtype))
-    assert train(training, DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=How(reduced=True)) is None
+    assert (
+        train(training, DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=Acceleration(reduced=True)) is None
+    )
     assert seen == {True: {torch.bfloat16}, False: {torch.bfloat16}}
     images, labels = torch.from_numpy(DIGITS.test.images[:50]), torch.from_numpy(DIGITS.test.labels[:50])
     reduced = AtPrecision(training.model, reduced=True)
@@ -192,9 +194,11 @@ def test_no_graph_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a graph")
 
     monkeypatch.setattr("robustbench_cmic.training.loop.GraphedStep", refuse)
-    train(prepared(CE, adversary()), DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=How(graphed=True))
+    train(
+        prepared(CE, adversary()), DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=Acceleration(graphed=True)
+    )
     with pytest.raises(AssertionError, match="a graph"):
-        train(prepared(CE, None), DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=How(graphed=True))
+        train(prepared(CE, None), DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=Acceleration(graphed=True))
 
 
 def test_a_cell_trains_against_the_adversary_that_its_suite_declares(tmp_path: Path) -> None:
@@ -202,8 +206,8 @@ def test_a_cell_trains_against_the_adversary_that_its_suite_declares(tmp_path: P
     text = TINY_SUITE.replace("{name: cmic}", f"{{name: cmic, adversary: {written}}}")
     (tmp_path / "x.yaml").write_text(text.replace("{name: ce}", f"{{name: ce, adversary: {written}}}"))
     cell = make_plan(load_suite(tmp_path / "x.yaml").suite).of("train")[1]
-    job = Job(cell, settings_for(tmp_path), DIGITS, Clock(), lambda *_: None)
-    curve = train_cell(job).curve
+    job = Job(cell, settings_for(tmp_path), DIGITS, Stopwatch(), lambda *_: None)
+    curve = run_training(job).curve
     own = {key: value for key, value in cell.declared["objective"].items() if key != "adversary"}
     for opponent, same in ((adversary(), True), (None, False)):
         model = job.model(cell.declared)

@@ -17,7 +17,7 @@ from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.training.checkpoint import load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.loop import How, Training, _Loop, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Training, _Loop, build_optimizer, train
 from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, build, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -47,7 +47,7 @@ def test_graphed_steps_train_as_plain_ones(objective: dict[str, Any], optimizer:
     trained = []
     for graphed in (True, False):
         training = prepare(objective, optimizer)
-        how = How(reduced=reduced, graphed=graphed)
+        how = Acceleration(reduced=reduced, graphed=graphed)
         assert train(training, EXAMPLES, declared=declared, seed=0, how=how) is None
         trained.append((weights(training), training.curve[-1].accuracy))
     assert torch.allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
@@ -61,7 +61,7 @@ def test_a_graphed_training_resumes(tmp_path: Path) -> None:
             save_state(tmp_path / "state", training.state(), "cell")
 
     whole, resumed = prepare(CMIC), prepare(CMIC)
-    how = How(graphed=True)
+    how = Acceleration(graphed=True)
     train(whole, EXAMPLES, declared=DECLARED, seed=0, how=how, after_epoch=keep)
     state = load_state(tmp_path / "state", "cell")
     assert state is not None
@@ -90,7 +90,7 @@ def test_nothing_in_an_epoch_waits_for_the_device(graphed: bool, monkeypatch: py
     monkeypatch.setattr(EpochLog, "add", add_and_forbid)
     monkeypatch.setattr(_Loop, "_close", allow_and_close)
     try:
-        train(prepare(CMIC), EXAMPLES, declared=DECLARED | {"epochs": 1}, seed=0, how=How(graphed=graphed))
+        train(prepare(CMIC), EXAMPLES, declared=DECLARED | {"epochs": 1}, seed=0, how=Acceleration(graphed=graphed))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert calls == 7
@@ -104,7 +104,7 @@ def test_verdicts_are_those_of_the_cpu() -> None:
     images, labels = torch.from_numpy(DIGITS.test.images[:]), torch.from_numpy(DIGITS.test.labels)
     found = []
     for device in ("cuda", "cpu"):
-        verdict = harness.judge_attack(
+        verdict = harness.evaluate_attack(
             training.model.to(device), images.to(device), labels.to(device), classes=10, setting=setting,
             threat=Threat("linf", 0.1), seed=0,
         )  # fmt: skip

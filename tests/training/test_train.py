@@ -18,7 +18,7 @@ from robustbench_cmic.models.build import Normalize, build_model
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.training.checkpoint import TrainingState, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.loop import Divergence, How, Training, _Loop, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Divergence, Training, _Loop, build_optimizer, train
 
 CE = {"name": "ce"}
 CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4, "momentum": 0.9}
@@ -309,7 +309,10 @@ def test_streamed_images_train_as_resident_ones(digits: Split) -> None:
     for images in (streamed, streamed.images):
         training = prepare(objective)
         declared = DECLARED | {"epochs": 2}
-        assert train(training, Split(images, digits.labels), declared=declared, seed=0, how=How(workers=2)) is None
+        assert (
+            train(training, Split(images, digits.labels), declared=declared, seed=0, how=Acceleration(workers=2))
+            is None
+        )
         results.append(weights(training))
     assert torch.equal(*results)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.losses import make_loss
-from robustbench_cmic.attacks.model import MIN_ROWS, AttackError, Target
+from robustbench_cmic.attacks.model import MIN_ROWS, AttackError, CountedModel
 from robustbench_cmic.records.schema import Forward, Gradients, Outputs
 
 TOLERANCE = 1e-4
@@ -15,7 +15,7 @@ VANISHED = 1e-30
 """Entries of a gradient below this are lost in float32 products with weights and activations."""
 
 
-def forward_facts(target: Target, images: Tensor) -> Forward:
+def forward_facts(target: CountedModel, images: Tensor) -> Forward:
     """Whether logits depend on anything but their own image.
 
     Args:
@@ -61,7 +61,7 @@ def output_facts(logits: Tensor) -> Outputs:
     )
 
 
-def gradient_facts(target: Target, images: Tensor, labels: Tensor, loss: str, step: float) -> Gradients:
+def gradient_facts(target: CountedModel, images: Tensor, labels: Tensor, loss: str, step: float) -> Gradients:
     """The gradients of a loss, and whether it leads anywhere.
 
     Args:
@@ -95,7 +95,7 @@ def gradient_facts(target: Target, images: Tensor, labels: Tensor, loss: str, st
     return Gradients(loss=loss, n=len(images), **facts)
 
 
-def correctly_classified(target: Target, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def correctly_classified(target: CountedModel, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(N,) truth values, and the logits (N, C).
 
     Raises:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.harness import judge_attack
-from robustbench_cmic.attacks.model import AttackError, Target, frozen
-from robustbench_cmic.attacks.threat import Threat, l2_lengths
+from robustbench_cmic.attacks.harness import evaluate_attack
+from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
+from robustbench_cmic.attacks.threat import Threat, l2_norms
 from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.seeding import derive_seed, seeded
 
@@ -35,7 +35,7 @@ digits); at 0.9 it finds nearly all, and as many random points as built the test
 """
 
 
-def active_test(model: nn.Module, images: Tensor, classes: int, check: dict[str, Any], seed: int) -> ActiveTest:
+def binarization_test(model: nn.Module, images: Tensor, classes: int, check: dict[str, Any], seed: int) -> ActiveTest:
     """Build such a model for each image and attack all of them at once.
 
     Args:
@@ -53,13 +53,13 @@ def active_test(model: nn.Module, images: Tensor, classes: int, check: dict[str,
     threat = Threat(check["norm"], check["eps"])
     try:
         with frozen(model), seeded(derive_seed("active test", seed)):
-            altered, lucky = _alter(model, images, classes, threat)
+            altered, lucky = _binarize(model, images, classes, threat)
         by_chance = sum(lucky)
         tested = images[altered.separable & ~torch.tensor(lucky, dtype=torch.bool, device=images.device)]
         if len(tested) == 0:
             return ActiveTest(**about, by_chance=by_chance)
         labels = torch.zeros(len(tested), dtype=torch.int64, device=images.device)
-        verdict = judge_attack(altered, tested, labels, classes=2, setting=setting, threat=threat, seed=seed)
+        verdict = evaluate_attack(altered, tested, labels, classes=2, setting=setting, threat=threat, seed=seed)
     except AttackError as error:
         return ActiveTest(**about, error=str(error)[:300])
     except Exception as error:  # whatever a model's own code raises
@@ -67,7 +67,7 @@ def active_test(model: nn.Module, images: Tensor, classes: int, check: dict[str,
     return ActiveTest(**about, tested=len(tested), by_chance=by_chance, found=int((~verdict.correct).sum()))
 
 
-class Altered(nn.Module):
+class BinarizedModel(nn.Module):
     """The model up to its features, then for each image a linear layer of its own.
 
     Which image a row belongs to is told by the nearest one: a row lies in the ball of its own.
@@ -129,12 +129,12 @@ class Altered(nn.Module):
         return torch.stack(distances, dim=1).argmin(1)
 
 
-def _alter(model: nn.Module, images: Tensor, classes: int, threat: Threat) -> tuple[Altered, list[bool]]:
+def _binarize(model: nn.Module, images: Tensor, classes: int, threat: Threat) -> tuple[BinarizedModel, list[bool]]:
     """The altered model, and for which images random points are adversarial all the same: no test of an attack."""
     features = _feature_function(model, images[:1], classes)
-    altered = Altered(model, features, images)
+    altered = BinarizedModel(model, features, images)
     with torch.no_grad():
-        logits = Target(model, classes)(images)
+        logits = CountedModel(model, classes)(images)
     top = logits.topk(2, dim=1).values
     by_chance = []
     for index, image in enumerate(images):
@@ -154,11 +154,11 @@ def _alter(model: nn.Module, images: Tensor, classes: int, threat: Threat) -> tu
 def _boundary_points(image: Tensor, count: int, threat: Threat) -> Tensor:
     """(count, C, H, W) random points at the boundary of the ball: corners for L-inf, the sphere for L2; in the box."""
     direction = torch.randn(count, *image.shape)
-    unit = direction.sign() if threat.norm == "linf" else direction / l2_lengths(direction)
+    unit = direction.sign() if threat.norm == "linf" else direction / l2_norms(direction)
     return (image + threat.eps * unit.to(image)).clamp(0, 1)
 
 
-def _by_chance(altered: Altered, points: Tensor) -> bool:
+def _by_chance(altered: BinarizedModel, points: Tensor) -> bool:
     """Whether one of some points is adversarial."""
     with torch.no_grad():
         logits = altered(points)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from robustbench_cmic.audit import audit
+from robustbench_cmic.audit import flag_results
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
 from robustbench_cmic.report import Results
@@ -201,7 +201,7 @@ def _status(cell: Cell | None, record: AnyRecord | None) -> str:
 
 def _numbers(old: AttackRecord, new: AttackRecord) -> dict[str, object]:
     """Of two attacks that gave results: accuracies, flips, NCMI, and p before it is adjusted."""
-    twice = outcomes.of_attacks(old, new) if old.dataset_sha256 == new.dataset_sha256 else None
+    twice = outcomes.pair_outcomes(old, new) if old.dataset_sha256 == new.dataset_sha256 else None
     a, b = old.accuracy or 0.0, new.accuracy or 0.0
     return {
         "outcomes_differ": twice is None or twice.flips > 0,
@@ -262,7 +262,7 @@ def _flag_changes(old: Results, new: Results, matches: list[_Match]) -> tuple[li
 
 
 def _flags(results: Results, common: set[Identity], shared: set[tuple[str, float]]) -> dict[tuple[str, str], None]:
-    audited = audit(results.plan, results.records)
+    audited = flag_results(results.plan, results.records)
     found: dict[tuple[str, str], None] = {}
     for cell in results.plan.of("attack"):
         if identity(cell) in common:

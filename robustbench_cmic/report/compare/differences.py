@@ -8,7 +8,7 @@ from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, Plan, canonical_json
 from robustbench_cmic.records.schema import AnyRecord
-from robustbench_cmic.suite.fields import Frozen, radius
+from robustbench_cmic.suite.fields import Frozen, format_eps
 
 Identity = tuple[str, str, int, str, str, float]
 """What a cell is, whatever its parameters: kind, model, seed, attack (with the source of a transfer), norm, eps."""
@@ -110,7 +110,7 @@ _KINDS = ("models", "seeds", "attacks", "audits", "pairs")
 
 def _names(plan: Plan) -> Sequence[dict[str, None]]:
     trainings = plan.of("train")
-    attacks = [f"{cell.attack} {cell.norm} eps {radius(cell.eps)}" for cell in plan.of("attack") if cell.norm]
+    attacks = [f"{cell.attack} {cell.norm} eps {format_eps(cell.eps)}" for cell in plan.of("attack") if cell.norm]
     audited = ["audit"] if plan.of("audit") else []
     pairs = [f"{first} against {second}" for first, second in plan.pairs]
     names = ([cell.model for cell in trainings], [str(cell.seed) for cell in trainings], attacks, audited, pairs)

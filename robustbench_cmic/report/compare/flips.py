@@ -12,7 +12,7 @@ from robustbench_cmic.statistics import discordant, mcnemar, wilson_interval
 
 
 @dataclass(frozen=True)
-class Twice:
+class PairedOutcomes:
     """Outcomes of n examples, old and new: bit i from the left is 1 where example i is classified correctly.
 
     Attributes:
@@ -58,13 +58,13 @@ class Twice:
     @property
     def inside(self) -> bool:
         """The Wilson 95 % intervals of both accuracies overlap."""
-        return inside((self.old.bit_count(), self.n), (self.new.bit_count(), self.n))
+        return intervals_overlap((self.old.bit_count(), self.n), (self.new.bit_count(), self.n))
 
     def _places(self, bits: int) -> list[int]:
         return [place for place, bit in zip(self.positions, f"{bits:0{self.n}b}", strict=True) if bit == "1"]
 
 
-def inside(old: tuple[int, int], new: tuple[int, int]) -> bool:
+def intervals_overlap(old: tuple[int, int], new: tuple[int, int]) -> bool:
     """The Wilson 95 % intervals of two proportions (count, of how many) overlap.
 
     Both have one: that of 1 of 599 excludes 0, so that near 0 % and 100 % a single flip would count for much.
@@ -75,14 +75,16 @@ def inside(old: tuple[int, int], new: tuple[int, int]) -> bool:
     return old_low <= new_high and new_low <= old_high
 
 
-def of_attacks(old: AttackRecord, new: AttackRecord) -> Twice | None:
+def pair_outcomes(old: AttackRecord, new: AttackRecord) -> PairedOutcomes | None:
     """The outcomes of two attacks; None unless both judged the same examples."""
     if not old.n or old.n != new.n or old.examples_sha256 != new.examples_sha256:
         return None
-    return Twice("", outcome_bits(old.outcomes or "", old.n), outcome_bits(new.outcomes or "", old.n), range(old.n))
+    return PairedOutcomes(
+        "", outcome_bits(old.outcomes or "", old.n), outcome_bits(new.outcomes or "", old.n), range(old.n)
+    )
 
 
-def of_audits(old: AuditRecord, new: AuditRecord) -> list[Twice] | None:
+def of_audits(old: AuditRecord, new: AuditRecord) -> list[PairedOutcomes] | None:
     """The outcomes of two audits, check by check; None unless both made the same checks on the same examples."""
     left, right = _checks(old), _checks(new)
     if old.positions != new.positions or old.examples_sha256 != new.examples_sha256 or list(left) != list(right):
@@ -94,7 +96,7 @@ def of_audits(old: AuditRecord, new: AuditRecord) -> list[Twice] | None:
             return None  # one of them crashed
         if a is not None and b is not None:
             n = len(old.positions)
-            found.append(Twice(name, outcome_bits(a, n), outcome_bits(b, n), old.positions))
+            found.append(PairedOutcomes(name, outcome_bits(a, n), outcome_bits(b, n), old.positions))
     return found
 
 

@@ -28,7 +28,7 @@ signed; seconds: wall time; verdict: of the whole, as in the certificate."""
 _COUNTS = (*COLUMNS[COLUMNS.index("cells") : COLUMNS.index("largest_change_points")], "seconds")
 _LONGEST_COUNT = 9
 
-Night = dict[str, str]
+HistoryRow = dict[str, str]
 
 
 def column(verdict: str) -> str:
@@ -36,7 +36,7 @@ def column(verdict: str) -> str:
     return verdict.replace("-", "_").replace(" ", "_")
 
 
-def night(certificate: Certificate) -> Night:
+def history_row(certificate: Certificate) -> HistoryRow:
     """A certificate as a line of the history."""
     here = certificate.environment_here
     counts = {column(verdict): str(n) for verdict, n in certificate.counts.items()}
@@ -54,7 +54,7 @@ def night(certificate: Certificate) -> Night:
     }
 
 
-def read_history(folder: Path) -> list[Night]:
+def read_history(folder: Path) -> list[HistoryRow]:
     """The lines so far, oldest first; none where there is no file.
 
     Raises:
@@ -117,7 +117,7 @@ def _is_date(text: str) -> bool:
     return True
 
 
-def append_night(folder: Path, line: Night) -> list[Night]:
+def append_night(folder: Path, line: HistoryRow) -> list[HistoryRow]:
     """Add a line, atomically, under the lock of the results folder.
 
     Returns:
@@ -134,7 +134,7 @@ def append_night(folder: Path, line: Night) -> list[Night]:
     return nights
 
 
-def _text(nights: Sequence[Night]) -> str:
+def _text(nights: Sequence[HistoryRow]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

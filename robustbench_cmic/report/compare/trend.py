@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustbench_cmic.records.files import write_atomically
-from robustbench_cmic.report.compare.history import Night, column
+from robustbench_cmic.report.compare.history import HistoryRow, column
 from robustbench_cmic.report.compare.verdicts import VERDICTS
 
 TREND_FILE = "nightly.svg"
@@ -16,7 +16,7 @@ _NIGHTS_SHOWN = 90
 _COLOURS = ("#009E73", "#56B4E9", "#F0E442", "#D55E00", "#999999", "#000000")
 
 
-def write_trend(folder: Path, suite: str, nights: Sequence[Night]) -> None:
+def write_trend(folder: Path, suite: str, nights: Sequence[HistoryRow]) -> None:
     """Draw the last nights beside the history.
 
     Raises:
@@ -26,7 +26,7 @@ def write_trend(folder: Path, suite: str, nights: Sequence[Night]) -> None:
     write_atomically(folder / TREND_FILE, trend_svg(suite, nights).encode())
 
 
-def trend_svg(suite: str, nights: Sequence[Night]) -> str:
+def trend_svg(suite: str, nights: Sequence[HistoryRow]) -> str:
     """The picture: stacked counts of verdicts above, the size of the largest change of accuracy below."""
     import matplotlib as mpl  # takes half a second, and only the trend needs it
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
 from robustbench_cmic.report.compare import flips as outcomes
 from robustbench_cmic.report.compare.differences import Difference, largest_difference, payload
-from robustbench_cmic.report.compare.flips import Twice
+from robustbench_cmic.report.compare.flips import PairedOutcomes
 from robustbench_cmic.statistics import holm
 from robustbench_cmic.suite.fields import Frozen
 
@@ -101,7 +101,7 @@ class _Case:
     """A pair and the examples that were judged on both sides; None: they cannot be compared."""
 
     pair: Pair
-    twice: list[Twice] | None
+    twice: list[PairedOutcomes] | None
     p: list[float]
 
 
@@ -123,12 +123,12 @@ def judge(pairs: Sequence[Pair]) -> list[CellVerdict]:
     return [verdicts[pair.cell.id] for pair in pairs]
 
 
-def _judged_twice(pair: Pair) -> list[Twice] | None:
+def _judged_twice(pair: Pair) -> list[PairedOutcomes] | None:
     old, new = pair.old, pair.new
     if new is None or (old.status, new.status) != ("ok", "ok"):
         return None
     if isinstance(old, AttackRecord) and isinstance(new, AttackRecord):
-        twice = outcomes.of_attacks(old, new)
+        twice = outcomes.pair_outcomes(old, new)
         return None if twice is None else [twice]
     if isinstance(old, AuditRecord) and isinstance(new, AuditRecord):
         return outcomes.of_audits(old, new)
@@ -174,7 +174,7 @@ def _counted(old: AnyRecord, new: AnyRecord) -> tuple[list[str], list[str], bool
         return [], [], False
     left, right = outcomes.counts(old), outcomes.counts(new)
     differing = outcomes.other_counts(old, new)
-    odd = [key for key in differing if not outcomes.inside(left.get(key, (0, 0)), right.get(key, (0, 0)))]
+    odd = [key for key in differing if not outcomes.intervals_overlap(left.get(key, (0, 0)), right.get(key, (0, 0)))]
     return differing, odd, outcomes.facts(old) != outcomes.facts(new)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.summary import Board
+from robustbench_cmic.report.summary import Summary
 
 COLUMNS = (
     "suite", "dataset", "model", "architecture", "objective", "seed", "attack", "norm", "eps", "n", "accuracy",
@@ -19,7 +19,7 @@ COLUMNS = (
 Row = dict[str, object]
 
 
-def results_csv(board: Board) -> str:
+def results_csv(board: Summary) -> str:
     """The file's text: planned cells in the plan's order, then limited evaluations, flagged `limited`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -28,7 +28,7 @@ def results_csv(board: Board) -> str:
     return text.getvalue()
 
 
-def rows(board: Board) -> Iterator[Row]:
+def rows(board: Summary) -> Iterator[Row]:
     """A row for each attack cell that has an outcome; cells not run yet have none."""
     results = board.results
     for cell in results.plan.of("attack"):

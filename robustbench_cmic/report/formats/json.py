@@ -11,14 +11,14 @@ from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
 from robustbench_cmic.report.formats.csv import rows
 from robustbench_cmic.report.formats.markdown import about
 from robustbench_cmic.report.frame import Ball
-from robustbench_cmic.report.pairs import Line
-from robustbench_cmic.report.summary import Board, Number, Raised, Standing
+from robustbench_cmic.report.pairs import PairTest
+from robustbench_cmic.report.summary import RaisedFlag, RankedModel, SeedValues, Summary
 
 SCHEMA = "robustbench_cmic/report/1"
 Json = dict[str, Any]
 
 
-def document(board: Board) -> str:
+def document(board: Summary) -> str:
     """The file's text. Accuracies, their differences and intervals are fractions; radii are in units of [0, 1]."""
     plan = board.results.plan
     missing = board.missing
@@ -55,7 +55,7 @@ def document(board: Board) -> str:
     return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _number(number: Number) -> Json:
+def _number(number: SeedValues) -> Json:
     return {"mean": number.mean, "by_seed": number.values, "flags": number.flags}
 
 
@@ -63,13 +63,13 @@ def _ball(ball: Ball) -> Json:
     return {"norm": ball[0], "eps": ball[1]}
 
 
-def _standing(entry: Standing) -> Json:
+def _standing(entry: RankedModel) -> Json:
     own = {label: _number(number) for label, number in entry.attacks.items()}
     names = {"model": entry.model, "rank": entry.rank, "why_not_ranked": entry.why}
     return _ball(entry.ball) | names | {"worst_case": _number(entry.worst), "attacks": own}
 
 
-def _line(line: Line) -> Json:
+def _line(line: PairTest) -> Json:
     seeds = {
         number: {"first": seed.first, "second": seed.second, "interval": seed.interval, "p": seed.p}
         for number, seed in line.seeds.items()
@@ -78,7 +78,7 @@ def _line(line: Line) -> Json:
     return {"what": line.what, **_ball(line.ball), "claim": line.claim, "by_seed": seeds, **said}
 
 
-def _flag(flag: Raised) -> Json:
+def _flag(flag: RaisedFlag) -> Json:
     cells: Sequence[str] = [cell.id for cell in flag.about]
     whose = {"model": flag.model, "seed": flag.seed, "flag": flag.name}
     return whose | {"about": about(flag), "cells": cells, "evidence": flag.evidence}

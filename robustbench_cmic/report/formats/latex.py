@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tabulate import tabulate
 
-from robustbench_cmic.report.summary import Board
+from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import Code, Strong, Table, clean_table, pair_table, plain, robust_tables
 
 _SPECIAL = {
@@ -16,12 +16,12 @@ _SPECIAL = {
 }  # fmt: skip
 
 
-def latex(board: Board) -> str:
+def latex(board: Summary) -> str:
     """The whole file: a table environment for clean accuracy, each norm and each pair."""
     return "".join(_environments(board))
 
 
-def _environments(board: Board) -> Iterator[str]:
+def _environments(board: Summary) -> Iterator[str]:
     suite = board.results.plan.suite
     yield f"% {plain(suite)}: made by robustbench_cmic from records; needs \\usepackage{{booktabs}}\n"
     if not board.examples:

@@ -12,7 +12,7 @@ from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
 from robustbench_cmic.report.costs import COSTS, PARTS, TRANSFERS, cost_table, parts_table, transfer_tables
 from robustbench_cmic.report.frame import size_of
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.summary import Board, Raised
+from robustbench_cmic.report.summary import RaisedFlag, Summary
 from robustbench_cmic.report.tables import (
     Code,
     Strong,
@@ -26,7 +26,7 @@ from robustbench_cmic.report.tables import (
     spread,
     table,
 )
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import format_eps
 
 _READING = """\
 Accuracies are percentages of the {n} test examples, mean ± standard deviation over {seeds}. **Worst case** counts an
@@ -43,12 +43,12 @@ _NOT_AUDITED = (
 )
 
 
-def leaderboard(board: Board) -> str:
+def leaderboard(board: Summary) -> str:
     """The whole file as Markdown."""
     return "\n".join(_sections(board)).rstrip() + "\n"
 
 
-def _sections(board: Board) -> Iterator[str]:
+def _sections(board: Summary) -> Iterator[str]:
     plan = board.results.plan
     yield f"# {plan.suite}\n"
     if plan.description:
@@ -68,14 +68,14 @@ def _sections(board: Board) -> Iterator[str]:
     yield from _about(board)
 
 
-def reading(board: Board) -> str:
+def reading(board: Summary) -> str:
     """How the numbers are to be read, as Markdown."""
     over = "one seed, which shows nothing about the method" if board.seeds == 1 else f"{board.seeds} seeds"
     audited = _AUDITED if board.audit.wanted else _NOT_AUDITED
     return _READING.format(n=" or ".join(map(str, board.examples)), seeds=over, audited=audited)
 
 
-def _missing(board: Board) -> Iterator[str]:
+def _missing(board: Summary) -> Iterator[str]:
     """What is missing, before anything is shown."""
     if board.missing is None:
         return
@@ -86,7 +86,7 @@ def _missing(board: Board) -> Iterator[str]:
     yield ""
 
 
-def _limited_section(board: Board) -> Iterator[str]:
+def _limited_section(board: Summary) -> Iterator[str]:
     if not board.results.limited:
         return
     yield "## Limited evaluations: not ranked\n"
@@ -96,11 +96,11 @@ def _limited_section(board: Board) -> Iterator[str]:
         record = board.results.attack(cell)
         if record is not None and record.accuracy is not None:
             shown = percent([record.accuracy], 1)
-            rows.append([f"`{cell.model}`", cell.seed, escaped(cell.attack), radius(cell.eps), record.n, shown])
+            rows.append([f"`{cell.model}`", cell.seed, escaped(cell.attack), format_eps(cell.eps), record.n, shown])
     yield table(rows, ["model", "seed", "attack", "eps", "examples", "accuracy %"])
 
 
-def _about(board: Board) -> Iterator[str]:
+def _about(board: Summary) -> Iterator[str]:
     yield "## What was run\n"
     for name, text in what_was_run(board.results):
         yield f"- `{name}`: {escaped(text)}"
@@ -140,7 +140,7 @@ def cost_sections(results: Results) -> Iterator[str]:
 HEADERS = ["model", "seed", "flag", "about", "evidence"]
 
 
-def flag_section(board: Board) -> Iterator[str]:
+def flag_section(board: Summary) -> Iterator[str]:
     """The leaderboard's section: every flag, and the meaning of those that were raised."""
     yield "## Flags\n"
     if not board.flags:
@@ -156,7 +156,7 @@ def flag_section(board: Board) -> Iterator[str]:
     yield ""
 
 
-def flag_table(board: Board) -> str:
+def flag_table(board: Summary) -> str:
     """The flags for the terminal, under the name of the suite."""
     suite = board.results.plan.suite
     if not board.flags:
@@ -165,7 +165,7 @@ def flag_table(board: Board) -> str:
     return f"{suite}: {len(rows)} flags\n\n{tabulate(rows, headers=HEADERS, disable_numparse=True)}\n"
 
 
-def about(flag: Raised) -> str:
+def about(flag: RaisedFlag) -> str:
     """Which numbers a flag is about: `PGD at L-inf 0.1, L-inf 0.2`, attack by attack."""
     if flag.everything:
         return "everything"
@@ -198,7 +198,7 @@ pairs: over the rows in bold, which are the claims, and over the others, which a
 """
 
 
-def pair_sections(board: Board) -> Iterator[str]:
+def pair_sections(board: Summary) -> Iterator[str]:
     """A section for each pair of the suite."""
     for first, second in board.pairs:
         yield f"## `{first}` against `{second}`\n"
@@ -211,7 +211,7 @@ def pair_sections(board: Board) -> Iterator[str]:
             yield markdown(by_seed)
 
 
-def ncmi_sentences(board: Board, first: str, second: str) -> Iterator[str]:
+def ncmi_sentences(board: Summary, first: str, second: str) -> Iterator[str]:
     """What is said of a pair's NCMI on clean examples; nothing where neither has any."""
     for line in board.pairs[first, second]:
         if line.what == "NCMI" and line.seeds:

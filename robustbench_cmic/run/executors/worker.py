@@ -11,7 +11,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.locks import exit_with_parent
 from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.records.store import resume_file, write_record
-from robustbench_cmic.run.job import carry_out
+from robustbench_cmic.run.job import run_job
 from robustbench_cmic.run.options import Settings
 
 
@@ -41,7 +41,7 @@ def _serve(connection: Connection, settings: Settings, cell: Cell) -> None:
     def trained(epoch: Epoch, restored: bool) -> None:
         connection.send(("epoch", cell.id, (epoch.model_dump(), restored)))
 
-    record = carry_out(cell, settings, progress, trained)
+    record = run_job(cell, settings, progress, trained)
     status, reason = record.status, record.reason
     try:
         write_record(settings.results, record)

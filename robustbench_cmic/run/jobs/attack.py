@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 
-from robustbench_cmic.attacks.harness import Kept, Verdict, judge_attack
+from robustbench_cmic.attacks.harness import AttackEvaluation, BrokenBefore, evaluate_attack
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.information.bootstrap import bootstrap_ncmi
 from robustbench_cmic.information.measures import Information, measure_information
@@ -20,7 +20,7 @@ from robustbench_cmic.run.jobs.pictures import keep_pictures, room_for_pictures
 from robustbench_cmic.statistics import wilson_interval
 
 
-def attack_cell(job: Job) -> AttackRecord:
+def run_attack(job: Job) -> AttackRecord:
     """Attack the weights that the needed training has left, and judge the outcome."""
     cell, settings = job.cell, job.settings
     shown = room_for_pictures(job)
@@ -34,7 +34,7 @@ def attack_cell(job: Job) -> AttackRecord:
     examples, labels, examples_sha256 = evaluated(job)
     ascending = cell.declared["attack"].get("ascending", False)
     began = time.perf_counter()
-    verdict = judge_attack(
+    verdict = evaluate_attack(
         model,
         examples,
         labels,
@@ -77,7 +77,7 @@ def attack_cell(job: Job) -> AttackRecord:
     )
 
 
-def _keep(job: Job, verdict: Verdict) -> str:
+def _keep(job: Job, verdict: AttackEvaluation) -> str:
     """Store the adversarial examples for the next larger ball; returns the file's hash."""
     broken = (~verdict.correct).nonzero()[:, 0].cpu()
     assert verdict.images is not None
@@ -85,7 +85,7 @@ def _keep(job: Job, verdict: Verdict) -> str:
     return save_weights(images_file(job.settings.work, job.cell.id), stored)
 
 
-def _kept(job: Job, before: str) -> tuple[Kept, str]:
+def _kept(job: Job, before: str) -> tuple[BrokenBefore, str]:
     """What the same attack broke in the next smaller ball, and the hash of the file that holds it.
 
     Raises:
@@ -95,7 +95,7 @@ def _kept(job: Job, before: str) -> tuple[Kept, str]:
     assert isinstance(record, AttackRecord)
     sha256 = record.images_sha256 or ""
     stored = load_weights(images_file(job.settings.work, before), sha256)
-    return Kept(stored["places"], stored["images"]), sha256
+    return BrokenBefore(stored["places"], stored["images"]), sha256
 
 
 def _measures(information: Information) -> Measures:

@@ -6,18 +6,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.harness import judge_attack
-from robustbench_cmic.attacks.model import AttackError, Target, frozen
+from robustbench_cmic.attacks.harness import evaluate_attack
+from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.audit.probes.behaviour import correctly_classified, forward_facts, gradient_facts, output_facts
-from robustbench_cmic.audit.probes.binarization import active_test
+from robustbench_cmic.audit.probes.binarization import binarization_test
 from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import AuditRecord, Check
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
 
 
-def audit_cell(job: Job) -> AuditRecord:
+def run_audit(job: Job) -> AuditRecord:
     """Probe the weights that the needed training has left, and run the audit's own attacks on them."""
     cell, classes = job.cell, job.data.classes
     declared = cell.declared["audit"]
@@ -29,7 +29,7 @@ def audit_cell(job: Job) -> AuditRecord:
     steps = 2 + len(declared["checks"]) + len(declared["active"])
     job.progress(0, steps, "audit: outputs and gradients")
     with frozen(model):
-        target = Target(model, classes)
+        target = CountedModel(model, classes)
         forward_pass = forward_facts(target, images)
         correct, logits = correctly_classified(target, images, labels)
         gradients = [
@@ -44,7 +44,7 @@ def audit_cell(job: Job) -> AuditRecord:
     tested = images[correct][: declared["active_examples"]]
     for number, check in enumerate(declared["active"]):
         job.progress(1 + len(checks) + number, steps, f"audit: active test of {check['of']}")
-        active.append(active_test(model, tested, classes, check, cell.seed))
+        active.append(binarization_test(model, tested, classes, check, cell.seed))
     return AuditRecord(
         **job.common(),
         status="ok",
@@ -61,7 +61,7 @@ def audit_cell(job: Job) -> AuditRecord:
 
 def _check(job: Job, model: nn.Module, images: Tensor, labels: Tensor, check: dict[str, Any]) -> Check:
     try:
-        verdict = judge_attack(
+        verdict = evaluate_attack(
             model,
             images,
             labels,

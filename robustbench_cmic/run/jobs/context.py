@@ -32,7 +32,7 @@ Trained = Callable[[Epoch, bool], None]
 
 
 @dataclass
-class Clock:
+class Stopwatch:
     """Times a cell from the moment it is made.
 
     Attributes:
@@ -63,7 +63,7 @@ class Job:
     cell: Cell
     settings: Settings
     data: Data
-    clock: Clock
+    clock: Stopwatch
     progress: Progress
     trained: Trained = lambda *_: None
 

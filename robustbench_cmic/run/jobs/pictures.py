@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustbench_cmic.attacks.harness import Broken
+from robustbench_cmic.attacks.harness import BrokenExample
 from robustbench_cmic.records.pictures import Picture, Pictures, remove_pictures, write_pictures
 from robustbench_cmic.run.jobs.context import Job
 
@@ -35,7 +35,9 @@ def room_for_pictures(job: Job) -> int:
     return SHOWN if cell.seed == settings.pictured_seed and cell.norm and cell.eps > 0 else 0
 
 
-def keep_pictures(job: Job, broken: Sequence[Broken], indices: npt.NDArray[np.int64], checkpoint_sha256: str) -> None:
+def keep_pictures(
+    job: Job, broken: Sequence[BrokenExample], indices: npt.NDArray[np.int64], checkpoint_sha256: str
+) -> None:
     """Write the pictures of a cell; where that fails it is said, and the cell is none the worse.
 
     Args:
@@ -64,7 +66,7 @@ def keep_pictures(job: Job, broken: Sequence[Broken], indices: npt.NDArray[np.in
         job.progress(0, 0, f"cannot write pictures: {error.strerror or error}")
 
 
-def _picture(job: Job, one: Broken, index: int) -> Picture:
+def _picture(job: Job, one: BrokenExample, index: int) -> Picture:
     before, after = int(one.clean_logits.argmax()), int(one.logits.argmax())
     delta = one.found - one.clean
     scale = job.cell.eps if job.cell.norm == "linf" else float(delta.abs().max())

@@ -17,10 +17,10 @@ from robustbench_cmic.records.store import resume_file, weights_file
 from robustbench_cmic.run.jobs.context import Job, Progress
 from robustbench_cmic.training.adversary import build_adversary
 from robustbench_cmic.training.checkpoint import load_state, save_state
-from robustbench_cmic.training.loop import How, Training, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Training, build_optimizer, train
 
 
-def train_cell(job: Job) -> TrainRecord:
+def run_training(job: Job) -> TrainRecord:
     """Train from the start, or from the stored state of a run that was killed."""
     cell, settings, data, clock = job.cell, job.settings, job.data, job.clock
     declared = cell.declared["training"]
@@ -30,9 +30,9 @@ def train_cell(job: Job) -> TrainRecord:
     adversary = build_adversary(goal.pop("adversary", None))
     objective = build_objective(goal, data.classes, cell.seed).to(settings.device)
     training = Training(model, objective, build_optimizer(model, declared["optimizer"]), adversary)
-    keeper = _Keeper(training, resume_file(settings.work, cell.id), f"{cell.id} on {data.sha256}")
+    keeper = Checkpointer(training, resume_file(settings.work, cell.id), f"{cell.id} on {data.sha256}")
     clock.resumed = keeper.restore(job.progress)
-    notes = _Notes(job.progress)
+    notes = ProgressThrottle(job.progress)
     for epoch in training.curve:
         job.trained(epoch, True)
         notes.accuracy = epoch.accuracy
@@ -45,7 +45,7 @@ def train_cell(job: Job) -> TrainRecord:
     cuda = settings.device.startswith("cuda")
     # A user's own code may do what no graph can record.
     own = any(":" in name for name in (cell.declared["model"]["architecture"], cell.declared["objective"]["name"]))
-    how = How(settings.loaders, reduced=cuda, graphed=cuda and not own)
+    how = Acceleration(settings.loaders, reduced=cuda, graphed=cuda and not own)
     began, done = time.perf_counter(), len(training.curve)
     divergence = train(
         training,
@@ -79,7 +79,7 @@ def _chosen(split: Split, limit: int | None) -> Split:
     return Split(split.images[rows], split.labels[rows])
 
 
-def load_cell(job: Job) -> TrainRecord:
+def load_given_weights(job: Job) -> TrainRecord:
     """Given weights in place of a training: from a file, or timm's."""
     model = job.model(job.cell.declared)
     given = job.cell.declared["weights"]
@@ -101,7 +101,7 @@ def _record(job: Job, model: nn.Sequential, saved: str | None) -> TrainRecord:
     )
 
 
-class _Keeper:
+class Checkpointer:
     """Stores a training's state between epochs, for at most a twentieth of the time that the training takes."""
 
     def __init__(self, training: Training, file: Path, identity: str) -> None:
@@ -132,7 +132,7 @@ class _Keeper:
             self._due = began + 20 * took
 
 
-class _Notes:
+class ProgressThrottle:
     """Tells how far a training is, ten times a second at most."""
 
     def __init__(self, progress: Progress) -> None:
@@ -141,6 +141,7 @@ class _Notes:
         self.accuracy: float | None = None
 
     def after_step(self, done: int, total: int) -> None:
+        """Tell it, if it is time to."""
         now = time.monotonic()
         if now - self._told > 0.1 or done == total:
             self._told = now

@@ -13,7 +13,7 @@ from robustbench_cmic.plan.cell import Cell, Kind, title
 from robustbench_cmic.suite.fields import Frozen
 
 
-class Task(Frozen):
+class CellEstimate(Frozen):
     """What of a cell is needed to name it and to estimate its time.
 
     Attributes:
@@ -33,9 +33,9 @@ class Task(Frozen):
     work: Annotated[float, Field(ge=0)]
 
 
-def task(cell: Cell) -> Task:
+def cell_estimate(cell: Cell) -> CellEstimate:
     """A cell as the estimate sees it."""
-    return Task(
+    return CellEstimate(
         id=cell.id, title=title(cell), kind=cell.kind, attack=cell.attack, eps=cell.eps, work=declared_work(cell)
     )
 
@@ -101,7 +101,7 @@ class Estimator:
     work took so far.
     """
 
-    def __init__(self, tasks: Sequence[Task], jobs: int) -> None:
+    def __init__(self, tasks: Sequence[CellEstimate], jobs: int) -> None:
         self._left = {task.id: task for task in tasks}
         self._jobs = jobs
         self._running: dict[str, tuple[float, float]] = {}

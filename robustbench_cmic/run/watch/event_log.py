@@ -17,7 +17,7 @@ from robustbench_cmic.records.files import CorruptRecordError
 from robustbench_cmic.records.schema import AttackRecord, Epoch
 from robustbench_cmic.records.store import read_record, record_path
 from robustbench_cmic.run.executors import Outcome
-from robustbench_cmic.run.watch.estimate import Task
+from robustbench_cmic.run.watch.estimate import CellEstimate
 from robustbench_cmic.run.watch.events import (
     _ADAPTER,
     PROGRESS_EVERY,
@@ -52,7 +52,9 @@ class EventLog:
         self._spoke: dict[str, float] = {}
         self._epochs: dict[str, Epoch] = {}
 
-    def run_started(self, version: str, options: dict[str, Any], device: str, jobs: int, cells: list[Task]) -> None:
+    def run_started(
+        self, version: str, options: dict[str, Any], device: str, jobs: int, cells: list[CellEstimate]
+    ) -> None:
         """See `RunStarted`."""
         self._begun = True
         pid, host = os.getpid(), socket.gethostname()

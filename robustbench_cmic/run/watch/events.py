@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, field_valida
 
 from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.run.executors import Outcome
-from robustbench_cmic.run.watch.estimate import Task
+from robustbench_cmic.run.watch.estimate import CellEstimate
 from robustbench_cmic.suite.fields import Frozen
 
 SCHEMA: Literal["robustbench_cmic/events/1"] = "robustbench_cmic/events/1"
@@ -60,7 +60,7 @@ class RunStarted(_Event):
     options: dict[str, Any]
     device: str
     jobs: Annotated[int, Field(ge=1, le=2**31 - 1)]
-    cells: list[Task]
+    cells: list[CellEstimate]
 
 
 class CellStarted(_Event):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.run.executors import Listener, Outcome
-from robustbench_cmic.run.watch.estimate import Estimator, Pace, duration, task
+from robustbench_cmic.run.watch.estimate import Estimator, Pace, cell_estimate, duration
 
 
 class Display(Listener, Protocol):
@@ -32,7 +32,7 @@ class _Counts:
     def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
         self.total = len(cells)
         self.done = 0
-        self._estimator = Estimator([task(cell) for cell in cells], jobs)
+        self._estimator = Estimator([cell_estimate(cell) for cell in cells], jobs)
         self._began: dict[str, float] = {}
         self._pace: dict[str, Pace] = defaultdict(Pace)
 

@@ -19,7 +19,7 @@ from robustbench_cmic.plan.cell import title
 from robustbench_cmic.records.locks import is_held
 from robustbench_cmic.report import Results, of_own_making, read_results
 from robustbench_cmic.run.executors import Outcome
-from robustbench_cmic.run.watch.estimate import Estimator, Pace, Task, task
+from robustbench_cmic.run.watch.estimate import CellEstimate, Estimator, Pace, cell_estimate
 from robustbench_cmic.run.watch.event_log import read_latest_run
 from robustbench_cmic.run.watch.events import (
     EVENTS_FILE,
@@ -190,7 +190,7 @@ class _Run:
             one.id: one.title for one in planned.values()
         }
         later = [cell for cell in self.begun if cell not in planned and cell in known]
-        self.tasks: list[Task] = [*planned.values(), *(task(known[cell]) for cell in later)]
+        self.tasks: list[CellEstimate] = [*planned.values(), *(cell_estimate(known[cell]) for cell in later)]
 
     def failures(self, running: bool) -> list[Failure]:
         """What ended without a result, by the records and, where there is none, by what the run has said."""

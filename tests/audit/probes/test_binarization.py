@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.threat import Threat
-from robustbench_cmic.audit.probes.binarization import _alter, active_test
+from robustbench_cmic.audit.probes.binarization import _binarize, binarization_test
 from tests.attacks.nets import convolutional, examples
 
 PGD = {
@@ -36,13 +36,13 @@ def check(attack: dict[str, Any], norm: str = "linf", eps: float = 0.1) -> dict[
 def test_pgd_finds_what_is_hidden_and_random_points_do_not(
     model: nn.Module, norm: str, eps: float, alpha: float
 ) -> None:
-    found = active_test(model, IMAGES, 10, check(PGD | {"alpha": alpha}, norm, eps), seed=0)
+    found = binarization_test(model, IMAGES, 10, check(PGD | {"alpha": alpha}, norm, eps), seed=0)
     assert (found.error, found.tested + found.by_chance) == ("", 24)
     assert found.tested >= 20
     assert found.found >= 0.8 * found.tested
-    noise = active_test(model, IMAGES, 10, check({"name": "Noise", "samples": 20}, norm, eps), seed=0)
+    noise = binarization_test(model, IMAGES, 10, check({"name": "Noise", "samples": 20}, norm, eps), seed=0)
     assert noise.found <= 0.2 * noise.tested
-    still = active_test(model, IMAGES, 10, check(PGD | {"alpha": 0.0, "random_start": False}, norm, eps), seed=0)
+    still = binarization_test(model, IMAGES, 10, check(PGD | {"alpha": 0.0, "random_start": False}, norm, eps), seed=0)
     assert (still.tested, still.found) == (found.tested, 0)
 
 
@@ -56,7 +56,7 @@ def test_an_attack_without_gradients_to_follow_fails() -> None:
             logits: Tensor = self.model((images * 64).round() / 64)
             return logits
 
-    found = active_test(Rounded().eval(), IMAGES, 10, check(PGD | {"random_start": False}), seed=0)
+    found = binarization_test(Rounded().eval(), IMAGES, 10, check(PGD | {"random_start": False}), seed=0)
     assert found.tested >= 20
     assert found.found == 0
 
@@ -64,7 +64,7 @@ def test_an_attack_without_gradients_to_follow_fails() -> None:
 def test_images_are_of_the_first_class_and_something_in_the_ball_is_of_the_second() -> None:
     model, threat = narrow(24), Threat("linf", 0.1)
     torch.manual_seed(0)
-    altered, lucky = _alter(model, IMAGES, 10, threat)
+    altered, lucky = _binarize(model, IMAGES, 10, threat)
     assert bool(altered.separable.all())
     with torch.no_grad():
         scores = altered(IMAGES)
@@ -75,7 +75,7 @@ def test_images_are_of_the_first_class_and_something_in_the_ball_is_of_the_secon
 
 
 def test_equal_seeds_give_equal_tests() -> None:
-    first, same = (active_test(narrow(24), IMAGES, 10, check(PGD), seed=3) for _ in range(2))
+    first, same = (binarization_test(narrow(24), IMAGES, 10, check(PGD), seed=3) for _ in range(2))
     assert first == same
 
 
@@ -84,6 +84,6 @@ def test_what_a_model_raises_is_told() -> None:
         def forward(self, images: Tensor) -> Tensor:
             raise RuntimeError("not\nwith me")
 
-    found = active_test(Breaks(), IMAGES, 10, check(PGD), seed=0)
+    found = binarization_test(Breaks(), IMAGES, 10, check(PGD), seed=0)
     assert (found.tested, found.error) == (0, "RuntimeError: not with me")
-    assert active_test(narrow(24), IMAGES[:0], 10, check(PGD), seed=0).tested == 0
+    assert binarization_test(narrow(24), IMAGES[:0], 10, check(PGD), seed=0).tested == 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.store import read_record, record_path
-from robustbench_cmic.run.watch.estimate import Estimator, Pace, declared_work, duration, task
+from robustbench_cmic.run.watch.estimate import Estimator, Pace, cell_estimate, declared_work, duration
 from robustbench_cmic.run.watch.progress import LiveDisplay, PlainDisplay, make_display
 from robustbench_cmic.suite import find_suite, load_suite
 from tests.conftest import ROOT
@@ -30,7 +30,7 @@ def test_durations(seconds: float, text: str) -> None:
 def test_estimate_learns_from_equal_cells_and_scales_to_others(cells: list[Cell]) -> None:
     trainings = [cell for cell in cells if cell.kind == "train"]
     attacks = [cell for cell in cells if cell.attack == "PGD" and cell.eps == 0.1][:2]
-    estimator = Estimator([task(cell) for cell in [*trainings[:3], *attacks]], jobs=2)
+    estimator = Estimator([cell_estimate(cell) for cell in [*trainings[:3], *attacks]], jobs=2)
     assert estimator.seconds_left() is None
     estimator.finished(trainings[0].id, 10.0)
     per_work = 10.0 / declared_work(trainings[0])
@@ -45,7 +45,7 @@ def test_the_first_training_tells_how_long_the_suite_will_take(name: str) -> Non
     """Within a factor of four of what the committed run took in the end; measured were 0.8 to 1.3."""
     cells = make_plan(load_suite(find_suite(name)).suite).cells
     records = {cell.id: read_record(record_path(ROOT / "results" / name, cell.id)) for cell in cells}
-    estimator = Estimator([task(cell) for cell in cells], jobs=1)
+    estimator = Estimator([cell_estimate(cell) for cell in cells], jobs=1)
     estimator.finished(cells[0].id, records[cells[0].id].timing.seconds)
     left = estimator.seconds_left()
     assert left is not None
@@ -54,7 +54,7 @@ def test_the_first_training_tells_how_long_the_suite_will_take(name: str) -> Non
 
 def test_estimate_knows_something_before_the_first_cell_ends(cells: list[Cell]) -> None:
     """The first training has run for 30 s and needs 70 more; the other two will take 100 each, two at a time."""
-    trainings = [task(cell) for cell in cells if cell.kind == "train"][:3]
+    trainings = [cell_estimate(cell) for cell in cells if cell.kind == "train"][:3]
     estimator = Estimator(trainings, jobs=2)
     estimator.running(trainings[0].id, 30.0, 70.0)
     assert estimator.seconds_left() == pytest.approx((70 + 100 + 100) / 2)

@@ -22,7 +22,7 @@ from robustbench_cmic.records.files import read_json, write_json
 from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.schema import AttackRecord, TrainRecord
 from robustbench_cmic.records.store import read_record, record_path
-from robustbench_cmic.run.watch.estimate import Estimator, Task, task
+from robustbench_cmic.run.watch.estimate import CellEstimate, Estimator, cell_estimate
 from robustbench_cmic.run.watch.event_log import EventLog, read_latest_run
 from robustbench_cmic.run.watch.events import (
     EVENTS_FILE,
@@ -99,7 +99,7 @@ def log_of(folder: Path, said: list[str] | None = None) -> EventLog:
 
 
 def begin(log: EventLog, cells: list[Cell]) -> None:
-    log.run_started("1", {}, "cpu", 1, [task(cell) for cell in cells])
+    log.run_started("1", {}, "cpu", 1, [cell_estimate(cell) for cell in cells])
 
 
 def test_a_torn_last_line_is_passed_over_and_the_next_run_begins_on_a_fresh_one(
@@ -342,7 +342,7 @@ def test_what_no_run_could_have_written_is_passed_over(
 
 
 def test_work_of_any_size_gives_no_impossible_estimate() -> None:
-    one = Task(id="a", title="a", kind="train", attack="", eps=0.0, work=1e-300)
+    one = CellEstimate(id="a", title="a", kind="train", attack="", eps=0.0, work=1e-300)
     estimator = Estimator([one, one.model_copy(update={"id": "b", "kind": "audit", "work": 1e300})], 1)
     estimator.finished("a", 1e9)
     assert estimator.seconds_left() is None

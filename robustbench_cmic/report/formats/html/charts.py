@@ -12,10 +12,10 @@ from html import escape
 from typing import Any
 
 from robustbench_cmic.report.frame import CLEAN, NORM_NAMES, Ball, models, size_of
-from robustbench_cmic.report.pairs import ALIKE, WITHDRAWN, Line
-from robustbench_cmic.report.summary import Board, Number, Standing
+from robustbench_cmic.report.pairs import NO_DISCORDANT, WITHDRAWN, PairTest
+from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
 from robustbench_cmic.report.tables import percent
-from robustbench_cmic.suite.fields import radius
+from robustbench_cmic.suite.fields import format_eps
 
 WORST = "worst case"
 # Told apart in greys and by colour-blind eyes, and at least 3:1 on white and on the dark background.
@@ -49,7 +49,7 @@ class Chart:
         return [name for name in dict.fromkeys(self.series) if name != WORST]
 
 
-def curves(board: Board, norm: str) -> Chart:
+def curves(board: Summary, norm: str) -> Chart:
     """Accuracy of every model over the radii of a norm: the worst case and each attack."""
     inside = {ball: entries for ball, entries in board.standings.items() if ball[0] == norm}
     names = list(dict.fromkeys(name for entries in inside.values() for entry in entries for name in entry.attacks))
@@ -67,7 +67,7 @@ def curves(board: Board, norm: str) -> Chart:
         "xaxis": {
             "title": {"text": f"eps ({NORM_NAMES[norm]})"},
             "tickvals": ticks,
-            "ticktext": [radius(eps) for eps in ticks],
+            "ticktext": [format_eps(eps) for eps in ticks],
             "zeroline": False,
         },
         "yaxis": {"title": {"text": "accuracy %"}, "rangemode": "tozero"},
@@ -79,11 +79,13 @@ def curves(board: Board, norm: str) -> Chart:
     return Chart(f"curves-{norm}", text, HEIGHT, _figure(traces, layout), series)
 
 
-def _of(entry: Standing, label: str) -> Number:
-    return entry.worst if label == WORST else entry.attacks.get(label, Number({}))
+def _of(entry: RankedModel, label: str) -> SeedValues:
+    return entry.worst if label == WORST else entry.attacks.get(label, SeedValues({}))
 
 
-def _curve(model: str, label: str, points: Mapping[Ball, Number], seeds: int, place: tuple[int, int]) -> dict[str, Any]:
+def _curve(
+    model: str, label: str, points: Mapping[Ball, SeedValues], seeds: int, place: tuple[int, int]
+) -> dict[str, Any]:
     """A line with the standard deviation over seeds; where there is no number, it is broken."""
     index, attack = place
     color = COLORS[index % len(COLORS)]
@@ -112,18 +114,18 @@ def _curve(model: str, label: str, points: Mapping[Ball, Number], seeds: int, pl
     }
 
 
-def _deviation(number: Number) -> float | None:
+def _deviation(number: SeedValues) -> float | None:
     return 100 * statistics.stdev(number.values.values()) if len(number.values) > 1 else None
 
 
-def _said(model: str, label: str, ball: Ball, number: Number, seeds: int) -> str:
-    where = "clean, eps 0" if ball == CLEAN else f"{label}, eps {radius(ball[1])}"
+def _said(model: str, label: str, ball: Ball, number: SeedValues, seeds: int) -> str:
+    where = "clean, eps 0" if ball == CLEAN else f"{label}, eps {format_eps(ball[1])}"
     flags = f"flagged: {', '.join(number.flags)}" if number.flags else "not flagged"
     said = [f"accuracy %: {percent(number.values.values(), seeds)}", flags]
     return "<br>".join([f"<b>{_text(model)}</b>", _text(where), *(_text(line) for line in said)])
 
 
-def forest(lines: Sequence[Line], names: tuple[str, str], identity: str) -> Chart | None:
+def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> Chart | None:
     """The differences of a pair with their intervals over examples; None where there is none. NCMI has other units."""
     shown = [line for line in lines if line.what != "NCMI" and line.seeds]
     if not shown:
@@ -158,11 +160,11 @@ def forest(lines: Sequence[Line], names: tuple[str, str], identity: str) -> Char
     return Chart(identity, text, 150 + 24 * len(shown), _figure(traces, layout))
 
 
-def _withdrawn(line: Line) -> bool:
+def _withdrawn(line: PairTest) -> bool:
     return line.verdict.startswith(WITHDRAWN)
 
 
-def _differences(name: str, lines: Sequence[tuple[int, Line]], color: str) -> dict[str, Any]:
+def _differences(name: str, lines: Sequence[tuple[int, PairTest]], color: str) -> dict[str, Any]:
     means = [100 * statistics.fmean(seed.difference for seed in line.seeds.values()) for _, line in lines]
     ends = [(mean, mean) if line.interval is None else (100 * line.interval[0], 100 * line.interval[1])
             for mean, (_, line) in zip(means, lines, strict=True)]  # fmt: skip
@@ -188,19 +190,19 @@ def _differences(name: str, lines: Sequence[tuple[int, Line]], color: str) -> di
     }
 
 
-def _interval(line: Line) -> str:
+def _interval(line: PairTest) -> str:
     if line.alike:
-        return ALIKE
+        return NO_DISCORDANT
     if line.interval is None:
         return "no interval"
     return f"95 % over examples: {100 * line.interval[0]:+.1f} … {100 * line.interval[1]:+.1f}"
 
 
-def _label(line: Line) -> str:
+def _label(line: PairTest) -> str:
     return f"<b>{_where(line)}</b>" if line.claim and not _withdrawn(line) else _where(line)
 
 
-def _where(line: Line) -> str:
+def _where(line: PairTest) -> str:
     return "clean" if line.ball == CLEAN else _text(f"{line.what}, {size_of(line.ball)}")
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from robustbench_cmic.report.formats.html.render import render
 from robustbench_cmic.report.formats.html.suite import verdicts
 from robustbench_cmic.report.frame import models
-from robustbench_cmic.report.summary import Board
+from robustbench_cmic.report.summary import Summary
 
 
-def index_page(boards: Sequence[tuple[str, Board]]) -> str:
+def index_page(boards: Sequence[tuple[str, Summary]]) -> str:
     """An HTML file that leads to the pages of suites.
 
     Args:

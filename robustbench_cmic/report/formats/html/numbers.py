@@ -13,7 +13,7 @@ from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.report.about import parameters
 from robustbench_cmic.report.formats.csv import Row, rows
 from robustbench_cmic.report.frame import CLEAN, size_of
-from robustbench_cmic.report.summary import Board
+from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import NOTHING
 from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.toy import MARK, SUFFIX
@@ -54,7 +54,7 @@ class Everything:
     facts: list[tuple[str, str]]
 
 
-def every_number(board: Board) -> Everything:
+def all_numbers(board: Summary) -> Everything:
     """A row for each row of results.csv."""
     known: dict[tuple[str, str], int] = {}
     said = _remembered()
@@ -104,7 +104,7 @@ def _remembered() -> Said:
     return said
 
 
-def provenance(board: Board, record: AnyRecord, said: Said) -> Iterator[tuple[str, str]]:
+def provenance(board: Summary, record: AnyRecord, said: Said) -> Iterator[tuple[str, str]]:
     """All that a record knows of where it came from, and the command that makes it again.
 
     Args:

@@ -10,7 +10,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.pictures import Picture, Pictures, read_pictures
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.frame import Ball, balls, models, size_of
-from robustbench_cmic.report.summary import Board
+from robustbench_cmic.report.summary import Summary
 
 EXAMPLES = 4
 
@@ -43,7 +43,7 @@ class Shown:
         return f"{self.pictures.name(number)} ({100 * confidence:.1f} %)"
 
 
-def gallery(board: Board, folder: Path) -> list[Shown]:
+def gallery(board: Summary, folder: Path) -> list[Shown]:
     """For each model with pictures the strongest attack in the ball next to the middle that has any.
 
     Args:
@@ -54,7 +54,7 @@ def gallery(board: Board, folder: Path) -> list[Shown]:
     return [shown for shown in found if shown is not None]
 
 
-def _of_model(board: Board, folder: Path, model: str) -> Shown | None:
+def _of_model(board: Summary, folder: Path, model: str) -> Shown | None:
     cells = [cell for cell in board.results.plan.of("attack") if cell.model == model]
     first = min((cell.seed for cell in cells), default=0)
     attacked = balls(board.results)
@@ -85,6 +85,6 @@ def _belong(pictures: Pictures, record: AttackRecord) -> bool:
     )
 
 
-def _measured(board: Board, cells: list[Cell]) -> list[tuple[float, AttackRecord]]:
+def _measured(board: Summary, cells: list[Cell]) -> list[tuple[float, AttackRecord]]:
     records = (record for cell in cells if (record := board.results.attack(cell)) is not None)
     return [(record.accuracy, record) for record in records if record.accuracy is not None]

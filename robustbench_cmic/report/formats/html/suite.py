@@ -10,17 +10,17 @@ from robustbench_cmic.audit import RULES
 from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
 from robustbench_cmic.report.costs import COSTS, PARTS, TRANSFERS, cost_table, parts_table, transfer_tables
 from robustbench_cmic.report.formats.html.charts import Chart, curves, forest
-from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, every_number
+from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers
 from robustbench_cmic.report.formats.html.pictures import gallery
 from robustbench_cmic.report.formats.html.render import render
 from robustbench_cmic.report.formats.markdown import READING, about, ncmi_sentences, reading
 from robustbench_cmic.report.frame import CLEAN, NORM_NAMES, size_of
 from robustbench_cmic.report.pairs import WITHDRAWN
-from robustbench_cmic.report.summary import Board, Clean, Standing
+from robustbench_cmic.report.summary import Clean, RankedModel, Summary
 from robustbench_cmic.report.tables import Table, clean_table, pair_table, percent_of, robust_tables, seed_table, spread
 
 
-def suite_page(board: Board, folder: Path) -> str:
+def suite_page(board: Summary, folder: Path) -> str:
     """An HTML file on a suite: standings, curves, pairs, flags, examples, every number and where it came from.
 
     Args:
@@ -32,7 +32,7 @@ def suite_page(board: Board, folder: Path) -> str:
     measured = bool(board.examples)
     charts = {norm: curves(board, norm) for norm in dict.fromkeys(norm for norm, _ in board.standings)}
     pairs = pair_views(board)
-    everything = every_number(board)
+    everything = all_numbers(board)
     shown = [chart for chart in (*charts.values(), *(pair.chart for pair in pairs)) if chart] if measured else []
     return render(
         "suite.html",
@@ -57,7 +57,7 @@ def suite_page(board: Board, folder: Path) -> str:
     )  # fmt: skip
 
 
-def _norms(board: Board, charts: dict[str, Chart]) -> list[dict[str, Any]]:
+def _norms(board: Summary, charts: dict[str, Chart]) -> list[dict[str, Any]]:
     """For each norm its name, its chart and the chart's numbers."""
     tables = robust_tables(board)
     return [
@@ -65,7 +65,7 @@ def _norms(board: Board, charts: dict[str, Chart]) -> list[dict[str, Any]]:
     ]
 
 
-def _rules(board: Board) -> list[dict[str, Any]]:
+def _rules(board: Summary) -> list[dict[str, Any]]:
     """Each rule that raised a flag, with what it raised."""
     return [
         {
@@ -78,7 +78,7 @@ def _rules(board: Board) -> list[dict[str, Any]]:
     ]
 
 
-def _costs(board: Board) -> list[tuple[str, str, dict[str, Table]]]:
+def _costs(board: Summary) -> list[tuple[str, str, dict[str, Table]]]:
     """Headings, what is said under them, and their tables by caption."""
     found = [
         ("Transfer between models", TRANSFERS, transfer_tables(board.results)),
@@ -107,7 +107,7 @@ class PairView:
     chart: Chart | None
 
 
-def pair_views(board: Board) -> list[PairView]:
+def pair_views(board: Summary) -> list[PairView]:
     """The suite's pairs, in its order."""
     return [
         PairView(
@@ -124,7 +124,7 @@ def pair_views(board: Board) -> list[PairView]:
     ]
 
 
-def verdicts(board: Board) -> list[tuple[str, str, str, str]]:
+def verdicts(board: Summary) -> list[tuple[str, str, str, str]]:
     """Both models of a pair, what is claimed of them on clean examples or in the worst case, and the verdict."""
     return [
         (first, second, "clean accuracy" if line.ball == CLEAN else f"{line.what}, {size_of(line.ball)}", line.verdict)
@@ -147,7 +147,7 @@ class Place:
         attack_flags: flags of single attacks in the ball alone, which the worst case does not hang on.
     """
 
-    standing: Standing
+    standing: RankedModel
     clean: Clean
     size: str
     rank: str
@@ -159,7 +159,7 @@ class Place:
     attack_flags: list[str]
 
 
-def places(board: Board) -> list[Place]:
+def places(board: Summary) -> list[Place]:
     """Ball by ball in the order of the norms and radii, the best first, what has no rank last."""
     clean = {entry.model: entry for entry in board.clean}
     return [
@@ -169,7 +169,7 @@ def places(board: Board) -> list[Place]:
     ]
 
 
-def _place(entry: Standing, clean: Clean, last: int, seeds: int) -> Place:
+def _place(entry: RankedModel, clean: Clean, last: int, seeds: int) -> Place:
     own = list(entry.worst.flags)
     return Place(
         standing=entry,
