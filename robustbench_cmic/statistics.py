@@ -15,7 +15,8 @@ from statistics import NormalDist, fmean, variance
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -51,7 +52,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 @dataclass(frozen=True)
-class SeedTest:
+class PairedTTest:
     """A paired t-test over seeds.
 
     Attributes:
@@ -83,6 +84,20 @@ def discordant(first_bits: int, second_bits: int) -> tuple[int, int]:
     if first_bits < 0 or second_bits < 0:
         raise ValueError("outcomes should not be negative")
     return (first_bits & ~second_bits).bit_count(), (second_bits & ~first_bits).bit_count()
+
+
+def discordant_pairs(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many examples only the first, and only the second, classifies correctly.
+
+    Args:
+        first: (n,) truth values: the example is classified correctly.
+        second: (n,) of the same examples.
+
+    >>> import numpy as np
+    >>> discordant_pairs(np.array([True, True, False]), np.array([False, True, True]))
+    (1, 1)
+    """
+    return int((first & ~second).sum()), int((second & ~first).sum())
 
 
 @lru_cache(maxsize=10_000)  # an audit asks again and again
@@ -152,7 +167,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_seed_test(differences: Sequence[float], resolution: float) -> SeedTest:
+def paired_seed_test(differences: Sequence[float], resolution: float) -> PairedTTest:
     """Student's paired t-test over seeds: is the mean of the differences 0 (Student 1908)?
 
         t = mean / (sd / sqrt(n)), with n - 1 degrees of freedom
@@ -176,14 +191,14 @@ def paired_seed_test(differences: Sequence[float], resolution: float) -> SeedTes
         raise ValueError(f"resolution should be finite and not negative, not {resolution}")
     mean = fmean(differences)
     if n < 2:
-        return SeedTest(mean, None, None, n)
+        return PairedTTest(mean, None, None, n)
     sd = math.sqrt(max(variance(differences), 2 * resolution**2 / 12))
     if sd == 0:
-        return SeedTest(mean, sd, None, n)
+        return PairedTTest(mean, sd, None, n)
     from scipy.special import stdtr
 
     t = mean / (sd / math.sqrt(n))
-    return SeedTest(mean, sd, 2 * float(stdtr(n - 1, -abs(t))), n)
+    return PairedTTest(mean, sd, 2 * float(stdtr(n - 1, -abs(t))), n)
 
 
 def paired_accuracy_interval(

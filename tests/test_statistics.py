@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 
 from robustbench_cmic.statistics import (
-    SeedTest,
+    PairedTTest,
     discordant,
     holm,
     mcnemar,
@@ -252,11 +252,11 @@ def test_equal_differences_are_evidence_to_the_resolution_only() -> None:
     # t = sqrt(3) sqrt(6), with 2 degrees of freedom: p = 1 - t / sqrt(2 + t^2).
     assert test.p == pytest.approx(1 - math.sqrt(18 / 20), rel=1e-12)
     assert paired_seed_test([0.0, 0.0, 0.0], resolution=r).p == 1.0
-    assert paired_seed_test([0.5, 0.5], resolution=0) == SeedTest(0.5, 0.0, None, 2)
+    assert paired_seed_test([0.5, 0.5], resolution=0) == PairedTTest(0.5, 0.0, None, 2)
 
 
 def test_one_seed_is_no_test() -> None:
-    assert paired_seed_test([0.25], resolution=0.01) == SeedTest(0.25, None, None, 1)
+    assert paired_seed_test([0.25], resolution=0.01) == PairedTTest(0.25, None, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -291,8 +291,8 @@ def test_importing_costs_nothing() -> None:
     heavy = "{'torch', 'numpy', 'scipy', 'statsmodels'}"
     code = f"import sys, robustbench_cmic.statistics; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-    uses = "s.mcnemar(3, 9), r.paired_accuracy_interval(3, 9, 20), s.paired_seed_test([1, 2, 4], 0.1), s.holm([0.1])"
+    uses = "s.mcnemar(3, 9), s.paired_accuracy_interval(3, 9, 20), s.paired_seed_test([1, 2, 4], 0.1), s.holm([0.1])"
     heavy = "{'torch', 'scipy.stats', 'statsmodels'}"
-    modules = "sys, robustbench_cmic.statistics as s, robustbench_cmic.resampling as r"
+    modules = "sys, robustbench_cmic.statistics as s"
     code = f"import {modules}; {uses}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

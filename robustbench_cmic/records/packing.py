@@ -6,8 +6,13 @@ import base64
 import math
 import struct
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from robustbench_cmic.records.files import CorruptRecordError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def pack_outcomes(correct: Sequence[bool]) -> str:
@@ -23,15 +28,40 @@ def outcome_bits(text: str, n: int) -> int:
     Raises:
         CorruptRecordError: not n outcomes.
     """
+    raw = _checked(text, n)
+    return int.from_bytes(raw, "big") >> (8 * len(raw) - n)
+
+
+def unpack_outcomes(text: str, n: int) -> NDArray[np.bool_]:
+    """The n outcomes that `pack_outcomes` packed: (n,) truth values, True where an example is classified correctly.
+
+    Raises:
+        CorruptRecordError: not n outcomes.
+    """
+    import numpy as np  # what only counts outcomes does without
+
+    raw = _checked(text, n)
+    return np.unpackbits(np.frombuffer(raw, np.uint8), count=n).astype(bool)
+
+
+def count_correct(text: str, n: int) -> int:
+    """How many of the n outcomes that `pack_outcomes` packed are correct.
+
+    Raises:
+        CorruptRecordError: not n outcomes.
+    """
+    return int.from_bytes(_checked(text, n), "big").bit_count()
+
+
+def _checked(text: str, n: int) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
         raw = b""
     padding = 8 * len(raw) - n
-    bits = int.from_bytes(raw, "big")
-    if not 0 <= padding < 8 or bits & ((1 << padding) - 1):
+    if not 0 <= padding < 8 or int.from_bytes(raw, "big") & ((1 << padding) - 1):
         raise CorruptRecordError(f"the outcomes are not {n} packed bits")
-    return bits >> padding
+    return raw
 
 
 def pack_replicates(values: Sequence[float]) -> str:

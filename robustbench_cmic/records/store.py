@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
-from robustbench_cmic.records.packing import outcome_bits, unpack_replicates
+from robustbench_cmic.records.packing import count_correct, unpack_replicates
 from robustbench_cmic.records.schema import (
     ADAPTER,
     KINDS,
@@ -77,7 +77,7 @@ def _check_numbers(record: AttackRecord) -> None:
     n, information = record.n, record.information
     if not n or information is None:
         raise CorruptRecordError("it holds no measurement although its status is ok")
-    correct = outcome_bits(record.outcomes or "", n).bit_count()
+    correct = count_correct(record.outcomes or "", n)
     if (record.accuracy, record.ci_low, record.ci_high) != (correct / n, *wilson_interval(correct, n)):
         raise CorruptRecordError("its accuracy or interval does not follow from its outcomes")
     if information.ncmi != (information.cmi / information.separation if information.separation > 0 else None):
@@ -94,7 +94,7 @@ def _check_probe(record: AuditRecord) -> None:
         raise CorruptRecordError("its positions are not ascending places")
     for check in record.checks:
         if check.outcomes is not None:
-            outcome_bits(check.outcomes, len(record.positions))
+            count_correct(check.outcomes, len(record.positions))
 
 
 PLAN_FILE = "plan.json"

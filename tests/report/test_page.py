@@ -379,9 +379,9 @@ def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
     folder = tmp_path / "cifar100-lite"
     shutil.copytree(ROOT / "results" / "cifar100-lite", folder)
     code = (
-        "import sys; from pathlib import Path; from robustbench_cmic.report import judge, read_results;"
-        "from robustbench_cmic.report.page import index_page, suite_page;"
-        "board = judge(read_results(Path('cifar100-lite')));"
+        "import sys; from pathlib import Path; from robustbench_cmic.report import summarize, read_results;"
+        "from robustbench_cmic.report.formats.html import index_page, suite_page;"
+        "board = summarize(read_results(Path('cifar100-lite')));"
         "Path(sys.argv[1]).write_text(suite_page(board, Path('cifar100-lite')) + index_page([('x', board)]))"
     )
     for name in ("one", "two"):
@@ -390,5 +390,5 @@ def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_only_a_page_that_is_made_pays_for_plotly() -> None:
-    code = "import sys, robustbench_cmic.report.page; sys.exit(bool({'plotly', 'torch'} & set(sys.modules)))"
+    code = "import sys, robustbench_cmic.report.formats.html; sys.exit(bool({'plotly', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

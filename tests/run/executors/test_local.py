@@ -73,7 +73,7 @@ def execute(
 ) -> tuple[Diary, dict[str, Outcome], list[str]]:
     diary = diary or Diary()
     deaths: list[str] = []
-    executor = LocalProcesses(jobs, "tests.test_execute:play", None, lambda cell, _: deaths.append(cell.id))
+    executor = LocalProcesses(jobs, "tests.run.executors.test_local:play", None, lambda cell, _: deaths.append(cell.id))
     return diary, executor.run(cells, diary), deaths
 
 
@@ -177,7 +177,7 @@ def test_transfers_from_a_bad_training_are_skipped(outcome: str) -> None:
 def test_every_listener_hears_of_everything() -> None:
     numbers = Epoch(epoch=3, lr=0.1, loss={"total": 1.0}, accuracy=0.5, cmi=0.1, separation=1.0, ncmi=0.1)
     first, second = Diary(), Diary()
-    executor = LocalProcesses(1, "tests.test_execute:play", None, lambda *_: None)
+    executor = LocalProcesses(1, "tests.run.executors.test_local:play", None, lambda *_: None)
     executor.run([cell("t", epoch=numbers.model_dump())], Listeners(first, second))
     assert first.lines == second.lines == [("start", "t"), ("epoch 3 True", "t"), ("end", "t")]
     assert first.pids == second.pids != set()
