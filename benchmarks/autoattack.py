@@ -29,12 +29,13 @@ from torch.nn import functional
 from robustbench_cmic.attacks.autoattack import autoattack
 from robustbench_cmic.attacks.model import CountedModel, frozen
 from robustbench_cmic.attacks.pgd import pgd
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import violations
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Data, Split, moments_of
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.training.loop import Training, build_optimizer, train
 
 BLOCK = 256
@@ -60,7 +61,7 @@ class Budget:
 def broken(model: nn.Module, images: Tensor, found: Tensor, labels: Tensor, threat: Threat) -> Tensor:
     """(N,) truth values: misclassified in ball and box."""
     with torch.no_grad():
-        return torch.as_tensor(model(found).argmax(1) != labels) & ~threat.outside(images, found)
+        return torch.as_tensor(model(found).argmax(1) != labels) & ~violations(threat, images, found)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import make_loss, make_targeted_loss, top_other_classes
+from robustbench_cmic.attacks.losses import Loss, make_loss, top_other_classes
 from robustbench_cmic.attacks.pgd import LossGradient, Noise, loss_and_gradient, steepest_ascent
-from robustbench_cmic.attacks.threat import Threat, l2_norms
+from robustbench_cmic.attacks.threat import check_threat, normalized, project
+from robustbench_cmic.suite.fields import Threat
 
 MOMENTUM = 0.75
 RHO = 0.75
@@ -57,32 +57,31 @@ def apgd(
 
     Raises:
         ValueError: fewer than one step, a negative number of targets, `cmic` without centroids, or the untargeted
-            `dlr` with fewer than three classes.
+            `dlr` with fewer than three classes, or a ball that there is not.
     """
+    check_threat(threat)
     if steps < 1 or targets < 0:
         raise ValueError(f"steps should be at least 1 and targets at least 0, not {steps} and {targets}")
     images = images.detach()
     result = images.clone()
     if len(images) == 0:
         return result
-    raised: Callable[..., Tensor]
-    if targets == 0:
-        raised, aims, runs = make_loss(loss, centroids), None, 1
-    else:
+    classes: Tensor | None = None
+    if targets > 0:
         with torch.no_grad():
             logits = model(images)
-        aims = top_other_classes(logits, labels, targets)
-        raised = make_targeted_loss("margin" if loss == "dlr" and logits.shape[1] < 4 else loss, centroids)
-        runs = aims.shape[1]
-    left = torch.arange(len(images), device=images.device)
-    for run in range(runs):
-        starts = threat.project(images, images + _to_surface(noise(run), threat))
-        classes = (labels,) if aims is None else (labels, aims[:, run])
-        towards = tuple(each[left] for each in classes)
-        found, broken = _run(model, images[left], towards, starts[left], threat, steps, raised)
-        result[left] = found
-        left = left[~broken]
-        if len(left) == 0:
+        classes = top_other_classes(logits, labels, targets)
+        loss = "margin" if loss == "dlr" and logits.shape[1] < 4 else loss
+    raised = make_loss(loss, centroids)
+    surviving = torch.arange(len(images), device=images.device)
+    for run in range(1 if classes is None else classes.shape[1]):
+        # Divided first: for a tiny eps the quotient of eps and length overflows.
+        starts = project(threat, images, images + normalized(noise(run), threat.norm) * threat.eps)[surviving]
+        towards = None if classes is None else classes[surviving, run]
+        points, broken = _run(model, images[surviving], labels[surviving], towards, starts, threat, steps, raised)
+        result[surviving] = points
+        surviving = surviving[~broken]
+        if len(surviving) == 0:
             break
     return result
 
@@ -111,6 +110,8 @@ class _Search:
     """Where the search stands, for the N examples not broken yet."""
 
     index: Tensor  # (N,) which of the run's examples they are
+    labels: Tensor  # (N,)
+    targets: Tensor | None  # (N,)
     images: Tensor  # (N, C, H, W), as are the next five
     point: Tensor
     previous: Tensor
@@ -125,32 +126,35 @@ class _Search:
     step: Tensor  # (N, 1, 1, 1) step size
 
     @classmethod
-    def begin(cls, images: Tensor, starts: Tensor, slope: LossGradient, eps: float) -> _Search:
+    def begin(
+        cls, images: Tensor, labels: Tensor, targets: Tensor | None, starts: Tensor, at: LossGradient, eps: float
+    ) -> _Search:
         n = len(images)
-        loss = slope.losses.nan_to_num(-torch.inf)
+        loss = at.losses.nan_to_num(-torch.inf)
         step = torch.full((n, *[1] * (images.ndim - 1)), 2 * eps, dtype=images.dtype, device=images.device)
         # Condition 2 cannot hold at the first checkpoint, hence "halved".
         halved = torch.ones(n, dtype=torch.bool, device=images.device)
         rises = torch.zeros(n, dtype=torch.long, device=images.device)
-        index = torch.arange(n, device=images.device)
-        points, gradients = (starts, starts, slope.gradient), (starts, slope.gradient)
-        return cls(index, images, *points, *gradients, loss, loss, loss, halved, rises, step)
+        examples = (torch.arange(n, device=images.device), labels, targets, images)
+        points = (starts, starts, at.gradient, starts, at.gradient)
+        return cls(*examples, *points, loss, loss, loss, halved, rises, step)
 
     def keep(self, kept: Tensor) -> None:
         """Only the examples with truth value `kept` from here on."""
         for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name)[kept])
+            if getattr(self, field.name) is not None:
+                setattr(self, field.name, getattr(self, field.name)[kept])
 
-    def take(self, point: Tensor, slope: LossGradient) -> None:
+    def move(self, point: Tensor, at: LossGradient) -> None:
         """Go to a new point."""
-        self.previous, self.point, self.gradient = self.point, point, slope.gradient
-        self.rises = self.rises + (slope.losses > self.loss)
-        self.loss = slope.losses
-        better = slope.losses > self.best_loss
-        self.best_loss = torch.where(better, slope.losses, self.best_loss)
+        self.previous, self.point, self.gradient = self.point, point, at.gradient
+        self.rises = self.rises + (at.losses > self.loss)
+        self.loss = at.losses
+        better = at.losses > self.best_loss
+        self.best_loss = torch.where(better, at.losses, self.best_loss)
         wide = better.reshape(self.step.shape)
         self.best_point = torch.where(wide, point, self.best_point)
-        self.best_gradient = torch.where(wide, slope.gradient, self.best_gradient)
+        self.best_gradient = torch.where(wide, at.gradient, self.best_gradient)
 
     def reconsider(self, distance: int) -> None:
         """Halve step sizes at a checkpoint, `distance` steps after the last one.
@@ -170,32 +174,30 @@ class _Search:
 def _run(
     model: nn.Module,
     images: Tensor,
-    classes: tuple[Tensor, ...],
+    labels: Tensor,
+    targets: Tensor | None,
     starts: Tensor,
     threat: Threat,
     steps: int,
-    loss: Callable[..., Tensor],
+    loss: Loss,
 ) -> tuple[Tensor, Tensor]:
-    """One run from `starts`: the images found, (N, C, H, W), and which of them are misclassified, (N,)."""
-    slope = loss_and_gradient(model, starts, classes, loss)
-    search = _Search.begin(images, starts, slope, threat.eps)
-    result, broken = starts.clone(), slope.misclassified.clone()
-    if bool(broken.any()):
-        search.keep(~broken)
-        classes = tuple(each[~broken] for each in classes)
+    """One run from `starts`: the points to return, (N, C, H, W), and which of them are misclassified, (N,)."""
+    at = loss_and_gradient(model, starts, labels, targets, loss)
+    search = _Search.begin(images, labels, targets, starts, at, threat.eps)
+    result, broken = starts.clone(), at.misclassified.clone()
+    search.keep(~broken)
     last = 0
     checks = set(checkpoints(steps))
     for done in range(1, steps + 1):
         if len(search.index) == 0:
             break
         point = _next_point(search, threat, 1.0 if done == 1 else MOMENTUM)
-        slope = loss_and_gradient(model, point, classes, loss)
-        search.take(point, slope)
-        if bool(slope.misclassified.any()):
-            leaving = search.index[slope.misclassified]
-            result[leaving], broken[leaving] = point[slope.misclassified], True
-            search.keep(~slope.misclassified)
-            classes = tuple(each[~slope.misclassified] for each in classes)
+        at = loss_and_gradient(model, point, search.labels, search.targets, loss)
+        search.move(point, at)
+        if bool(at.misclassified.any()):
+            leaving = search.index[at.misclassified]
+            result[leaving], broken[leaving] = point[at.misclassified], True
+            search.keep(~at.misclassified)
         if done in checks:
             search.reconsider(done - last)
             last = done
@@ -205,16 +207,7 @@ def _run(
 
 def _next_point(search: _Search, threat: Threat, momentum: float) -> Tensor:
     """The point after a step, by Algorithm 1, line 7 and 8; the first step has no momentum, 1."""
-    aim = threat.project(search.images, search.point + search.step * steepest_ascent(search.gradient, threat.norm))
-    moved = momentum * (aim - search.point) + (1 - momentum) * (search.point - search.previous)
-    return threat.project(search.images, search.point + moved)
-
-
-def _to_surface(perturbations: Tensor, threat: Threat) -> Tensor:
-    """Perturbations (N, C, H, W) lengthened to eps, in their norm."""
-    if threat.norm == "linf":
-        lengths = perturbations.flatten(1).abs().amax(1).reshape(-1, *[1] * (perturbations.ndim - 1))
-    else:
-        lengths = l2_norms(perturbations)
-    # Divided first: for a tiny eps the quotient of eps and length overflows.
-    return perturbations / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * threat.eps
+    step = search.step * steepest_ascent(search.gradient, threat.norm)
+    ahead = project(threat, search.images, search.point + step)
+    moved = momentum * (ahead - search.point) + (1 - momentum) * (search.point - search.previous)
+    return project(threat, search.images, search.point + moved)

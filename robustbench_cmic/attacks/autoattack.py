@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.apgd import apgd
 from robustbench_cmic.attacks.fab import fab
-from robustbench_cmic.attacks.square import BLOCK, square
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.square import check_rows, square
+from robustbench_cmic.attacks.threat import BLOCK, check_threat, random_perturbations, violations
+from robustbench_cmic.records.schema import Part
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite.fields import Threat
 
 PartName = Literal["APGD-CE", "APGD-T", "FAB-T", "Square"]
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """A model that counts the examples that went through it."""
-
-    forwards: int
-    backwards: int
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one of the four attacks did.
-
-    Attributes:
-        name: which.
-        attacked: examples that the earlier ones left to it.
-        broken: of these, examples whose returned image is misclassified and in ball and box.
-        forwards, backwards: examples through the network, this judgement included; 0 where the model does not count.
-        seconds: wall clock.
-    """
-
-    name: PartName
-    attacked: int
-    broken: int
-    forwards: int
-    backwards: int
-    seconds: float
 
 
 def autoattack(
@@ -61,7 +35,7 @@ def autoattack(
     """APGD-CE, APGD-T, FAB-T and Square, the standard version of AutoAttack (Croce & Hein 2020, section 5).
 
     All of these are untargeted in what counts as success. Targets are the likeliest other classes at the image, at
-    most all of them. APGD-CE climbs the log-odds, which order points as cross entropy does but cannot saturate.
+    most all of them. APGD-CE raises the log-odds, which order points as cross entropy does but cannot saturate.
 
     Args:
         model: returns logits (N, C); call it in eval mode. Where it has `forwards` and `backwards`, parts report
@@ -77,39 +51,46 @@ def autoattack(
         targets: of APGD-T and FAB-T.
 
     Returns:
-        Images (N, C, H, W) in ball and box, detached, and the parts in order. Examples misclassified from the outset
-        are returned as they are, broken ones misclassified, and those that survive all as the point with the highest
-        cross entropy that APGD-CE found.
+        Images (N, C, H, W) in ball and box, detached: examples misclassified from the outset as they are, broken ones
+        misclassified, and those that survive all as the point with the highest cross entropy that APGD-CE found. And
+        what the four did, in order: a part has broken those whose returned image is misclassified and in ball and box;
+        this judgement's passes and seconds are the part's, too.
 
     Raises:
-        ValueError: a parameter out of range, or rows that are not (N,) numbers below 256.
+        ValueError: a parameter out of range, rows that are not (N,) numbers below 256, or a ball that there is not.
         Exception: whatever the model raises.
     """
+    check_threat(threat)
     if min(queries, steps, targets) < 1:
         raise ValueError(f"queries, steps and targets should be at least 1, not {queries}, {steps} and {targets}")
-    if rows is None:
-        rows = torch.arange(len(images))
-    rows = rows.cpu()
-    if rows.shape != labels.shape or (len(rows) > 0 and not 0 <= int(rows.min()) <= int(rows.max()) < BLOCK):
-        raise ValueError(f"rows should be one number in [0, {BLOCK}) for each of {len(labels)} examples")
+    rows = torch.arange(len(images)) if rows is None else rows.cpu()
+    check_rows(rows, labels)
     images = images.detach()
     result = images.clone()
-    left = torch.arange(len(images), device=images.device)[_correct(model, images, labels)]
+    surviving = torch.arange(len(images), device=images.device)[_correct(model, images, labels)]
     budget = _Budget(seed, steps, targets, queries)
     parts = []
     for name in get_args(PartName):
-        forwards, backwards = _counts(model)
+        forwards, backwards = _passes(model)
         began = time.perf_counter()
-        x, y = images[left], labels[left]
-        found = _attack(name, model, x, y, threat, rows[left.cpu()], budget)
-        survives = _correct(model, found, y) | threat.outside(x, found)
+        x, y = images[surviving], labels[surviving]
+        points = _attack(name, model, x, y, threat, rows[surviving.cpu()], budget)
+        survives = _correct(model, points, y) | violations(threat, x, points)
         # Broken ones, and from the first part all: what later parts return of survivors says less than that.
-        shown = torch.ones_like(survives) if name == "APGD-CE" else ~survives
-        result[left[shown]] = found[shown]
-        spent = [after - before for after, before in zip(_counts(model), (forwards, backwards), strict=True)]
-        seconds = time.perf_counter() - began
-        parts.append(Part(name, len(left), int((~survives).sum()), spent[0], spent[1], seconds))
-        left = left[survives]
+        returned = torch.ones_like(survives) if name == "APGD-CE" else ~survives
+        result[surviving[returned]] = points[returned]
+        forwards, backwards = (now - before for now, before in zip(_passes(model), (forwards, backwards), strict=True))
+        parts.append(
+            Part(
+                name=name,
+                attacked=len(x),
+                broken=int((~survives).sum()),
+                forwards=forwards,
+                backwards=backwards,
+                seconds=time.perf_counter() - began,
+            )
+        )
+        surviving = surviving[survives]
     return result, parts
 
 
@@ -128,7 +109,7 @@ def _attack(
 
     def noise(run: int) -> Tensor:
         with seeded(derive_seed(name, budget.seed, run)):
-            return threat.noise(torch.Size((BLOCK, *images.shape[1:])))[rows].to(images)
+            return random_perturbations(threat, torch.Size((BLOCK, *images.shape[1:])))[rows].to(images)
 
     if name == "APGD-CE":
         return apgd(model, images, labels, threat, noise, steps=budget.steps)
@@ -148,6 +129,6 @@ def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return torch.as_tensor(model(images).argmax(1) == labels)
 
 
-def _counts(model: nn.Module) -> tuple[int, int]:
-    """Examples that went forward and backward so far."""
-    return (model.forwards, model.backwards) if isinstance(model, Counting) else (0, 0)
+def _passes(model: nn.Module) -> tuple[int, int]:
+    """Examples that went forward and backward so far; 0 where the model does not count them."""
+    return getattr(model, "forwards", 0), getattr(model, "backwards", 0)

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_cmic.attacks.autoattack import Part, autoattack
+from robustbench_cmic.attacks.autoattack import autoattack
 from robustbench_cmic.attacks.custom import custom_attack
 from robustbench_cmic.attacks.model import CountedModel
 from robustbench_cmic.attacks.noise import random_points
 from robustbench_cmic.attacks.pgd import Search, pgd_search
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import BLOCK, random_perturbations
 from robustbench_cmic.attacks.torchattacks import torchattacks_attack
 from robustbench_cmic.plan.cell import canonical_json
+from robustbench_cmic.records.schema import Part
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite.fields import Threat
 
-BLOCK = 256
 SEARCHES = ("PGD", "Transfer")
 
 
@@ -106,6 +107,6 @@ def _block_noise(threat: Threat, images: Tensor, places: Tensor, stream: tuple[s
     drawn = []
     for block in torch.unique(places // BLOCK).tolist():
         with seeded(derive_seed(*stream, block)):
-            noise = threat.noise(torch.Size((BLOCK, *images.shape[1:])))
+            noise = random_perturbations(threat, torch.Size((BLOCK, *images.shape[1:])))
         drawn.append(noise[places[places // BLOCK == block] - block * BLOCK])
     return torch.cat(drawn).to(images)

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.seeding import seeded
+from robustbench_cmic.suite.fields import Threat
 
 
 def custom_attack(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import margin_targeted, top_other_classes
+from robustbench_cmic.attacks.losses import margin, top_other_classes
 from robustbench_cmic.attacks.pgd import loss_and_gradient
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import check_threat, violations
+from robustbench_cmic.suite.fields import Threat
 
 BIAS = 0.1
 """Alpha_max: the largest share that the projection of the image itself has in a step."""
@@ -39,8 +40,9 @@ def fab(
         (N, C, H, W) in ball and box, detached: an example's first misclassified point in the ball, or its image.
 
     Raises:
-        ValueError: fewer than one step or target.
+        ValueError: fewer than one step or target, or a ball that there is not.
     """
+    check_threat(threat)
     if steps < 1 or targets < 1:
         raise ValueError(f"steps and targets should be at least 1, not {steps} and {targets}")
     images = images.detach()
@@ -48,13 +50,13 @@ def fab(
     if len(images) == 0:
         return result
     with torch.no_grad():
-        aims = top_other_classes(model(images), labels, targets)
-    left = torch.arange(len(images), device=images.device)
-    for run in range(aims.shape[1]):
-        found, broken = _run(model, images[left], labels[left], aims[left, run], threat, steps)
-        result[left] = found
-        left = left[~broken]
-        if len(left) == 0:
+        classes = top_other_classes(model(images), labels, targets)
+    surviving = torch.arange(len(images), device=images.device)
+    for run in range(classes.shape[1]):
+        points, broken = _run(model, images[surviving], labels[surviving], classes[surviving, run], threat, steps)
+        result[surviving] = points
+        surviving = surviving[~broken]
+        if len(surviving) == 0:
             break
     return result
 
@@ -62,23 +64,25 @@ def fab(
 def _run(
     model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor, threat: Threat, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """One run: the images found, (N, C, H, W), and which of them are misclassified inside the ball, (N,)."""
+    """One run: the points to return, (N, C, H, W), and which of them are misclassified inside the ball, (N,)."""
     result = images.clone()
     broken = torch.zeros_like(labels, dtype=torch.bool)
     index = torch.arange(len(images), device=images.device)
     point = images
     for _ in range(steps):
-        slope = loss_and_gradient(model, point, (labels, targets), margin_targeted)
-        point = _step(point, images, slope.gradient, slope.losses, threat.norm)
+        at = loss_and_gradient(model, point, labels, targets, margin)
+        point = _step(point, images, at.gradient, at.losses, threat.norm)
         with torch.no_grad():
-            wrong = model(point).argmax(1) != labels
-        found = wrong & ~threat.outside(images, point, tolerance=0.0)
+            misclassified = model(point).argmax(1) != labels
+        inside = misclassified & ~violations(threat, images, point, tolerance=0.0)
         # Adversarial, but too far away: back towards the image.
-        back = (wrong & ~found).reshape(-1, *[1] * (images.ndim - 1))
-        closer = torch.where(back, images + BACKWARD * (point - images), point)
-        if bool(found.any()):
-            result[index[found]], broken[index[found]] = point[found], True
-            index, images, labels, targets, closer = (each[~found] for each in (index, images, labels, targets, closer))
+        too_far = (misclassified & ~inside).reshape(-1, *[1] * (images.ndim - 1))
+        closer = torch.where(too_far, images + BACKWARD * (point - images), point)
+        if bool(inside.any()):
+            result[index[inside]], broken[index[inside]] = point[inside], True
+            index, images, labels, targets, closer = (
+                each[~inside] for each in (index, images, labels, targets, closer)
+            )
             if len(index) == 0:
                 break
         point = closer

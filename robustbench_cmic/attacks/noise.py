@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.pgd import Noise
-from robustbench_cmic.attacks.threat import Threat, l2_norms
+from robustbench_cmic.attacks.threat import check_threat, normalized, project
+from robustbench_cmic.suite.fields import Threat
 
 
 def random_points(
@@ -22,31 +23,32 @@ def random_points(
         images: (N, C, H, W) floats in [0, 1].
         labels: (N,) integers.
         threat: the ball, in units of images.
-        noise: k -> the k-th random perturbation of the ball for all images, (N, C, H, W), as `Threat.noise` draws it.
+        noise: k -> the k-th random perturbation of the ball for all images, (N, C, H, W), as drawn by
+            `threat.random_perturbations`.
         samples: points an example, at least 1; an example is done once misclassified.
 
     Returns:
         (N, C, H, W) in ball and box: an example's first misclassified point, or the last one tried.
 
     Raises:
-        ValueError: fewer than one sample.
+        ValueError: fewer than one sample, or a ball that there is not.
     """
+    check_threat(threat)
     if samples < 1:
         raise ValueError(f"samples should be at least 1, not {samples}")
     images = images.detach()
     result = images.clone()
-    left = torch.arange(len(images), device=images.device)
+    surviving = torch.arange(len(images), device=images.device)
     for sample in range(samples):
-        if len(left) == 0:
+        if len(surviving) == 0:
             break
-        delta = noise(sample)[left]
+        delta = noise(sample)[surviving]
         if threat.norm == "l2":
-            lengths = l2_norms(delta)
-            delta = delta / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * threat.eps
+            delta = normalized(delta, "l2") * threat.eps
         elif sample % 2 == 1:
             delta = torch.where(delta < 0, -threat.eps, threat.eps)
-        points = threat.project(images[left], images[left] + delta)
-        result[left] = points
+        points = project(threat, images[surviving], images[surviving] + delta)
+        result[surviving] = points
         with torch.no_grad():
-            left = left[model(points).argmax(1) == labels[left]]
+            surviving = surviving[model(points).argmax(1) == labels[surviving]]
     return result

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import LOSSES, make_loss, make_targeted_loss, top_other_classes
-from robustbench_cmic.attacks.threat import Threat, l2_norms
+from robustbench_cmic.attacks.losses import LOSSES, Loss, make_loss, top_other_classes
+from robustbench_cmic.attacks.threat import check_threat, normalized, project, random_perturbations
+from robustbench_cmic.suite.fields import Norm, Threat
 
 Noise = Callable[[int], Tensor]
 """Number of a run -> random perturbations of the ball for all images."""
@@ -116,9 +117,10 @@ def pgd(
     """
     if len(images) > 0 and not (float(images.min()) >= 0 and float(images.max()) <= 1):
         raise ValueError("images should be in [0, 1]")
-    threat = Threat(norm, eps)
+    threat = Threat(cast(Norm, norm), eps)
+    check_threat(threat)
     search = Search(alpha, steps, loss, restarts, early_stop, targets, schedule)
-    noise = (lambda _: threat.noise(images.shape).to(images)) if random_start else None
+    noise = (lambda _: random_perturbations(threat, images.shape).to(images)) if random_start else None
     # torchattacks and most others average the loss over the batch. Signs survive that; the last bit of the gradient
     # does not, hence the same factor here.
     return pgd_search(model, images, labels, threat, search, noise, 1 / max(1, len(images)), centroids)
@@ -142,24 +144,22 @@ def pgd_search(
     result = images.clone()
     if len(images) == 0:
         return result
-    loss: Callable[..., Tensor] = make_loss(search.loss, centroids)
-    aims: Tensor | None = None
+    loss = make_loss(search.loss, centroids)
+    classes: Tensor | None = None
     runs = search.restarts
     if search.targets > 0:
-        loss = make_targeted_loss(search.loss, centroids)
         with torch.no_grad():
-            aims = top_other_classes(model(images), labels, search.targets)
-        runs *= aims.shape[1]
+            classes = top_other_classes(model(images), labels, search.targets)
+        runs *= classes.shape[1]
     active = torch.arange(len(images), device=images.device)
     for run in range(runs):
         starts = images if noise is None else (images + noise(run)).clamp(0, 1)
-        classes = (labels,) if aims is None else (labels, aims[:, run % aims.shape[1]])
-        towards = tuple(each[active] for each in classes)
-        found = _pgd_run(model, images[active], towards, starts[active], threat, search, loss, weight)
-        result[active] = found
+        targets = None if classes is None else classes[active, run % classes.shape[1]]
+        points = _pgd_run(model, images[active], labels[active], targets, starts[active], threat, search, loss, weight)
+        result[active] = points
         if run + 1 < runs:
             with torch.no_grad():
-                active = active[model(found).argmax(1) == labels[active]]
+                active = active[model(points).argmax(1) == labels[active]]
             if len(active) == 0:
                 break
     return result
@@ -168,28 +168,31 @@ def pgd_search(
 def _pgd_run(
     model: nn.Module,
     images: Tensor,
-    classes: tuple[Tensor, ...],
+    labels: Tensor,
+    targets: Tensor | None,
     starts: Tensor,
     threat: Threat,
     search: Search,
-    loss: Callable[..., Tensor],
+    loss: Loss,
     weight: float,
 ) -> Tensor:
-    """One run from `starts`: the images found, (N, C, H, W). `classes`: labels, and targets where there are any."""
+    """One run from `starts`: the last points, or the first misclassified ones, (N, C, H, W)."""
     result = starts.clone()
     active = torch.arange(len(images), device=images.device)
     current = starts
     for step in range(search.steps):
-        slope = loss_and_gradient(model, current, classes, loss, weight)
-        gradient = slope.gradient
-        if search.early_stop and bool(slope.misclassified.any()):
-            result[active[slope.misclassified]] = current[slope.misclassified]
-            keep = ~slope.misclassified
-            active, images, classes = active[keep], images[keep], tuple(each[keep] for each in classes)
-            current, gradient = current[keep], gradient[keep]
+        ascent = loss_and_gradient(model, current, labels, targets, loss, weight)
+        gradient = ascent.gradient
+        if search.early_stop and bool(ascent.misclassified.any()):
+            result[active[ascent.misclassified]] = current[ascent.misclassified]
+            keep = ~ascent.misclassified
+            active, images, labels, current, gradient = (
+                each[keep] for each in (active, images, labels, current, gradient)
+            )
+            targets = None if targets is None else targets[keep]
             if len(active) == 0:
                 return result
-        current = threat.project(images, current + search.step_size(step) * steepest_ascent(gradient, threat.norm))
+        current = project(threat, images, current + search.step_size(step) * steepest_ascent(gradient, threat.norm))
     result[active] = current
     return result
 
@@ -210,30 +213,28 @@ class LossGradient:
 
 
 def loss_and_gradient(
-    model: nn.Module, images: Tensor, classes: tuple[Tensor, ...], loss: Callable[..., Tensor], weight: float = 1.0
+    model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor | None, loss: Loss, weight: float = 1.0
 ) -> LossGradient:
     """Loss, gradient and errors at the images.
 
     Args:
         model: returns logits (N, C).
         images: (N, C, H, W).
-        classes: labels (N,) and, for a targeted loss, targets (N,).
-        loss: of `losses`, called with the logits and `classes`.
+        labels: (N,).
+        targets: (N,) the classes that a targeted attack leads to.
+        loss: of `losses`.
         weight: factor of the gradient; the steps do not depend on it but for rounding.
     """
     leaf = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(leaf)
-        losses = loss(logits, *classes)
+        losses = loss(logits, labels, targets)
         (gradient,) = torch.autograd.grad(losses, leaf, grad_outputs=torch.full_like(losses, weight))
     # One NaN would otherwise turn an image to NaN; 0 leaves that pixel where it is for this step.
     gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-    return LossGradient(gradient, losses.detach(), logits.detach().argmax(1) != classes[0])
+    return LossGradient(gradient, losses.detach(), logits.detach().argmax(1) != labels)
 
 
 def steepest_ascent(gradient: Tensor, norm: str) -> Tensor:
     """The unit step of steepest ascent; zero where the gradient is zero."""
-    if norm == "linf":
-        return gradient.sign()
-    lengths = l2_norms(gradient)
-    return gradient / torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+    return gradient.sign() if norm == "linf" else normalized(gradient, norm)

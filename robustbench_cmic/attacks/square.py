@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.losses import margin
-from robustbench_cmic.attacks.threat import Threat, l2_norms
+from robustbench_cmic.attacks.threat import BLOCK, check_threat, normalized
+from robustbench_cmic.suite.fields import Threat
 
-BLOCK = 256
-"""Examples for which random numbers are drawn together."""
 CHUNK = 100
 """Queries for which random numbers are drawn together."""
-SHARES = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64), (6000, 128), (8000, 256))
+P_SCHEDULE = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64), (6000, 128), (8000, 256))
 """Up to this query of 10,000, the share of the image that a square takes is divided by this."""
 
 
@@ -53,12 +52,12 @@ def square(
         (N, C, H, W) in ball and box: an example's first misclassified point, or the one with the largest margin.
 
     Raises:
-        ValueError: fewer than one query, or rows that are not (N,) numbers below 256.
+        ValueError: fewer than one query, rows that are not (N,) numbers below 256, or a ball that there is not.
     """
+    check_threat(threat)
     if queries < 1:
         raise ValueError(f"queries should be at least 1, not {queries}")
-    if rows.shape != labels.shape or (len(rows) > 0 and not 0 <= int(rows.min()) <= int(rows.max()) < BLOCK):
-        raise ValueError(f"rows should be one number in [0, {BLOCK}) for each of {len(labels)} examples")
+    check_rows(rows, labels)
     images = images.detach()
     if len(images) == 0:
         return images.clone()
@@ -68,7 +67,7 @@ def square(
     best = first(images, threat.eps, rows, generator)
     result = best.clone()
     index = torch.arange(len(images), device=images.device)
-    value = torch.full((len(images),), -torch.inf, device=images.device)
+    best_margin = torch.full((len(images),), -torch.inf, device=images.device)
     point = best
     for query, numbers in enumerate(_numbers(queries + 1, 5 + channels, rows, generator, images)):
         if query > 0:
@@ -76,17 +75,29 @@ def square(
             point = propose(images, best, threat.eps, side, numbers[index])
         with torch.no_grad():
             logits = model(point)
-        margins, wrong = margin(logits, labels).to(value), logits.argmax(1) != labels
-        better = (margins > value) | wrong
-        value = torch.where(better, margins, value)
+        margins, misclassified = margin(logits, labels).to(best_margin), logits.argmax(1) != labels
+        better = (margins > best_margin) | misclassified
+        best_margin = torch.where(better, margins, best_margin)
         best = torch.where(better.reshape(-1, 1, 1, 1), point, best)
-        if bool(wrong.any()):
-            result[index[wrong]] = best[wrong]
-            index, images, labels, best, value = (each[~wrong] for each in (index, images, labels, best, value))
+        if bool(misclassified.any()):
+            result[index[misclassified]] = best[misclassified]
+            index, images, labels, best, best_margin = (
+                each[~misclassified] for each in (index, images, labels, best, best_margin)
+            )
             if len(index) == 0:
                 break
     result[index] = best
     return result
+
+
+def check_rows(rows: Tensor, labels: Tensor) -> None:
+    """Refuse rows that are not positions in a block, one for each example.
+
+    Raises:
+        ValueError: they are not (N,) numbers from 0 to 255.
+    """
+    if rows.shape != labels.shape or (len(rows) > 0 and not 0 <= int(rows.min()) <= int(rows.max()) < BLOCK):
+        raise ValueError(f"rows should be one number in [0, {BLOCK}) for each of {len(labels)} examples")
 
 
 def _numbers(queries: int, each: int, rows: Tensor, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
@@ -99,7 +110,7 @@ def _numbers(queries: int, each: int, rows: Tensor, generator: torch.Generator, 
 def _side(query: int, queries: int, p_init: float, size: tuple[int, ...]) -> int:
     """Side of the squares of a query, in pixels, at least 1 and no longer than the image's shorter side."""
     at = int(query / queries * 10_000)
-    divisor = next((divisor for until, divisor in SHARES if at <= until), 512)
+    divisor = next((divisor for until, divisor in P_SCHEDULE if at <= until), 512)
     return min(max(round(math.sqrt(p_init / divisor * math.prod(size))), 1), *size)
 
 
@@ -173,7 +184,7 @@ def _bumps(images: Tensor, eps: float, rows: Tensor, generator: torch.Generator)
     delta = torch.zeros_like(images)
     top, left = (height - down * side) // 2, (width - across * side) // 2
     delta[:, :, top : top + down * side, left : left + across * side] = grid
-    return (images + delta / l2_norms(delta) * eps).clamp(0, 1)
+    return (images + normalized(delta, "l2") * eps).clamp(0, 1)
 
 
 def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tensor) -> Tensor:
@@ -195,8 +206,7 @@ def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tens
     new = new / new.square().sum(2, keepdim=True).sqrt().clamp(min=1e-12)
     new = new * (windows + unused / channels).sqrt()
     delta = delta.scatter(2, second, 0.0).scatter(2, first, new).reshape(images.shape)
-    lengths = l2_norms(delta)
-    return (images + delta / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * eps).clamp(0, 1)
+    return (images + normalized(delta, "l2") * eps).clamp(0, 1)
 
 
 def _window(corner: tuple[Tensor, Tensor], side: int, width: int, channels: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.torchattacks import signature
 
 

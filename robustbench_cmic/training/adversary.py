@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.model import frozen
 from robustbench_cmic.attacks.pgd import Search, pgd_search
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import random_perturbations
+from robustbench_cmic.suite.fields import Threat
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Adversary:
             # The CPU's generator alone: torch.manual_seed also seeds the GPU's, from which layers draw.
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
-                drawn = self.threat.noise(images.shape)
+                drawn = random_perturbations(self.threat, images.shape)
             # Out of pinned memory, for only such a copy does not make the host wait for the device.
             return (drawn.pin_memory() if images.is_cuda else drawn).to(images, non_blocking=True)
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.apgd import _Search, apgd, checkpoints
 from robustbench_cmic.attacks.pgd import LossGradient
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import random_perturbations, violations
+from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
 
@@ -25,7 +26,7 @@ def drawn(threat: Threat, images: Tensor, seed: int = 0) -> Callable[[int], Tens
     def noise(run: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1000 * seed + run)
-            return threat.noise(images.shape)
+            return random_perturbations(threat, images.shape)
 
     return noise
 
@@ -37,7 +38,7 @@ def survivors(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("linf", 0.05), ("l2", 0.12), ("l2", 0.3)])
 @pytest.mark.parametrize(("classes", "loss", "targets"), [(2, "log_odds", 0), (2, "dlr", 9), (6, "dlr", 9)])
 def test_reaches_the_exact_robust_accuracy_of_a_linear_model(
-    norm: str, eps: float, classes: int, loss: str, targets: int
+    norm: Norm, eps: float, classes: int, loss: str, targets: int
 ) -> None:
     model, images = LinearClassifier(classes), inner_images(150)
     labels = predicted(model, images)
@@ -49,7 +50,7 @@ def test_reaches_the_exact_robust_accuracy_of_a_linear_model(
 
 
 @pytest.mark.parametrize(("norm", "eps"), BALLS)
-def test_goes_where_torchattacks_goes_from_the_same_start(norm: str, eps: float) -> None:
+def test_goes_where_torchattacks_goes_from_the_same_start(norm: Norm, eps: float) -> None:
     model = convolutional()
     images, _ = examples(40)
     labels = predicted(model, images)
@@ -71,7 +72,7 @@ def test_goes_where_torchattacks_goes_from_the_same_start(norm: str, eps: float)
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize(("norm", "eps"), BALLS)
-def test_leaves_nothing_that_torchattacks_breaks(norm: str, eps: float, scale: float) -> None:
+def test_leaves_nothing_that_torchattacks_breaks(norm: Norm, eps: float, scale: float) -> None:
     model = convolutional(scale=scale)
     images, _ = examples(60)
     labels = predicted(model, images)
@@ -93,7 +94,7 @@ def test_leaves_nothing_that_torchattacks_breaks(norm: str, eps: float, scale: f
 
 @pytest.mark.parametrize(("norm", "eps"), BALLS)
 @pytest.mark.parametrize(("loss", "targets"), [("log_odds", 0), ("dlr", 3)])
-def test_an_example_fares_the_same_in_any_company(norm: str, eps: float, loss: str, targets: int) -> None:
+def test_an_example_fares_the_same_in_any_company(norm: Norm, eps: float, loss: str, targets: int) -> None:
     model = convolutional()
     images, _ = examples(60)
     labels = predicted(model, images)
@@ -121,13 +122,15 @@ def test_an_example_fares_the_same_in_any_company(norm: str, eps: float, loss: s
     seed=st.integers(0, 50),
     scale=st.sampled_from([1e-6, 1.0, 1e4]),
 )
-def test_result_stays_in_ball_and_box(norm: str, eps: float, steps: int, targets: int, seed: int, scale: float) -> None:
+def test_result_stays_in_ball_and_box(
+    norm: Norm, eps: float, steps: int, targets: int, seed: int, scale: float
+) -> None:
     model = convolutional(scale=scale)
     images, labels = examples(6, seed)
     threat = Threat(norm, eps)
     loss = "dlr" if targets else "log_odds"
     found = apgd(model, images, labels, threat, drawn(threat, images), steps=steps, loss=loss, targets=targets)
-    assert not bool(threat.outside(images, found, tolerance=2e-6).any())
+    assert not bool(violations(threat, images, found, tolerance=2e-6).any())
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
     assert not found.requires_grad
@@ -192,8 +195,9 @@ def test_checkpoints_as_in_the_authors_code(steps: int) -> None:
 
 def test_step_sizes_are_halved_on_either_condition() -> None:
     flat = torch.zeros(5, 1, 1, 1)
-    slope = LossGradient(flat, torch.zeros(5), torch.zeros(5, dtype=torch.bool))
-    search = _Search.begin(flat, flat, slope, eps=0.5)
+    at = LossGradient(flat, torch.zeros(5), torch.zeros(5, dtype=torch.bool))
+    labels = torch.zeros(5, dtype=torch.long)
+    search = _Search.begin(flat, labels, None, flat, at, eps=0.5)
     search.rises = torch.tensor([15, 16, 20, 20, 20])
     search.best_loss = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0])
     search.halved_before = torch.tensor([False, False, False, True, False])
@@ -206,7 +210,7 @@ def test_step_sizes_are_halved_on_either_condition() -> None:
     assert search.halved_before.tolist() == halved
     assert search.best_before.tolist() == search.best_loss.tolist()
     assert search.rises.tolist() == [0] * 5
-    first = _Search.begin(flat, flat, slope, eps=0.5)
+    first = _Search.begin(flat, labels, None, flat, at, eps=0.5)
     first.rises += 21
     first.reconsider(21)
     assert not bool(first.halved_before.any()), "condition 2 cannot hold at the first checkpoint"

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torchattacks
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks import autoattack as module
-from robustbench_cmic.attacks.autoattack import Part, autoattack
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.autoattack import autoattack
+from robustbench_cmic.attacks.threat import violations
+from robustbench_cmic.records.schema import Part
+from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
 
@@ -43,7 +46,7 @@ class Counted(nn.Module):
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.3)])
 @pytest.mark.parametrize("classes", [2, 3, 6])
-def test_reaches_the_exact_robust_accuracy_of_a_linear_model(norm: str, eps: float, classes: int) -> None:
+def test_reaches_the_exact_robust_accuracy_of_a_linear_model(norm: Norm, eps: float, classes: int) -> None:
     model, images = LinearClassifier(classes), inner_images(150)
     labels = predicted(model, images)
     robust = linear_robust(model, images, labels, norm, eps)
@@ -55,7 +58,7 @@ def test_reaches_the_exact_robust_accuracy_of_a_linear_model(norm: str, eps: flo
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize(("norm", "eps"), BALLS)
-def test_leaves_nothing_that_the_four_of_torchattacks_break(norm: str, eps: float, scale: float) -> None:
+def test_leaves_nothing_that_the_four_of_torchattacks_break(norm: Norm, eps: float, scale: float) -> None:
     model = convolutional(scale=scale)
     images, _ = examples(30)
     labels = predicted(model, images)
@@ -76,7 +79,7 @@ def test_leaves_nothing_that_the_four_of_torchattacks_break(norm: str, eps: floa
 
 
 @pytest.mark.parametrize(("norm", "eps"), BALLS)
-def test_an_example_fares_the_same_in_any_company(norm: str, eps: float) -> None:
+def test_an_example_fares_the_same_in_any_company(norm: Norm, eps: float) -> None:
     model = convolutional()
     images, _ = examples(40)
     labels = predicted(model, images)
@@ -90,7 +93,7 @@ def test_an_example_fares_the_same_in_any_company(norm: str, eps: float) -> None
     assert torch.equal(again, whole)
     assert [part.broken for part in parts_again] == [part.broken for part in parts]
     assert not torch.equal(autoattack(model, images, labels, threat, seed=6, **SMALL)[0], whole)
-    assert not bool(threat.outside(images, whole, tolerance=1e-6).any())
+    assert not bool(violations(threat, images, whole, tolerance=1e-6).any())
 
 
 def test_parts_say_what_they_did() -> None:
@@ -157,7 +160,7 @@ def test_a_part_that_leaves_the_ball_has_broken_nothing(monkeypatch: pytest.Monk
     found, parts = autoattack(model, images, labels, Threat("linf", 1e-4), seed=0, **SMALL)
     assert bool((predicted(model, 1 - images) != labels).any())
     assert parts[3].broken == 0
-    assert not bool(Threat("linf", 1e-4).outside(images, found).any())
+    assert not bool(violations(Threat("linf", 1e-4), images, found).any())
 
 
 def test_what_a_part_raises_passes() -> None:
@@ -184,7 +187,7 @@ def test_parameters_out_of_range_are_refused() -> None:
 
 
 def test_a_part_is_a_plain_value() -> None:
-    part = Part("FAB-T", 3, 1, 10, 5, 0.1)
-    assert part == Part("FAB-T", 3, 1, 10, 5, 0.1)
-    with pytest.raises(AttributeError):
+    part = Part(name="FAB-T", attacked=3, broken=1, forwards=10, backwards=5, seconds=0.1)
+    assert part == part.model_copy()
+    with pytest.raises(ValidationError):
         part.broken = 2  # type: ignore[misc]

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.harness import AttackEvaluation, evaluate_attack
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.harness import evaluate_attack
+from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report import write_report
+from robustbench_cmic.suite.fields import Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.conftest import Cli, contents
 from tests.in_process import carried_out

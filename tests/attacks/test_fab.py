@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torchattacks.attacks import fab as reference
 
 from robustbench_cmic.attacks.fab import fab, to_hyperplane
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import violations
+from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
 from tests.attacks.test_apgd import Recorder
@@ -23,7 +24,7 @@ NAMES = {"linf": "Linf", "l2": "L2"}
 @given(
     seed=st.integers(0, 10_000), reach=st.sampled_from([0.01, 0.3, 0.8, 1.3]), scale=st.sampled_from([1e-20, 1, 1e6])
 )
-def test_projections_are_the_shortest_within_the_box(norm: str, seed: int, reach: float, scale: float) -> None:
+def test_projections_are_the_shortest_within_the_box(norm: Norm, seed: int, reach: float, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     points = (1.4 * torch.rand(4, 12, generator=generator).double() - 0.2).clamp(0, 1)
     normals = torch.randn(4, 12, generator=generator).double() * (torch.rand(4, 12, generator=generator) > 0.2)
@@ -47,7 +48,7 @@ def test_projections_are_the_shortest_within_the_box(norm: str, seed: int, reach
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_projections_equal_torchattacks(norm: str) -> None:
+def test_projections_equal_torchattacks(norm: Norm) -> None:
     generator = torch.Generator().manual_seed(0)
     points, normals = torch.rand(200, 30, generator=generator), torch.randn(200, 30, generator=generator)
     offsets = (normals * points).sum(1) + 3 * torch.randn(200, generator=generator)
@@ -64,7 +65,7 @@ def test_a_hyperplane_without_direction_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.04), ("l2", 0.25)])
-def test_leaves_nothing_that_torchattacks_breaks(norm: str, eps: float) -> None:
+def test_leaves_nothing_that_torchattacks_breaks(norm: Norm, eps: float) -> None:
     model = convolutional()
     images, _ = examples(30)
     labels = predicted(model, images)
@@ -75,7 +76,7 @@ def test_leaves_nothing_that_torchattacks_breaks(norm: str, eps: float) -> None:
     by_theirs = predicted(model, theirs(images, labels)) != labels
     assert not bool((by_theirs & ~broken).any())
     assert 10 < int(broken.sum()) < 28
-    assert not bool(threat.outside(images, found, tolerance=0).any())
+    assert not bool(violations(threat, images, found, tolerance=0).any())
     assert torch.equal(found[~broken], images[~broken])
     part = torch.arange(0, 30, 2)
     alone = fab(model, images[part], labels[part], threat, steps=15, targets=4)
@@ -85,7 +86,9 @@ def test_leaves_nothing_that_torchattacks_breaks(norm: str, eps: float) -> None:
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.2)])
 @pytest.mark.parametrize("classes", [2, 6])
 @pytest.mark.parametrize("scale", [1e-12, 1.0])
-def test_reaches_the_exact_robust_accuracy_of_a_linear_model(norm: str, eps: float, classes: int, scale: float) -> None:
+def test_reaches_the_exact_robust_accuracy_of_a_linear_model(
+    norm: Norm, eps: float, classes: int, scale: float
+) -> None:
     model = LinearClassifier(classes, scale)
     images = inner_images(150)
     labels = predicted(model, images)

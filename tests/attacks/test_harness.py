@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks import blocks as dispatch
-from robustbench_cmic.attacks import harness
+from robustbench_cmic.attacks import blocks, harness
 from robustbench_cmic.attacks.harness import evaluate_attack
+from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.attacks.model import AttackError
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import project
 from robustbench_cmic.information.measures import measure_information
+from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples, predicted
 
 PGD = {
@@ -27,9 +28,7 @@ PGD = {
 BALL = Threat("linf", 0.1)
 
 
-def judge(
-    model: nn.Module, images: Tensor, labels: Tensor, setting: dict[str, Any], **others: Any
-) -> harness.AttackEvaluation:
+def judge(model: nn.Module, images: Tensor, labels: Tensor, setting: dict[str, Any], **others: Any) -> AttackEvaluation:
     parameters: dict[str, Any] = {"classes": 10, "threat": BALL, "seed": 0} | others
     return evaluate_attack(model, images, labels, setting=setting, **parameters)
 
@@ -42,7 +41,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], N
         def make(_: str, model: nn.Module, *__: object) -> Callable[[Tensor, Tensor], Any]:
             return lambda images, labels: attack(model, images, labels)
 
-        monkeypatch.setattr(dispatch, "library_attack", make)
+        monkeypatch.setattr(blocks, "torchattacks_attack", make)
 
     return plant
 
@@ -115,7 +114,7 @@ def test_what_lies_outside_is_projected_and_counted(planted: Any) -> None:
     planted(lambda _, images, __: 1 - images)  # a negative: far outside a ball of 0.1
     verdict = judge(model, images, labels, LIBRARY)
     assert verdict.outside == 30
-    assert torch.equal(verdict.correct, predicted(model, BALL.project(images, 1 - images)) == labels)
+    assert torch.equal(verdict.correct, predicted(model, project(BALL, images, 1 - images)) == labels)
     planted(lambda _, images, __: images + 0.05)
     assert judge(model, images.clamp(0.2, 0.8), labels, LIBRARY).outside == 0
     planted(lambda _, images, __: images - 0.05)
@@ -124,7 +123,7 @@ def test_what_lies_outside_is_projected_and_counted(planted: Any) -> None:
 
 def test_l2_projection_is_radial() -> None:
     images = torch.full((1, 1, 1, 2), 0.5)
-    found = Threat("l2", 0.1).project(images, images + torch.tensor([0.3, 0.4]))
+    found = project(Threat("l2", 0.1), images, images + torch.tensor([0.3, 0.4]))
     assert torch.allclose(found - images, torch.tensor([0.06, 0.08]))
 
 
@@ -141,7 +140,7 @@ def test_clean_errors_count_as_errors(planted: Any) -> None:
         return images - 0.1 * torch.autograd.grad(loss, found)[0].sign()
 
     planted(repair)
-    repaired = predicted(model, BALL.project(images, repair(model, images, labels))) == labels
+    repaired = predicted(model, project(BALL, images, repair(model, images, labels))) == labels
     assert bool((repaired & ~clean).any())
     assert not bool((judge(model, images, labels, LIBRARY).correct & ~clean).any())
 
@@ -159,7 +158,7 @@ def test_eps_zero_equals_clean_exactly(setting: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("early_stop", [False, True])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_verdict_does_not_depend_on_the_batch_size(early_stop: bool, norm: str) -> None:
+def test_the_verdict_does_not_depend_on_the_batch_size(early_stop: bool, norm: Norm) -> None:
     model = convolutional(scale=4)
     images, _ = examples(300)
     labels = predicted(model, images)
@@ -292,7 +291,7 @@ def test_the_logits_are_those_of_what_the_attack_returned(planted: Any) -> None:
     shifted = (images + 0.1).clamp(0, 1)
     planted(lambda _, images, __: (images + 0.1).clamp(0, 1))
     with torch.no_grad():
-        expected = measure_information(model(BALL.project(images, shifted)), labels)
+        expected = measure_information(model(project(BALL, images, shifted)), labels)
     found = measure_information(judge(model, images, labels, LIBRARY).logits, labels)
     assert found.cmi == pytest.approx(expected.cmi, rel=1e-5)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 import torchattacks
@@ -10,13 +12,12 @@ from torch.nn import functional
 
 from robustbench_cmic.attacks.losses import (
     LOSSES,
-    TARGETED_LOSSES,
     class_centroids,
     make_loss,
-    make_targeted_loss,
     top_other_classes,
 )
 from robustbench_cmic.attacks.pgd import pgd
+from robustbench_cmic.suite.fields import Loss as SuiteLoss
 from tests.attacks.nets import convolutional, examples, predicted
 
 CLASSES = 5
@@ -105,7 +106,7 @@ def test_cmic_is_the_difference_of_divergences() -> None:
     towards = divergence(p, centroids[targets])
     for found, expected in (
         (make_loss("cmic", centroids)(logits, labels), own - others),
-        (make_targeted_loss("cmic", centroids)(logits, labels, targets), own - towards),
+        (make_loss("cmic", centroids)(logits, labels, targets), own - towards),
     ):
         torch.testing.assert_close(found, expected)
         slope = torch.autograd.grad(expected.sum(), logits, retain_graph=True)[0]
@@ -115,7 +116,7 @@ def test_cmic_is_the_difference_of_divergences() -> None:
 
 def test_cmic_gradient_does_not_depend_on_how_far_the_own_class_leads() -> None:
     logits, labels, targets, centroids = case()
-    loss = make_targeted_loss("cmic", centroids)
+    loss = make_loss("cmic", centroids)
     own = functional.one_hot(labels, CLASSES).double()
     slopes = []
     for lead in (100.0, 300.0, 5e5):  # p of the others about 1e-43, 1e-130 and far below what float64 has
@@ -130,7 +131,7 @@ def test_cmic_gradient_does_not_depend_on_how_far_the_own_class_leads() -> None:
 def test_cmic_survives_centroids_of_zero() -> None:
     logits, labels, targets, _ = case()
     logits.requires_grad_()
-    loss = make_targeted_loss("cmic", torch.eye(CLASSES, dtype=torch.float64))(logits, labels, targets)
+    loss = make_loss("cmic", torch.eye(CLASSES, dtype=torch.float64))(logits, labels, targets)
     assert bool(torch.isfinite(loss).all())
     assert bool(torch.isfinite(gradient(loss, logits)).all())
 
@@ -139,24 +140,24 @@ def test_targeted_losses_as_defined() -> None:
     logits, labels, targets, _ = case()
     rows = torch.arange(len(labels))
     lead = logits[rows, targets] - logits[rows, labels]
-    assert torch.equal(TARGETED_LOSSES["margin"](logits, labels, targets), lead)
-    assert torch.equal(TARGETED_LOSSES["ce"](logits, labels, targets), -LOSSES["ce"](logits, targets))
-    assert torch.equal(TARGETED_LOSSES["scaled_ce"](logits, labels, targets), -LOSSES["scaled_ce"](logits, targets))
+    assert torch.equal(LOSSES["margin"](logits, labels, targets), lead)
+    assert torch.equal(LOSSES["ce"](logits, labels, targets), -LOSSES["ce"](logits, targets))
+    assert torch.equal(LOSSES["scaled_ce"](logits, labels, targets), -LOSSES["scaled_ce"](logits, targets))
     probability = logits.softmax(1)[rows, targets]
     odds = (probability / (1 - probability)).log()
-    torch.testing.assert_close(TARGETED_LOSSES["log_odds"](logits, labels, targets), odds, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(LOSSES["log_odds"](logits, labels, targets), odds, rtol=1e-3, atol=1e-4)
     reference = torchattacks.APGDT(convolutional())
     theirs = reference.dlr_loss_targeted(logits, labels, targets)
-    torch.testing.assert_close(TARGETED_LOSSES["dlr"](logits, labels, targets), theirs)
-    assert list(TARGETED_LOSSES) == list(LOSSES)
+    torch.testing.assert_close(LOSSES["dlr"](logits, labels, targets), theirs)
+    assert list(LOSSES) == list(get_args(SuiteLoss)), "what a suite may name"
 
 
-@pytest.mark.parametrize("loss", [name for name in TARGETED_LOSSES if name != "dlr"])  # its divisor pulls as well
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "dlr"])  # its divisor pulls as well
 def test_raising_a_targeted_loss_moves_from_the_label_to_the_target(loss: str) -> None:
     logits, labels, targets, _ = case(scale=1.0)
     centroids = (4 * torch.eye(CLASSES)).double().softmax(1)
     logits.requires_grad_()
-    slope = gradient(make_targeted_loss(loss, centroids)(logits, labels, targets), logits)
+    slope = gradient(make_loss(loss, centroids)(logits, labels, targets), logits)
     difference = slope.gather(1, targets[:, None]) - slope.gather(1, labels[:, None])
     assert bool((difference > 0).all())
 
@@ -195,10 +196,9 @@ def test_what_a_loss_needs_and_does_not_get_is_said() -> None:
     logits, labels, targets, centroids = case()
     with pytest.raises(ValueError, match="'cmic' needs the class centroids"):
         make_loss("cmic")
-    with pytest.raises(ValueError, match="'cmic' needs the class centroids"):
-        make_targeted_loss("cmic")
-    with pytest.raises(ValueError, match="'cmic' needs the class centroids"):
-        LOSSES["cmic"](logits, labels)
+    for aims in (None, targets):
+        with pytest.raises(ValueError, match="'cmic' needs the class centroids"):
+            LOSSES["cmic"](logits, labels, aims)
     with pytest.raises(ValueError, match="sum to one"):
         make_loss("cmic", centroids * 2)
     with pytest.raises(ValueError, match=r"shape \(4, 4\) for logits of 4 classes, not \(5, 5\)"):
@@ -206,7 +206,8 @@ def test_what_a_loss_needs_and_does_not_get_is_said() -> None:
     with pytest.raises(ValueError, match="at least 2 classes"):
         make_loss("cmic", torch.ones(1, 1))(logits[:, :1], labels * 0)
     with pytest.raises(ValueError, match="at least 4 classes"):
-        make_targeted_loss("dlr")(logits[:, :3], labels % 3, targets % 3)
+        make_loss("dlr")(logits[:, :3], labels % 3, targets % 3)
+    assert make_loss("dlr")(logits[:, :3], labels % 3).shape == labels.shape
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     with pytest.raises(ValueError, match="'cmic' needs the class centroids"):
         pgd(model, examples(2)[0], labels[:2], eps=0.1, alpha=0.1, steps=1, loss="cmic")

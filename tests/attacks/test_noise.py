@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.noise import random_points
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import violations
+from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.attacks.oracles import inner_images
 from tests.attacks.test_apgd import Recorder, drawn
 
 
-def asked(norm: str, samples: int) -> tuple[Tensor, Tensor]:
+def asked(norm: Norm, samples: int) -> tuple[Tensor, Tensor]:
     """All points tried of 40 images that no point of the ball breaks: (samples, 40, 64) minus the images."""
     model = Recorder(convolutional())
     images = inner_images(80)
@@ -45,7 +46,7 @@ def test_l2_points_lie_on_the_sphere() -> None:
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 1.0)])
-def test_the_first_misclassified_point_is_returned(norm: str, eps: float) -> None:
+def test_the_first_misclassified_point_is_returned(norm: Norm, eps: float) -> None:
     model = Recorder(convolutional())
     images, _ = examples(60)
     labels = predicted(model.model, images)
@@ -61,7 +62,7 @@ def test_the_first_misclassified_point_is_returned(norm: str, eps: float) -> Non
     fewer = random_points(model, images, labels, threat, noise, 10)
     early = predicted(model.model, fewer) != labels
     assert torch.equal(fewer[early], found[early])
-    assert not bool(threat.outside(images, found, tolerance=1e-6).any())
+    assert not bool(violations(threat, images, found, tolerance=1e-6).any())
     part = torch.arange(0, 60, 2)
     alone = random_points(model, images[part], labels[part], threat, lambda k: noise(k)[part], 30)
     torch.testing.assert_close(alone, found[part])

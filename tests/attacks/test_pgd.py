@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.losses import LOSSES, class_centroids
 from robustbench_cmic.attacks.pgd import Search, pgd, pgd_search
-from robustbench_cmic.attacks.threat import Threat, l2_norms
+from robustbench_cmic.attacks.threat import l2_norms, random_perturbations, violations
+from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import Linear, convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
 
@@ -97,11 +98,11 @@ def test_l2_step_survives_a_vanishing_gradient() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_result_stays_in_ball_and_box(norm: str) -> None:
+def test_result_stays_in_ball_and_box(norm: Norm) -> None:
     model = convolutional()
     images, labels = examples(30)
     found = pgd(model, images, labels, eps=0.25, alpha=0.2, steps=5, norm=norm)
-    assert not bool(Threat(norm, 0.25).outside(images, found, tolerance=1e-6).any())
+    assert not bool(violations(Threat(norm, 0.25), images, found, tolerance=1e-6).any())
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
     assert not found.requires_grad
@@ -190,13 +191,13 @@ def test_images_outside_their_range_are_refused() -> None:
 
 def test_random_starts_fill_the_ball() -> None:
     torch.manual_seed(0)
-    lengths = l2_norms(Threat("l2", 0.5).noise(torch.Size((4000, 1, 3, 3)))).flatten()
-    cube = Threat("linf", 0.5).noise(torch.Size((4000, 1, 3, 3)))
+    lengths = l2_norms(random_perturbations(Threat("l2", 0.5), torch.Size((4000, 1, 3, 3)))).flatten()
+    cube = random_perturbations(Threat("linf", 0.5), torch.Size((4000, 1, 3, 3)))
     for values, low in ((lengths, 0.0), (cube, -0.5)):
         # Uniform between its ends: as many values in each tenth.
         shares = torch.histc(values, bins=10, min=low, max=0.5) / values.numel()
         assert float((shares - 0.1).abs().max()) < 0.02
-    directions = Threat("l2", 0.5).noise(torch.Size((4000, 1, 3, 3))).sign().mean(0)
+    directions = random_perturbations(Threat("l2", 0.5), torch.Size((4000, 1, 3, 3))).sign().mean(0)
     assert float(directions.abs().max()) < 0.07
 
 
@@ -209,7 +210,7 @@ def test_dlr_needs_three_classes() -> None:
 @pytest.mark.parametrize(("norm", "eps", "alpha"), [("linf", 0.05, 0.02), ("l2", 0.3, 0.1)])
 @pytest.mark.parametrize("loss", ["ce", "margin", "dlr", "scaled_ce", "log_odds"])
 def test_targets_reach_the_exact_robust_accuracy_of_a_linear_model(
-    norm: str, eps: float, alpha: float, loss: str
+    norm: Norm, eps: float, alpha: float, loss: str
 ) -> None:
     model, images = LinearClassifier(6), inner_images(150)
     labels = predicted(model, images)
@@ -265,7 +266,7 @@ def test_step_sizes_follow_the_schedule(schedule: str, sizes: list[float]) -> No
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("spoilt", [torch.nan, torch.inf, -torch.inf])
-def test_a_gradient_that_is_not_finite_moves_nothing_and_harms_nothing(norm: str, spoilt: float) -> None:
+def test_a_gradient_that_is_not_finite_moves_nothing_and_harms_nothing(norm: Norm, spoilt: float) -> None:
     class Spoilt(nn.Module):
         """The first example's first pixel has a gradient of `spoilt`."""
 

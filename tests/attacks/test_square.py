@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks import square as module
 from robustbench_cmic.attacks.square import square
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.threat import violations
+from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples, predicted
 
 NAMES = {"linf": "Linf", "l2": "L2"}
@@ -166,7 +167,7 @@ def test_sides_follow_the_schedule_of_the_authors_code(queries: int) -> None:
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.04), ("l2", 0.25)])
-def test_leaves_fewer_than_torchattacks(norm: str, eps: float) -> None:
+def test_leaves_fewer_than_torchattacks(norm: Norm, eps: float) -> None:
     model = convolutional()
     images, _ = examples(40)
     labels = predicted(model, images)
@@ -176,7 +177,7 @@ def test_leaves_fewer_than_torchattacks(norm: str, eps: float) -> None:
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.04), ("l2", 0.25)])
-def test_an_example_fares_the_same_in_any_company(norm: str, eps: float) -> None:
+def test_an_example_fares_the_same_in_any_company(norm: Norm, eps: float) -> None:
     model = convolutional()
     images, _ = examples(40)
     labels = predicted(model, images)
@@ -200,14 +201,14 @@ def test_an_example_fares_the_same_in_any_company(norm: str, eps: float) -> None
     seed=st.integers(0, 99),
 )
 def test_result_stays_in_ball_and_box(
-    norm: str, eps: float, queries: int, shape: tuple[int, int, int], seed: int
+    norm: Norm, eps: float, queries: int, shape: tuple[int, int, int], seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 4))
     images = (1.4 * torch.rand(5, *shape, generator=generator) - 0.2).clamp(0, 1)
     threat = Threat(norm, eps)
     found = run(model, images, torch.arange(5) % 4, threat, queries, seed)
-    assert not bool(threat.outside(images, found, tolerance=2e-6).any())
+    assert not bool(violations(threat, images, found, tolerance=2e-6).any())
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
 

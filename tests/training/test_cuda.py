@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks import harness
-from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.training.checkpoint import load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
 from robustbench_cmic.training.loop import Acceleration, Training, _Loop, build_optimizer, train

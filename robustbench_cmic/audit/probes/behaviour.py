@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustbench_cmic.attacks.losses import make_loss
+from robustbench_cmic.attacks.losses import LOSSES, margin
 from robustbench_cmic.attacks.model import MIN_ROWS, AttackError, CountedModel
 from robustbench_cmic.records.schema import Forward, Gradients, Outputs
 
@@ -71,28 +71,28 @@ def gradient_facts(target: CountedModel, images: Tensor, labels: Tensor, loss: s
         loss: `ce` or `margin`.
         step: how far the images are moved along the gradient's signs, in units of images.
     """
-    facts: dict[str, int] = {"zero": 0, "bad": 0, "unhelpful": 0}
+    counts = {"zero": 0, "bad": 0, "unhelpful": 0}
     if len(images) == 0:  # nothing is classified correctly; many networks cannot take an empty batch
         return Gradients(loss=loss, n=0)
-    value, margin = make_loss(loss), make_loss("margin")
+    raised = LOSSES[loss]
     try:
-        parts = torch.split(images, 2 * MIN_ROWS), torch.split(labels, 2 * MIN_ROWS)
-        for batch, own in zip(*parts, strict=True):
+        batches = torch.split(images, 2 * MIN_ROWS), torch.split(labels, 2 * MIN_ROWS)
+        for batch, classes in zip(*batches, strict=True):
             leaf = batch.clone().requires_grad_()
             with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(value(target(leaf), own).sum(), leaf)
+                (gradient,) = torch.autograd.grad(raised(target(leaf), classes).sum(), leaf)
             flat = gradient.flatten(1)
             bad = ~torch.isfinite(flat).all(1)
             zero = ~bad & (flat.abs().amax(1) < VANISHED)
             moved = (batch + step * gradient.nan_to_num().sign()).clamp(0, 1)
             with torch.no_grad():
-                rise = margin(target(moved), own) - margin(target(batch), own)
-            facts["bad"] += int(bad.sum())
-            facts["zero"] += int(zero.sum())
-            facts["unhelpful"] += int((~bad & ~zero & ~(rise > 0)).sum())
+                rise = margin(target(moved), classes) - margin(target(batch), classes)
+            counts["bad"] += int(bad.sum())
+            counts["zero"] += int(zero.sum())
+            counts["unhelpful"] += int((~bad & ~zero & ~(rise > 0)).sum())
     except Exception as error:  # whatever a model's own code raises is what is to be found out
         return Gradients(loss=loss, n=len(images), error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
-    return Gradients(loss=loss, n=len(images), **facts)
+    return Gradients(loss=loss, n=len(images), **counts)
 
 
 def correctly_classified(target: CountedModel, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

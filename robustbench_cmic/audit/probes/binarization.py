@@ -1,4 +1,4 @@
-"""The active test: a model is altered so that an adversarial example certainly is in the ball; does the attack find it?
+"""The binarization test: a model is altered so that an adversarial example is in the ball; does the attack find it?
 
 Zimmermann, Brendel, Tramer & Carlini 2022, "Increasing Confidence in Adversarial Robustness Evaluations": around each
 image points of the ball are drawn, one of them at its boundary. On the features of the model a new linear layer with
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
-from robustbench_cmic.attacks.threat import Threat, l2_norms
+from robustbench_cmic.attacks.threat import normalized, random_perturbations
 from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite.fields import Threat
 
 POINTS = (64, 96, 128, 192)
 """Inner points, the image itself among them: half of them random points of the ball, half of its boundary, so that what
@@ -35,36 +36,47 @@ digits); at 0.9 it finds nearly all, and as many random points as built the test
 """
 
 
-def binarization_test(model: nn.Module, images: Tensor, classes: int, check: dict[str, Any], seed: int) -> ActiveTest:
+def binarization_test(
+    model: nn.Module,
+    images: Tensor,
+    classes: int,
+    *,
+    of: str,
+    threat: Threat,
+    setting: dict[str, Any],
+    seed: int,
+) -> ActiveTest:
     """Build such a model for each image and attack all of them at once.
 
     Args:
         model: returns logits (N, classes); in eval mode.
         images: (N, C, H, W) in [0, 1], no two alike.
         classes: of the model.
-        check: `of`, `norm`, `eps` and `attack`, as an audit declares them.
+        of: label of the suite's attack that is tested.
+        threat: the ball.
+        setting: the attack's name and parameters.
         seed: decides the points.
     """
-    about = {key: check[key] for key in ("of", "norm", "eps", "attack")}
+    about = {"of": of, "norm": threat.norm, "eps": threat.eps, "attack": setting}
     if len(images) == 0:
         return ActiveTest(**about)
-    # With two classes there is no third logit to divide by.
-    setting = check["attack"] | ({"loss": "margin"} if check["attack"].get("loss") == "dlr" else {})
-    threat = Threat(check["norm"], check["eps"])
+    if setting.get("loss") == "dlr":  # with two classes there is no third logit to divide by
+        setting = setting | {"loss": "margin"}
     try:
+        # The words decide which points are drawn.
         with frozen(model), seeded(derive_seed("active test", seed)):
-            altered, lucky = _binarize(model, images, classes, threat)
-        by_chance = sum(lucky)
-        tested = images[altered.separable & ~torch.tensor(lucky, dtype=torch.bool, device=images.device)]
+            binarized, by_chance = _binarize(model, images, classes, threat)
+        tested = images[binarized.separable & ~by_chance]
         if len(tested) == 0:
-            return ActiveTest(**about, by_chance=by_chance)
+            return ActiveTest(**about, by_chance=int(by_chance.sum()))
         labels = torch.zeros(len(tested), dtype=torch.int64, device=images.device)
-        verdict = evaluate_attack(altered, tested, labels, classes=2, setting=setting, threat=threat, seed=seed)
+        evaluation = evaluate_attack(binarized, tested, labels, classes=2, setting=setting, threat=threat, seed=seed)
     except AttackError as error:
         return ActiveTest(**about, error=str(error)[:300])
     except Exception as error:  # whatever a model's own code raises
         return ActiveTest(**about, error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
-    return ActiveTest(**about, tested=len(tested), by_chance=by_chance, found=int((~verdict.correct).sum()))
+    broken = int((~evaluation.correct).sum())
+    return ActiveTest(**about, tested=len(tested), by_chance=int(by_chance.sum()), found=broken)
 
 
 class BinarizedModel(nn.Module):
@@ -119,50 +131,39 @@ class BinarizedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, 2) logits."""
-        owner = self._owners(images.detach())
+        distances = [(images.detach() - image).abs().flatten(1).amax(1) for image in self._images]
+        owner = torch.stack(distances, dim=1).argmin(1)
         features = self._features(images)
         score = (features.double() * self._weights[owner]).sum(1) - self._thresholds[owner]
         return torch.stack([torch.zeros_like(score), score], dim=1).float()
 
-    def _owners(self, images: Tensor) -> Tensor:
-        distances = [(images - image).abs().flatten(1).amax(1) for image in self._images]
-        return torch.stack(distances, dim=1).argmin(1)
 
-
-def _binarize(model: nn.Module, images: Tensor, classes: int, threat: Threat) -> tuple[BinarizedModel, list[bool]]:
-    """The altered model, and for which images random points are adversarial all the same: no test of an attack."""
-    features = _feature_function(model, images[:1], classes)
-    altered = BinarizedModel(model, features, images)
+def _binarize(model: nn.Module, images: Tensor, classes: int, threat: Threat) -> tuple[BinarizedModel, Tensor]:
+    """The altered model, and (N,) for which images random points are adversarial all the same: no test of an attack."""
+    binarized = BinarizedModel(model, _feature_function(model, images[:1], classes), images)
     with torch.no_grad():
-        logits = CountedModel(model, classes)(images)
-    top = logits.topk(2, dim=1).values
-    by_chance = []
+        top = CountedModel(model, classes)(images).topk(2, dim=1).values
+    by_chance = torch.zeros_like(binarized.separable)
     for index, image in enumerate(images):
         lead = max(float(top[index, 0] - top[index, 1]), 1e-3)
         for count in POINTS:
-            within = threat.noise(torch.Size((count // 2, *image.shape))).to(images)
+            within = random_perturbations(threat, torch.Size((count // 2, *image.shape))).to(images)
             within[0] = 0
             boundary = _boundary_points(image, count // 2 + 1, threat)
-            altered.fit(index, torch.cat([(image + within).clamp(0, 1), boundary]), lead)
-            lucky = _by_chance(altered, _boundary_points(image, count, threat))
-            if bool(altered.separable[index]) and not lucky:
+            binarized.fit(index, torch.cat([(image + within).clamp(0, 1), boundary]), lead)
+            with torch.no_grad():
+                logits = binarized(_boundary_points(image, count, threat))
+            by_chance[index] = binarized.separable[index] & (logits[:, 1] > logits[:, 0]).any()
+            if bool(binarized.separable[index] & ~by_chance[index]):
                 break
-        by_chance.append(bool(altered.separable[index]) and lucky)
-    return altered, by_chance
+    return binarized, by_chance
 
 
 def _boundary_points(image: Tensor, count: int, threat: Threat) -> Tensor:
     """(count, C, H, W) random points at the boundary of the ball: corners for L-inf, the sphere for L2; in the box."""
     direction = torch.randn(count, *image.shape)
-    unit = direction.sign() if threat.norm == "linf" else direction / l2_norms(direction)
+    unit = direction.sign() if threat.norm == "linf" else normalized(direction, "l2")
     return (image + threat.eps * unit.to(image)).clamp(0, 1)
-
-
-def _by_chance(altered: BinarizedModel, points: Tensor) -> bool:
-    """Whether one of some points is adversarial."""
-    with torch.no_grad():
-        logits = altered(points)
-    return bool((logits[:, 1] > logits[:, 0]).any())
 
 
 def _feature_function(model: nn.Module, image: Tensor, classes: int) -> Callable[[Tensor], Tensor]:
@@ -182,18 +183,19 @@ def _feature_function(model: nn.Module, image: Tensor, classes: int) -> Callable
     head = heads[-1]
 
     def features(images: Tensor) -> Tensor:
-        with _inputs_of(head) as seen:
+        with _inputs_of(head) as inputs:
             model(images)
-        return seen[-1].flatten(1)
+        return inputs[-1].flatten(1)
 
     return features
 
 
 @contextmanager
 def _inputs_of(head: nn.Linear) -> Iterator[list[Tensor]]:
-    seen: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    """What goes into a layer while this is open, one entry a call."""
+    inputs: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
-        yield seen
+        yield inputs
     finally:
         hook.remove()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 
-from robustbench_cmic.attacks.harness import AttackEvaluation, BrokenBefore, evaluate_attack
-from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.attacks.harness import BrokenBefore, evaluate_attack
+from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.information.bootstrap import bootstrap_ncmi
 from robustbench_cmic.information.measures import Information, measure_information
 from robustbench_cmic.models.weights import load_weights, save_weights
 from robustbench_cmic.records.packing import pack_outcomes, pack_replicates
-from robustbench_cmic.records.schema import AttackRecord, Measures, Part
+from robustbench_cmic.records.schema import AttackRecord, Measures
 from robustbench_cmic.records.store import images_file, read_record, record_path
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
 from robustbench_cmic.run.jobs.pictures import keep_pictures, room_for_pictures
 from robustbench_cmic.statistics import wilson_interval
+from robustbench_cmic.suite.fields import Threat
 
 
 def run_attack(job: Job) -> AttackRecord:
@@ -71,7 +71,7 @@ def run_attack(job: Job) -> AttackRecord:
         outside=verdict.outside,
         forwards=verdict.forwards,
         backwards=verdict.backwards,
-        parts=[Part(**dataclasses.asdict(part)) for part in verdict.parts],
+        parts=verdict.parts,
         kept=0 if kept is None else len(kept.places),
         images_sha256=_keep(job, verdict) if ascending else None,
     )

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
-from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.audit.probes.behaviour import correctly_classified, forward_facts, gradient_facts, output_facts
 from robustbench_cmic.audit.probes.binarization import binarization_test
 from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import AuditRecord, Check
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
+from robustbench_cmic.suite.fields import Threat
 
 
 def run_audit(job: Job) -> AuditRecord:
@@ -44,7 +44,12 @@ def run_audit(job: Job) -> AuditRecord:
     tested = images[correct][: declared["active_examples"]]
     for number, check in enumerate(declared["active"]):
         job.progress(1 + len(checks) + number, steps, f"audit: active test of {check['of']}")
-        active.append(binarization_test(model, tested, classes, check, cell.seed))
+        threat = Threat(check["norm"], check["eps"])
+        active.append(
+            binarization_test(
+                model, tested, classes, of=check["of"], threat=threat, setting=check["attack"], seed=cell.seed
+            )
+        )
     return AuditRecord(
         **job.common(),
         status="ok",

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustbench_cmic.attacks.harness import BrokenExample
+from robustbench_cmic.attacks.judge import BrokenExample
 from robustbench_cmic.records.pictures import Picture, Pictures, remove_pictures, write_pictures
 from robustbench_cmic.run.jobs.context import Job
 
@@ -68,7 +68,7 @@ def keep_pictures(
 
 def _picture(job: Job, one: BrokenExample, index: int) -> Picture:
     before, after = int(one.clean_logits.argmax()), int(one.logits.argmax())
-    delta = one.found - one.clean
+    delta = one.adversarial - one.clean
     scale = job.cell.eps if job.cell.norm == "linf" else float(delta.abs().max())
     return Picture(
         index=index,
@@ -78,7 +78,7 @@ def _picture(job: Job, one: BrokenExample, index: int) -> Picture:
         confidence_before=_confidence(one.clean_logits),
         confidence_after=_confidence(one.logits),
         clean=png(one.clean),
-        adversarial=png(one.found),
+        adversarial=png(one.adversarial),
         perturbation=png(delta / (2 * scale) + 0.5),
     )
 

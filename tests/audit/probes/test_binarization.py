@@ -1,4 +1,4 @@
-"""The active test: what it hides is there, chance does not find it, and only an attack that works does."""
+"""The binarization test: what it hides is there, chance does not find it, and only an attack that works does."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.audit.probes.binarization import _binarize, binarization_test
+from robustbench_cmic.records.schema import ActiveTest
+from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples
 
 PGD = {
@@ -17,6 +18,7 @@ PGD = {
     "schedule": "constant", "early_stop": True,
 }  # fmt: skip
 IMAGES = examples(24)[0]
+BALL = Threat("linf", 0.1)
 
 
 def narrow(features: int) -> nn.Module:
@@ -27,22 +29,24 @@ def narrow(features: int) -> nn.Module:
         return nn.Sequential(trunk, nn.Linear(features, 10)).eval()
 
 
-def check(attack: dict[str, Any], norm: str = "linf", eps: float = 0.1) -> dict[str, Any]:
-    return {"of": "x", "norm": norm, "eps": eps, "attack": attack}
+def binarized(
+    model: nn.Module, attack: dict[str, Any], *, images: Tensor = IMAGES, threat: Threat = BALL, seed: int = 0
+) -> ActiveTest:
+    return binarization_test(model, images, 10, of="x", threat=threat, setting=attack, seed=seed)
 
 
 @pytest.mark.parametrize("model", [convolutional(), narrow(24)], ids=["wide", "narrow"])
 @pytest.mark.parametrize(("norm", "eps", "alpha"), [("linf", 0.1, 0.01), ("l2", 0.5, 0.05)])
 def test_pgd_finds_what_is_hidden_and_random_points_do_not(
-    model: nn.Module, norm: str, eps: float, alpha: float
+    model: nn.Module, norm: Norm, eps: float, alpha: float
 ) -> None:
-    found = binarization_test(model, IMAGES, 10, check(PGD | {"alpha": alpha}, norm, eps), seed=0)
+    found = binarized(model, PGD | {"alpha": alpha}, threat=Threat(norm, eps))
     assert (found.error, found.tested + found.by_chance) == ("", 24)
     assert found.tested >= 20
     assert found.found >= 0.8 * found.tested
-    noise = binarization_test(model, IMAGES, 10, check({"name": "Noise", "samples": 20}, norm, eps), seed=0)
+    noise = binarized(model, {"name": "Noise", "samples": 20}, threat=Threat(norm, eps))
     assert noise.found <= 0.2 * noise.tested
-    still = binarization_test(model, IMAGES, 10, check(PGD | {"alpha": 0.0, "random_start": False}, norm, eps), seed=0)
+    still = binarized(model, PGD | {"alpha": 0.0, "random_start": False}, threat=Threat(norm, eps))
     assert (still.tested, still.found) == (found.tested, 0)
 
 
@@ -56,7 +60,7 @@ def test_an_attack_without_gradients_to_follow_fails() -> None:
             logits: Tensor = self.model((images * 64).round() / 64)
             return logits
 
-    found = binarization_test(Rounded().eval(), IMAGES, 10, check(PGD | {"random_start": False}), seed=0)
+    found = binarized(Rounded().eval(), PGD | {"random_start": False})
     assert found.tested >= 20
     assert found.found == 0
 
@@ -64,18 +68,18 @@ def test_an_attack_without_gradients_to_follow_fails() -> None:
 def test_images_are_of_the_first_class_and_something_in_the_ball_is_of_the_second() -> None:
     model, threat = narrow(24), Threat("linf", 0.1)
     torch.manual_seed(0)
-    altered, lucky = _binarize(model, IMAGES, 10, threat)
-    assert bool(altered.separable.all())
+    model_of_two, by_chance = _binarize(model, IMAGES, 10, threat)
+    assert bool(model_of_two.separable.all())
     with torch.no_grad():
-        scores = altered(IMAGES)
+        scores = model_of_two(IMAGES)
         lead = torch.sub(*model(IMAGES).topk(2).values.T).clamp(min=1e-3)
     # The image leads by as much as it did, so that what fails on separated logits fails here.
     assert torch.allclose(scores[:, 0] - scores[:, 1], lead, rtol=1e-3)
-    assert sum(lucky) <= 4
+    assert int(by_chance.sum()) <= 4
 
 
 def test_equal_seeds_give_equal_tests() -> None:
-    first, same = (binarization_test(narrow(24), IMAGES, 10, check(PGD), seed=3) for _ in range(2))
+    first, same = (binarized(narrow(24), PGD, seed=3) for _ in range(2))
     assert first == same
 
 
@@ -84,6 +88,6 @@ def test_what_a_model_raises_is_told() -> None:
         def forward(self, images: Tensor) -> Tensor:
             raise RuntimeError("not\nwith me")
 
-    found = binarization_test(Breaks(), IMAGES, 10, check(PGD), seed=0)
+    found = binarized(Breaks(), PGD)
     assert (found.tested, found.error) == (0, "RuntimeError: not with me")
-    assert binarization_test(narrow(24), IMAGES[:0], 10, check(PGD), seed=0).tested == 0
+    assert binarized(narrow(24), PGD, images=IMAGES[:0]).tested == 0

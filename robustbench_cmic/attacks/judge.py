@@ -1,0 +1,167 @@
+"""What counts as robust: whatever an attack returns is checked, projected into ball and box and classified again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustbench_cmic.attacks.model import AttackError, CountedModel
+from robustbench_cmic.attacks.threat import project, violations
+from robustbench_cmic.records.schema import Part
+from robustbench_cmic.suite.fields import Threat
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive examples, and which of them are attacked.
+
+    Attributes:
+        places: (N,) among the evaluated examples, counted from 0.
+        images: (N, C, H, W).
+        labels: (N,).
+        attacked: (N,) truth values; the others were broken in a smaller ball.
+        kept: (M, C, H, W), the adversarial examples of those others.
+    """
+
+    places: Tensor
+    images: Tensor
+    labels: Tensor
+    attacked: Tensor
+    kept: Tensor | None
+
+
+class BrokenExample(NamedTuple):
+    """An example that is classified correctly when clean, and not as the attack returned it; on the CPU.
+
+    Attributes:
+        place: among the evaluated examples, counted from 0.
+        clean, adversarial: (C, H, W), the image and what the attack made of it, in ball and box.
+        clean_logits, logits: (classes,) float32.
+    """
+
+    place: int
+    clean: Tensor
+    adversarial: Tensor
+    clean_logits: Tensor
+    logits: Tensor
+
+
+@dataclass
+class AttackEvaluation:
+    """What an attack did to a set of examples, as judged here.
+
+    Attributes:
+        correct: (N,) truth values: still classified correctly.
+        logits: (N, classes) of the examples that the attack returned.
+        images: (N, C, H, W), the examples that the attack returned; on the CPU, and None unless asked for.
+        outside: examples returned outside ball or box, and projected back.
+        forwards, backwards: examples through the network, by the attack alone.
+        parts: of an attack that is made of several, summed over batches.
+        broken: the first examples that the attack broke, as many as were asked for.
+    """
+
+    correct: Tensor
+    logits: Tensor
+    images: Tensor | None
+    outside: int
+    forwards: int
+    backwards: int
+    parts: list[Part]
+    broken: list[BrokenExample]
+
+
+class Judge:
+    """Judges consecutive batches, one after the other; design rules 2 and 3.
+
+    Args:
+        model: what is judged; its passes here are not the attack's.
+        threat: the ball; None where nothing is perturbed.
+        keep_images: whether the evaluation holds what the attack returned.
+        keep_broken: how many of the first broken examples it holds.
+    """
+
+    def __init__(self, model: CountedModel, threat: Threat | None, keep_images: bool, keep_broken: int) -> None:
+        self.model = model
+        self.threat = threat
+        self.keep_images = keep_images
+        self.keep_broken = keep_broken
+        self._correct: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._images: list[Tensor] = []
+        self._parts: list[Part] = []
+        self._broken: list[BrokenExample] = []
+        self._outside = 0
+
+    def add(self, batch: Batch, returned: Any, parts: Iterable[Part] = ()) -> Tensor:
+        """Judge a batch by what the attack returned for it, which may be anything.
+
+        Returns:
+            (N,) truth values: still classified correctly.
+
+        Raises:
+            AttackError: it is not finite images of the right shape, or the model's logits are not finite.
+        """
+        points = _checked_images(batch.images, returned)
+        outside = 0
+        if self.threat is not None:
+            outside = int(violations(self.threat, batch.images, points).sum())
+            points = project(self.threat, batch.images, points)
+        # An attack may have flipped the model's mode; what is judged is the model in eval mode.
+        self.model.model.eval()
+        with torch.no_grad():
+            logits = self.model(points).float()
+            clean = logits if self.threat is None else self.model(batch.images).float()
+        if not bool(torch.isfinite(logits).all() and torch.isfinite(clean).all()):
+            raise AttackError("the model returned logits with NaN or infinity")
+        correct: Tensor = logits.argmax(1) == batch.labels
+        clean_correct = clean.argmax(1) == batch.labels
+        for row in (clean_correct & ~correct).nonzero()[: self.keep_broken - len(self._broken), 0].tolist():
+            rows = (values[row].cpu().clone() for values in (batch.images, points, clean, logits))
+            self._broken.append(BrokenExample(int(batch.places[row]), *rows))
+        # What a smaller ball broke is broken; the projection may have moved it by one rounding.
+        correct &= clean_correct & batch.attacked.to(correct.device)
+        self._correct.append(correct)
+        self._logits.append(logits)
+        if self.keep_images:
+            self._images.append(points.cpu())
+        self._parts += parts
+        self._outside += outside
+        return correct
+
+    def evaluation(self, forwards: int, backwards: int) -> AttackEvaluation:
+        """What the attack did to all batches, in so many passes of examples forward and back."""
+        return AttackEvaluation(
+            correct=torch.cat(self._correct),
+            logits=torch.cat(self._logits),
+            images=torch.cat(self._images) if self.keep_images else None,
+            outside=self._outside,
+            forwards=forwards,
+            backwards=backwards,
+            parts=_sums(self._parts),
+            broken=self._broken,
+        )
+
+
+def _checked_images(images: Tensor, returned: Any) -> Tensor:
+    """What an attack returned for the images (N, C, H, W), if it is as many finite ones."""
+    if not isinstance(returned, Tensor) or returned.shape != images.shape:
+        got = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
+        raise AttackError(f"the attack should return images of shape {tuple(images.shape)}, not {got}")
+    points = returned.detach().to(images)
+    if not bool(torch.isfinite(points).all()):
+        raise AttackError("the attack returned images with NaN or infinity")
+    return points
+
+
+def _sums(parts: list[Part]) -> list[Part]:
+    """The parts of an attack, each summed over batches, in the order in which they first ran."""
+    counts = ("attacked", "broken", "forwards", "backwards", "seconds")
+    sums = {part.name: dict.fromkeys(counts, 0) for part in parts}
+    for part in parts:
+        for count in counts:
+            sums[part.name][count] += getattr(part, count)
+    return [Part(name=name, **each) for name, each in sums.items()]
