@@ -35,8 +35,7 @@ def apgd(
     x_{k+1} = project(x_k + 0.75 (u_k - x_k) + 0.25 (x_k - x_{k-1})). At checkpoints eta, at first 2 eps, is halved,
     and the search goes on from the best point so far, where too few steps raised the loss (condition 1), or neither
     eta nor the best loss changed since the last checkpoint (condition 2). The defaults are APGD-CE with a loss that
-    orders points as cross entropy does, without its saturation; `loss="dlr"` with targets is APGD-T. Each
-    example's search is its own: it depends on the others in the batch by the model's rounding alone.
+    orders points as cross entropy does, without its saturation; `loss="dlr"` with targets is APGD-T.
 
     Args:
         model: returns logits (N, C); call it in eval mode.
@@ -52,12 +51,7 @@ def apgd(
         centroids: (C, C) float64, for the loss `cmic`.
 
     Returns:
-        (N, C, H, W) in ball and box, detached: an example's first misclassified iterate, whatever the target, or
-        the point with the highest loss in its last run.
-
-    Raises:
-        ValueError: fewer than one step, a negative number of targets, `cmic` without centroids, or the untargeted
-            `dlr` with fewer than three classes, or a ball that there is not.
+        An example's first misclassified iterate, whatever the target, or the point of highest loss in its last run.
     """
     check_threat(threat)
     if steps < 1 or targets < 0:
@@ -75,7 +69,6 @@ def apgd(
     raised = make_loss(loss, centroids)
     surviving = torch.arange(len(images), device=images.device)
     for run in range(1 if classes is None else classes.shape[1]):
-        # Divided first: for a tiny eps the quotient of eps and length overflows.
         starts = project(threat, images, images + normalized(noise(run), threat.norm) * threat.eps)[surviving]
         towards = None if classes is None else classes[surviving, run]
         points, broken = _run(model, images[surviving], labels[surviving], towards, starts, threat, steps, raised)

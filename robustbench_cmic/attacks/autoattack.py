@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.apgd import apgd
 from robustbench_cmic.attacks.fab import fab
-from robustbench_cmic.attacks.square import check_rows, square
+from robustbench_cmic.attacks.pgd import Noise
+from robustbench_cmic.attacks.square import checked_rows, square
 from robustbench_cmic.attacks.threat import BLOCK, check_threat, random_perturbations, violations
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.fields import Threat
-
-PartName = Literal["APGD-CE", "APGD-T", "FAB-T", "Square"]
 
 
 def autoattack(
@@ -40,7 +38,7 @@ def autoattack(
     Args:
         model: returns logits (N, C); call it in eval mode. Where it has `forwards` and `backwards`, parts report
             their growth.
-        images: (N, C, H, W) floats in [0, 1] of one block, at most 256.
+        images: (N, C, H, W) of one block, at most 256.
         labels: (N,) integers.
         threat: the ball, in units of images.
         seed: of the block: with `rows` it decides all random numbers, and an example's own do not depend on which
@@ -55,70 +53,57 @@ def autoattack(
         misclassified, and those that survive all as the point with the highest cross entropy that APGD-CE found. And
         what the four did, in order: a part has broken those whose returned image is misclassified and in ball and box;
         this judgement's passes and seconds are the part's, too.
-
-    Raises:
-        ValueError: a parameter out of range, rows that are not (N,) numbers below 256, or a ball that there is not.
-        Exception: whatever the model raises.
     """
     check_threat(threat)
     if min(queries, steps, targets) < 1:
         raise ValueError(f"queries, steps and targets should be at least 1, not {queries}, {steps} and {targets}")
-    rows = torch.arange(len(images)) if rows is None else rows.cpu()
-    check_rows(rows, labels)
+    rows = checked_rows(torch.arange(len(images)) if rows is None else rows, labels)
     images = images.detach()
     result = images.clone()
     surviving = torch.arange(len(images), device=images.device)[_correct(model, images, labels)]
-    budget = _Budget(seed, steps, targets, queries)
     parts = []
-    for name in get_args(PartName):
-        forwards, backwards = _passes(model)
+    for name, attack in _attacks(model, threat, seed, steps, targets, queries).items():
+        passes = _passes(model)
         began = time.perf_counter()
         x, y = images[surviving], labels[surviving]
-        points = _attack(name, model, x, y, threat, rows[surviving.cpu()], budget)
+        points = attack(x, y, rows[surviving.cpu()])
         survives = _correct(model, points, y) | violations(threat, x, points)
         # Broken ones, and from the first part all: what later parts return of survivors says less than that.
         returned = torch.ones_like(survives) if name == "APGD-CE" else ~survives
         result[surviving[returned]] = points[returned]
-        forwards, backwards = (now - before for now, before in zip(_passes(model), (forwards, backwards), strict=True))
-        parts.append(
-            Part(
-                name=name,
-                attacked=len(x),
-                broken=int((~survives).sum()),
-                forwards=forwards,
-                backwards=backwards,
-                seconds=time.perf_counter() - began,
-            )
-        )
+        broken, seconds = int((~survives).sum()), time.perf_counter() - began
+        spent = {kind: after - passes[kind] for kind, after in _passes(model).items()}
+        parts.append(Part(name=name, attacked=len(x), broken=broken, seconds=seconds, **spent))
         surviving = surviving[survives]
     return result, parts
 
 
-@dataclass(frozen=True)
-class _Budget:
-    seed: int
-    steps: int
-    targets: int
-    queries: int
+def _attacks(
+    model: nn.Module, threat: Threat, seed: int, steps: int, targets: int, queries: int
+) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    """The four by name: functions of images, labels and positions in the block."""
 
+    def noise(name: str, images: Tensor, rows: Tensor) -> Noise:
+        def draw(run: int) -> Tensor:
+            with seeded(derive_seed(name, seed, run)):
+                return random_perturbations(threat, torch.Size((BLOCK, *images.shape[1:])))[rows].to(images)
 
-def _attack(
-    name: PartName, model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, rows: Tensor, budget: _Budget
-) -> Tensor:
-    """The images that one part returns for the examples left to it; `rows` are their positions in the block."""
+        return draw
 
-    def noise(run: int) -> Tensor:
-        with seeded(derive_seed(name, budget.seed, run)):
-            return random_perturbations(threat, torch.Size((BLOCK, *images.shape[1:])))[rows].to(images)
+    def apgd_ce(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        return apgd(model, x, y, threat, noise("APGD-CE", x, rows), steps=steps)
 
-    if name == "APGD-CE":
-        return apgd(model, images, labels, threat, noise, steps=budget.steps)
-    if name == "APGD-T":
-        return apgd(model, images, labels, threat, noise, steps=budget.steps, loss="dlr", targets=budget.targets)
-    if name == "FAB-T":
-        return fab(model, images, labels, threat, steps=budget.steps, targets=budget.targets)
-    generator = torch.Generator().manual_seed(derive_seed(name, budget.seed))
-    return square(model, images, labels, threat, rows=rows, generator=generator, queries=budget.queries)
+    def apgd_t(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        return apgd(model, x, y, threat, noise("APGD-T", x, rows), steps=steps, loss="dlr", targets=targets)
+
+    def fab_t(x: Tensor, y: Tensor, _: Tensor) -> Tensor:
+        return fab(model, x, y, threat, steps=steps, targets=targets)
+
+    def random_search(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed("Square", seed))
+        return square(model, x, y, threat, rows=rows, generator=generator, queries=queries)
+
+    return {"APGD-CE": apgd_ce, "APGD-T": apgd_t, "FAB-T": fab_t, "Square": random_search}
 
 
 def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -129,6 +114,6 @@ def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return torch.as_tensor(model(images).argmax(1) == labels)
 
 
-def _passes(model: nn.Module) -> tuple[int, int]:
+def _passes(model: nn.Module) -> dict[str, int]:
     """Examples that went forward and backward so far; 0 where the model does not count them."""
-    return getattr(model, "forwards", 0), getattr(model, "backwards", 0)
+    return {kind: getattr(model, kind, 0) for kind in ("forwards", "backwards")}

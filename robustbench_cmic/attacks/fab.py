@@ -37,10 +37,7 @@ def fab(
             ones left.
 
     Returns:
-        (N, C, H, W) in ball and box, detached: an example's first misclassified point in the ball, or its image.
-
-    Raises:
-        ValueError: fewer than one step or target, or a ball that there is not.
+        An example's first misclassified point in the ball, or its image.
     """
     check_threat(threat)
     if steps < 1 or targets < 1:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,7 +79,6 @@ def evaluate_attack(
     Where the memory of the device does not suffice, fewer and fewer examples go through the network together.
 
     Raises:
-        ValueError: a ball that there is not.
         AttackError: the attack crashed, or its result or the model's logits are unusable.
         torch.OutOfMemoryError: not even a few times `model.MIN_ROWS` examples fit.
     """
@@ -88,23 +87,23 @@ def evaluate_attack(
     custom = setting["name"].count(":") == 1  # a user's code never holds the model that is judged
     target = CountedModel(copy.deepcopy(model) if custom else model if source is None else source, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
-    correct_so_far = 0
     judge = Judge(CountedModel(model, classes), threat, keep_images, keep_broken)
-    with contextlib.ExitStack() as stack:
-        for network in {id(each): each for each in (model, target.model)}.values():
-            stack.enter_context(_untouched(network))
+    batches: list[AttackEvaluation] = []
+    correct = 0
+    with _untouched(model, target.model):
         call = None if threat is None else AttackCall(setting, threat, seed)
         if call is not None and uses_centroids(setting):
             call = replace(call, centroids=_centroids(target, images, labels, batch_size))
         size = BLOCK if call is not None and call.whole_blocks else batch_size
         for start, stop in _batches(len(images), size):
             batch = _batch(start, images[start:stop], labels[start:stop], kept)
-            action = functools.partial(_attack_and_judge, call, target, judge, batch)
-            correct = with_less_memory(target, stop - start, action)
+            batches.append(
+                with_less_memory(target, stop - start, partial(_attack_and_judge, call, target, judge, batch))
+            )
             if progress is not None:
-                correct_so_far += int(correct.sum())
-                progress(stop, len(images), correct_so_far)
-    return judge.evaluation(target.forwards, target.backwards)
+                correct += int(batches[-1].correct.sum())
+                progress(stop, len(images), correct)
+    return judge.total(batches, target.forwards, target.backwards)
 
 
 def _batch(start: int, images: Tensor, labels: Tensor, kept: BrokenBefore | None) -> Batch:
@@ -118,8 +117,8 @@ def _batch(start: int, images: Tensor, labels: Tensor, kept: BrokenBefore | None
     return Batch(places, images, labels, attacked, kept.images[inside].to(images))
 
 
-def _attack_and_judge(call: AttackCall | None, target: CountedModel, judge: Judge, batch: Batch) -> Tensor:
-    """Which examples are still classified correctly; what an attack raises becomes an `AttackError`, but for memory."""
+def _attack_and_judge(call: AttackCall | None, target: CountedModel, judge: Judge, batch: Batch) -> AttackEvaluation:
+    """Run the attack, and judge it; whatever it raises becomes an `AttackError`, but for a lack of memory."""
     try:
         returned, parts = _attack(call, target, batch)
     except AttackError:
@@ -129,7 +128,7 @@ def _attack_and_judge(call: AttackCall | None, target: CountedModel, judge: Judg
             raise
         raise AttackError(f"the attack crashed: {type(error).__name__}: {error}") from error
     judge.model.rows = target.rows
-    return judge.add(batch, returned, parts)
+    return judge.judge(batch, returned, parts)
 
 
 def _attack(call: AttackCall | None, target: CountedModel, batch: Batch) -> tuple[Any, list[Part]]:
@@ -148,18 +147,22 @@ def _attack(call: AttackCall | None, target: CountedModel, batch: Batch) -> tupl
 
 
 @contextlib.contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """`frozen`, and an error if the weights or statistics are not the same afterwards.
+def _untouched(*models: nn.Module) -> Iterator[None]:
+    """`frozen`, and an error if weights or statistics are not the same afterwards.
 
     Raises:
         AttackError: they are not.
     """
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with frozen(model):
+    with contextlib.ExitStack() as stack:
+        states = []
+        for model in {id(each): each for each in models}.values():
+            states.append((model, {name: value.clone() for name, value in model.state_dict().items()}))
+            stack.enter_context(frozen(model))
         yield
-    after = model.state_dict()
-    if before.keys() != after.keys() or any(not torch.equal(before[name], value) for name, value in after.items()):
-        raise AttackError("the attack changed the model's weights or statistics")
+    for model, before in states:
+        after = model.state_dict()
+        if before.keys() != after.keys() or any(not torch.equal(before[name], value) for name, value in after.items()):
+            raise AttackError("the attack changed the model's weights or statistics")
 
 
 def _batches(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -172,5 +175,5 @@ def _centroids(target: CountedModel, images: Tensor | Examples, labels: Tensor, 
     logits = []
     for start, stop in _batches(len(images), batch_size):
         with torch.no_grad():
-            logits.append(with_less_memory(target, stop - start, functools.partial(target, images[start:stop])).float())
+            logits.append(with_less_memory(target, stop - start, partial(target, images[start:stop])).float())
     return class_centroids(torch.cat(logits), labels, target.classes)

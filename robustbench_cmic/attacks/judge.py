@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +49,7 @@ class BrokenExample(NamedTuple):
     logits: Tensor
 
 
-@dataclass
+@dataclass(frozen=True)
 class AttackEvaluation:
     """What an attack did to a set of examples, as judged here.
 
@@ -59,54 +58,44 @@ class AttackEvaluation:
         logits: (N, classes) of the examples that the attack returned.
         images: (N, C, H, W), the examples that the attack returned; on the CPU, and None unless asked for.
         outside: examples returned outside ball or box, and projected back.
-        forwards, backwards: examples through the network, by the attack alone.
-        parts: of an attack that is made of several, summed over batches.
         broken: the first examples that the attack broke, as many as were asked for.
+        parts: of an attack that is made of several.
+        forwards, backwards: examples through the network, by the attack alone.
     """
 
     correct: Tensor
     logits: Tensor
     images: Tensor | None
     outside: int
-    forwards: int
-    backwards: int
-    parts: list[Part]
     broken: list[BrokenExample]
+    parts: list[Part] = field(default_factory=list)
+    forwards: int = 0
+    backwards: int = 0
 
 
+@dataclass(frozen=True)
 class Judge:
-    """Judges consecutive batches, one after the other; design rules 2 and 3.
+    """What attacks are judged by; design rules 2 and 3.
 
-    Args:
-        model: what is judged; its passes here are not the attack's.
+    Attributes:
+        model: the model that is attacked; its passes here are not the attack's.
         threat: the ball; None where nothing is perturbed.
-        keep_images: whether the evaluation holds what the attack returned.
+        keep_images: whether an evaluation holds what the attack returned.
         keep_broken: how many of the first broken examples it holds.
     """
 
-    def __init__(self, model: CountedModel, threat: Threat | None, keep_images: bool, keep_broken: int) -> None:
-        self.model = model
-        self.threat = threat
-        self.keep_images = keep_images
-        self.keep_broken = keep_broken
-        self._correct: list[Tensor] = []
-        self._logits: list[Tensor] = []
-        self._images: list[Tensor] = []
-        self._parts: list[Part] = []
-        self._broken: list[BrokenExample] = []
-        self._outside = 0
+    model: CountedModel
+    threat: Threat | None
+    keep_images: bool
+    keep_broken: int
 
-    def add(self, batch: Batch, returned: Any, parts: Iterable[Part] = ()) -> Tensor:
+    def judge(self, batch: Batch, returned: Any, parts: list[Part]) -> AttackEvaluation:
         """Judge a batch by what the attack returned for it, which may be anything.
-
-        Returns:
-            (N,) truth values: still classified correctly.
 
         Raises:
             AttackError: it is not finite images of the right shape, or the model's logits are not finite.
         """
-        points = _checked_images(batch.images, returned)
-        outside = 0
+        points, outside = _checked_images(batch.images, returned), 0
         if self.threat is not None:
             outside = int(violations(self.threat, batch.images, points).sum())
             points = project(self.threat, batch.images, points)
@@ -117,32 +106,28 @@ class Judge:
             clean = logits if self.threat is None else self.model(batch.images).float()
         if not bool(torch.isfinite(logits).all() and torch.isfinite(clean).all()):
             raise AttackError("the model returned logits with NaN or infinity")
-        correct: Tensor = logits.argmax(1) == batch.labels
-        clean_correct = clean.argmax(1) == batch.labels
-        for row in (clean_correct & ~correct).nonzero()[: self.keep_broken - len(self._broken), 0].tolist():
+        correct, clean_correct = (each.argmax(1) == batch.labels for each in (logits, clean))
+        broken = []
+        for row in (clean_correct & ~correct).nonzero()[: self.keep_broken, 0].tolist():
             rows = (values[row].cpu().clone() for values in (batch.images, points, clean, logits))
-            self._broken.append(BrokenExample(int(batch.places[row]), *rows))
+            broken.append(BrokenExample(int(batch.places[row]), *rows))
         # What a smaller ball broke is broken; the projection may have moved it by one rounding.
-        correct &= clean_correct & batch.attacked.to(correct.device)
-        self._correct.append(correct)
-        self._logits.append(logits)
-        if self.keep_images:
-            self._images.append(points.cpu())
-        self._parts += parts
-        self._outside += outside
-        return correct
+        correct = correct & clean_correct & batch.attacked.to(correct.device)
+        return AttackEvaluation(correct, logits, points.cpu() if self.keep_images else None, outside, broken, parts)
 
-    def evaluation(self, forwards: int, backwards: int) -> AttackEvaluation:
-        """What the attack did to all batches, in so many passes of examples forward and back."""
+    def total(self, batches: list[AttackEvaluation], forwards: int, backwards: int) -> AttackEvaluation:
+        """What the attack did to consecutive batches, in so many passes of examples."""
         return AttackEvaluation(
-            correct=torch.cat(self._correct),
-            logits=torch.cat(self._logits),
-            images=torch.cat(self._images) if self.keep_images else None,
-            outside=self._outside,
+            correct=torch.cat([batch.correct for batch in batches]),
+            logits=torch.cat([batch.logits for batch in batches]),
+            images=torch.cat([batch.images for batch in batches if batch.images is not None])
+            if self.keep_images
+            else None,
+            outside=sum(batch.outside for batch in batches),
+            broken=[example for batch in batches for example in batch.broken][: self.keep_broken],
+            parts=_sum_parts([part for batch in batches for part in batch.parts]),
             forwards=forwards,
             backwards=backwards,
-            parts=_sums(self._parts),
-            broken=self._broken,
         )
 
 
@@ -157,7 +142,7 @@ def _checked_images(images: Tensor, returned: Any) -> Tensor:
     return points
 
 
-def _sums(parts: list[Part]) -> list[Part]:
+def _sum_parts(parts: list[Part]) -> list[Part]:
     """The parts of an attack, each summed over batches, in the order in which they first ran."""
     counts = ("attacked", "broken", "forwards", "backwards", "seconds")
     sums = {part.name: dict.fromkeys(counts, 0) for part in parts}

@@ -28,10 +28,7 @@ def random_points(
         samples: points an example, at least 1; an example is done once misclassified.
 
     Returns:
-        (N, C, H, W) in ball and box: an example's first misclassified point, or the last one tried.
-
-    Raises:
-        ValueError: fewer than one sample, or a ball that there is not.
+        An example's first misclassified point, or the last one tried.
     """
     check_threat(threat)
     if samples < 1:

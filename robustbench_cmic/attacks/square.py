@@ -33,71 +33,62 @@ def square(
     """Square Attack with the margin loss (Andriushchenko et al. 2020, Algorithms 1 to 3), rescaled to `queries`.
 
     A query changes the best perturbation so far inside one square and is kept if the margin rises. Unlike
-    torchattacks', each image has a square of its own, and squares reach the last row and column. As in the
-    authors' first code a query is never a point that was tried just before: where a square (L-inf) would change
-    nothing, its signs are inverted.
+    torchattacks', each image has a square of its own, and squares reach the last row and column.
 
     Args:
         model: returns logits (N, C); call it in eval mode.
         images: (N, C, H, W) floats in [0, 1], at most 256.
         labels: (N,) integers.
         threat: the ball, in units of images.
-        rows: (N,) positions of the examples in their block, below 256: they choose an example's random numbers, so
-            that these do not depend on the other examples here.
+        rows: (N,) positions of the examples in their block of 256; they choose an example's random numbers.
         generator: on the CPU; decides the numbers of the whole block.
         queries: after the first point, at least 1.
         p_init: share of the pixels that the first squares take.
 
     Returns:
-        (N, C, H, W) in ball and box: an example's first misclassified point, or the one with the largest margin.
-
-    Raises:
-        ValueError: fewer than one query, rows that are not (N,) numbers below 256, or a ball that there is not.
+        An example's first misclassified point, or the one with the largest margin.
     """
     check_threat(threat)
     if queries < 1:
         raise ValueError(f"queries should be at least 1, not {queries}")
-    check_rows(rows, labels)
+    rows = checked_rows(rows, labels)
     images = images.detach()
     if len(images) == 0:
         return images.clone()
-    channels = images.shape[1]
-    rows = rows.cpu()
     first, propose = (_stripes, _linf_query) if threat.norm == "linf" else (_bumps, _l2_query)
     best = first(images, threat.eps, rows, generator)
     result = best.clone()
     index = torch.arange(len(images), device=images.device)
-    best_margin = torch.full((len(images),), -torch.inf, device=images.device)
+    highest = torch.full((len(images),), -torch.inf, device=images.device)
     point = best
-    for query, numbers in enumerate(_numbers(queries + 1, 5 + channels, rows, generator, images)):
+    for query, numbers in enumerate(_numbers(queries + 1, 5 + images.shape[1], rows, generator, images)):
         if query > 0:
             side = _side(query - 1, queries, p_init, images.shape[-2:])
             point = propose(images, best, threat.eps, side, numbers[index])
         with torch.no_grad():
             logits = model(point)
-        margins, misclassified = margin(logits, labels).to(best_margin), logits.argmax(1) != labels
-        better = (margins > best_margin) | misclassified
-        best_margin = torch.where(better, margins, best_margin)
+        margins, broken = margin(logits, labels).to(highest), logits.argmax(1) != labels
+        better = (margins > highest) | broken
+        highest = torch.where(better, margins, highest)
         best = torch.where(better.reshape(-1, 1, 1, 1), point, best)
-        if bool(misclassified.any()):
-            result[index[misclassified]] = best[misclassified]
-            index, images, labels, best, best_margin = (
-                each[~misclassified] for each in (index, images, labels, best, best_margin)
-            )
+        if bool(broken.any()):
+            result[index[broken]] = best[broken]
+            index, images, labels, best, highest = (each[~broken] for each in (index, images, labels, best, highest))
             if len(index) == 0:
                 break
     result[index] = best
     return result
 
 
-def check_rows(rows: Tensor, labels: Tensor) -> None:
-    """Refuse rows that are not positions in a block, one for each example.
+def checked_rows(rows: Tensor, labels: Tensor) -> Tensor:
+    """The positions of examples in their block, on the CPU.
 
     Raises:
-        ValueError: they are not (N,) numbers from 0 to 255.
+        ValueError: they are not (N,) numbers below 256.
     """
     if rows.shape != labels.shape or (len(rows) > 0 and not 0 <= int(rows.min()) <= int(rows.max()) < BLOCK):
         raise ValueError(f"rows should be one number in [0, {BLOCK}) for each of {len(labels)} examples")
+    return rows.cpu()
 
 
 def _numbers(queries: int, each: int, rows: Tensor, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
@@ -133,7 +124,11 @@ def _stripes(images: Tensor, eps: float, rows: Tensor, generator: torch.Generato
 
 
 def _linf_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tensor) -> Tensor:
-    """Algorithm 2: inside a square the perturbation becomes +eps or -eps, one sign a channel."""
+    """Algorithm 2: inside a square the perturbation becomes +eps or -eps, one sign a channel.
+
+    As in the authors' first code a query is never the best point itself: where the square would change nothing, its
+    signs are inverted.
+    """
     height, width = images.shape[-2:]
     row, column = _corner(numbers, side, (height, width))
     vertical = torch.arange(height, device=images.device)[None, :, None] - row[:, None, None]
