@@ -68,15 +68,14 @@ def evaluate_attack(
         setting: the attack's `name` and parameters, see `blocks.AttackCall`.
         threat: the ball; None for `none`, the clean evaluation.
         seed: of the cell.
-        batch_size: examples that a native attack has in memory at once; the verdict does not depend on it. Attacks
-            that draw from generators of their own always run on whole blocks of 256.
+        batch_size: examples that a native attack has in memory at once; fewer and fewer go through the network
+            together where that is too many, and the verdict does not depend on it. Attacks that draw from generators
+            of their own always run on whole blocks of 256.
         progress: told about every finished batch.
         source: the model whose adversarial examples are tried on `model`; None: its own.
         kept: what a smaller ball broke: broken here, too.
         keep_images: keep the adversarial examples.
         keep_broken: keep this many of the first examples that were broken, to look at.
-
-    Where the memory of the device does not suffice, fewer and fewer examples go through the network together.
 
     Raises:
         AttackError: the attack crashed, or its result or the model's logits are unusable.
@@ -97,9 +96,8 @@ def evaluate_attack(
         size = BLOCK if call is not None and call.whole_blocks else batch_size
         for start, stop in _batches(len(images), size):
             batch = _batch(start, images[start:stop], labels[start:stop], kept)
-            batches.append(
-                with_less_memory(target, stop - start, partial(_attack_and_judge, call, target, judge, batch))
-            )
+            action = partial(_attack_and_judge, call, target, judge, batch)
+            batches.append(with_less_memory(target, stop - start, action))
             if progress is not None:
                 correct += int(batches[-1].correct.sum())
                 progress(stop, len(images), correct)

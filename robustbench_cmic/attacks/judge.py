@@ -117,12 +117,11 @@ class Judge:
 
     def total(self, batches: list[AttackEvaluation], forwards: int, backwards: int) -> AttackEvaluation:
         """What the attack did to consecutive batches, in so many passes of examples."""
+        images = [batch.images for batch in batches if batch.images is not None]
         return AttackEvaluation(
             correct=torch.cat([batch.correct for batch in batches]),
             logits=torch.cat([batch.logits for batch in batches]),
-            images=torch.cat([batch.images for batch in batches if batch.images is not None])
-            if self.keep_images
-            else None,
+            images=torch.cat(images) if images else None,
             outside=sum(batch.outside for batch in batches),
             broken=[example for batch in batches for example in batch.broken][: self.keep_broken],
             parts=_sum_parts([part for batch in batches for part in batch.parts]),

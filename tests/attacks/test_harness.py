@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks import blocks, harness
 from robustbench_cmic.attacks.harness import evaluate_attack
-from robustbench_cmic.attacks.judge import AttackEvaluation
-from robustbench_cmic.attacks.model import AttackError
+from robustbench_cmic.attacks.judge import AttackEvaluation, Batch, Judge
+from robustbench_cmic.attacks.model import AttackError, CountedModel
 from robustbench_cmic.attacks.threat import project
 from robustbench_cmic.information.measures import measure_information
+from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples, predicted
 
@@ -384,3 +385,35 @@ def test_kept_examples_stay_broken_even_where_a_rounding_would_save_them() -> No
         torch.tensor([3]), images[3:4]
     )  # no adversarial example at all: the verdict was given before
     assert not bool(judge(model, images, labels, PGD | {"alpha": 0.0}, kept=kept).correct[3])
+
+
+def test_the_first_broken_examples_are_kept_over_batches() -> None:
+    model = convolutional()
+    images, _ = examples(90)
+    labels = predicted(model, images)
+    labels[0] = (labels[0] + 1) % 10  # an error from the outset is no broken example
+    evaluation = judge(model, images, labels, PGD, batch_size=20, keep_broken=25, keep_images=True)
+    broken = (~evaluation.correct).nonzero()[1:, 0].tolist()
+    assert len(broken) > 25
+    assert [example.place for example in evaluation.broken] == broken[:25]
+    assert evaluation.images is not None
+    for example in evaluation.broken:
+        assert torch.equal(example.clean, images[example.place])
+        assert torch.equal(example.adversarial, evaluation.images[example.place])
+        assert torch.equal(example.logits, evaluation.logits[example.place])
+        assert int(example.clean_logits.argmax()) == int(labels[example.place]) != int(example.logits.argmax())
+    assert judge(model, images, labels, PGD).broken == []
+
+
+def test_parts_are_summed_by_name_and_stay_as_they_were() -> None:
+    images, labels = examples(4)
+    network = CountedModel(convolutional(), 10)
+    batch = Batch(torch.arange(4), images, labels, torch.ones(4, dtype=torch.bool), None)
+    first = Part(name="a", attacked=4, broken=1, forwards=10, backwards=2, seconds=0.5)
+    other = Part(name="b", attacked=3, broken=3, forwards=1, backwards=0, seconds=0.25)
+    single = Judge(network, BALL, keep_images=False, keep_broken=0)
+    batches = [single.judge(batch, images, parts) for parts in ([first, other], [first])]
+    total = single.total(batches, forwards=7, backwards=8)
+    assert total.parts == [Part(name="a", attacked=8, broken=2, forwards=20, backwards=4, seconds=1.0), other]
+    assert batches[0].parts == [first, other]
+    assert (total.forwards, total.backwards, total.images, len(total.correct)) == (7, 8, None, 8)

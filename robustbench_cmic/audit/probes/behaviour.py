@@ -8,6 +8,7 @@ from torch import Tensor
 from robustbench_cmic.attacks.losses import LOSSES, margin
 from robustbench_cmic.attacks.model import MIN_ROWS, AttackError, CountedModel
 from robustbench_cmic.records.schema import Forward, Gradients, Outputs
+from robustbench_cmic.suite.signatures import one_line
 
 TOLERANCE = 1e-4
 """Of differences between logits, as a part of their spread: above what rounding does, below what noise does."""
@@ -91,7 +92,7 @@ def gradient_facts(target: CountedModel, images: Tensor, labels: Tensor, loss: s
             counts["zero"] += int(zero.sum())
             counts["unhelpful"] += int((~bad & ~zero & ~(rise > 0)).sum())
     except Exception as error:  # whatever a model's own code raises is what is to be found out
-        return Gradients(loss=loss, n=len(images), error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        return Gradients(loss=loss, n=len(images), error=one_line(error))
     return Gradients(loss=loss, n=len(images), **counts)
 
 

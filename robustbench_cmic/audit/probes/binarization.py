@@ -22,6 +22,7 @@ from robustbench_cmic.attacks.threat import normalized, random_perturbations
 from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.signatures import one_line
 
 POINTS = (64, 96, 128, 192)
 """Inner points, the image itself among them: half of them random points of the ball, half of its boundary, so that what
@@ -74,7 +75,7 @@ def binarization_test(
     except AttackError as error:
         return ActiveTest(**about, error=str(error)[:300])
     except Exception as error:  # whatever a model's own code raises
-        return ActiveTest(**about, error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        return ActiveTest(**about, error=one_line(error))
     broken = int((~evaluation.correct).sum())
     return ActiveTest(**about, tested=len(tested), by_chance=int(by_chance.sum()), found=broken)
 
