@@ -38,19 +38,22 @@ from robustbench_cmic.data.base import Split, moments_of
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.weights import save_weights
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.training.loop import Training, build_optimizer, train
+from robustbench_cmic.suite.data import dataset_of
+from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.objectives import objective_of
+from robustbench_cmic.suite.training import Augmentation, OneCycle, Sgd, Training
+from robustbench_cmic.training.loop import TrainingRun, build_optimizer, train
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 40
 CLASSES = 10
 WEIGHTS = Path("build/benchmark-resnet18.safetensors")
-SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
-TRAINING = {
-    "epochs": 2,
-    "batch_size": 32,
-    "optimizer": SGD,
-    "schedule": {"name": "onecycle", "warmup": 0.3},
-    "augmentation": {"crop": 0, "flip": True, "cutout": 0},
-}
+TRAINING = Training(
+    epochs=2,
+    batch_size=32,
+    optimizer=Sgd(name="sgd", lr=0.05, nesterov=True),
+    schedule=OneCycle(name="onecycle"),
+    augmentation=Augmentation(flip=True),
+)
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -96,19 +99,20 @@ ATTACKS: dict[str, Attack] = {
 
 def network(data: Path, device: str) -> tuple[nn.Module, Tensor, Tensor]:
     """The trained network, and the test images of its classes."""
-    whole = load_data({"name": "cifar100"}, data)
+    whole = load_data(dataset_of({"name": "cifar100"}), data)
     splits = []
     for split in (whole.train, whole.test):
         chosen = np.flatnonzero(split.labels < CLASSES)
         splits.append(Split(split.images[chosen], split.labels[chosen]))
     moments = moments_of(splits[0].images)
-    declared = {"architecture": "resnet18", "stem": "small", "pretrained": False, "normalization": None}
+    declared = Model(id="resnet18", architecture="resnet18", stem="small")
     model = build_model(declared, whole.image_shape, CLASSES, (moments.mean, moments.std), seed=0).to(device)
     model = model.to(memory_format=torch.channels_last)
     if WEIGHTS.exists():
         model.load_state_dict(safetensors.torch.load_file(WEIGHTS))
     else:
-        training = Training(model, build_objective({"name": "ce"}, CLASSES), build_optimizer(model, SGD))
+        objective = build_objective(objective_of({"name": "ce"}), CLASSES)
+        training = TrainingRun(model, objective, build_optimizer(model, TRAINING.optimizer))
         train(training, splits[0], declared=TRAINING, seed=0, after_step=_tell)
         WEIGHTS.parent.mkdir(exist_ok=True)
         save_weights(WEIGHTS, model.state_dict())

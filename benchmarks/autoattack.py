@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,15 +34,19 @@ from robustbench_cmic.data.base import Data, Split, moments_of
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.fields import Threat
-from robustbench_cmic.training.loop import Training, build_optimizer, train
+from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.objectives import objective_of
+from robustbench_cmic.suite.training import OneCycle, Sgd, Training
+from robustbench_cmic.training.loop import TrainingRun, build_optimizer, train
 
 BLOCK = 256
 EPS = {
     "linf": {"digits": 0.1, "mnist": 0.1, "cifar100": 2 / 255, "toy-100": 0.05},
     "l2": {"digits": 0.5, "mnist": 1.0, "cifar100": 0.25, "toy-100": 0.25},
 }
-SGD: dict[str, Any] = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
+SGD = Sgd(name="sgd", lr=0.05, nesterov=True)
 CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4, "centroids": "batch", "momentum": 0.99}
 MODELS = ("ce", "cmic", "adversarial")
 NAMES = {"linf": "Linf", "l2": "L2"}
@@ -145,20 +148,15 @@ def network(kind: str, name: str, data: Data, threat: Threat, epochs: int, devic
     """A trained network: a small CNN, or for CIFAR-100 a small residual one."""
     moments = moments_of(data.train.images)
     architecture = "small_resnet" if name == "cifar100" else "small_cnn"
-    declared = {"architecture": architecture, "stem": None, "pretrained": False, "normalization": None}
+    declared = Model(id=kind, architecture=architecture)
     model = build_model(declared, data.image_shape, data.classes, (moments.mean, moments.std), seed=0).to(device)
     if kind == "adversarial":
         harden(model, data.train, threat, epochs)
     else:
-        objective = build_objective({"name": "ce"} if kind == "ce" else CMIC, data.classes).to(device)
-        how = {
-            "epochs": epochs,
-            "batch_size": 128,
-            "optimizer": SGD,
-            "schedule": {"name": "onecycle", "warmup": 0.3},
-            "augmentation": {"crop": 0, "flip": False, "cutout": 0},
-        }
-        if train(Training(model, objective, build_optimizer(model, SGD)), data.train, declared=how, seed=0) is not None:
+        objective = build_objective(objective_of({"name": "ce"} if kind == "ce" else CMIC), data.classes).to(device)
+        how = Training(epochs=epochs, batch_size=128, optimizer=SGD, schedule=OneCycle(name="onecycle"))
+        training = TrainingRun(model, objective, build_optimizer(model, SGD))
+        if train(training, data.train, declared=how, seed=0) is not None:
             raise RuntimeError(f"the training of {name}, {kind}, diverged")
     return model.eval()
 
@@ -167,9 +165,9 @@ def harden(model: nn.Module, split: Split, threat: Threat, epochs: int, batch: i
     """Adversarial training (Madry et al. 2018): cross entropy on images that 5 steps of PGD changed first."""
     device = next(model.parameters()).device
     labels = torch.from_numpy(split.labels)
-    optimizer = torch.optim.SGD(model.parameters(), **{key: value for key, value in SGD.items() if key != "name"})
+    optimizer = torch.optim.SGD(model.parameters(), **SGD.arguments())
     steps = epochs * (len(labels) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, SGD["lr"], total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, SGD.lr, total_steps=steps)
     with seeded(0):
         for _ in range(epochs):
             for chosen in torch.split(torch.randperm(len(labels)), batch)[: len(labels) // batch]:
@@ -192,7 +190,7 @@ def pixels(split: Split, chosen: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 def load(name: str, folder: Path) -> Data:
     """A data set, or a made-up one of 100 classes: grey patterns of 8x8 pixels, with noise."""
     if name != "toy-100":
-        return load_data({"name": name}, folder)
+        return load_data(dataset_of({"name": name}), folder)
     draw = np.random.default_rng(0)
     patterns = draw.uniform(0.2, 0.8, (100, 1, 8, 8))
 

@@ -22,17 +22,26 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.training.loop import Acceleration, Training, build_optimizer, train
+from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.objectives import objective_of
+from robustbench_cmic.suite.training import Augmentation, Constant, Sgd, Training
+from robustbench_cmic.training.loop import Acceleration, TrainingRun, build_optimizer, train
 
 CLASSES, BATCH = 100, 64
-SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
-MODEL = {"architecture": "resnet18", "stem": "small", "pretrained": False, "normalization": None}
+MODEL = Model(id="resnet18", architecture="resnet18", stem="small")
 CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "ce": {"name": "ce"},
     "cmic, batch": CMIC | {"centroids": "batch", "momentum": 0.99},
     "cmic, class_batches": CMIC | {"centroids": "class_batches", "class_batch_size": 8, "momentum": 0.9999},
 }
+TRAINING = Training(
+    epochs=1,
+    batch_size=BATCH,
+    optimizer=Sgd(name="sgd", lr=0.1),
+    schedule=Constant(name="constant"),
+    augmentation=Augmentation(crop=4, flip=True),
+)
 WARM_UP = 1
 
 
@@ -43,14 +52,15 @@ def data(steps: int) -> Split:
     return Split(draw.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), np.arange(n, dtype=np.int64) % CLASSES)
 
 
-def build(objective: dict[str, Any], device: str) -> Training:
+def build(objective: dict[str, Any], device: str) -> TrainingRun:
     """A fresh network and what trains it."""
     model = build_model(MODEL, (3, 32, 32), CLASSES, ((0.5,) * 3, (0.25,) * 3), seed=0).to(device)
     model = model.to(memory_format=torch.channels_last)
-    return Training(model, build_objective(objective, CLASSES).to(device), build_optimizer(model, SGD))
+    computed = build_objective(objective_of(objective), CLASSES).to(device)
+    return TrainingRun(model, computed, build_optimizer(model, TRAINING.optimizer))
 
 
-def seconds_per_step(objective: dict[str, Any], device: str, steps: int, how: Acceleration) -> float:
+def seconds_per_step(objective: dict[str, Any], device: str, steps: int, acceleration: Acceleration) -> float:
     """Mean over the steps of one epoch, without the first ones."""
     cuda = device.startswith("cuda")
     warm_up = 10 if cuda else WARM_UP
@@ -63,14 +73,8 @@ def seconds_per_step(objective: dict[str, Any], device: str, steps: int, how: Ac
                 torch.cuda.synchronize()
             began = time.perf_counter()
 
-    declared = {
-        "epochs": 1,
-        "batch_size": BATCH,
-        "optimizer": SGD,
-        "schedule": {"name": "constant", "warmup_epochs": 0.0},
-        "augmentation": {"crop": 4, "flip": True, "cutout": 0},
-    }
-    train(build(objective, device), data(steps + warm_up), declared=declared, seed=0, how=how, after_step=after_step)
+    training, split = build(objective, device), data(steps + warm_up)
+    train(training, split, declared=TRAINING, seed=0, acceleration=acceleration, after_step=after_step)
     return (time.perf_counter() - began) / steps
 
 

@@ -19,6 +19,7 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.records.state import cell_states
 from robustbench_cmic.report import write_report
 from robustbench_cmic.suite import load_suite
+from robustbench_cmic.suite.data import Digits
 from tests.attacks.nets import convolutional, examples
 from tests.conftest import ROOT
 
@@ -123,7 +124,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
     from sklearn import datasets
 
     bunch = datasets.load_digits()
-    data = load_data({"name": "digits"}, ROOT)
+    data = load_data(Digits(name="digits"), ROOT)
     assert isinstance(data.train.images, np.ndarray)
     assert isinstance(data.test.images, np.ndarray)
     assert (data.train.images * 16 == bunch.images[:TRAIN_EXAMPLES, None]).all()

@@ -18,13 +18,13 @@ from robustbench_cmic.cli.arguments import (
     load,
     parsed_seeds,
 )
-from robustbench_cmic.data import DATASETS
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.state import CellState, cell_states, is_blocked
 from robustbench_cmic.run.resume import pending_cells
 from robustbench_cmic.suite import shipped_suites
+from robustbench_cmic.suite.data import DATASETS
 from robustbench_cmic.suite.fields import NATIVE_ATTACKS
 from robustbench_cmic.suite.models import ARCHITECTURES
 from robustbench_cmic.suite.objectives import OBJECTIVES

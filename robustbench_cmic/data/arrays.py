@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_cmic.data.base import Data, DataError, Labels, Split
+from robustbench_cmic.suite.data import Arrays
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 _CHANNELS = (1, 3)
 _MOST_CLASSES = 1_000_000
 
 
-def load_arrays(declared: dict[str, Any], folder: Path, *_: Any) -> Data:
+def load_arrays(dataset: Arrays, folder: Path, *_: Any) -> Data:
     """The file `path`, absolute or in the data folder."""
-    return read_arrays(folder / declared["path"])
+    return read_arrays(folder / dataset.path)
 
 
 def read_arrays(path: Path) -> Data:

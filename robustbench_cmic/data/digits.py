@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from robustbench_cmic.data.base import Data, Split
-from robustbench_cmic.data.class_names import CLASS_NAMES
 
 TRAIN_EXAMPLES = 1198
 
@@ -28,7 +27,7 @@ def load_digits(*_: Any) -> Data:
         train=Split(images[:TRAIN_EXAMPLES], labels[:TRAIN_EXAMPLES]),
         test=Split(images[TRAIN_EXAMPLES:], labels[TRAIN_EXAMPLES:]),
         classes=10,
-        class_names=CLASS_NAMES["digits"],
+        class_names=tuple("0123456789"),
     )
 
 

@@ -35,6 +35,7 @@ from robustbench_cmic.data.base import (
     moments_of_histogram,
 )
 from robustbench_cmic.records.files import write_atomically
+from robustbench_cmic.suite.data import ImageFolder
 
 if TYPE_CHECKING:
     from robustbench_cmic.data import Say
@@ -116,13 +117,13 @@ class _Listing:
         return digest.hexdigest()
 
 
-def load_imagefolder(declared: dict[str, Any], folder: Path, memory: int | None, say: Say) -> Data:
+def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say: Say) -> Data:
     """The image files under `path`, absolute or in the data folder.
 
     Raises:
         DataError: folders or files that are missing, classes that differ between the splits, corrupt images.
     """
-    root, size = folder / declared["path"], int(declared["size"])
+    root, size = folder / dataset.path, dataset.size
     try:
         listing = _list(root)
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from robustbench_cmic.data.base import Labels
 
 
-def choose(labels: Labels, evaluation: dict[str, Any]) -> npt.NDArray[np.int64]:
+def choose(labels: Labels, limit: int | None, per_class: bool = False) -> npt.NDArray[np.int64]:
     """Indices of the chosen examples, ascending.
 
     Examples are taken in a fixed pseudo-random order, so that a subset holds every smaller one of the same kind, and a
@@ -19,13 +18,13 @@ def choose(labels: Labels, evaluation: dict[str, Any]) -> npt.NDArray[np.int64]:
 
     Args:
         labels: of the whole split.
-        evaluation: `limit`, how many examples (absent: all), and `per_class`: as many of every class, up to one.
+        limit: how many examples; None: all.
+        per_class: as many of every class, up to one.
     """
-    limit = evaluation.get("limit")
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
     order = np.argsort(_splitmix64(np.arange(len(labels), dtype=np.uint64)), kind="stable")
-    if evaluation.get("per_class"):
+    if per_class:
         order = order[np.argsort(_turn(labels[order]), kind="stable")]
     return np.sort(order[:limit])
 

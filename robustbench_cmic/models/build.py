@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from robustbench_cmic.models.architectures import Shape
 from robustbench_cmic.suite.messages import UserError
-from robustbench_cmic.suite.models import ARCHITECTURES
+from robustbench_cmic.suite.models import ARCHITECTURES, Model
+from robustbench_cmic.suite.signatures import one_line
 
 
 class ModelError(UserError):
@@ -42,12 +43,12 @@ class Normalize(nn.Module):
 
 
 def build_model(
-    declared: dict[str, Any], shape: Shape, classes: int, moments: tuple[Sequence[float], Sequence[float]], seed: int
+    declared: Model, shape: Shape, classes: int, moments: tuple[Sequence[float], Sequence[float]], seed: int
 ) -> nn.Sequential:
     """A classifier, its weights drawn from `seed` or timm's own; the global random state is left as it was.
 
     Args:
-        declared: `architecture`, `stem`, `pretrained` and `normalization`, as a suite declares them.
+        declared: of it `architecture`, `stem`, `pretrained` and `normalization`.
         shape: (C, H, W) of an image.
         classes: number of classes.
         moments: mean and standard deviation of the training images, per channel.
@@ -63,17 +64,17 @@ def build_model(
         torch.manual_seed(seed)
         network = _network(declared, shape, classes)
     if not isinstance(network, nn.Module):
-        raise ModelError(f"{declared['architecture']} should return a torch.nn.Module, not {type(network).__name__}")
+        raise ModelError(f"{declared.architecture} should return a torch.nn.Module, not {type(network).__name__}")
     mean, std = moments
-    if declared["normalization"] is not None:
-        mean, std = declared["normalization"]["mean"], declared["normalization"]["std"]
-    elif declared["pretrained"]:
+    if declared.normalization is not None:
+        mean, std = declared.normalization.mean, declared.normalization.std
+    elif declared.pretrained:
         settings: Any = network.pretrained_cfg
         mean, std = settings["mean"], settings["std"]
     if not len(mean) == len(std) == shape[0]:
         raise ModelError(f"`normalization` should have {shape[0]} means and as many deviations, one a channel")
     model = nn.Sequential(Normalize(mean, std), network)
-    _try(model, declared["architecture"], shape, classes)
+    _try(model, declared.architecture, shape, classes)
     return model
 
 
@@ -84,30 +85,28 @@ def _try(model: nn.Sequential, name: str, shape: Shape, classes: int) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = model(torch.full((2, *shape), 0.5))
     except Exception as error:  # whatever a model raises
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{name} fails on images of {shape}: {type(error).__name__}: {reason}") from error
+        raise ModelError(f"{name} fails on images of {shape}: {one_line(error)}") from error
     model.train()
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if got != (2, classes) or not logits.is_floating_point():
         raise ModelError(f"{name} should return float logits of shape (N, {classes}); for 2 images it returned {got}")
 
 
-def _network(declared: dict[str, Any], shape: Shape, classes: int) -> Any:
-    name = declared["architecture"]
-    if name in ARCHITECTURES:
-        return pkgutil.resolve_name(ARCHITECTURES[name])(shape, classes)
-    if ":" in name:
-        try:
-            return pkgutil.resolve_name(name)(shape, classes)
-        except Exception as error:  # whatever a user's own code raises
-            raise ModelError(f"{name} failed for images of {shape}: {type(error).__name__}: {error}") from error
-    return _timm(declared, shape, classes)
+def _network(declared: Model, shape: Shape, classes: int) -> Any:
+    name = declared.architecture
+    place = ARCHITECTURES.get(name, name)
+    if ":" not in place:
+        return _timm(declared, shape, classes)
+    try:
+        return pkgutil.resolve_name(place)(shape, classes)
+    except Exception as error:  # whatever a user's own code raises
+        raise ModelError(f"{name} failed for images of {shape}: {one_line(error)}") from error
 
 
-def _timm(declared: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
+def _timm(declared: Model, shape: Shape, classes: int) -> nn.Module:
     import timm
 
-    name, pretrained = declared["architecture"], declared["pretrained"]
+    name, pretrained = declared.architecture, declared.pretrained
     own: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0]}
     settings = timm.get_pretrained_cfg(name)
     if settings is not None and settings.fixed_input_size:
@@ -116,11 +115,10 @@ def _timm(declared: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
         network: nn.Module = timm.create_model(name, pretrained=pretrained, **own)
     except Exception as error:  # timm lets through what its models, the network and the hub raise
         what = "timm's weights cannot be had" if pretrained else "timm cannot build it"
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{name} for images of {shape}: {what}: {type(error).__name__}: {reason}") from error
+        raise ModelError(f"{name} for images of {shape}: {what}: {one_line(error)}") from error
     if pretrained and settings is not None and classes != settings.num_classes:
         raise ModelError(f"{name}: timm's weights know {settings.num_classes} classes, the data has {classes}")
-    return small_stem(network, shape[0]) if declared["stem"] == "small" else network
+    return small_stem(network, shape[0]) if declared.stem == "small" else network
 
 
 def small_stem(network: nn.Module, channels: int) -> nn.Module:

@@ -9,12 +9,7 @@ from robustbench_cmic.objectives.base import Objective
 
 
 class CrossEntropy(Objective):
-    """Mean over the batch of -log softmax(z)_y, in nats.
-
-    Args:
-        classes: C.
-        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
-    """
+    """Mean over the batch of -log softmax(z)_y, in nats; parameters as in `suite.objectives.CrossEntropyObjective`."""
 
     def __init__(self, classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()

@@ -22,20 +22,10 @@ from robustbench_cmic.objectives.base import Objective
 
 
 class Cmic(Objective):
-    """The CMIC-DL objective and its centroids.
+    """The CMIC-DL objective and its centroids; parameters as in `suite.objectives.CmicObjective`.
 
-    Args:
-        classes: C.
-        lambda_: weight of the concentration term, at least 0.
-        beta: weight of the separation term, at least 0. Where lambda and beta are both 0 the loss is cross entropy,
-            bit for bit.
-        centroids: `batch` updates from the outputs of the step itself, for the classes present in it;
-            `class_batches` from `class_batch_size` extra examples of every class (the paper).
-        momentum: m, in [0, 1).
-        class_batch_size: |B_c|.
-        floor: least probability under the logarithm of the separation term. As written in the paper the term is
-            unbounded: it rewards log P -> -inf. Below the floor the logarithm gives no gradient any more.
-        label_smoothing: of the cross-entropy term, as for `CrossEntropy`.
+    Where lambda and beta are both 0 the loss is cross entropy, bit for bit. As written in the paper the separation
+    term is unbounded: it rewards log P -> -inf. Below `floor` the logarithm gives no gradient any more.
     """
 
     centroid: Tensor

@@ -10,15 +10,16 @@ from torch import Tensor
 
 from robustbench_cmic.objectives.base import Objective, ObjectiveError
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite.signatures import one_line
 
 
-def custom_objective(name: str, parameters: dict[str, Any], classes: int, seed: int) -> Objective:
+def custom_objective(classes: int, *, name: str, parameters: dict[str, Any], seed: int) -> Objective:
     """A user's objective, tried before it is trusted with a training; the generators are left as they were.
 
     Args:
+        classes: C.
         name: `package.module:name`.
         parameters: to call it with, besides the number of classes.
-        classes: C.
         seed: with the name it decides what the objective draws when it is built.
 
     Raises:
@@ -34,7 +35,7 @@ def _build(name: str, parameters: dict[str, Any], classes: int) -> Objective:
     try:
         objective = pkgutil.resolve_name(name)(classes, **parameters)
     except Exception as error:  # whatever a user's own code raises
-        raise ObjectiveError(f"{name} failed for {classes} classes: {_told(error)}") from error
+        raise ObjectiveError(f"{name} failed for {classes} classes: {one_line(error)}") from error
     if not isinstance(objective, Objective):
         kind = type(objective).__name__
         raise ObjectiveError(f"{name} should return a robustbench_cmic.objectives.Objective, not {kind}")
@@ -56,7 +57,7 @@ def _try(objective: Objective, name: str, classes: int) -> None:
             objective.update(logits.detach(), labels)
     except Exception as error:  # whatever a user's own code raises
         shape = tuple(logits.shape)
-        raise ObjectiveError(f"{name} fails on logits of shape {shape}: {_told(error)}") from error
+        raise ObjectiveError(f"{name} fails on logits of shape {shape}: {one_line(error)}") from error
     if problem is not None:
         raise ObjectiveError(f"{name} should return a dictionary of scalar tensors with a `total`; {problem}")
 
@@ -72,7 +73,3 @@ def _problem(terms: Any) -> str | None:
     if "total" not in terms:
         return f"it returned {', '.join(map(str, terms)) or 'none'}"
     return None if terms["total"].requires_grad else "its `total` has no gradient in the logits"
-
-
-def _told(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -10,10 +10,8 @@ from robustbench_cmic.plan.audit import audit_cell
 from robustbench_cmic.plan.cell import Cell, Plan, cell_id
 from robustbench_cmic.plan.versions import EVALUATION, SUBSET, TRAINING
 from robustbench_cmic.suite.attacks import CLEAN, AnyAttack, AutoAttack, Pgd, Transfer, attack_setting, balls
-from robustbench_cmic.suite.custom import OBJECTIVE, custom_code_sha256, custom_parameters
 from robustbench_cmic.suite.fields import Norm
 from robustbench_cmic.suite.models import Model
-from robustbench_cmic.suite.objectives import Cmic, CustomObjective
 from robustbench_cmic.suite.schema import Suite
 
 
@@ -57,11 +55,10 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
 
 def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     """The training of a model, or the loading of its given weights."""
-    own = model.model_dump(include={"architecture", "stem", "pretrained", "normalization"})
     declared = {
         "dataset": suite.dataset.model_dump(),
-        "model": own | {"code_sha256": custom_code_sha256(model.architecture)},
-        "objective": _objective(model),
+        "model": model.declared(),
+        "objective": None if model.objective is None else model.objective.declared(),
         "training": None if suite.training is None or model.given else suite.training.model_dump(exclude_none=True),
         "weights": None,
         "seed": seed,
@@ -80,22 +77,6 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
         seed=seed,
         declared=declared,
     )
-
-
-def _objective(model: Model) -> dict[str, Any] | None:
-    if model.objective is None:
-        return None
-    if isinstance(model.objective, CustomObjective):
-        name = model.objective.name
-        parameters = custom_parameters(name, OBJECTIVE, model.objective.parameters)
-        declared: dict[str, Any] = {"name": name, "code_sha256": custom_code_sha256(name), "parameters": parameters}
-    else:
-        declared = model.objective.model_dump(exclude={"adversary"})
-    if isinstance(model.objective, Cmic):
-        declared["momentum"] = model.objective.centroid_momentum
-    if model.objective.adversary is not None:
-        declared["adversary"] = model.objective.adversary.resolved()
-    return declared
 
 
 def attack_cells(training: Cell, attacks: Sequence[AnyAttack], evaluation: dict[str, Any]) -> Iterator[Cell]:

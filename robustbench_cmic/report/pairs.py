@@ -40,6 +40,7 @@ from robustbench_cmic.statistics import (
     paired_replicates_interval,
     paired_seed_test,
 )
+from robustbench_cmic.suite.objectives import OBJECTIVES
 
 LEVEL = 0.05
 RESAMPLES = {True: 9999, False: 1999}
@@ -48,7 +49,6 @@ WITHDRAWN = "withdrawn: flagged"
 NO_DIFFERENCE = "no difference shown"
 NO_DISCORDANT = "no example differs"
 ONE_SEED = "one seed: no claim about the method"
-OBJECTIVES = {"ce": "CE", "cmic": "CMIC-DL"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ def _lines(results: Results, audit: Audit, first: str, second: str) -> Iterator[
 def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     """What verdicts call the two: by their objectives, where those tell them apart."""
     objectives = {cell.model: cell.objective for cell in results.plan.of("train")}
-    names = [OBJECTIVES.get(objectives[model], model) for model in (first, second)]
+    titles = {name: objective.title for name, objective in OBJECTIVES.items()}
+    names = [titles.get(objectives[model]) or model for model in (first, second)]
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 

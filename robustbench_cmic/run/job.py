@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import json
 import traceback
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from robustbench_cmic.attacks.model import is_out_of_memory
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Data
-from robustbench_cmic.plan.cell import Cell, canonical_json
+from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import failed_record
 from robustbench_cmic.run.jobs.attack import run_attack
@@ -25,6 +24,7 @@ from robustbench_cmic.run.jobs.context import Job, Progress, Stopwatch, Trained,
 from robustbench_cmic.run.jobs.train import load_given_weights, run_training
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.suite.custom import changed_code
+from robustbench_cmic.suite.data import AnyDataset, dataset_of
 from robustbench_cmic.suite.messages import UserError
 
 
@@ -33,22 +33,22 @@ def run_job(cell: Cell, settings: Settings, progress: Progress, trained: Trained
 
     The weights of a training are on disk when this returns; its record is for the caller to write.
     """
-    clock = Stopwatch()
-    record = _dispatch(cell, settings, clock, progress, trained)
+    stopwatch = Stopwatch()
+    record = _dispatch(cell, settings, stopwatch, progress, trained)
     # Looked at afterwards: what the process has imported is then at least as old as the file.
     changed = changed_code(cell.declared)
     if changed is None:
         return record
     reason = f"the file of {changed} has been changed since the run began: run again"
-    return failed_record(settings.suite, cell, reason, provenance(settings), clock.timing(settings))
+    return failed_record(settings.suite, cell, reason, provenance(settings), stopwatch.timing(settings))
 
 
-def _dispatch(cell: Cell, settings: Settings, clock: Stopwatch, progress: Progress, trained: Trained) -> AnyRecord:
+def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, progress: Progress, trained: Trained) -> AnyRecord:
     try:
         declared = cell.declared.get("train", cell.declared)
-        data = _data(canonical_json(declared["dataset"]), settings.data, settings.memory)
+        data = _data(dataset_of(declared["dataset"]), settings.data, settings.memory)
         _set_determinism(settings, training=cell.kind == "train")
-        job = Job(cell, settings, data, clock, progress, trained)
+        job = Job(cell, settings, data, stopwatch, progress, trained)
         if cell.kind == "attack":
             return run_attack(job)
         if cell.kind == "audit":
@@ -65,7 +65,7 @@ def _dispatch(cell: Cell, settings: Settings, clock: Stopwatch, progress: Progre
         else:
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
-    return failed_record(settings.suite, cell, reason, provenance(settings), clock.timing(settings))
+    return failed_record(settings.suite, cell, reason, provenance(settings), stopwatch.timing(settings))
 
 
 def _set_determinism(settings: Settings, training: bool) -> None:
@@ -83,5 +83,5 @@ def _set_determinism(settings: Settings, training: bool) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _data(declared: str, folder: Path, memory: int | None) -> Data:
-    return load_data(json.loads(declared), folder, memory)
+def _data(dataset: AnyDataset, folder: Path, memory: int | None) -> Data:
+    return load_data(dataset, folder, memory)

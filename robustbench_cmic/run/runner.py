@@ -251,7 +251,7 @@ def _fingerprint(suite: Suite, settings: Settings, console: Console) -> str:
 
     if settings.data.exists() and not settings.data.is_dir():
         raise UserError(f"--data {settings.data}: is a file, not a folder")
-    return load_data(suite.dataset.model_dump(), settings.data, settings.memory, say).sha256
+    return load_data(suite.dataset, settings.data, settings.memory, say).sha256
 
 
 def _given_weights(suite: Suite) -> dict[str, Path]:

@@ -19,10 +19,8 @@ from robustbench_cmic.suite.fields import NATIVE_ATTACKS, Norm, resolve_relative
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
 from robustbench_cmic.suite.models import Model, architecture_problem
-from robustbench_cmic.suite.objectives import Cmic, CustomObjective
 from robustbench_cmic.suite.schema import Suite
 from robustbench_cmic.suite.torchattacks import TorchattacksAttack, attack_modules, ball_norm, parameter_problems
-from robustbench_cmic.suite.training import MultiStep, Training
 
 Well = list[tuple[int, Any]]
 """(position in the list, well-formed item)"""
@@ -81,28 +79,18 @@ def warnings(suite: Suite) -> Iterator[Problem]:
         adversary = None if model.objective is None else model.objective.adversary
         if adversary is not None:
             at: Location = ("models", index, "objective", "adversary", "alpha")
-            yield from _reach_warnings(adversary.resolved()["alpha"], adversary.steps, adversary.eps, at)
+            yield from _reach_warnings(adversary.step_size(), adversary.steps, adversary.eps, at)
     if suite.evaluation.per_class and suite.evaluation.limit is None:
         yield Problem("has no effect without `limit`: all examples are taken", ("evaluation", "per_class"))
     if suite.training is not None:
-        yield from _schedule_warnings(suite.training)
+        for place, sentence in suite.training.schedule.warnings(suite.training.epochs):
+            yield Problem(sentence, ("training", "schedule", *place))
 
 
 def _reach_warnings(alpha: float, steps: int, eps: float, where: Location) -> Iterator[Problem]:
     if alpha * steps < eps * (1 - 1e-9):
         message = f"alpha * steps is {alpha * steps:g}: cannot reach the edge of the ball at eps {eps:g}"
         yield Problem(message, where)
-
-
-def _schedule_warnings(training: Training) -> Iterator[Problem]:
-    schedule = training.schedule
-    if isinstance(schedule, MultiStep):
-        for index, epoch in enumerate(schedule.milestones):
-            if epoch >= training.epochs:
-                reached = ("training", "schedule", "milestones", index)
-                yield Problem(f"epoch {epoch} is never reached: training has {training.epochs}", reached)
-    if schedule.name != "onecycle" and schedule.warmup_epochs >= training.epochs:
-        yield Problem("the training ends before the warm-up does", ("training", "schedule", "warmup_epochs"))
 
 
 def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
@@ -116,11 +104,8 @@ def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
         yield from _given_errors(parts, index, model)
         objective = model.objective
         where: Location = ("models", index, "objective")
-        idle = isinstance(objective, Cmic) and objective.centroids == "batch"
-        if objective is not None and idle and "class_batch_size" in objective.model_fields_set:
-            yield Problem("has no effect with `centroids: batch`: leave it out", (*where, "class_batch_size"))
-        if isinstance(objective, CustomObjective):
-            yield from own_code_errors(objective, where)
+        for key, sentence in [] if objective is None else objective.problems():
+            yield Problem(sentence, (*where, key))
         if objective is not None and objective.adversary is not None:
             yield from _radius_errors(objective.adversary.norm, objective.adversary.eps, (*where, "adversary", "eps"))
     seen: dict[str, int] = {}
@@ -221,7 +206,7 @@ def _adversary_differences(first: Model, second: Model) -> list[str]:
     if first.objective is None or second.objective is None:
         return []
     ours, theirs = first.objective.adversary, second.objective.adversary
-    alike = (ours and ours.resolved()) == (theirs and theirs.resolved())
+    alike = (ours and ours.model_dump()) == (theirs and theirs.model_dump())
     return [] if alike else [f"adversary ({ours}, {theirs})"]
 
 

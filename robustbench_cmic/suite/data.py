@@ -2,39 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, TypeAdapter
 
-from robustbench_cmic.suite.fields import Count, Strict
+from robustbench_cmic.suite.fields import Count, Strict, classes_by_name
 
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
 
-class NamedDataset(Strict):
-    """A data set that is known by name; all but `digits` lie in the data folder or are downloaded to it."""
+class DeclaredDataset(Strict):
+    """What all data sets have in common: how results call them, how large they are, and what loads them.
 
-    name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
+    Attributes:
+        implementation: `package.module:name`; called with the data set as declared, the data folder, the bytes that
+            decoded images may take (None: half of the machine's memory) and whom to tell of long work, it returns a
+            `robustbench_cmic.data.base.Data`.
+    """
+
+    implementation: ClassVar[str]
+
+    name: str
 
     @property
     def label(self) -> str:
         """What results call it."""
         return self.name
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Examples to train on and to test on; of a user's own, which a plan does not open, a guess."""
+        return 10_000, 2_000
 
-class Arrays(Strict):
-    """A `.npz` of x_train, y_train, x_test and y_test; `path` is absolute or in the data folder."""
 
-    name: Literal["arrays"]
+class Digits(DeclaredDataset):
+    """The 1,797 handwritten digits that scikit-learn ships."""
+
+    implementation = "robustbench_cmic.data.digits:load_digits"
+
+    name: Literal["digits"]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Two thirds and one third."""
+        return 1_198, 599
+
+
+class TorchvisionDataset(DeclaredDataset):
+    """A data set of torchvision, in the data folder or downloaded to it."""
+
+    implementation = "robustbench_cmic.data.named:load_named"
+
+    name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """As published."""
+        published = {"svhn": (73_257, 26_032), "mnist": (60_000, 10_000), "fashion_mnist": (60_000, 10_000)}
+        return published.get(self.name, (50_000, 10_000))
+
+
+class _OwnFiles(DeclaredDataset):
     path: FilePath
 
     @property
     def label(self) -> str:
-        """What results call it."""
         return f"{self.name}:{self.path}"
 
 
-class ImageFolder(Strict):
+class Arrays(_OwnFiles):
+    """A `.npz` of x_train, y_train, x_test and y_test; `path` is absolute or in the data folder."""
+
+    implementation = "robustbench_cmic.data.arrays:load_arrays"
+
+    name: Literal["arrays"]
+
+
+class ImageFolder(_OwnFiles):
     """Image files in train/<class>/ and test/<class>/ (or val/<class>/) under `path`.
 
     Attributes:
@@ -42,17 +87,21 @@ class ImageFolder(Strict):
         size: height and width in pixels to which the central square of every image is resized.
     """
 
+    implementation = "robustbench_cmic.data.imagefolder:load_imagefolder"
+
     name: Literal["imagefolder"]
-    path: FilePath
     size: Annotated[int, Field(ge=8, le=4096)]
 
-    @property
-    def label(self) -> str:
-        """What results call it."""
-        return f"{self.name}:{self.path}"
+
+AnyDataset = Annotated[Digits | TorchvisionDataset | Arrays | ImageFolder, Field(discriminator="name")]
+DATASETS: dict[str, type[DeclaredDataset]] = classes_by_name(AnyDataset)
+"""Name -> class."""
+_ADAPTER: TypeAdapter[AnyDataset] = TypeAdapter(AnyDataset)
 
 
-Dataset = Annotated[NamedDataset | Arrays | ImageFolder, Field(discriminator="name")]
+def dataset_of(declared: Mapping[str, Any]) -> AnyDataset:
+    """The data set that a training declares."""
+    return _ADAPTER.validate_python(declared)
 
 
 class Evaluation(Strict):
@@ -67,3 +116,8 @@ class Evaluation(Strict):
     split: Literal["train", "test"] = "test"
     limit: Count | None = None
     per_class: bool = False
+
+
+def evaluation_of(declared: Mapping[str, Any]) -> Evaluation:
+    """The examples that an attack declares; what else is declared with them only tells plans apart."""
+    return Evaluation.model_validate({key: declared[key] for key in Evaluation.model_fields if key in declared})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
@@ -72,6 +72,12 @@ class Strict(Frozen):
     """A part of a suite file: wrong types are errors, too; nothing is converted silently."""
 
     model_config = ConfigDict(strict=True, validate_by_name=False)
+
+
+def classes_by_name(union: Any) -> dict[str, type[Any]]:
+    """The classes of an annotated union by the names that a suite may write; without those of code of a user's own."""
+    members = [get_args(member)[0] if get_args(member) else member for member in get_args(get_args(union)[0])]
+    return {name: member for member in members for name in get_args(member.model_fields["name"].annotation)}
 
 
 class Threat(NamedTuple):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from robustbench_cmic.suite.custom import custom_code_sha256
 from robustbench_cmic.suite.fields import Name, Number, Positive, Strict, Text
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.objectives import Objective
+from robustbench_cmic.suite.objectives import AnyObjective
 from robustbench_cmic.suite.signatures import _own_problem
 
 ARCHITECTURES = {
@@ -47,7 +49,7 @@ class Model(Strict):
 
     id: Name
     architecture: Text
-    objective: Objective | None = None
+    objective: AnyObjective | None = None
     stem: Literal["default", "small"] = "default"
     weights: Text | None = None
     pretrained: bool = False
@@ -61,6 +63,16 @@ class Model(Strict):
     def weights_file(self, seed: int) -> Path:
         """The file of `weights` for a seed."""
         return Path((self.weights or "").replace("{seed}", str(seed)))
+
+    def declared(self) -> dict[str, Any]:
+        """What decides the network, as a training declares it: plain data; of a user's own the hash of its file."""
+        network = self.model_dump(include={"architecture", "stem", "pretrained", "normalization"})
+        return network | {"code_sha256": custom_code_sha256(self.architecture)}
+
+
+def model_of(declared: Mapping[str, Any]) -> Model:
+    """The model that a training declares, see `Model.declared`; its name, which decides nothing, is not known here."""
+    return Model.model_validate({k: v for k, v in declared.items() if k != "code_sha256"} | {"id": "model"})
 
 
 _REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)

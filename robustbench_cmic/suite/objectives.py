@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_serializer, model_validator
 
+from robustbench_cmic.suite.custom import (
+    OBJECTIVE,
+    call_problems,
+    custom_code_sha256,
+    custom_parameters,
+    value_problems,
+)
 from robustbench_cmic.suite.fields import (
     CUSTOM_TAG,
     Count,
@@ -17,6 +25,7 @@ from robustbench_cmic.suite.fields import (
     Step,
     Strict,
     UnitInterval,
+    classes_by_name,
     resolve_relative,
 )
 
@@ -44,34 +53,68 @@ class Adversary(Strict):
     random_start: bool = True
 
     @model_validator(mode="after")
-    def _alpha_is_finite(self) -> Adversary:
-        self.resolved()
+    def _step_size_is_finite(self) -> Adversary:
+        self.step_size()
         return self
 
-    def resolved(self) -> dict[str, Any]:
-        """Every parameter, `alpha` as a number.
+    def step_size(self) -> float:
+        """`alpha` as a number.
 
         Raises:
             ValueError: a step that is not finite; no validated adversary has one.
         """
-        alpha = f"2.5*eps/{self.steps}" if self.alpha is None else self.alpha
-        return self.model_dump() | {"alpha": resolve_relative(alpha, self.eps)}
+        return resolve_relative(f"2.5*eps/{self.steps}" if self.alpha is None else self.alpha, self.eps)
+
+    @field_serializer("alpha")
+    def _alpha_as_number(self, _: float | str | None) -> float:
+        return self.step_size()
 
 
-class CrossEntropy(Strict):
+class DeclaredObjective(Strict):
+    """What all objectives have in common: how results call them, and what computes them.
+
+    Attributes:
+        title: in tables and verdicts; None: there it is called by the model's id.
+        implementation: `package.module:name`; called with the number of classes and `arguments`, it returns a
+            `robustbench_cmic.objectives.Objective`.
+    """
+
+    title: ClassVar[str | None] = None
+    implementation: ClassVar[str]
+
+    def declared(self) -> dict[str, Any]:
+        """Everything that decides the objective, as a cell declares it: plain data, defaults that depend resolved."""
+        declared = self.model_dump()
+        if declared["adversary"] is None:
+            del declared["adversary"]
+        return declared
+
+    def arguments(self, _seed: int) -> dict[str, Any]:
+        """The keywords to call `implementation` with; the seed is for objectives that draw random numbers."""
+        return self.model_dump(by_alias=False, exclude={"name", "adversary"})
+
+    def problems(self) -> Iterable[tuple[str, str]]:
+        """What is wrong beyond the types of its values: (key, sentence) pairs."""
+        return ()
+
+
+class CrossEntropyObjective(DeclaredObjective):
     """The baseline.
 
     Attributes:
-        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
         adversary: changes the images that it is trained on; None: nobody does.
     """
+
+    title = "CE"
+    implementation = "robustbench_cmic.objectives.ce:CrossEntropy"
 
     name: Literal["ce"]
     label_smoothing: UnitInterval = 0.0
     adversary: Adversary | None = None
 
 
-class Cmic(Strict):
+class CmicObjective(DeclaredObjective):
     """CMIC-DL (arXiv 2309.09123): cross entropy + lambda * concentration - beta * separation.
 
     Attributes:
@@ -87,6 +130,9 @@ class Cmic(Strict):
         adversary: as for `ce`.
     """
 
+    title = "CMIC-DL"
+    implementation = "robustbench_cmic.objectives.cmic:Cmic"
+
     name: Literal["cmic"]
     lambda_: Annotated[NonNegative, Field(alias="lambda")] = 0.7
     beta: NonNegative = 0.4
@@ -97,15 +143,19 @@ class Cmic(Strict):
     label_smoothing: UnitInterval = 0.0
     adversary: Adversary | None = None
 
-    @property
-    def centroid_momentum(self) -> float:
-        """`momentum`, or the default that goes with `centroids`."""
-        if self.momentum is not None:
-            return self.momentum
+    @field_serializer("momentum")
+    def _momentum_or_default(self, momentum: float | None) -> float:
+        if momentum is not None:
+            return momentum
         return 0.99 if self.centroids == "batch" else 0.9999
 
+    def problems(self) -> Iterable[tuple[str, str]]:
+        """A size of class batches where there are none."""
+        if self.centroids == "batch" and "class_batch_size" in self.model_fields_set:
+            yield "class_batch_size", "has no effect with `centroids: batch`: leave it out"
 
-class CustomObjective(BaseModel):
+
+class CustomObjective(DeclaredObjective):
     """An objective of your own: `name(classes, **parameters)` returns a `robustbench_cmic.objectives.Objective`.
 
     Further keys are its parameters: numbers, words, true/false, or lists of these.
@@ -115,7 +165,9 @@ class CustomObjective(BaseModel):
         adversary: as for `ce`.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow")
+
+    implementation = "robustbench_cmic.objectives.custom:custom_objective"
 
     name: CustomName
     adversary: Adversary | None = None
@@ -125,20 +177,45 @@ class CustomObjective(BaseModel):
         """The keys that are the objective's own, as written."""
         return dict(self.model_extra or {})
 
+    def declared(self) -> dict[str, Any]:
+        """Name, hash of the file, and parameters, those that the suite leaves out at their defaults."""
+        declared: dict[str, Any] = {"name": self.name, "code_sha256": custom_code_sha256(self.name)}
+        declared["parameters"] = custom_parameters(self.name, OBJECTIVE, self.parameters)
+        return declared if self.adversary is None else declared | {"adversary": self.adversary.model_dump()}
 
-OBJECTIVES = ("ce", "cmic")
+    def arguments(self, seed: int) -> dict[str, Any]:
+        """What decides a user's own objective."""
+        return {"name": self.name, "parameters": self.parameters, "seed": seed}
+
+    def problems(self) -> Iterable[tuple[str, str]]:
+        """Code that is not there, cannot be called, or does not take its parameters: one sentence for each key."""
+        by_value, by_call = value_problems(self.parameters), call_problems(self.name, OBJECTIVE, self.parameters)
+        return (dict(by_value) | dict(by_call)).items()
 
 
 def _objective_kind(value: Any) -> str | None:
     if not isinstance(value, dict | BaseModel):
-        return OBJECTIVES[0]  # any: what they all say first is that it should be a mapping
+        return next(iter(OBJECTIVES))  # any: what they all say first is that it should be a mapping
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
     if isinstance(name, str) and ":" in name:
         return CUSTOM_TAG
     return None if name is None else str(name)
 
 
-Objective = Annotated[
-    Annotated[CrossEntropy, Tag("ce")] | Annotated[Cmic, Tag("cmic")] | Annotated[CustomObjective, Tag(CUSTOM_TAG)],
+AnyObjective = Annotated[
+    Annotated[CrossEntropyObjective, Tag("ce")]
+    | Annotated[CmicObjective, Tag("cmic")]
+    | Annotated[CustomObjective, Tag(CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]
+OBJECTIVES: dict[str, type[DeclaredObjective]] = classes_by_name(AnyObjective)
+"""Name -> class, of the objectives that come with the package."""
+_ADAPTER: TypeAdapter[AnyObjective] = TypeAdapter(AnyObjective)
+
+
+def objective_of(declared: Mapping[str, Any]) -> AnyObjective:
+    """The objective that a cell declares, see `DeclaredObjective.declared`."""
+    keys = {key: value for key, value in declared.items() if key not in ("code_sha256", "parameters")}
+    # A parameter that cannot be written in a suite was left at its default, and is so again.
+    parameters = {k: v for k, v in declared.get("parameters", {}).items() if k not in CustomObjective.model_fields}
+    return _ADAPTER.validate_python(parameters | keys)

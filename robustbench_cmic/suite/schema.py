@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from robustbench_cmic.suite.attacks import Attack
-from robustbench_cmic.suite.data import Dataset, Evaluation
+from robustbench_cmic.suite.data import AnyDataset, Evaluation
 from robustbench_cmic.suite.fields import Name, Seed, Strict, Text
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.training import Training
@@ -27,7 +27,7 @@ class Suite(Strict):
 
     suite: Name
     description: Text = ""
-    dataset: Dataset
+    dataset: AnyDataset
     training: Training | None = None
     models: Annotated[list[Model], Field(min_length=1)]
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []

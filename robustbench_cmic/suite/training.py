@@ -1,16 +1,36 @@
-"""The schema's part on trainings: optimisers, schedules, augmentation."""
+"""How models are trained: optimisers, schedules, augmentation."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from robustbench_cmic.suite.fields import Count, NonNegative, Number, Positive, Strict, UnitInterval
 
 
-class Sgd(Strict):
+class DeclaredOptimizer(Strict):
+    """What all optimisers have in common.
+
+    Attributes:
+        implementation: `package.module:name` of a class of torch; called with weights and the other keys.
+        on_gpu: further keywords there; fused, and fit for CUDA graphs.
+    """
+
+    implementation: ClassVar[str]
+    on_gpu: ClassVar[dict[str, bool]] = {"fused": True}
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords to call `implementation` with."""
+        return self.model_dump(exclude={"name"})
+
+
+class Sgd(DeclaredOptimizer):
     """Stochastic gradient descent with momentum (torch.optim.SGD)."""
+
+    implementation = "torch.optim:SGD"
 
     name: Literal["sgd"]
     lr: Positive
@@ -25,15 +45,52 @@ class Sgd(Strict):
         return self
 
 
-class AdamW(Strict):
+class AdamW(DeclaredOptimizer):
     """Adam with decoupled weight decay (torch.optim.AdamW)."""
+
+    implementation = "torch.optim:AdamW"
+    on_gpu = {"fused": True, "capturable": True}
 
     name: Literal["adamw"]
     lr: Positive
     weight_decay: NonNegative = 0.01
 
 
-class Constant(Strict):
+class DeclaredSchedule(Strict):
+    """A learning rate as a pure function of the step, so that a resumed training needs no scheduler state.
+
+    Equal to torch's MultiStepLR, CosineAnnealingLR and OneCycleLR (cosine, start 1/25, end 1/250,000) stepped every
+    batch. A warm-up of w steps rises along (step + 1) / w; a cosine begins after it.
+    """
+
+    def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
+        """What to multiply the base learning rate with at a step.
+
+        Args:
+            step: 0 ... steps - 1.
+            steps: of the whole training.
+            steps_per_epoch: steps of one epoch.
+
+        Returns:
+            A factor in [0, 1] (beyond 1 for a multistep `gamma` above 1).
+        """
+        warmup = round(self._warmup_epochs * steps_per_epoch)
+        return (step + 1) / warmup if step < warmup else self._after_warmup(step, steps, steps_per_epoch, warmup)
+
+    def _after_warmup(self, step: int, steps: int, steps_per_epoch: int, warmup: int) -> float:
+        raise NotImplementedError
+
+    def warnings(self, epochs: int) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What a training of so many epochs never reaches: (location below `schedule`, sentence) pairs."""
+        if self._warmup_epochs >= epochs:
+            yield ("warmup_epochs",), "the training ends before the warm-up does"
+
+    @property
+    def _warmup_epochs(self) -> float:
+        return float(getattr(self, "warmup_epochs", 0))
+
+
+class Constant(DeclaredSchedule):
     """The learning rate stays as it is.
 
     Attributes:
@@ -43,28 +100,59 @@ class Constant(Strict):
     name: Literal["constant"]
     warmup_epochs: NonNegative = 0.0
 
+    def _after_warmup(self, _step: int, _steps: int, _steps_per_epoch: int, _warmup: int) -> float:
+        return 1.0
 
-class OneCycle(Strict):
+
+class OneCycle(DeclaredSchedule):
     """Up and down once along cosines (Smith & Topin 2018); momentum is left alone."""
 
     name: Literal["onecycle"]
     warmup: Annotated[Number, Field(gt=0, lt=1)] = 0.3
 
+    def _after_warmup(self, step: int, steps: int, _steps_per_epoch: int, _warmup: int) -> float:
+        peak = max(self.warmup * steps - 1, 0.0)
+        if step <= peak:
+            return _cosine(1 / _START, 1.0, step / peak if peak else 1.0)
+        return _cosine(1.0, 1 / (_START * _END), (step - peak) / (steps - 1 - peak))
 
-class Cosine(Strict):
+
+class Cosine(DeclaredSchedule):
     """Down to zero along a cosine (Loshchilov & Hutter 2017), over what the warm-up leaves."""
 
     name: Literal["cosine"]
     warmup_epochs: NonNegative = 0.0
 
+    def _after_warmup(self, step: int, steps: int, _steps_per_epoch: int, warmup: int) -> float:
+        return (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
 
-class MultiStep(Strict):
+
+class MultiStep(DeclaredSchedule):
     """Times `gamma` at the start of each epoch of `milestones`, counted from 0."""
 
     name: Literal["multistep"]
     milestones: Annotated[list[Count], Field(min_length=1)]
     gamma: Positive = 0.1
     warmup_epochs: NonNegative = 0.0
+
+    def _after_warmup(self, step: int, _steps: int, steps_per_epoch: int, _warmup: int) -> float:
+        # Milestones count from the start of the training, not from the end of the warm-up.
+        return float(self.gamma ** sum(step >= epoch * steps_per_epoch for epoch in self.milestones))
+
+    def warnings(self, epochs: int) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Milestones after the last epoch, too."""
+        for index, epoch in enumerate(self.milestones):
+            if epoch >= epochs:
+                yield ("milestones", index), f"epoch {epoch} is never reached: training has {epochs}"
+        yield from super().warnings(epochs)
+
+
+_START, _END = 25.0, 1e4
+"""Of a one-cycle schedule: what the highest learning rate is divided by at the first step, and that at the last."""
+
+
+def _cosine(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 class Augmentation(Strict):

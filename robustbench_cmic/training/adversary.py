@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -12,56 +9,38 @@ from robustbench_cmic.attacks.model import frozen
 from robustbench_cmic.attacks.pgd import Search, pgd_search
 from robustbench_cmic.attacks.threat import random_perturbations
 from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.objectives import Adversary
 
 
-@dataclass(frozen=True)
-class Adversary:
-    """Who changes the images of every training step, by PGD on the model as it is before the step.
+def find_adversarial(adversary: Adversary, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """Adversarial images, inside ball and box, found by PGD on the model as it is.
 
-    Attributes:
-        threat: the ball around each image.
-        search: how it is searched.
-        random_start: start at a random point of the ball instead of at the image.
+    The model is attacked in eval mode: its running statistics do not move and its dropout does not blur the gradient.
+    Its modes, weights and their gradients are left as they were.
+
+    Args:
+        adversary: as a suite declares it.
+        model: returns logits (N, C).
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) integers.
+        seed: decides the random starts, and nothing else does.
+
+    Returns:
+        (N, C, H, W), detached.
     """
+    threat = Threat(adversary.norm, adversary.eps)
 
-    threat: Threat
-    search: Search
-    random_start: bool = True
+    def noise(_: int) -> Tensor:
+        # The CPU's generator alone: torch.manual_seed also seeds the GPU's, from which layers draw.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            drawn = random_perturbations(threat, images.shape)
+        # Out of pinned memory, for only such a copy does not make the host wait for the device.
+        return (drawn.pin_memory() if images.is_cuda else drawn).to(images, non_blocking=True)
 
-    def find(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Adversarial images, inside ball and box.
-
-        The model is attacked in eval mode: its running statistics do not move and its dropout does not blur the
-        gradient. Its modes, weights and their gradients are left as they were.
-
-        Args:
-            model: returns logits (N, C).
-            images: (N, C, H, W) in [0, 1].
-            labels: (N,) integers.
-            seed: decides the random starts, and nothing else does.
-
-        Returns:
-            (N, C, H, W), detached.
-        """
-
-        def noise(_: int) -> Tensor:
-            # The CPU's generator alone: torch.manual_seed also seeds the GPU's, from which layers draw.
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)
-                drawn = random_perturbations(self.threat, images.shape)
-            # Out of pinned memory, for only such a copy does not make the host wait for the device.
-            return (drawn.pin_memory() if images.is_cuda else drawn).to(images, non_blocking=True)
-
-        with frozen(model):
-            return pgd_search(model, images, labels, self.threat, self.search, noise if self.random_start else None)
-
-
-def build_adversary(declared: dict[str, Any] | None) -> Adversary | None:
-    """The adversary that an objective declares: `norm`, `eps`, `alpha` (a number), `steps`, `loss`, `random_start`."""
-    if declared is None:
-        return None
-    search = Search(**{key: declared[key] for key in ("alpha", "steps", "loss")})
-    return Adversary(Threat(declared["norm"], declared["eps"]), search, declared["random_start"])
+    search = Search(alpha=adversary.step_size(), steps=adversary.steps, loss=adversary.loss)
+    with frozen(model):
+        return pgd_search(model, images, labels, threat, search, noise if adversary.random_start else None)
 
 
 class AtPrecision(nn.Module):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,13 @@ from robustbench_cmic.data.feed import Feed, unit
 from robustbench_cmic.objectives import Objective
 from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.seeding import derive_seed, seeded
-from robustbench_cmic.training.adversary import Adversary, AtPrecision
+from robustbench_cmic.suite.objectives import Adversary
+from robustbench_cmic.suite.training import AdamW, Sgd, Training
+from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
 from robustbench_cmic.training.augment import augment, draw
 from robustbench_cmic.training.checkpoint import TrainingState
 from robustbench_cmic.training.cuda_graph import GraphedStep
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.schedule import learning_rate_factor
 
 COLLAPSE_PATIENCE = 3
 """A model that predicts one class only over this many epochs in a row, or over the last, has collapsed."""
@@ -58,7 +60,7 @@ class Divergence:
 
 
 @dataclass
-class Training:
+class TrainingRun:
     """A training under way: everything that changes from epoch to epoch, and the adversary, who does not.
 
     Attributes:
@@ -108,25 +110,23 @@ class Training:
         self.collapsed = int(groups["collapsed"][""])
 
 
-def build_optimizer(model: nn.Module, declared: dict[str, Any]) -> torch.optim.Optimizer:
-    """The optimiser that a suite declares: its `name` and parameters; on a GPU fused, and fit for CUDA graphs."""
-    parameters = {key: value for key, value in declared.items() if key != "name"}
-    weights = list(model.parameters())
+def build_optimizer(model: nn.Module, declared: Sgd | AdamW) -> torch.optim.Optimizer:
+    """The optimiser that a suite declares; on a GPU its learning rate is a tensor there, so that graphs can read it."""
+    weights, arguments = list(model.parameters()), declared.arguments()
     if weights and weights[0].is_cuda:
-        parameters |= {"fused": True, "lr": torch.tensor(declared["lr"], device=weights[0].device)}
-        parameters |= {"capturable": True} if declared["name"] == "adamw" else {}
-    kinds: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    return kinds[declared["name"]](weights, **parameters)
+        arguments |= declared.on_gpu | {"lr": torch.tensor(declared.lr, device=weights[0].device)}
+    optimizer: torch.optim.Optimizer = pkgutil.resolve_name(declared.implementation)(weights, **arguments)
+    return optimizer
 
 
 def train(
-    training: Training,
+    training: TrainingRun,
     split: Split,
     *,
-    declared: dict[str, Any],
+    declared: Training,
     seed: int,
-    how: Acceleration = PLAIN,
-    after_epoch: Callable[[Training], None] = lambda _: None,
+    acceleration: Acceleration = PLAIN,
+    after_epoch: Callable[[TrainingRun], None] = lambda _: None,
     after_step: Callable[[int, int], None] = lambda _, __: None,
 ) -> Divergence | None:
     """Train to the end, from wherever `training` stands.
@@ -134,18 +134,18 @@ def train(
     Args:
         training: model, objective and optimiser; changed in place.
         split: images and labels to train on.
-        declared: `epochs`, `batch_size`, `optimizer`, `schedule` and `augmentation`, as a suite declares them.
+        declared: what a suite says of all trainings.
         seed: decides the order of examples, their augmentation, where an adversary starts and the random numbers of
             layers; two objectives see the same.
-        how: what makes it faster.
+        acceleration: what makes it faster.
         after_epoch: called when an epoch is finished, to store and to show it.
         after_step: called with steps done and steps in all, as the steps are given to the device.
 
     Returns:
         None, or why the training diverged: a loss that is not finite, or a collapse to one class.
     """
-    loop = _Loop(training, split, declared, seed, how)
-    epochs = declared["epochs"]
+    loop = _Loop(training, split, declared, seed, acceleration)
+    epochs = declared.epochs
     with contextlib.closing(loop.images):
         while len(training.curve) < epochs:
             epoch = len(training.curve) + 1
@@ -163,29 +163,29 @@ class _Loop:
     """The epochs of one training. Nothing is read back from the device before the end of an epoch."""
 
     def __init__(
-        self, training: Training, split: Split, declared: dict[str, Any], seed: int, how: Acceleration
+        self, training: TrainingRun, split: Split, declared: Training, seed: int, acceleration: Acceleration
     ) -> None:
         self.training = training
         self.declared = declared
         self.seed = seed
         self.start_seed = 0
-        self.network = AtPrecision(training.model, how.reduced)
+        self.network = AtPrecision(training.model, acceleration.reduced)
         self.device = next(training.model.parameters()).device
         self.labels = torch.from_numpy(split.labels)
         self.image_size = (split.images.shape[2], split.images.shape[3])
         self.fill: Tensor = training.model.get_buffer("0.mean")
         self.names: tuple[str, ...] = ()
         # Random starts are drawn by the host: a graph would replay those that it was recorded with.
-        self.step = GraphedStep(self._step) if how.graphed and training.adversary is None else self._step
+        self.step = GraphedStep(self._step) if acceleration.graphed and training.adversary is None else self._step
         # Batch normalisation cannot take a batch of one.
-        sizes = torch.split(torch.arange(len(self.labels)), declared["batch_size"])
+        sizes = torch.split(torch.arange(len(self.labels)), declared.batch_size)
         self.steps = sum(len(batch) > 1 for batch in sizes)
-        feed = Feed(split.images, self.device, how.workers)
+        feed = Feed(split.images, self.device, acceleration.workers)
         self.images = feed.batches(self._all_indices(feed.indices_on))
 
     def _all_indices(self, device: torch.device) -> Iterator[Tensor]:
         """Which images are wanted, batch by batch, to the end of the training."""
-        for epoch in range(len(self.training.curve) + 1, self.declared["epochs"] + 1):
+        for epoch in range(len(self.training.curve) + 1, self.declared.epochs + 1):
             batches, extra = self._order(epoch), self._class_examples(epoch)
             if extra is not None:
                 batches = [torch.cat([index, more]) for index, more in zip(batches, extra, strict=True)]
@@ -195,7 +195,7 @@ class _Loop:
     def _order(self, epoch: int) -> list[Tensor]:
         """The batches of an epoch, as indices."""
         order = torch.randperm(len(self.labels), generator=_generator("order", self.seed, epoch))
-        return list(torch.split(order, self.declared["batch_size"]))[: self.steps]
+        return list(torch.split(order, self.declared.batch_size))[: self.steps]
 
     def _class_examples(self, epoch: int) -> Tensor | None:
         """(steps, examples) indices: for each step `class_examples` random examples of every class that has any."""
@@ -216,17 +216,17 @@ class _Loop:
         training, declared = self.training, self.declared
         order, extra = self._order(epoch), self._class_examples(epoch)
         generator = _generator("augmentation", self.seed, epoch)
-        draws = draw(len(self.labels), self.image_size, declared["augmentation"], generator).to(self.device)
+        draws = draw(len(self.labels), self.image_size, declared.augmentation, generator).to(self.device)
         labels = self.labels[torch.cat(order)].to(self.device)
         extra_labels = None if extra is None else self.labels[extra].to(self.device)
-        in_all = declared["epochs"] * self.steps
+        in_all = declared.epochs * self.steps
         log: EpochLog | None = None
         rate, seen = 0.0, 0
         training.model.train()
         for step, index in enumerate(order):
             done = (epoch - 1) * self.steps + step
-            factor = learning_rate_factor(declared["schedule"], done, in_all, self.steps)
-            rate = declared["optimizer"]["lr"] * factor
+            factor = declared.schedule.factor(done, in_all, self.steps)
+            rate = declared.optimizer.lr * factor
             self._set_rate(rate)
             rows = slice(seen, seen + len(index))
             seen = rows.stop
@@ -251,10 +251,10 @@ class _Loop:
         """One step on the weights and one of the objective; returns the logits and the stacked loss terms."""
         objective, adversary = self.training.objective, self.training.adversary
         images = unit(pixels)
-        batch = augment(images[: len(labels)], draws, self.declared["augmentation"], self.fill)
+        batch = augment(images[: len(labels)], draws, self.declared.augmentation, self.fill)
         self.training.optimizer.zero_grad(set_to_none=True)
         if adversary is not None:
-            batch = adversary.find(self.network, batch, labels, self.start_seed)
+            batch = find_adversarial(adversary, self.network, batch, labels, self.start_seed)
         logits = self.network(batch)
         terms = objective(logits, labels)
         terms["total"].backward()
@@ -291,7 +291,7 @@ def _generator(purpose: str, seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(purpose, seed, epoch))
 
 
-def _collapse(training: Training, epochs: int) -> Divergence | None:
+def _collapse(training: TrainingRun, epochs: int) -> Divergence | None:
     """A model whose every prediction is one class, over several epochs in a row or over the last."""
     epoch = training.curve[-1]
     if training.collapsed < (1 if epoch.epoch == epochs else COLLAPSE_PATIENCE):

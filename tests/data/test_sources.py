@@ -17,6 +17,7 @@ from PIL import Image
 
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.imagefolder import decode
+from robustbench_cmic.suite.data import ImageFolder
 from tests.conftest import ROOT, Cli, contents
 from tests.in_process import command_here
 
@@ -315,7 +316,7 @@ def test_images_that_are_streamed_give_the_results_of_decoded_ones(tmp_path: Pat
 
 def test_decoded_images_are_looked_at_again_only_when_files_change(tmp_path: Path) -> None:
     root = folders(tmp_path / "pets")
-    declared = {"name": "imagefolder", "path": "pets", "size": 8}
+    declared = ImageFolder(name="imagefolder", path="pets", size=8)
     first = load_data(declared, tmp_path)
     (index,) = tmp_path.glob("decoded/*/index.json")
     looked = index.stat().st_mtime_ns

@@ -13,15 +13,14 @@ from torch import nn
 
 from robustbench_cmic.models.architectures import small_cnn
 from robustbench_cmic.models.build import ModelError, build_model, fit_weights
-from robustbench_cmic.suite.models import timm_models
+from robustbench_cmic.suite.models import model_of, timm_models
 from tests.conftest import TINY_SUITE, Cli, contents
 
 MOMENTS = ((0.5, 0.4, 0.3), (0.2, 0.0, 0.1))
 
 
 def build(architecture: str, classes: int = 100, seed: int = 0, **declared: Any) -> nn.Sequential:
-    settings = {"stem": "default", "pretrained": False, "normalization": None} | declared
-    return build_model({"architecture": architecture} | settings, (3, 32, 32), classes, MOMENTS, seed)
+    return build_model(model_of({"architecture": architecture} | declared), (3, 32, 32), classes, MOMENTS, seed)
 
 
 def test_names_read_from_timms_source_are_those_it_registers() -> None:

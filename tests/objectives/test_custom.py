@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustbench_cmic.objectives import Objective, build_objective
 from robustbench_cmic.records.schema import TrainRecord
+from robustbench_cmic.suite.objectives import objective_of
 from tests.in_process import carried_out
 
 
@@ -36,7 +37,7 @@ def test_a_seed_decides_what_is_drawn_and_the_trial_leaves_no_trace() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     declared = {"name": f"{__name__}:Counting", "code_sha256": "0", "parameters": {"start": 5}}
-    first, same, other = (build_objective(declared, 7, seed) for seed in (0, 0, 1))
+    first, same, other = (build_objective(objective_of(declared), 7, seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert isinstance(first, Counting)
     assert (int(first.calls), first.classes) == (5, 7)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_cmic.objectives import Cmic, CrossEntropy, build_objective
+from robustbench_cmic.suite.objectives import objective_of
 
 
 def batch(n: int = 20, classes: int = 4, scale: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -109,10 +110,10 @@ def test_builds_what_a_cell_declares() -> None:
         "name": "cmic", "lambda": 0.3, "beta": 0.2, "centroids": "class_batches", "momentum": 0.9999,
         "class_batch_size": 5, "floor": 1e-6,
     }  # fmt: skip
-    objective = build_objective(declared, 7)
+    objective = build_objective(objective_of(declared), 7)
     assert isinstance(objective, Cmic)
     assert (objective.lambda_, objective.beta, objective.momentum) == (0.3, 0.2, 0.9999)
     assert objective.class_examples == 5
     assert objective.centroid.shape == (7, 7)
-    assert build_objective(declared | {"centroids": "batch"}, 7).class_examples == 0
-    assert isinstance(build_objective({"name": "ce"}, 7), CrossEntropy)
+    assert build_objective(objective_of(declared | {"centroids": "batch"}), 7).class_examples == 0
+    assert isinstance(build_objective(objective_of({"name": "ce"}), 7), CrossEntropy)

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from robustbench_cmic.data import load_data
-from robustbench_cmic.data.class_names import CLASS_NAMES
-from robustbench_cmic.data.named import _NAMED
+from robustbench_cmic.data.named import SOURCES
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
@@ -25,10 +24,12 @@ from robustbench_cmic.records.store import read_record, record_path
 from robustbench_cmic.run.job import run_job
 from robustbench_cmic.run.jobs.pictures import png
 from robustbench_cmic.suite import load_suite
+from robustbench_cmic.suite.data import Digits
+from robustbench_cmic.suite.models import model_of
 from tests.conftest import TINY_SUITE, Cli, contents
 from tests.in_process import settings_for
 
-DIGITS = load_data({"name": "digits"}, Path())
+DIGITS = load_data(Digits(name="digits"), Path())
 
 
 def decoded(text: str) -> npt.NDArray[np.float64]:
@@ -95,7 +96,7 @@ def test_predictions_and_confidence_are_the_models(finished: Path) -> None:
     """The trained model is asked anew about the clean images; about adversarial ones up to the rounding of a PNG."""
     cell = next(cell for cell in attacks(finished / "tiny.yaml") if cell.attack == "FGSM")
     moments = (DIGITS.moments.mean, DIGITS.moments.std)
-    model = build_model(cell.declared["train"]["model"], DIGITS.image_shape, 10, moments, 0)
+    model = build_model(model_of(cell.declared["train"]["model"]), DIGITS.image_shape, 10, moments, 0)
     from safetensors.torch import load_file
 
     model.load_state_dict(load_file(finished / "results.work" / "tiny" / f"{cell.needs}.safetensors"))
@@ -197,7 +198,7 @@ def test_a_class_without_a_name_is_no_picture(finished: Path, tmp_path: Path) ->
 
 
 def test_every_named_data_set_has_a_name_for_every_class() -> None:
-    assert DIGITS.class_names == CLASS_NAMES["digits"]
-    for name, known in _NAMED.items():
-        assert len(set(CLASS_NAMES[name])) == known.classes
-    assert list(CLASS_NAMES["cifar100"]) == sorted(CLASS_NAMES["cifar100"])
+    assert DIGITS.class_names == SOURCES["mnist"].class_names == tuple("0123456789")
+    for name, source in SOURCES.items():
+        assert len(set(source.class_names)) == (100 if name == "cifar100" else 10)
+    assert list(SOURCES["cifar100"].class_names) == sorted(SOURCES["cifar100"].class_names)

@@ -15,6 +15,7 @@ from robustbench_cmic.records.state import CellState, cell_states, is_blocked
 from robustbench_cmic.records.store import product_file, quarantine, record_path, write_record
 from robustbench_cmic.run.resume import ALTERED, pending_cells
 from robustbench_cmic.suite import load_suite
+from robustbench_cmic.suite.data import Digits
 from tests.report.folders import HEAD, attack_record, cell_of, fill, planned, replace, train_record
 
 
@@ -33,7 +34,7 @@ def edit(folder: Path, pattern: str, **changes: object) -> None:
 
 
 def test_all_done_with_the_right_data(finished: Path) -> None:
-    assert set(states(finished, load_data({"name": "digits"}, finished).sha256).values()) == {"done"}
+    assert set(states(finished, load_data(Digits(name="digits"), finished).sha256).values()) == {"done"}
 
 
 def test_other_data_makes_everything_unusable(finished: Path) -> None:

@@ -24,6 +24,7 @@ from robustbench_cmic.report.compare.certificate import Certificate, read_certif
 from robustbench_cmic.report.compare.history import COLUMNS
 from robustbench_cmic.run.reproduce import certify, make_task
 from robustbench_cmic.suite import load_suite
+from robustbench_cmic.suite.data import Digits
 from tests.conftest import TINY_SUITE, Cli, command
 from tests.report.compare.editing import edit, flip
 from tests.report.compare.test_history import certificate
@@ -108,7 +109,7 @@ def test_a_sample_is_told_and_certified_elsewhere(copied: Path, cli: Cli) -> Non
 def given(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
     """A finished run of a suite on arrays, with given weights beside a trained model."""
     folder = tmp_path_factory.mktemp("given")
-    data = load_data({"name": "digits"}, folder)
+    data = load_data(Digits(name="digits"), folder)
     arrays: dict[str, Any] = {
         "x_train": data.train.images, "y_train": data.train.labels,
         "x_test": data.test.images, "y_test": data.test.labels,

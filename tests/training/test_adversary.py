@@ -18,12 +18,27 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.run.jobs.context import Job, Stopwatch
 from robustbench_cmic.run.jobs.train import run_training
 from robustbench_cmic.suite import load_suite
-from robustbench_cmic.training.adversary import Adversary, AtPrecision, build_adversary
+from robustbench_cmic.suite.models import model_of
+from robustbench_cmic.suite.objectives import Adversary, objective_of
+from robustbench_cmic.suite.training import Training
+from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
 from robustbench_cmic.training.checkpoint import TrainingState
-from robustbench_cmic.training.loop import Acceleration, Training, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, TrainingRun, build_optimizer, train
 from tests.conftest import TINY_SUITE
 from tests.in_process import settings_for
-from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, NoReading, build, prepare, weights
+from tests.training.test_train import (
+    CE,
+    CMIC,
+    DECLARED,
+    DIGITS,
+    SGD,
+    NoReading,
+    build,
+    declare,
+    optimizer_of,
+    prepare,
+    weights,
+)
 
 DIGITS_400 = Split(DIGITS.train.images[:400], DIGITS.train.labels[:400])
 LINF = {"norm": "linf", "eps": 0.1, "alpha": 0.05, "steps": 3, "loss": "ce", "random_start": True}
@@ -31,19 +46,19 @@ AUGMENTED = {"crop": 1, "flip": True, "cutout": 2}
 
 
 def adversary(**changes: Any) -> Adversary:
-    built = build_adversary(LINF | changes)
-    assert built is not None
-    return built
+    return Adversary.model_validate(LINF | changes)
 
 
-def prepared(objective: dict[str, Any], opponent: Adversary | None) -> Training:
+def prepared(objective: dict[str, Any], opponent: Adversary | None) -> TrainingRun:
     return dataclasses.replace(prepare(objective), adversary=opponent)
 
 
-def dropping(opponent: Adversary | None) -> Training:
+def dropping(opponent: Adversary | None) -> TrainingRun:
     torch.manual_seed(0)
     model = nn.Sequential(Normalize([0.0], [1.0]), nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
-    return Training(model, build_objective(CE, 10), build_optimizer(model, SGD), opponent)
+    return TrainingRun(
+        model, build_objective(objective_of(CE), 10), build_optimizer(model, optimizer_of(SGD)), opponent
+    )
 
 
 def trained_on(objective: dict[str, Any], opponent: Adversary | None, **changes: Any) -> Tensor:
@@ -56,7 +71,7 @@ def trained_on(objective: dict[str, Any], opponent: Adversary | None, **changes:
             seen.append(inputs[0].detach().clone())
 
     training.model[0].register_forward_pre_hook(keep)
-    train(training, DIGITS_400, declared=DECLARED | changes, seed=0)
+    train(training, DIGITS_400, declared=declare(changes), seed=0)
     return torch.cat(seen)
 
 
@@ -80,7 +95,7 @@ def test_it_makes_robust(objective: dict[str, Any]) -> None:
     accuracy = {}
     for name, opponent in (("plain", None), ("adversarial", adversary(loss="margin"))):
         training = prepared(objective, opponent)
-        assert train(training, DIGITS_400, declared=DECLARED | {"epochs": 8}, seed=0) is None
+        assert train(training, DIGITS_400, declared=declare({"epochs": 8}), seed=0) is None
         model = training.model.eval()
         found = pgd(model, images, labels, eps=0.1, alpha=0.025, steps=20, loss="margin", random_start=False)
         accuracy[name] = float((model(found).argmax(1) == labels).double().mean())
@@ -91,7 +106,7 @@ def test_it_makes_robust(objective: dict[str, Any]) -> None:
 def test_resumes_bit_for_bit(objective: dict[str, Any]) -> None:
     states: list[TrainingState] = []
 
-    def keep(training: Training) -> None:
+    def keep(training: TrainingRun) -> None:
         state = training.state()
         states.append(TrainingState({n: v.clone() for n, v in state.tensors.items()}, state.epoch, state.curve))
 
@@ -112,11 +127,11 @@ def test_every_step_of_every_epoch_has_random_starts_of_its_own(monkeypatch: pyt
         training = prepared(objective, adversary())
         own = seeds.setdefault((name, seed), [])
 
-        def spy(self: Adversary, model: nn.Module, images: Tensor, *rest: Any, own: list[int] = own) -> Tensor:
+        def spy(_: Adversary, model: nn.Module, images: Tensor, *rest: Any, own: list[int] = own) -> Tensor:
             own.append(rest[1])
             return images
 
-        monkeypatch.setattr(Adversary, "find", spy)
+        monkeypatch.setattr("robustbench_cmic.training.loop.find_adversarial", spy)
         train(training, DIGITS_400, declared=DECLARED, seed=seed)
     assert seeds["ce", 0] == seeds["cmic", 0], "two objectives meet the same adversary"
     assert len(set(seeds["ce", 0] + seeds["ce", 1])) == 2 * 3 * 7
@@ -129,11 +144,11 @@ def test_the_seed_alone_decides_what_is_found() -> None:
     for seed, other in ((1, 2), (1, 3), (4, 2)):
         torch.manual_seed(other)
         before = torch.get_rng_state()
-        found.append(adversary().find(model, images, labels, seed))
+        found.append(find_adversarial(adversary(), model, images, labels, seed))
         assert torch.equal(torch.get_rng_state(), before), "layers draw from the global generator"
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
-    fixed = [adversary(random_start=False).find(model, images, labels, seed) for seed in (1, 4)]
+    fixed = [find_adversarial(adversary(random_start=False), model, images, labels, seed) for seed in (1, 4)]
     assert torch.equal(*fixed)
 
 
@@ -153,9 +168,9 @@ def test_the_model_is_left_as_it_was(fails: bool) -> None:
     images, labels = torch.from_numpy(DIGITS.test.images[:50]), torch.from_numpy(DIGITS.test.labels[:50])
     if fails:
         with pytest.raises(RuntimeError):
-            adversary().find(model, images.expand(-1, 2, -1, -1), labels, 0)
+            find_adversarial(adversary(), model, images.expand(-1, 2, -1, -1), labels, 0)
     else:
-        assert not adversary().find(model, images, labels, 0).requires_grad
+        assert not find_adversarial(adversary(), model, images, labels, 0).requires_grad
     assert [module.training for module in model.modules()] == modes
     assert [weight.requires_grad for weight in model.parameters()] == flags
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -181,12 +196,13 @@ def test_under_reduced_precision_the_attack_computes_as_the_step_does() -> None:
     assert isinstance(network, nn.Sequential)
     network[-1].register_forward_hook(lambda module, _, output: seen[module.training].add(output.dtype))
     assert (
-        train(training, DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=Acceleration(reduced=True)) is None
+        train(training, DIGITS_400, declared=declare({"epochs": 1}), seed=0, acceleration=Acceleration(reduced=True))
+        is None
     )
     assert seen == {True: {torch.bfloat16}, False: {torch.bfloat16}}
     images, labels = torch.from_numpy(DIGITS.test.images[:50]), torch.from_numpy(DIGITS.test.labels[:50])
     reduced = AtPrecision(training.model, reduced=True)
-    assert reduced(images).dtype == adversary().find(reduced, images, labels, 0).dtype == torch.float32
+    assert reduced(images).dtype == find_adversarial(adversary(), reduced, images, labels, 0).dtype == torch.float32
 
 
 def test_no_graph_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,10 +211,20 @@ def test_no_graph_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("robustbench_cmic.training.loop.GraphedStep", refuse)
     train(
-        prepared(CE, adversary()), DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=Acceleration(graphed=True)
+        prepared(CE, adversary()),
+        DIGITS_400,
+        declared=declare({"epochs": 1}),
+        seed=0,
+        acceleration=Acceleration(graphed=True),
     )
     with pytest.raises(AssertionError, match="a graph"):
-        train(prepared(CE, None), DIGITS_400, declared=DECLARED | {"epochs": 1}, seed=0, how=Acceleration(graphed=True))
+        train(
+            prepared(CE, None),
+            DIGITS_400,
+            declared=declare({"epochs": 1}),
+            seed=0,
+            acceleration=Acceleration(graphed=True),
+        )
 
 
 def test_a_cell_trains_against_the_adversary_that_its_suite_declares(tmp_path: Path) -> None:
@@ -208,12 +234,14 @@ def test_a_cell_trains_against_the_adversary_that_its_suite_declares(tmp_path: P
     cell = make_plan(load_suite(tmp_path / "x.yaml").suite).of("train")[1]
     job = Job(cell, settings_for(tmp_path), DIGITS, Stopwatch(), lambda *_: None)
     curve = run_training(job).curve
-    own = {key: value for key, value in cell.declared["objective"].items() if key != "adversary"}
+    declared = Training.model_validate(cell.declared["training"])
     for opponent, same in ((adversary(), True), (None, False)):
-        model = job.model(cell.declared)
-        optimizer = build_optimizer(model, cell.declared["training"]["optimizer"])
-        training = Training(model, build_objective(own, 10), optimizer, opponent)
-        assert train(training, DIGITS.train, declared=cell.declared["training"], seed=cell.seed) is None
+        model = job.model(model_of(cell.declared["model"]))
+        optimizer = build_optimizer(model, declared.optimizer)
+        training = TrainingRun(
+            model, build_objective(objective_of(cell.declared["objective"]), 10), optimizer, opponent
+        )
+        assert train(training, DIGITS.train, declared=declared, seed=cell.seed) is None
         assert (training.curve == curve) is same
 
 
@@ -222,4 +250,4 @@ def test_finding_reads_nothing_from_the_device(norm: str) -> None:
     images, labels = torch.from_numpy(DIGITS.test.images[:50]), torch.from_numpy(DIGITS.test.labels[:50])
     model = build("small_cnn", seed=0)
     with NoReading():  # type: ignore[no-untyped-call]
-        adversary(norm=norm).find(model, images, labels, 0)
+        find_adversarial(adversary(norm=norm), model, images, labels, 0)

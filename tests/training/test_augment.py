@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustbench_cmic.suite.training import Augmentation
 from robustbench_cmic.training.augment import augment, draw
 
 FILL = torch.tensor([0.1, 0.2, 0.3]).reshape(3, 1, 1)
@@ -28,24 +29,24 @@ def one_by_one(images: Tensor, draws: Tensor, crop: int, cutout: int) -> Tensor:
     return torch.stack(results)
 
 
-@pytest.mark.parametrize("declared", [
-    {"crop": 0, "flip": False, "cutout": 0},
-    {"crop": 2, "flip": False, "cutout": 0},
-    {"crop": 0, "flip": True, "cutout": 0},
-    {"crop": 4, "flip": True, "cutout": 5},
-    {"crop": 0, "flip": False, "cutout": 40},
+@pytest.mark.parametrize("augmentation", [
+    Augmentation(crop=0, flip=False, cutout=0),
+    Augmentation(crop=2, flip=False, cutout=0),
+    Augmentation(crop=0, flip=True, cutout=0),
+    Augmentation(crop=4, flip=True, cutout=5),
+    Augmentation(crop=0, flip=False, cutout=40),
 ])  # fmt: skip
-def test_equals_slicing_image_by_image(declared: dict[str, int]) -> None:
+def test_equals_slicing_image_by_image(augmentation: Augmentation) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(64, 3, 9, 12, generator=generator)
-    draws = draw(64, (9, 12), declared, generator)
-    expected = one_by_one(images, draws, declared["crop"], declared["cutout"])
-    assert torch.equal(augment(images, draws, declared, FILL), expected)
-    assert torch.equal(images, expected) == (not any(declared.values()))
+    draws = draw(64, (9, 12), augmentation, generator)
+    expected = one_by_one(images, draws, augmentation.crop, augmentation.cutout)
+    assert torch.equal(augment(images, draws, augmentation, FILL), expected)
+    assert torch.equal(images, expected) == (augmentation == Augmentation())
 
 
 def test_every_shift_flip_and_place_is_drawn_about_equally_often() -> None:
-    draws = draw(60_000, (9, 12), {"crop": 2, "flip": True, "cutout": 3}, torch.Generator().manual_seed(1))
+    draws = draw(60_000, (9, 12), Augmentation(crop=2, flip=True, cutout=3), torch.Generator().manual_seed(1))
     for column, values in enumerate((5, 5, 2, 9, 12)):
         counts = torch.bincount(draws[:, column], minlength=values)
         assert len(counts) == values
@@ -54,7 +55,7 @@ def test_every_shift_flip_and_place_is_drawn_about_equally_often() -> None:
 
 
 def test_what_is_drawn_depends_on_the_generator_only() -> None:
-    declared = {"crop": 4, "flip": True, "cutout": 8}
-    same = [draw(10, (32, 32), declared, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    augmentation = Augmentation(crop=4, flip=True, cutout=8)
+    same = [draw(10, (32, 32), augmentation, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(same[0], same[1])
     assert not torch.equal(same[0], same[2])

@@ -15,10 +15,11 @@ from robustbench_cmic.data.base import Split
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.training.checkpoint import load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.loop import Acceleration, Training, _Loop, build_optimizer, train
-from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, build, weights
+from robustbench_cmic.training.loop import Acceleration, TrainingRun, _Loop, build_optimizer, train
+from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, build, declare, optimizer_of, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -34,21 +35,23 @@ def _repeatable() -> Iterator[None]:
     torch.backends.cudnn.deterministic = False
 
 
-def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD) -> Training:
+def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD) -> TrainingRun:
     model = build("small_cnn", seed=0).cuda().to(memory_format=torch.channels_last)
-    return Training(model, build_objective(objective, 10).cuda(), build_optimizer(model, optimizer))
+    return TrainingRun(
+        model, build_objective(objective_of(objective), 10).cuda(), build_optimizer(model, optimizer_of(optimizer))
+    )
 
 
 @pytest.mark.parametrize("objective", [CE, CMIC, CLASS_BATCHES])
 @pytest.mark.parametrize("optimizer", [SGD, ADAMW])
 @pytest.mark.parametrize("reduced", [False, True])
 def test_graphed_steps_train_as_plain_ones(objective: dict[str, Any], optimizer: dict[str, Any], reduced: bool) -> None:
-    declared = DECLARED | {"optimizer": optimizer, "augmentation": {"crop": 1, "flip": True, "cutout": 2}}
+    declared = declare({"optimizer": optimizer, "augmentation": {"crop": 1, "flip": True, "cutout": 2}})
     trained = []
     for graphed in (True, False):
         training = prepare(objective, optimizer)
-        how = Acceleration(reduced=reduced, graphed=graphed)
-        assert train(training, EXAMPLES, declared=declared, seed=0, how=how) is None
+        acceleration = Acceleration(reduced=reduced, graphed=graphed)
+        assert train(training, EXAMPLES, declared=declared, seed=0, acceleration=acceleration) is None
         trained.append((weights(training), training.curve[-1].accuracy))
     assert torch.allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
     assert trained[0][1] == pytest.approx(trained[1][1], abs=0.01)
@@ -56,17 +59,17 @@ def test_graphed_steps_train_as_plain_ones(objective: dict[str, Any], optimizer:
 
 
 def test_a_graphed_training_resumes(tmp_path: Path) -> None:
-    def keep(training: Training) -> None:
+    def keep(training: TrainingRun) -> None:
         if len(training.curve) == 1:
             save_state(tmp_path / "state", training.state(), "cell")
 
     whole, resumed = prepare(CMIC), prepare(CMIC)
-    how = Acceleration(graphed=True)
-    train(whole, EXAMPLES, declared=DECLARED, seed=0, how=how, after_epoch=keep)
+    acceleration = Acceleration(graphed=True)
+    train(whole, EXAMPLES, declared=DECLARED, seed=0, acceleration=acceleration, after_epoch=keep)
     state = load_state(tmp_path / "state", "cell")
     assert state is not None
     resumed.restore(state)
-    train(resumed, EXAMPLES, declared=DECLARED, seed=0, how=how)
+    train(resumed, EXAMPLES, declared=DECLARED, seed=0, acceleration=acceleration)
     assert torch.allclose(weights(resumed), weights(whole), rtol=1e-3, atol=1e-4)
 
 
@@ -90,7 +93,9 @@ def test_nothing_in_an_epoch_waits_for_the_device(graphed: bool, monkeypatch: py
     monkeypatch.setattr(EpochLog, "add", add_and_forbid)
     monkeypatch.setattr(_Loop, "_close", allow_and_close)
     try:
-        train(prepare(CMIC), EXAMPLES, declared=DECLARED | {"epochs": 1}, seed=0, how=Acceleration(graphed=graphed))
+        train(
+            prepare(CMIC), EXAMPLES, declared=declare({"epochs": 1}), seed=0, acceleration=Acceleration(graphed=graphed)
+        )
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert calls == 7

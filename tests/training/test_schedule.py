@@ -9,9 +9,16 @@ import pytest
 import torch
 from torch.optim import SGD, lr_scheduler
 
-from robustbench_cmic.training.schedule import learning_rate_factor
+from robustbench_cmic.suite.training import DeclaredSchedule, Training
 
 STEPS, PER_EPOCH = 60, 6
+
+
+def schedule_of(declared: dict[str, Any]) -> DeclaredSchedule:
+    optimizer = {"name": "sgd", "lr": 0.5}
+    written = {"epochs": 10, "batch_size": 2, "optimizer": optimizer, "schedule": declared}
+    return Training.model_validate(written).schedule
+
 
 CASES: list[tuple[dict[str, Any], Callable[[SGD], lr_scheduler.LRScheduler]]] = [
     ({"name": "constant"}, lambda o: lr_scheduler.ConstantLR(o, factor=1)),
@@ -55,7 +62,7 @@ def test_equals_torch(schedule: dict[str, Any], make: Callable[[SGD], lr_schedul
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     scheduler = make(optimizer)
     for step in range(STEPS):
-        ours = 0.5 * learning_rate_factor(schedule, step, STEPS, PER_EPOCH)
+        ours = 0.5 * schedule_of(schedule).factor(step, STEPS, PER_EPOCH)
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6, abs=1e-9), step
         optimizer.step()
         scheduler.step()
@@ -63,4 +70,4 @@ def test_equals_torch(schedule: dict[str, Any], make: Callable[[SGD], lr_schedul
 
 @pytest.mark.parametrize("schedule", [case[0] for case in CASES])
 def test_a_training_of_one_step_has_a_rate(schedule: dict[str, Any]) -> None:
-    assert 0 < learning_rate_factor(schedule, 0, 1, 1) <= 1
+    assert 0 < schedule_of(schedule).factor(0, 1, 1) <= 1

@@ -16,22 +16,30 @@ from robustbench_cmic.data.base import Split, StreamedImages
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.models.build import Normalize, build_model
 from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.suite.data import Digits
+from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.objectives import objective_of
+from robustbench_cmic.suite.training import AdamW, Sgd, Training
 from robustbench_cmic.training.checkpoint import TrainingState, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.loop import Acceleration, Divergence, Training, _Loop, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Divergence, TrainingRun, _Loop, build_optimizer, train
 
-CE = {"name": "ce"}
+CE: dict[str, Any] = {"name": "ce"}
 CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4, "momentum": 0.9}
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
-PLAIN_IMAGES = {"crop": 0, "flip": False, "cutout": 0}
-DIGITS = load_data({"name": "digits"}, Path())
-DECLARED = {
-    "epochs": 3,
-    "batch_size": 64,
-    "optimizer": SGD,
-    "schedule": {"name": "onecycle", "warmup": 0.3},
-    "augmentation": PLAIN_IMAGES,
-}
+DIGITS = load_data(Digits(name="digits"), Path())
+WRITTEN = {"epochs": 3, "batch_size": 64, "optimizer": SGD, "schedule": {"name": "onecycle"}}
+
+
+def declare(changes: dict[str, Any]) -> Training:
+    return Training.model_validate(WRITTEN | changes)
+
+
+DECLARED = declare({})
+
+
+def optimizer_of(declared: dict[str, Any]) -> Sgd | AdamW:
+    return declare({"optimizer": declared}).optimizer
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +48,19 @@ def digits() -> Split:
 
 
 def build(architecture: str, seed: int) -> nn.Sequential:
-    declared = {"architecture": architecture, "stem": "default", "pretrained": False, "normalization": None}
-    return build_model(declared, (1, 8, 8), 10, (DIGITS.moments.mean, DIGITS.moments.std), seed)
+    return build_model(
+        Model(id="x", architecture=architecture), (1, 8, 8), 10, (DIGITS.moments.mean, DIGITS.moments.std), seed
+    )
 
 
-def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD, seed: int = 0) -> Training:
+def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD, seed: int = 0) -> TrainingRun:
     model = build("small_cnn", seed)
-    return Training(model, build_objective(objective, 10), build_optimizer(model, optimizer))
+    return TrainingRun(
+        model, build_objective(objective_of(objective), 10), build_optimizer(model, optimizer_of(optimizer))
+    )
 
 
-def weights(training: Training) -> Tensor:
+def weights(training: TrainingRun) -> Tensor:
     return torch.cat([value.flatten().double() for value in training.model.state_dict().values()])
 
 
@@ -64,7 +75,7 @@ def test_every_model_normalises_by_the_moments_of_the_training_images() -> None:
 
 def test_learns_and_draws_a_curve(digits: Split) -> None:
     training = prepare(CMIC)
-    assert train(training, digits, declared=DECLARED | {"epochs": 8}, seed=0) is None
+    assert train(training, digits, declared=declare({"epochs": 8}), seed=0) is None
     curve = training.curve
     assert [epoch.epoch for epoch in curve] == list(range(1, 9))
     assert curve[-1].accuracy > 0.9 > curve[0].accuracy
@@ -82,10 +93,10 @@ def test_learns_and_draws_a_curve(digits: Split) -> None:
 def test_resumes_bit_for_bit_after_every_epoch(
     digits: Split, objective: dict[str, Any], optimizer: dict[str, Any], tmp_path: Path
 ) -> None:
-    declared = DECLARED | {"optimizer": optimizer}
+    declared = declare({"optimizer": optimizer})
     states: list[Path] = []
 
-    def store(training: Training) -> None:
+    def store(training: TrainingRun) -> None:
         states.append(tmp_path / f"{len(states)}.safetensors")
         save_state(states[-1], training.state(), "cell")
 
@@ -107,7 +118,7 @@ def test_a_restored_state_has_the_memory_layout_of_the_weights(digits: Split, tm
     first, second = (prepare(CE) for _ in range(2))
     for training in (first, second):
         training.model.to(memory_format=torch.channels_last)
-    train(first, digits, declared=DECLARED | {"epochs": 1}, seed=0)
+    train(first, digits, declared=declare({"epochs": 1}), seed=0)
     save_state(tmp_path / "state", first.state(), "cell")
     state = load_state(tmp_path / "state", "cell")
     assert state is not None
@@ -120,14 +131,14 @@ def test_a_restored_state_has_the_memory_layout_of_the_weights(digits: Split, tm
 
 
 def test_resumes_bit_for_bit_where_layers_draw_random_numbers(digits: Split) -> None:
-    def dropping() -> Training:
+    def dropping() -> TrainingRun:
         torch.manual_seed(0)
         model = nn.Sequential(Normalize([0.0], [1.0]), nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
-        return Training(model, build_objective(CE, 10), build_optimizer(model, SGD))
+        return TrainingRun(model, build_objective(objective_of(CE), 10), build_optimizer(model, optimizer_of(SGD)))
 
     states: list[TrainingState] = []
 
-    def keep(training: Training) -> None:
+    def keep(training: TrainingRun) -> None:
         state = training.state()
         states.append(TrainingState({n: v.clone() for n, v in state.tensors.items()}, state.epoch, state.curve))
 
@@ -152,7 +163,7 @@ def test_only_the_seed_decides(digits: Split) -> None:
     for seed in (0, 0, 1):
         training = prepare(CE, seed=seed)
         torch.manual_seed(seed + 77)
-        train(training, digits, declared=DECLARED | {"epochs": 1}, seed=seed)
+        train(training, digits, declared=declare({"epochs": 1}), seed=seed)
         results.append(weights(training))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
@@ -160,7 +171,7 @@ def test_only_the_seed_decides(digits: Split) -> None:
 
 def test_a_loss_that_is_not_finite_ends_it_with_the_last_finite_terms(digits: Split) -> None:
     training = prepare(CE, SGD | {"lr": 1e30})
-    divergence = train(training, digits, declared=DECLARED | {"optimizer": SGD | {"lr": 1e30}}, seed=0)
+    divergence = train(training, digits, declared=declare({"optimizer": SGD | {"lr": 1e30}}), seed=0)
     assert isinstance(divergence, Divergence)
     assert "not finite" in divergence.reason
     assert "epoch 1" in divergence.reason
@@ -185,8 +196,8 @@ class Constant(nn.Module):
 @pytest.mark.parametrize(("epochs", "noticed"), [(1, 1), (2, 2), (9, 3)])
 def test_a_collapse_to_one_class_is_noticed(digits: Split, epochs: int, noticed: int) -> None:
     model = nn.Sequential(Normalize([0.0], [1.0]), Constant())
-    training = Training(model, build_objective(CE, 10), build_optimizer(model, SGD))
-    divergence = train(training, digits, declared=DECLARED | {"epochs": epochs}, seed=0)
+    training = TrainingRun(model, build_objective(objective_of(CE), 10), build_optimizer(model, optimizer_of(SGD)))
+    divergence = train(training, digits, declared=declare({"epochs": epochs}), seed=0)
     assert divergence is not None
     assert f"collapsed to one class: every prediction of epoch {noticed}" in divergence.reason
     assert divergence.last_finite is not None
@@ -206,7 +217,7 @@ def test_class_batches_follow_the_paper(digits: Split) -> None:
     training.objective.update = spy  # type: ignore[method-assign]
     statistics: list[int] = []
     train(
-        training, digits, declared=DECLARED | {"epochs": 1}, seed=0,
+        training, digits, declared=declare({"epochs": 1}), seed=0,
         after_epoch=lambda t: statistics.append(int(t.model.state_dict()["1.1.num_batches_tracked"])),
     )  # fmt: skip
     assert len(seen) == 7  # 400 examples in batches of 64
@@ -246,7 +257,7 @@ def test_no_step_reads_from_the_device(
     monkeypatch.setattr(_Loop, "_step", watched_step)
     monkeypatch.setattr(EpochLog, "add", watched_add)
     monkeypatch.setattr("robustbench_cmic.training.epoch_log._HELD", 100 * 10)  # sums in the middle of an epoch, too
-    augmented = DECLARED | {"epochs": 1, "augmentation": {"crop": 2, "flip": True, "cutout": 3}}
+    augmented = declare({"epochs": 1, "augmentation": {"crop": 2, "flip": True, "cutout": 3}})
     assert train(prepare(objective), digits, declared=augmented, seed=0) is None
     assert watched == 7
     with pytest.raises(AssertionError, match="reads from the device"), NoReading():  # type: ignore[no-untyped-call]
@@ -265,7 +276,7 @@ def test_the_curve_is_what_the_steps_put_out(digits: Split, monkeypatch: pytest.
     monkeypatch.setattr(EpochLog, "add", spy)
     monkeypatch.setattr("robustbench_cmic.training.epoch_log._HELD", 150 * 10)
     training = prepare(CMIC)
-    train(training, digits, declared=DECLARED | {"epochs": 1}, seed=0)
+    train(training, digits, declared=declare({"epochs": 1}), seed=0)
     logits, labels = torch.cat([step[0] for step in seen]), torch.cat([step[1] for step in seen])
     measured = measure_information(logits, labels)
     (epoch,) = training.curve
@@ -277,7 +288,7 @@ def test_the_curve_is_what_the_steps_put_out(digits: Split, monkeypatch: pytest.
 
 def test_augmented_training_sees_each_image_changed_and_two_objectives_see_the_same(digits: Split) -> None:
     seen: dict[str, Tensor] = {}
-    augmented = DECLARED | {"epochs": 2, "augmentation": {"crop": 2, "flip": True, "cutout": 0}}
+    augmented = declare({"epochs": 2, "augmentation": {"crop": 2, "flip": True, "cutout": 0}})
     for name, objective in (("ce", CE), ("cmic", CMIC)):
         training = prepare(objective)
         batches: list[Tensor] = []
@@ -308,9 +319,11 @@ def test_streamed_images_train_as_resident_ones(digits: Split) -> None:
     results = []
     for images in (streamed, streamed.images):
         training = prepare(objective)
-        declared = DECLARED | {"epochs": 2}
+        declared = declare({"epochs": 2})
         assert (
-            train(training, Split(images, digits.labels), declared=declared, seed=0, how=Acceleration(workers=2))
+            train(
+                training, Split(images, digits.labels), declared=declared, seed=0, acceleration=Acceleration(workers=2)
+            )
             is None
         )
         results.append(weights(training))
@@ -323,5 +336,5 @@ def test_label_smoothing_is_cross_entropy_against_smoothed_targets() -> None:
     targets = 0.8 * nn.functional.one_hot(labels, 10) + 0.02
     expected = -(targets * logits.log_softmax(1)).sum(1).mean()
     for declared in (CE, CMIC):
-        objective = build_objective(declared | {"label_smoothing": 0.2}, 10)
+        objective = build_objective(objective_of(declared | {"label_smoothing": 0.2}), 10)
         assert float(objective(logits, labels)["ce"]) == pytest.approx(float(expected), rel=1e-6)

@@ -49,7 +49,7 @@ def run_attack(job: Job) -> AttackRecord:
         keep_images=ascending,
         keep_broken=shown,
     )
-    job.clock.examples_per_second = round(len(examples) / (time.perf_counter() - began), 1)
+    job.stopwatch.examples_per_second = round(len(examples) / (time.perf_counter() - began), 1)
     if shown:
         keep_pictures(job, verdict.broken, examples.indices, checkpoint_sha256)
     n, correct = len(verdict.correct), int(verdict.correct.sum())

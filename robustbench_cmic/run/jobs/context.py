@@ -18,6 +18,7 @@ from robustbench_cmic.models.build import build_model
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import Epoch, Timing
 from robustbench_cmic.run.options import Settings
+from robustbench_cmic.suite.models import Model
 
 
 class Progress(Protocol):
@@ -58,20 +59,20 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Job:
-    """A cell, where and how it is carried out, its data, its clock, and whom to tell of progress and of epochs."""
+    """A cell, where and how it is carried out, its data, what times it, and whom to tell of progress and of epochs."""
 
     cell: Cell
     settings: Settings
     data: Data
-    clock: Stopwatch
+    stopwatch: Stopwatch
     progress: Progress
     trained: Trained = lambda *_: None
 
-    def model(self, declared: dict[str, Any]) -> nn.Sequential:
-        """The classifier that a training declares, on the device."""
+    def model(self, declared: Model) -> nn.Sequential:
+        """A classifier for the job's data, on the device."""
         data = self.data
         moments = (data.moments.mean, data.moments.std)
-        model = build_model(declared["model"], data.image_shape, data.classes, moments, self.cell.seed)
+        model = build_model(declared, data.image_shape, data.classes, moments, self.cell.seed)
         # Convolutions are faster with the channels last in memory, on CPUs and GPUs alike.
         return model.to(self.settings.device).to(memory_format=torch.channels_last)
 
@@ -81,7 +82,7 @@ class Job:
             "suite": self.settings.suite,
             "cell": self.cell,
             "provenance": provenance(self.settings),
-            "timing": self.clock.timing(self.settings),
+            "timing": self.stopwatch.timing(self.settings),
             "dataset_sha256": self.data.sha256,
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,10 +12,12 @@ from robustbench_cmic.data.subset import choose, subset_sha256
 from robustbench_cmic.models.weights import load_weights
 from robustbench_cmic.records.store import read_record, record_path, weights_file
 from robustbench_cmic.run.jobs.context import Job
+from robustbench_cmic.suite.data import evaluation_of
 from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.models import model_of
 
 
-def trained_model(job: Job, training: str, declared: dict[str, object]) -> tuple[nn.Sequential, str]:
+def trained_model(job: Job, training: str, declared: dict[str, Any]) -> tuple[nn.Sequential, str]:
     """A model with the weights that a training has left, and their SHA-256.
 
     Args:
@@ -29,15 +33,15 @@ def trained_model(job: Job, training: str, declared: dict[str, object]) -> tuple
     if record.checkpoint_sha256 is None or record.dataset_sha256 != job.data.sha256:
         raise UserError(f"the training {training} has no weights for this data")
     # What is loaded replaces everything: the seed and timm's own weights play no part here.
-    model = job.model(declared | {"model": declared["model"] | {"pretrained": False}})  # type: ignore[operator]
+    model = job.model(model_of(declared["model"] | {"pretrained": False}))
     model.load_state_dict(load_weights(weights_file(settings.work, training), record.checkpoint_sha256))
     return model, record.checkpoint_sha256
 
 
 def evaluated(job: Job) -> tuple[Examples, Tensor, str]:
     """The examples that a cell evaluates, their labels on the device, and the hash of their indices."""
-    evaluation = job.cell.declared["evaluation"]
-    split = job.data.split(evaluation["split"])
-    chosen = choose(split.labels, evaluation)
+    evaluation = evaluation_of(job.cell.declared["evaluation"])
+    split = job.data.split(evaluation.split)
+    chosen = choose(split.labels, evaluation.limit, evaluation.per_class)
     labels = torch.from_numpy(split.labels[chosen]).to(job.settings.device)
     return Examples(split.images, chosen, job.settings.device), labels, subset_sha256(chosen)

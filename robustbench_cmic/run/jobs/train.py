@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -12,99 +13,99 @@ from robustbench_cmic.data.subset import choose
 from robustbench_cmic.models.build import fit_weights
 from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights, save_weights
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.records.schema import TrainRecord
+from robustbench_cmic.records.schema import Epoch, TrainRecord
 from robustbench_cmic.records.store import resume_file, weights_file
 from robustbench_cmic.run.jobs.context import Job, Progress
-from robustbench_cmic.training.adversary import build_adversary
+from robustbench_cmic.suite.models import model_of
+from robustbench_cmic.suite.objectives import objective_of
+from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.checkpoint import load_state, save_state
-from robustbench_cmic.training.loop import Acceleration, Training, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Divergence, TrainingRun, build_optimizer, train
 
 
 def run_training(job: Job) -> TrainRecord:
     """Train from the start, or from the stored state of a run that was killed."""
-    cell, settings, data, clock = job.cell, job.settings, job.data, job.clock
-    declared = cell.declared["training"]
-    split = _chosen(data.train, declared.get("limit"))
-    model = job.model(cell.declared)
-    goal = dict(cell.declared["objective"])
-    adversary = build_adversary(goal.pop("adversary", None))
-    objective = build_objective(goal, data.classes, cell.seed).to(settings.device)
-    training = Training(model, objective, build_optimizer(model, declared["optimizer"]), adversary)
-    keeper = Checkpointer(training, resume_file(settings.work, cell.id), f"{cell.id} on {data.sha256}")
-    clock.resumed = keeper.restore(job.progress)
-    notes = ProgressThrottle(job.progress)
+    cell, settings = job.cell, job.settings
+    declared = Training.model_validate(cell.declared["training"])
+    goal = objective_of(cell.declared["objective"])
+    split = _chosen(job.data.train, declared.limit)
+    model = job.model(model_of(cell.declared["model"]))
+    objective = build_objective(goal, job.data.classes, cell.seed).to(settings.device)
+    training = TrainingRun(model, objective, build_optimizer(model, declared.optimizer), goal.adversary)
+    checkpointer = Checkpointer(training, resume_file(settings.work, cell.id), f"{cell.id} on {job.data.sha256}")
+    job.stopwatch.resumed = checkpointer.restore(job.progress)
+    throttle = ProgressThrottle(job.progress)
     for epoch in training.curve:
         job.trained(epoch, True)
-        notes.accuracy = epoch.accuracy
+        throttle.accuracy = epoch.accuracy
 
-    def after_epoch(training: Training) -> None:
-        keeper.keep()
+    def after_epoch(training: TrainingRun) -> None:
+        checkpointer.keep()
         job.trained(training.curve[-1], False)
-        notes.accuracy = training.curve[-1].accuracy
+        throttle.accuracy = training.curve[-1].accuracy
 
     cuda = settings.device.startswith("cuda")
     # A user's own code may do what no graph can record.
-    own = any(":" in name for name in (cell.declared["model"]["architecture"], cell.declared["objective"]["name"]))
-    how = Acceleration(settings.loaders, reduced=cuda, graphed=cuda and not own)
+    custom = any(":" in name for name in (cell.architecture, cell.objective))
     began, done = time.perf_counter(), len(training.curve)
     divergence = train(
         training,
         split,
         declared=declared,
         seed=cell.seed,
-        how=how,
+        acceleration=Acceleration(settings.loaders, reduced=cuda, graphed=cuda and not custom),
         after_epoch=after_epoch,
-        after_step=notes.after_step,
+        after_step=throttle.after_step,
     )
     examples = (len(training.curve) - done) * len(split.labels)
-    clock.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
-    saved = None
-    if divergence is None:
-        saved = save_weights(weights_file(settings.work, cell.id), model.state_dict())
-    return _record(job, model, saved).model_copy(
-        update={
-            "status": "diverged" if divergence else "ok",
-            "reason": divergence.reason if divergence else "",
-            "curve": training.curve,
-            "last_finite": divergence.last_finite if divergence else None,
-        }
-    )
+    job.stopwatch.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
+    return _record(job, model, training.curve, divergence)
 
 
 def _chosen(split: Split, limit: int | None) -> Split:
     """The training images, or as many of every class up to a limit."""
     if limit is None:
         return split
-    rows = choose(split.labels, {"limit": limit, "per_class": True})
+    rows = choose(split.labels, limit, per_class=True)
     return Split(split.images[rows], split.labels[rows])
 
 
 def load_given_weights(job: Job) -> TrainRecord:
     """Given weights in place of a training: from a file, or timm's."""
-    model = job.model(job.cell.declared)
+    model = job.model(model_of(job.cell.declared["model"]))
     given = job.cell.declared["weights"]
     if given is not None:
         fit_weights(model, load_weights(job.settings.weights[given["sha256"]], given["sha256"]), given["file"])
-    record = _record(job, model, save_weights(weights_file(job.settings.work, job.cell.id), model.state_dict()))
-    untrained = record.provenance["determinism"] | {"training": None}
-    return record.model_copy(update={"provenance": record.provenance | {"determinism": untrained}})
+    return _record(job, model)
 
 
-def _record(job: Job, model: nn.Sequential, saved: str | None) -> TrainRecord:
+def _record(
+    job: Job, model: nn.Sequential, curve: Sequence[Epoch] | None = None, divergence: Divergence | None = None
+) -> TrainRecord:
+    """Store the weights, unless the training diverged, and say what became of them; no curve: nothing was trained."""
+    saved = None
+    if divergence is None:
+        saved = save_weights(weights_file(job.settings.work, job.cell.id), model.state_dict())
+    common = job.common()
+    if curve is None:
+        common["provenance"]["determinism"]["training"] = None
     return TrainRecord(
-        **job.common(),
-        status="ok",
+        **common,
+        status="ok" if divergence is None else "diverged",
+        reason="" if divergence is None else divergence.reason,
         checkpoint_sha256=saved,
         parameters=sum(weight.numel() for weight in model.parameters()),
         mean=model.get_buffer("0.mean").flatten().tolist(),
         std=model.get_buffer("0.std").flatten().tolist(),
+        curve=list(curve or []),
+        last_finite=None if divergence is None else divergence.last_finite,
     )
 
 
 class Checkpointer:
     """Stores a training's state between epochs, for at most a twentieth of the time that the training takes."""
 
-    def __init__(self, training: Training, file: Path, identity: str) -> None:
+    def __init__(self, training: TrainingRun, file: Path, identity: str) -> None:
         self._training = training
         self._file = file
         self._identity = identity
@@ -133,16 +134,16 @@ class Checkpointer:
 
 
 class ProgressThrottle:
-    """Tells how far a training is, ten times a second at most."""
+    """Reports how far a training is, ten times a second at most."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._told = 0.0
+        self._last = 0.0
         self.accuracy: float | None = None
 
     def after_step(self, done: int, total: int) -> None:
-        """Tell it, if it is time to."""
+        """Report it, if it is time to."""
         now = time.monotonic()
-        if now - self._told > 0.1 or done == total:
-            self._told = now
+        if now - self._last > 0.1 or done == total:
+            self._last = now
             self._progress(done, total, "steps", self.accuracy)

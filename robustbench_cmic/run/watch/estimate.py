@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from robustbench_cmic.plan.cell import Cell, Kind, title
+from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.fields import Frozen
 
 
@@ -40,18 +41,10 @@ def cell_estimate(cell: Cell) -> CellEstimate:
     )
 
 
-_SIZES = {
-    "digits": (1_198, 599), "mnist": (60_000, 10_000), "fashion_mnist": (60_000, 10_000), "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032),
-}  # fmt: skip
-"""Examples to train on and to evaluate on; a guess serves for a user's own, whose data a plan does not open."""
-_GUESS = (10_000, 2_000)
-
-
 def declared_work(cell: Cell) -> float:
     """A cell's work in passes of a thousand examples through the network, roughly."""
     train = cell.declared.get("train", cell.declared)
-    sizes = _SIZES.get(train["dataset"]["name"], _GUESS)
+    sizes = dataset_of(train["dataset"]).sizes
     if cell.kind == "train":
         training = cell.declared["training"]
         if training is None:
