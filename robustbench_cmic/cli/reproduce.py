@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import INTERRUPTED, SuiteArgument, fail, load
+from robustbench_cmic.cli.arguments import SuiteArgument, fail, load
 from robustbench_cmic.cli.compare import _read
+from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.suite.messages import UserError
 
 if TYPE_CHECKING:

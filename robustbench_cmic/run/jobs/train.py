@@ -13,8 +13,7 @@ from robustbench_cmic.models.build import fit_weights
 from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights, save_weights
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.records.schema import TrainRecord
-from robustbench_cmic.records.store import resume_file, weights_file
-from robustbench_cmic.run.jobs.context import Job, Progress
+from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.training.adversary import build_adversary
 from robustbench_cmic.training.checkpoint import load_state, save_state
 from robustbench_cmic.training.loop import Acceleration, Training, build_optimizer, train
@@ -30,9 +29,9 @@ def run_training(job: Job) -> TrainRecord:
     adversary = build_adversary(goal.pop("adversary", None))
     objective = build_objective(goal, data.classes, cell.seed).to(settings.device)
     training = Training(model, objective, build_optimizer(model, declared["optimizer"]), adversary)
-    keeper = Checkpointer(training, resume_file(settings.work, cell.id), f"{cell.id} on {data.sha256}")
-    clock.resumed = keeper.restore(job.progress)
-    notes = ProgressThrottle(job.progress)
+    keeper = Checkpointer(training, settings.store.resume_state(cell.id), f"{cell.id} on {data.sha256}")
+    clock.resumed = keeper.restore(job)
+    notes = ProgressThrottle(job)
     for epoch in training.curve:
         job.trained(epoch, True)
         notes.accuracy = epoch.accuracy
@@ -60,7 +59,7 @@ def run_training(job: Job) -> TrainRecord:
     clock.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
     saved = None
     if divergence is None:
-        saved = save_weights(weights_file(settings.work, cell.id), model.state_dict())
+        saved = save_weights(settings.store.weights(cell.id), model.state_dict())
     return _record(job, model, saved).model_copy(
         update={
             "status": "diverged" if divergence else "ok",
@@ -85,7 +84,7 @@ def load_given_weights(job: Job) -> TrainRecord:
     given = job.cell.declared["weights"]
     if given is not None:
         fit_weights(model, load_weights(job.settings.weights[given["sha256"]], given["sha256"]), given["file"])
-    record = _record(job, model, save_weights(weights_file(job.settings.work, job.cell.id), model.state_dict()))
+    record = _record(job, model, save_weights(job.settings.store.weights(job.cell.id), model.state_dict()))
     untrained = record.provenance["determinism"] | {"training": None}
     return record.model_copy(update={"provenance": record.provenance | {"determinism": untrained}})
 
@@ -110,13 +109,13 @@ class Checkpointer:
         self._identity = identity
         self._due = 0.0
 
-    def restore(self, progress: Progress) -> int | None:
+    def restore(self, job: Job) -> int | None:
         """Go on from the stored state; returns its epoch, or None where there is none."""
         try:
             state = load_state(self._file, self._identity)
         except CorruptCheckpointError as error:
             self._file.unlink()
-            progress(0, 0, f"{error}: the training begins anew")
+            job.progress(0, 0, f"{error}: the training begins anew")
             return None
         if state is None:
             return None
@@ -135,8 +134,8 @@ class Checkpointer:
 class ProgressThrottle:
     """Tells how far a training is, ten times a second at most."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._told = 0.0
         self.accuracy: float | None = None
 
@@ -145,4 +144,4 @@ class ProgressThrottle:
         now = time.monotonic()
         if now - self._told > 0.1 or done == total:
             self._told = now
-            self._progress(done, total, "steps", self.accuracy)
+            self._job.progress(done, total, "steps", self.accuracy)

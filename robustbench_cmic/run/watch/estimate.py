@@ -91,7 +91,7 @@ class Pace:
         began, at_first = self._first
         if done <= at_first or done >= total:
             return None
-        return (now - began) / (done - at_first) * (total - done)
+        return max(0.0, now - began) / (done - at_first) * (total - done)  # a clock may be set back
 
 
 class Estimator:
@@ -108,6 +108,10 @@ class Estimator:
         self._seconds: dict[tuple[str, str, float], list[float]] = defaultdict(list)
         self._work = 0.0
         self._spent = 0.0
+
+    def add(self, task: CellEstimate) -> None:
+        """A further cell is to be done."""
+        self._left[task.id] = task
 
     def running(self, cell: str, spent: float, left: float) -> None:
         """A cell has run for `spent` seconds and will, at its pace, for another `left`."""
