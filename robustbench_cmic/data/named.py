@@ -21,6 +21,7 @@ import numpy.typing as npt
 from robustbench_cmic.data.arrays import KEYS, read_arrays
 from robustbench_cmic.data.base import Data, DataError
 from robustbench_cmic.data.class_names import CLASS_NAMES
+from robustbench_cmic.suite.messages import os_error_reason
 
 if TYPE_CHECKING:
     from robustbench_cmic.data import Say
@@ -86,7 +87,7 @@ def _convert(name: str, known: _Named, folder: Path, path: Path, say: Say) -> No
             say(f"{name}: storing {path}")
             _save(path, dict(zip(KEYS, arrays, strict=True)))
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+        raise DataError(f"cannot write {path}: {os_error_reason(error)}") from None
 
 
 def _download(name: str, known: _Named, folder: Path, path: Path, say: Say) -> list[npt.NDArray[Any]]:

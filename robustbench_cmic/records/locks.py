@@ -13,7 +13,7 @@ from pathlib import Path
 
 import filelock
 
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 _LOCK = ".lock"
 _PATIENCE = 1.0
@@ -35,7 +35,7 @@ def exclusive(*folders: Path) -> Iterator[None]:
             except filelock.Timeout:
                 raise UserError(f"another run is using {folder}; wait for it, or choose another --results") from None
             except OSError as error:
-                raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
+                raise UserError(f"cannot write to {folder}: {os_error_reason(error)}") from None
         yield
 
 

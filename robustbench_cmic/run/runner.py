@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -77,59 +78,41 @@ def _begin(plan: Plan, settings: Settings) -> None:
         raise UserError(f"cannot write to {store.results}: {os_error_reason(error)}") from None
 
 
+@dataclass
 class Runner:
-    """One run over the selected cells of a plan.
+    """One run over the selected cells of a plan; `say` prints a line."""
 
-    Args:
-        plan: all cells.
-        selection: those to run.
-        settings: for whoever carries them out.
-        options: the command line's.
-        dataset_sha256: fingerprint of the data now.
-        console: where bars are shown.
-        say: prints a line.
-    """
+    plan: Plan
+    selection: Selection
+    settings: Settings
+    options: Options
+    dataset_sha256: str
+    console: Console
+    say: Callable[[str], None]
 
-    def __init__(
-        self,
-        plan: Plan,
-        selection: Selection,
-        settings: Settings,
-        options: Options,
-        dataset_sha256: str,
-        console: Console,
-        say: Callable[[str], None],
-    ) -> None:
-        self._plan = plan
-        self._cells = selection.cells
-        self._asked = selection.asked
-        self._settings = settings
-        self._store = settings.store
-        self._options = options
-        self._dataset_sha256 = dataset_sha256
-        self._console = console
-        self._say = say
-        self._jobs = jobs_at_once(options, settings.device)
-        self._listeners: list[Emit] = [EventLog(self._store.events, say)]
-        self._curves: Curves | None = None
-        if options.tensorboard is not None:
-            self._curves = Curves(options.tensorboard / settings.suite, self._store.results, plan.cells, say)
-            self._listeners.append(self._curves)
+    def __post_init__(self) -> None:
+        self.cells, self.store = self.selection.cells, self.settings.store
+        self.jobs = jobs_at_once(self.options, self.settings.device)
+        self.curves: Curves | None = None
+        if (folder := self.options.tensorboard) is not None:
+            self.curves = Curves(folder / self.plan.suite, self.store.results, self.plan.cells, self.say)
+        log = EventLog(self.store.events, self.say)
+        self.listeners: list[Emit] = [log, self.curves] if self.curves else [log]
 
     def run(self) -> int:
         """Run what is pending, report, and tell how it ended; returns the exit code."""
         interrupted = False
         try:
-            with self._curves or contextlib.nullcontext():
+            with self.curves or contextlib.nullcontext():
                 statuses = self._run_pending()
             code = self._conclude(statuses)
         except OSError as error:
-            reason = f"cannot write {error.filename or self._store.work}: {os_error_reason(error)}"
+            reason = f"cannot write {error.filename or self.store.work}: {os_error_reason(error)}"
             self._emit(RunEnded(exit_code=USAGE, reason=reason))
             raise UserError(reason) from None
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
-            self._say("interrupted: what is finished is kept; the same command goes on from here")
+            self.say("interrupted: what is finished is kept; the same command goes on from here")
             code, interrupted = INTERRUPTED, True
         if not self._report():
             code = code or INCOMPLETE
@@ -139,18 +122,18 @@ class Runner:
     def _emit(self, event: Event, *further: Emit) -> None:
         """Tell all listeners, with the time at which it was heard here: clocks of workers may differ."""
         heard = event.model_copy(update={"time": datetime.datetime.now(datetime.UTC)})
-        for listener in (*self._listeners, *further):
+        for listener in (*self.listeners, *further):
             listener(heard)
 
     def _states(self, cells: list[Cell]) -> dict[str, CellState]:
-        return cell_states(cells, self._store.results, self._dataset_sha256)
+        return cell_states(cells, self.store.results, self.dataset_sha256)
 
     def _run_pending(self) -> dict[str, Status]:
         """Run until nothing is left to do that was not tried; returns how the cells ended that were."""
-        if self._options.force:
-            for cell in self._cells:
-                if cell.id in self._asked:
-                    self._store.forget(cell)
+        if self.options.force:
+            for cell in self.cells:
+                if cell.id in self.selection.asked:
+                    self.store.forget(cell)
         statuses: dict[str, Status] = {}
         pending = self._pending()
         self._announce(pending)
@@ -162,18 +145,18 @@ class Runner:
 
     def _pending(self) -> list[Cell]:
         """The cells to run, in order; what cannot be trusted is moved out of the way."""
-        states = self._states(self._cells)
-        pending = pending_cells(self._cells, states, self._store)
-        for cell in self._cells:
+        states = self._states(self.cells)
+        pending = pending_cells(self.cells, states, self.store)
+        for cell in self.cells:
             if states[cell.id].state == "unusable":
-                self._quarantine(self._store.record(cell.id), cell, states[cell.id].why)
+                self._quarantine(self.store.record(cell.id), cell, states[cell.id].why)
             if cell.id in pending and pending[cell.id] == ALTERED.get(cell.kind):
-                self._quarantine(self._store.product(cell), cell, pending[cell.id])
-        return [cell for cell in self._cells if cell.id in pending]
+                self._quarantine(self.store.product(cell), cell, pending[cell.id])
+        return [cell for cell in self.cells if cell.id in pending]
 
     def _quarantine(self, file: Path, cell: Cell, why: str) -> None:
-        target = self._store.quarantine(file)
-        self._say(f"{cell.id}: {why}; set aside as {target}, to be done again")
+        target = self.store.quarantine(file)
+        self.say(f"{cell.id}: {why}; set aside as {target}, to be done again")
 
     def _announce(self, pending: list[Cell]) -> None:
         """Tell those who watch what is to be done, and what is done already."""
@@ -182,49 +165,49 @@ class Runner:
                 version=__version__,
                 pid=os.getpid(),
                 host=socket.gethostname(),
-                options=self._options.plain(),
-                device=self._settings.device,
-                jobs=min(self._jobs, max(1, len(pending))),
+                options=self.options.plain(),
+                device=self.settings.device,
+                jobs=min(self.jobs, max(1, len(pending))),
                 cells=[cell_estimate(cell) for cell in pending],
             )
         )
-        if self._curves is not None:
+        if self.curves is not None:
             waiting = {cell.id for cell in pending}
-            states = self._states(self._plan.cells)
+            states = self._states(self.plan.cells)
             done = [state.record for cell, state in states.items() if state.is_final and cell not in waiting]
-            self._curves.add(record for record in done if record is not None)
+            self.curves.add(record for record in done if record is not None)
 
     def _run_once(self, pending: list[Cell]) -> dict[str, Status]:
-        settings, jobs = self._settings, min(self._jobs, len(pending))
-        self._say(
-            f"{settings.suite}: {len(pending)} of {len(self._cells)} cells to run, {jobs} at a time, "
+        settings, jobs = self.settings, min(self.jobs, len(pending))
+        self.say(
+            f"{settings.suite}: {len(pending)} of {len(self.cells)} cells to run, {jobs} at a time, "
             f"on {settings.device}"
         )
-        executor = make_executor(self._options.executor, settings, jobs)
-        with display(self._console, pending, jobs) as show:
+        executor = make_executor(self.options.executor, settings, jobs)
+        with display(self.console, pending, jobs) as show:
             return executor.run(pending, lambda event: self._emit(event, show))
 
     def _conclude(self, statuses: dict[str, Status]) -> int:
         """Say what has no result, and why; returns the exit code."""
-        states = self._states(self._cells)
-        bad = [cell for cell in self._cells if states[cell.id].state != "done"]
+        states = self._states(self.cells)
+        bad = [cell for cell in self.cells if states[cell.id].state != "done"]
         if not statuses:
-            done = f"all {len(self._cells)} cells are done" if not bad else "everything that can be done is done"
-            self._say(f"{done} already: nothing to run (--force runs it anew)")
+            done = f"all {len(self.cells)} cells are done" if not bad else "everything that can be done is done"
+            self.say(f"{done} already: nothing to run (--force runs it anew)")
         for cell in bad:
             state = states[cell.id]
             if state.state != "missing" and not is_blocked(cell, states):
-                self._say(f"{state.state}: {cell.id}: {state.why}")
+                self.say(f"{state.state}: {cell.id}: {state.why}")
         if bad:
-            self._say(f"{len(bad)} of {len(self._cells)} cells have no result")
+            self.say(f"{len(bad)} of {len(self.cells)} cells have no result")
         return INCOMPLETE if bad else DONE
 
     def _report(self) -> bool:
         """Write the tables; False where that fails, which is told."""
         try:
-            write_report(self._store.results)
+            write_report(self.store.results)
         except (OSError, ReportError) as error:
-            why = unwritten(error, self._store.results) if isinstance(error, OSError) else error
-            self._say(f"cannot write the report: {why}")
+            why = unwritten(error, self.store.results) if isinstance(error, OSError) else error
+            self.say(f"cannot write the report: {why}")
             return False
         return True

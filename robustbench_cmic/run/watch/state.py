@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.run.watch.estimate import CellEstimate, Estimator, Pace, cell_estimate
+from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, seconds_left
 from robustbench_cmic.run.watch.events import (
     CellEnded,
     CellProgress,
@@ -43,14 +43,21 @@ class RunningCell(Frozen):
 
 @dataclass
 class _Running:
-    """A cell under way, as of its last events; `left` is in seconds from the last report on."""
+    """A cell under way, with its first and its last report."""
 
     since: datetime.datetime
-    pace: Pace = field(default_factory=Pace)
-    report: CellProgress | None = None
-    left: float | None = None
+    first: CellProgress | None = None
+    last: CellProgress | None = None
     accuracy: float | None = None
     loss: float | None = None
+
+    def seconds_left(self) -> float | None:
+        """From the last report on, at the pace since the first: a resumed training begins in the middle."""
+        first, last = self.first, self.last
+        if first is None or last is None or not first.done < last.done < last.total:
+            return None
+        seconds = max(0.0, (last.time - first.time).total_seconds())  # a clock may be set back
+        return seconds / (last.done - first.done) * (last.total - last.done)
 
 
 class RunState:
@@ -72,51 +79,38 @@ class RunState:
     ) -> None:
         self.begin: RunStarted | None = None
         self.end: RunEnded | None = None
+        self.cells = {cell.id: cell for cell in cells}
         self.ended: dict[str, CellEnded] = {}
+        self._jobs = jobs
         self._known = known or {}
         self._running: dict[str, _Running] = {}
-        self._expect(cells, jobs)
-
-    def _expect(self, cells: Iterable[CellEstimate], jobs: int) -> None:
-        self.cells = {cell.id: cell for cell in cells}
-        self._estimator = Estimator(list(self.cells.values()), jobs)
 
     def add(self, event: Event) -> None:
         """Take an event into account."""
         match event:
             case RunStarted():
-                self.begin = event
-                self._expect(event.cells, event.jobs)
+                self.begin, self._jobs = event, event.jobs
+                self.cells = {cell.id: cell for cell in event.cells}
             case CellStarted():
-                self._start(event)
-            case CellProgress():
-                self._progress(event)
-            case EpochDone():
-                if (running := self._running.get(event.cell)) is not None:
-                    running.accuracy, running.loss = event.numbers.accuracy, event.numbers.loss.get("total")
+                self._running[event.cell] = _Running(event.time)
+                if event.cell not in self.cells and event.cell in self._known:
+                    self.cells[event.cell] = cell_estimate(self._known[event.cell])
+            case CellProgress() | EpochDone() if event.cell in self._running:
+                self._hear(self._running[event.cell], event)
             case CellEnded():
                 self._running.pop(event.cell, None)
                 self.ended[event.cell] = event
-                self._estimator.finished(event.cell, event.seconds)
             case RunEnded():
                 self.end = event
 
-    def _start(self, event: CellStarted) -> None:
-        self._running[event.cell] = _Running(event.time)
-        if event.cell not in self.cells and event.cell in self._known:
-            self.cells[event.cell] = cell_estimate(self._known[event.cell])
-            self._estimator.add(self.cells[event.cell])
-
-    def _progress(self, event: CellProgress) -> None:
-        running = self._running.get(event.cell)
-        if running is None or event.total == 0:  # a message only
-            return
-        running.report = event
-        running.left = running.pace.seconds_left(event.time.timestamp(), event.done, event.total)
-        if event.accuracy is not None:
-            running.accuracy = event.accuracy
-        if event.loss is not None:
-            running.loss = event.loss
+    @staticmethod
+    def _hear(running: _Running, event: CellProgress | EpochDone) -> None:
+        if isinstance(event, EpochDone):
+            running.accuracy, running.loss = event.numbers.accuracy, event.numbers.loss.get("total")
+        elif event.total:  # else a message only
+            running.first, running.last = running.first or event, event
+            running.accuracy = running.accuracy if event.accuracy is None else event.accuracy
+            running.loss = running.loss if event.loss is None else event.loss
 
     def title(self, cell: str) -> str:
         """A cell in words; its id where nobody knows it."""
@@ -124,27 +118,31 @@ class RunState:
 
     def running(self, now: datetime.datetime) -> list[RunningCell]:
         """The cells under way, in the order in which they began."""
-        return [self._running_cell(cell, now) for cell in self._running]
+        return [self._running_cell(cell, running, now) for cell, running in self._running.items()]
 
-    def _running_cell(self, cell: str, now: datetime.datetime) -> RunningCell:
-        running = self._running[cell]
-        shared = {"cell": cell, "title": self.title(cell), "seconds": (now - running.since).total_seconds()}
-        shared |= {"accuracy": running.accuracy, "loss": running.loss}
-        report, left = running.report, running.left
-        if report is None:
-            return RunningCell.model_validate(shared)
-        if left is not None:
-            left = max(0.0, left - (now - report.time).total_seconds())
-        numbers = {"done": report.done, "total": report.total, "text": report.text, "seconds_left": left}
-        return RunningCell.model_validate(shared | numbers)
+    def _running_cell(self, cell: str, running: _Running, now: datetime.datetime) -> RunningCell:
+        last, left = running.last, running.seconds_left()
+        if last is not None and left is not None:
+            left = max(0.0, left - (now - last.time).total_seconds())
+        return RunningCell(
+            cell=cell,
+            title=self.title(cell),
+            seconds=(now - running.since).total_seconds(),
+            done=last.done if last else 0,
+            total=last.total if last else 0,
+            text=last.text if last else "",
+            accuracy=running.accuracy,
+            loss=running.loss,
+            seconds_left=left,
+        )
 
     def seconds_left_of(self, cell: str) -> float | None:
         """Of a cell under way, as of its last report."""
-        return self._running[cell].left if cell in self._running else None
+        return self._running[cell].seconds_left() if cell in self._running else None
 
     def seconds_left(self, now: datetime.datetime) -> float | None:
         """Of the whole run; None until something is known."""
-        for cell in self.running(now):
-            if cell.seconds_left is not None:
-                self._estimator.running(cell.cell, cell.seconds, cell.seconds_left)
-        return self._estimator.seconds_left()
+        running = {one.cell: (one.seconds, one.seconds_left) for one in self.running(now)}
+        paces = {cell: (seconds, left) for cell, (seconds, left) in running.items() if left is not None}
+        ended = {cell: event.seconds for cell, event in self.ended.items()}
+        return seconds_left(self.cells, ended, paces, self._jobs)

@@ -12,7 +12,7 @@ from rich.console import Console
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.store import Store, read_record
-from robustbench_cmic.run.watch.estimate import Estimator, Pace, cell_estimate, declared_work, duration
+from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, declared_work, duration, seconds_left
 from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, Emit
 from robustbench_cmic.run.watch.progress import LiveBars, PlainLines, display
 from robustbench_cmic.run.watch.state import RunState
@@ -30,50 +30,54 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def estimates(cells: list[Cell]) -> dict[str, CellEstimate]:
+    return {cell.id: cell_estimate(cell) for cell in cells}
+
+
 def test_estimate_learns_from_equal_cells_and_scales_to_others(cells: list[Cell]) -> None:
     trainings = [cell for cell in cells if cell.kind == "train"]
     attacks = [cell for cell in cells if cell.attack == "PGD" and cell.eps == 0.1][:2]
-    estimator = Estimator([cell_estimate(cell) for cell in [*trainings[:3], *attacks]], jobs=2)
-    assert estimator.seconds_left() is None
-    estimator.finished(trainings[0].id, 10.0)
+    known = estimates([*trainings[:3], *attacks])
+    assert seconds_left(known, {}, {}, jobs=2) is None
     per_work = 10.0 / declared_work(trainings[0])
-    assert estimator.seconds_left() == pytest.approx((20 + 2 * per_work * declared_work(attacks[0])) / 2)
-    estimator.finished(trainings[1].id, 20.0)
-    estimator.finished(attacks[0].id, 4.0)
-    assert estimator.seconds_left() == pytest.approx((15 + 4) / 2)
+    assert seconds_left(known, {trainings[0].id: 10.0}, {}, jobs=2) == pytest.approx(
+        (20 + 2 * per_work * declared_work(attacks[0])) / 2
+    )
+    ended = {trainings[0].id: 10.0, trainings[1].id: 20.0, attacks[0].id: 4.0}
+    assert seconds_left(known, ended, {}, jobs=2) == pytest.approx((15 + 4) / 2)
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar100-lite"])
 def test_the_first_training_tells_how_long_the_suite_will_take(name: str) -> None:
     """Within a factor of four of what the committed run took in the end; measured were 0.8 to 1.3."""
     cells = make_plan(load_suite(find_suite(name)).suite).cells
-    records = {cell.id: read_record(Store(ROOT / "results" / name).record(cell.id)) for cell in cells}
-    estimator = Estimator([cell_estimate(cell) for cell in cells], jobs=1)
-    estimator.finished(cells[0].id, records[cells[0].id].timing.seconds)
-    left = estimator.seconds_left()
+    store = Store(ROOT / "results" / name)
+    took = {cell.id: read_record(store.record(cell.id)).timing.seconds for cell in cells}
+    left = seconds_left(estimates(cells), {cells[0].id: took[cells[0].id]}, {}, jobs=1)
     assert left is not None
-    assert 1 / 4 < left / sum(records[cell.id].timing.seconds for cell in cells[1:]) < 4
+    assert 1 / 4 < left / sum(took[cell.id] for cell in cells[1:]) < 4
 
 
 def test_estimate_knows_something_before_the_first_cell_ends(cells: list[Cell]) -> None:
     """The first training has run for 30 s and needs 70 more; the other two will take 100 each, two at a time."""
-    trainings = [cell_estimate(cell) for cell in cells if cell.kind == "train"][:3]
-    estimator = Estimator(trainings, jobs=2)
-    estimator.running(trainings[0].id, 30.0, 70.0)
-    assert estimator.seconds_left() == pytest.approx((70 + 100 + 100) / 2)
-    estimator.finished(trainings[1].id, 100.0)
-    estimator.finished(trainings[2].id, 100.0)
-    assert estimator.seconds_left() == pytest.approx(70), "one cell is not shared by two processes"
-    estimator.finished(trainings[0].id, 100.0)
-    assert estimator.seconds_left() == 0
+    first, second, third = (cell.id for cell in cells if cell.kind == "train" and cell.objective == "ce")
+    known = {name: estimate for name, estimate in estimates(cells).items() if name in (first, second, third)}
+    running = {first: (30.0, 70.0)}
+    assert seconds_left(known, {}, running, jobs=2) == pytest.approx((70 + 100 + 100) / 2)
+    ended = {second: 100.0, third: 100.0}
+    assert seconds_left(known, ended, running, jobs=2) == pytest.approx(70), "one cell is not shared by two processes"
+    assert seconds_left(known, ended | {first: 100.0}, {}, jobs=2) == 0
 
 
-def test_pace_is_counted_from_the_first_report() -> None:
-    pace = Pace()
-    assert pace.seconds_left(100.0, 500, 1000) is None
-    assert pace.seconds_left(110.0, 500, 1000) is None
-    assert pace.seconds_left(140.0, 600, 1000) == pytest.approx(160)
-    assert pace.seconds_left(300.0, 1000, 1000) is None
+def test_pace_is_counted_from_the_first_report(cells: list[Cell]) -> None:
+    state, cell = RunState(), cells[0].id
+    state.add(CellStarted(cell=cell, time=at(0)))
+    expected = [(100.0, 500, None), (110.0, 500, None), (140.0, 600, pytest.approx(160)), (300.0, 1000, None)]
+    for second, done, left in expected:
+        state.add(CellProgress(cell=cell, done=done, total=1000, text="steps", time=at(second)))
+        assert state.seconds_left_of(cell) == left
+    state.add(CellProgress(cell=cell, done=0, total=0, text="a message", time=at(301)))
+    assert [running.done for running in state.running(at(302))] == [1000]
 
 
 def play(emit: Emit, cells: list[Cell]) -> None:

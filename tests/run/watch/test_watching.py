@@ -23,7 +23,7 @@ from robustbench_cmic.records.files import read_json, write_json
 from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.schema import AttackRecord, TrainRecord
 from robustbench_cmic.records.store import Store, read_record
-from robustbench_cmic.run.watch.estimate import CellEstimate, Estimator, cell_estimate
+from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, seconds_left
 from robustbench_cmic.run.watch.event_log import EventLog, read_latest_run
 from robustbench_cmic.run.watch.events import (
     CellEnded,
@@ -349,9 +349,8 @@ def test_what_no_run_could_have_written_is_passed_over(
 
 def test_work_of_any_size_gives_no_impossible_estimate() -> None:
     one = CellEstimate(id="a", title="a", kind="train", attack="", eps=0.0, work=1e-300)
-    estimator = Estimator([one, one.model_copy(update={"id": "b", "kind": "audit", "work": 1e300})], 1)
-    estimator.finished("a", 1e9)
-    assert estimator.seconds_left() is None
+    other = one.model_copy(update={"id": "b", "kind": "audit", "work": 1e300})
+    assert seconds_left({"a": one, "b": other}, {"a": 1e9}, {}, 1) is None
 
 
 def test_names_and_reasons_cannot_steer_the_terminal(copied: Path, cli: Cli) -> None:
