@@ -15,9 +15,8 @@ from robustbench_cmic.cli import app
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.records.files import write_json
 from robustbench_cmic.records.schema import AnyRecord
-from robustbench_cmic.records.store import write_record
-from robustbench_cmic.report import PLAN_FILE
-from robustbench_cmic.run.job import run_job
+from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.run.job import run_cell
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.suite import load_suite
 
@@ -25,7 +24,7 @@ from robustbench_cmic.suite import load_suite
 def settings_for(folder: Path, **others: Any) -> Settings:
     """Results, work and data in one folder."""
     chosen: dict[str, Any] = {
-        "suite": folder.name, "results": folder, "work": folder, "device": "cpu", "batch_size": 8, "data": folder,
+        "suite": folder.name, "store": Store(folder, folder), "device": "cpu", "batch_size": 8, "data": folder,
         "memory": None, "loaders": 1, "deterministic": True, "pictured_seed": 0, "weights": {}, "provenance": {},
     }  # fmt: skip
     return Settings(**chosen | others)
@@ -33,17 +32,14 @@ def settings_for(folder: Path, **others: Any) -> Settings:
 
 def carried_out(suite: Path, folder: Path, work: Path | None = None) -> list[AnyRecord]:
     """The records of every cell of a suite, written to a new folder with the plan."""
-    folder.mkdir(parents=True)
-    settings = settings_for(folder, work=work or folder)
-    settings.work.mkdir(parents=True, exist_ok=True)
+    store = Store(folder, work or folder)
+    for place in (store.results, store.work):
+        place.mkdir(parents=True, exist_ok=True)
     plan = make_plan(load_suite(suite).suite)
-    write_json(folder / PLAN_FILE, plan.model_dump(mode="json"))
-    records = []
+    write_json(store.plan, plan.model_dump(mode="json"))
     for cell in plan.cells:
-        record = run_job(cell, settings, lambda *_: None, lambda *_: None)
-        write_record(folder, record)
-        records.append(record)
-    return records
+        run_cell(cell, settings_for(folder, store=store), lambda _: None)
+    return [read_record(store.record(cell.id)) for cell in plan.cells]
 
 
 def command_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

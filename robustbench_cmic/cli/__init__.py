@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from robustbench_cmic import __version__
-from robustbench_cmic.cli.arguments import INTERRUPTED, fail
+from robustbench_cmic.cli.arguments import fail
 from robustbench_cmic.cli.compare import compare
 from robustbench_cmic.cli.list import list_, schema
 from robustbench_cmic.cli.plan import plan, validate
@@ -22,6 +22,7 @@ from robustbench_cmic.cli.report import audit, report
 from robustbench_cmic.cli.reproduce import reproduce
 from robustbench_cmic.cli.run import run
 from robustbench_cmic.cli.status import status
+from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.suite.messages import UserError
 
 

@@ -1,7 +1,8 @@
-"""What commands share: their arguments, exit codes, and how a wrong one ends."""
+"""What commands share: their arguments, and how a wrong one ends."""
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from robustbench_cmic.run import USAGE
 from robustbench_cmic.suite import LoadedSuite, find_suite, load_suite
 from robustbench_cmic.suite.toy import toy as toy_size
-
-DONE, INCOMPLETE, USAGE, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")
@@ -52,6 +52,13 @@ def load(name: str, at_toy_size: bool = False) -> LoadedSuite:
     for problem in loaded.warnings:
         print(f"warning: {problem.text(str(loaded.path))}", file=sys.stderr)
     return replace(loaded, suite=toy_size(loaded.suite)) if at_toy_size else loaded
+
+
+def results_folder(suite: str, results: Path) -> Path:
+    """The results folder of a suite, by the suite's name or file."""
+    folder = results / suite
+    # `os`, since a name too long is no folder either, where Path raises.
+    return folder if os.path.isdir(folder) else results / load(suite).suite.suite  # noqa: PTH112
 
 
 def parsed_seeds(text: str) -> list[int]:

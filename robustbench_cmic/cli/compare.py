@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import DIFFERENT, DONE, INCOMPLETE
 from robustbench_cmic.report import Results, read_results
+from robustbench_cmic.run import DIFFERENT, DONE, INCOMPLETE
 
 REASONS_SHOWN = 20
 

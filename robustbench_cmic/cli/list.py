@@ -1,4 +1,4 @@
-"""What suites may say: `list`, `schema`."""
+"""`list` and `schema`: what suites may say."""
 
 from __future__ import annotations
 
@@ -8,14 +8,28 @@ from typing import Annotated
 import typer
 
 from robustbench_cmic.cli.arguments import fail
-from robustbench_cmic.records.files import write_atomically
+from robustbench_cmic.records.files import unwritten, write_atomically
 
 
 def list_() -> None:
     """List what suites may name: suites that come along, data sets, architectures, objectives, attacks."""
-    from robustbench_cmic.cli.plan import name_table
+    from robustbench_cmic.suite import shipped_suites
+    from robustbench_cmic.suite.data import DATASETS
+    from robustbench_cmic.suite.fields import NATIVE_ATTACKS
+    from robustbench_cmic.suite.models import ARCHITECTURES
+    from robustbench_cmic.suite.objectives import OBJECTIVES
+    from robustbench_cmic.suite.torchattacks import attack_modules
 
-    print(name_table())
+    kinds = {
+        "suites": list(shipped_suites()),
+        "datasets": list(DATASETS),
+        "architectures": list(ARCHITECTURES),
+        "objectives": list(OBJECTIVES),
+        "attacks": list(NATIVE_ATTACKS),
+        "attacks of torchattacks": [name for name in attack_modules() if name not in NATIVE_ATTACKS],
+    }
+    for kind, names in kinds.items():
+        print(f"{kind}: {', '.join(names)}")
 
 
 def schema(
@@ -33,4 +47,4 @@ def schema(
     try:
         write_atomically(output, text.encode())
     except OSError as error:
-        fail(f"cannot write {output}: {error.strerror or error}")
+        fail(f"cannot write {unwritten(error, output)}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
-
-from tabulate import tabulate
 
 from robustbench_cmic.cli.arguments import (
     LimitOption,
@@ -22,13 +21,10 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.state import CellState, cell_states, is_blocked
+from robustbench_cmic.records.store import Store
+from robustbench_cmic.run.options import Options
 from robustbench_cmic.run.resume import pending_cells
-from robustbench_cmic.suite import shipped_suites
-from robustbench_cmic.suite.data import DATASETS
-from robustbench_cmic.suite.fields import NATIVE_ATTACKS
-from robustbench_cmic.suite.models import ARCHITECTURES
-from robustbench_cmic.suite.objectives import OBJECTIVES
-from robustbench_cmic.suite.torchattacks import attack_modules
+from robustbench_cmic.suite import Suite
 
 
 def plan(
@@ -41,19 +37,17 @@ def plan(
     toy: ToyOption = False,
 ) -> None:
     """Show a suite's cells: what is done and what a run would do."""
-    _show_plan(suite, results, work, seeds, only, limit, force=False, toy=toy)
+    loaded = load(suite, toy)
+    options = Options(results=results, work=work, seeds=parsed_seeds(seeds), only=only, limit=limit)
+    show_plan(loaded.suite, options)
 
 
-def _show_plan(
-    suite: str, results: Path, work: Path | None, seeds: str, only: list[str], limit: int | None, force: bool, toy: bool
-) -> None:
-    from robustbench_cmic.cli.plan import plan_table
-    from robustbench_cmic.records.store import work_folder
-
-    whole = make_plan(load(suite, toy).suite, limit)
-    selection = select(whole, parsed_seeds(seeds), only)
-    forced = selection.asked if force else set()
-    print(plan_table(selection.cells, results / whole.suite, work_folder(results, work) / whole.suite, forced))
+def show_plan(suite: Suite, options: Options) -> None:
+    """Print what a run with these options would do."""
+    whole = make_plan(suite, options.limit)
+    selection = select(whole, options.seeds, options.only)
+    forced = selection.asked if options.force else set()
+    print(plan_table(selection.cells, Store.of_suite(whole.suite, options.results, options.work), forced))
 
 
 def validate(suite: SuiteArgument) -> None:
@@ -64,32 +58,21 @@ def validate(suite: SuiteArgument) -> None:
     print(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")
 
 
-def plan_table(cells: list[Cell], folder: Path, work: Path, forced: set[str]) -> str:
+def plan_table(cells: list[Cell], store: Store, forced: Collection[str]) -> str:
     """One line a cell, and how many will run. Records are judged as `run` does, but for the data's fingerprint."""
-    found = cell_states(cells, folder) | {cell: CellState("missing") for cell in forced}
-    pending = pending_cells(cells, found, work)
-    states = [_state(cell, found, pending) for cell in cells]
-    table = [[title(cell), state, cell.id] for cell, state in zip(cells, states, strict=True)]
-    counts = ", ".join(f"{count} {state}" for state, count in Counter(s.split(":")[0] for s in states).items())
+    from tabulate import tabulate
+
+    states = cell_states(cells, store.results) | {cell: CellState("missing") for cell in forced}
+    pending = pending_cells(cells, states, store)
+    texts = [_state_text(cell, states, pending) for cell in cells]
+    table = [[title(cell), text, cell.id] for cell, text in zip(cells, texts, strict=True)]
+    counts = ", ".join(f"{count} {text}" for text, count in Counter(text.split(":")[0] for text in texts).items())
     return f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}"
 
 
-def _state(cell: Cell, found: dict[str, CellState], pending: dict[str, str]) -> str:
-    if is_blocked(cell, found):
+def _state_text(cell: Cell, states: dict[str, CellState], pending: dict[str, str]) -> str:
+    if is_blocked(cell, states):
         return "skipped: its training diverged"
     if cell.id not in pending:
-        return found[cell.id].state
+        return states[cell.id].state
     return f"to run again: {pending[cell.id]}" if pending[cell.id] else "to run"
-
-
-def name_table() -> str:
-    """Every name that a suite file may use, by kind."""
-    kinds = {
-        "suites": list(shipped_suites()),
-        "datasets": list(DATASETS),
-        "architectures": list(ARCHITECTURES),
-        "objectives": list(OBJECTIVES),
-        "attacks": list(NATIVE_ATTACKS),
-        "attacks of torchattacks": [name for name in attack_modules() if name not in NATIVE_ATTACKS],
-    }
-    return "\n".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())

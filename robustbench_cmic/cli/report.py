@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
@@ -11,7 +10,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from robustbench_cmic.cli.arguments import DONE, INCOMPLETE, USAGE, ResultsOption, fail, load
+from robustbench_cmic.cli.arguments import ResultsOption, fail, results_folder
 from robustbench_cmic.records.files import unwritten
 from robustbench_cmic.report import (
     FORMATS,
@@ -24,6 +23,7 @@ from robustbench_cmic.report import (
     write_index,
     write_report,
 )
+from robustbench_cmic.run import DONE, INCOMPLETE, USAGE
 
 Made = TypeVar("Made")
 
@@ -49,7 +49,7 @@ def report(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Write suites' tables anew, from their records alone. Of all, those that cannot be read are named (exit 1)."""
-    folders = [_folder(suite, results) for suite in suites] or folders_of(results)
+    folders = [results_folder(suite, results) for suite in suites] or folders_of(results)
     if not folders:
         fail(f"{results} holds no results of any suite; `run` one first")
     chosen = list(dict.fromkeys(form.value for form in formats)) or list(STANDARD)
@@ -73,13 +73,6 @@ def report(
         problems += left_out
     _tell(dict.fromkeys(problems))
     raise typer.Exit((INCOMPLETE if boards else USAGE) if problems else DONE)
-
-
-def _folder(suite: str, results: Path) -> Path:
-    """The results folder of a suite, by the suite's name or file."""
-    folder = results / suite
-    # `os`, since a name too long is no folder either, where Path raises.
-    return folder if os.path.isdir(folder) else results / load(suite).suite.suite  # noqa: PTH112
 
 
 def audit(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import INTERRUPTED, SuiteArgument, fail, load
+from robustbench_cmic.cli.arguments import SuiteArgument, fail, load
 from robustbench_cmic.cli.compare import _read
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.run import INTERRUPTED
+from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 if TYPE_CHECKING:
     from robustbench_cmic.report.compare.certificate import Certificate
@@ -64,7 +65,7 @@ def reproduce(
     try:
         made = open_folder(folder, place, task, fraction)
     except OSError as error:
-        fail(f"cannot write to {error.filename or folder}: {error.strerror or error}")
+        fail(f"cannot write to {error.filename or folder}: {os_error_reason(error)}")
     for difference in task.inputs:
         print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
     began = time.time()
@@ -103,7 +104,7 @@ def _file(certificate: Certificate, folder: Path, place: Path, recorded: Path | 
         write_certificate(place, certificate, certificate_text(certificate))
         mark_certified(folder)
     except OSError as error:
-        fail(f"cannot write to {place}: {error.strerror or error}")
+        fail(f"cannot write to {place}: {os_error_reason(error)}")
     print(place / "certificate.md")
     print(place / "certificate.json")
     if recorded is not None:

@@ -1,4 +1,4 @@
-"""`run` and what comes before it: `plan`, `validate`."""
+"""`run`: the main path."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from robustbench_cmic.cli.arguments import (
-    DONE,
-    INCOMPLETE,
     LimitOption,
     OnlyOption,
     ResultsOption,
@@ -20,7 +18,9 @@ from robustbench_cmic.cli.arguments import (
     load,
     parsed_seeds,
 )
-from robustbench_cmic.cli.plan import _show_plan
+from robustbench_cmic.cli.plan import show_plan
+from robustbench_cmic.run import DONE, INCOMPLETE
+from robustbench_cmic.run.options import Options
 
 
 def run(
@@ -65,15 +65,6 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
-    if dry_run:
-        _show_plan(suite, results, work, seeds, only, limit, force, toy)
-        return
-    # Imported where they are used: the other commands answer without them in a fraction of a second.
-    from rich.console import Console
-
-    from robustbench_cmic.run.options import Options
-    from robustbench_cmic.run.runner import run_suite
-
     loaded = load(suite, toy)
     options = Options(
         results=results,
@@ -90,6 +81,14 @@ def run(
         force=force,
         tensorboard=tensorboard,
     )
+    if dry_run:
+        show_plan(loaded.suite, options)
+        return
+    # Imported where they are used: the other commands answer without them in a fraction of a second.
+    from rich.console import Console
+
+    from robustbench_cmic.run.runner import run_suite
+
     code = run_suite(loaded.suite, options, Console(soft_wrap=True))
     folder = results / loaded.suite.suite
     if code in (DONE, INCOMPLETE):

@@ -1,10 +1,9 @@
-"""Looking at a run from another terminal: `status`."""
+"""`status`: a run, seen from another terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import INCOMPLETE, USAGE, ResultsOption, WorkOption, fail, load
-from robustbench_cmic.records.store import work_folder
-from robustbench_cmic.report import PLAN_FILE, ReportError, check_name
+from robustbench_cmic.cli.arguments import ResultsOption, WorkOption, fail, results_folder
+from robustbench_cmic.records.store import Store
+from robustbench_cmic.report import ReportError, check_name, folders_of
+from robustbench_cmic.run import INCOMPLETE, USAGE
 
 if TYPE_CHECKING:
-    from robustbench_cmic.run.watch.status import Status
-
+    from robustbench_cmic.run.watch.status import SuiteStatus
 
 WATCH_EVERY = 2.0
 """Seconds between two looks."""
@@ -37,54 +36,45 @@ def status(
 
     Results that cannot be read are named, and the others shown (exit 1); exit 2 where there are no others.
     """
-    folders = [_folder(results, suite)] if suite is not None else _all_folders(results)
+    folders = folders_of(results) if suite is None else [results_folder(suite, results)]
+    if not folders:
+        fail(f"{results} holds no results; `run` a suite first, or name another folder with --results")
+    stores = [Store.of_suite(folder.name, results, work) for folder in folders]
     if watch:
-        found, problems = _watch(folders, work_folder(results, work), as_json)
+        statuses, problems = _watch(stores, as_json)
     else:
-        found, problems = _look(folders, work_folder(results, work))
-        if found:
-            print(_shown(found, as_json))
+        statuses, problems = _look(stores)
+        if statuses:
+            print(_text(statuses, as_json))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
-        raise typer.Exit(INCOMPLETE if found else USAGE)
+        raise typer.Exit(INCOMPLETE if statuses else USAGE)
 
 
-def _folder(results: Path, suite: str) -> Path:
-    folder = results / suite
-    return folder if os.path.isdir(folder) else results / load(suite).suite.suite  # noqa: PTH112 - see `report`
-
-
-def _all_folders(results: Path) -> list[Path]:
-    found = sorted(plan.parent for plan in results.glob(f"*/{PLAN_FILE}"))
-    if not found:
-        fail(f"{results} holds no results; `run` a suite first, or name another folder with --results")
-    return found
-
-
-def _look(folders: list[Path], work: Path) -> tuple[list[Status], list[str]]:
+def _look(stores: list[Store]) -> tuple[list[SuiteStatus], list[str]]:
     """How suites stand, and sentences about those that cannot be read."""
     from robustbench_cmic.run.watch.status import suite_status
 
-    found, problems = [], []
-    for folder in folders:
+    statuses, problems = [], []
+    for store in stores:
         try:
-            check_name(folder)
-            found.append(suite_status(folder, work / folder.name))
+            check_name(store.results)
+            statuses.append(suite_status(store))
         except ReportError as error:
             problems.append(str(error))
-    return found, problems
+    return statuses, problems
 
 
-def _shown(found: list[Status], as_json: bool) -> str:
-    from robustbench_cmic.run.watch.status_text import status_text
+def _text(statuses: list[SuiteStatus], as_json: bool) -> str:
+    from robustbench_cmic.run.watch.status import status_text
 
     if as_json:
-        return json.dumps([status.model_dump(mode="json") for status in found])
-    return "\n".join(status_text(status) for status in found)
+        return json.dumps([status.model_dump(mode="json") for status in statuses])
+    return "\n".join(status_text(status) for status in statuses)
 
 
-def _watch(folders: list[Path], work: Path, as_json: bool) -> tuple[list[Status], list[str]]:
+def _watch(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], list[str]]:
     """Show again and again: in place on a terminal, else one after the other; returns the last look."""
     from rich.console import Console
     from rich.live import Live
@@ -94,11 +84,11 @@ def _watch(folders: list[Path], work: Path, as_json: bool) -> tuple[list[Status]
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     with live or contextlib.nullcontext():
         while True:
-            found, problems = _look(folders, work)
+            statuses, problems = _look(stores)
             if live is not None:
-                live.update(Text(_shown(found, as_json)), refresh=True)
-            elif found:
-                print(_shown(found, as_json), flush=True)
-            if all(status.state != "running" for status in found):
-                return found, problems
+                live.update(Text(_text(statuses, as_json)), refresh=True)
+            elif statuses:
+                print(_text(statuses, as_json), flush=True)
+            if all(status.state != "running" for status in statuses):
+                return statuses, problems
             time.sleep(WATCH_EVERY)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from robustbench_cmic.data.base import Data, DataError, Labels, Split
 from robustbench_cmic.suite.data import Arrays
+from robustbench_cmic.suite.messages import os_error_reason
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 _CHANNELS = (1, 3)
@@ -74,7 +75,7 @@ def _open(path: Path) -> dict[str, npt.NDArray[Any]]:
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path}: cannot be read: {os_error_reason(error)}") from None
     except MemoryError:
         raise DataError(f"{path}: its arrays do not fit in memory") from None
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:

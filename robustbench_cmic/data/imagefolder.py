@@ -36,6 +36,7 @@ from robustbench_cmic.data.base import (
 )
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.suite.data import ImageFolder
+from robustbench_cmic.suite.messages import os_error_reason
 
 if TYPE_CHECKING:
     from robustbench_cmic.data import Say
@@ -127,7 +128,7 @@ def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say
     try:
         listing = _list(root)
     except OSError as error:
-        raise DataError(f"cannot read {error.filename or root}: {error.strerror or error}") from None
+        raise DataError(f"cannot read {error.filename or root}: {os_error_reason(error)}") from None
     total = sum(math.prod(FolderImages(files, size).shape) for files in listing.files.values())
     fits = total <= (_half_of_memory() if memory is None else memory)
     key = hashlib.sha256(f"{root.resolve()}\0{size}\0{_VERSION}".encode()).hexdigest()[:16]
@@ -143,7 +144,7 @@ def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say
                 for split, files in listing.files.items()
             }
     except OSError as error:
-        raise DataError(f"cannot use {error.filename or cache}: {error.strerror or error}") from None
+        raise DataError(f"cannot use {error.filename or cache}: {os_error_reason(error)}") from None
     train, test = (Split(images[split], listing.labels[split]) for split in ("train", "test"))
     moments = moments_of_histogram(np.array(index["histogram"]))
     return Data(train, test, len(listing.classes), index["sha256"], moments, listing.classes)
@@ -278,6 +279,6 @@ def _look_at(file: Path, size: int) -> tuple[str, npt.NDArray[np.uint8] | None, 
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         return sha256, decode(file, size), ""
     except OSError as error:
-        return "", None, f"{file}: {error.strerror or error}"
+        return "", None, f"{file}: {os_error_reason(error)}"
     except DataError as error:
         return "", None, str(error)

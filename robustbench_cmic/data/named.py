@@ -21,6 +21,7 @@ import numpy.typing as npt
 from robustbench_cmic.data.arrays import KEYS, read_arrays
 from robustbench_cmic.data.base import Data, DataError
 from robustbench_cmic.suite.data import TorchvisionDataset
+from robustbench_cmic.suite.messages import os_error_reason
 
 if TYPE_CHECKING:
     from robustbench_cmic.data import Say
@@ -105,7 +106,7 @@ def _convert(name: str, source: _Source, folder: Path, path: Path, say: Say) -> 
             say(f"{name}: storing {path}")
             _save(path, dict(zip(KEYS, arrays, strict=True)))
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+        raise DataError(f"cannot write {path}: {os_error_reason(error)}") from None
 
 
 def _download(name: str, source: _Source, folder: Path, path: Path, say: Say) -> list[npt.NDArray[Any]]:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from robustbench_cmic.records.files import write_atomically
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
 class CorruptCheckpointError(UserError):
@@ -37,7 +37,7 @@ def load_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CorruptCheckpointError(f"cannot read {path}: {error.strerror}") from None
+        raise CorruptCheckpointError(f"cannot read {path}: {os_error_reason(error)}") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise CorruptCheckpointError(f"{path} is not the recorded checkpoint: its hash differs")
     try:

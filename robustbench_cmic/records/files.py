@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_cmic.plan.cell import canonical_json
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
 class CorruptRecordError(UserError):
@@ -30,7 +30,7 @@ def write_json(path: Path, payload: dict[str, Any]) -> None:
 
 def unwritten(error: OSError, place: Path) -> str:
     """What could not be written and why, for people; `place` where the error names no file, a rename's target first."""
-    return f"{error.filename2 or error.filename or place}: {error.strerror or error}"
+    return f"{error.filename2 or error.filename or place}: {os_error_reason(error)}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise CorruptRecordError(f"cannot be read: {error.strerror}") from None
+        raise CorruptRecordError(f"cannot be read: {os_error_reason(error)}") from None
     if not isinstance(payload, dict):
         raise CorruptRecordError("no JSON object")
     try:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import filelock
 
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.messages import UserError, os_error_reason
 
-LOCK_FILE = ".lock"
-PATIENCE = 1.0
+_LOCK = ".lock"
+_PATIENCE = 1.0
 """Seconds that a run tries: whoever only looks whether the lock is held touches it for some microseconds."""
 
 
@@ -31,18 +31,18 @@ def exclusive(*folders: Path) -> Iterator[None]:
         for folder in folders:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(filelock.FileLock(folder / LOCK_FILE, timeout=PATIENCE))
+                stack.enter_context(filelock.FileLock(folder / _LOCK, timeout=_PATIENCE))
             except filelock.Timeout:
                 raise UserError(f"another run is using {folder}; wait for it, or choose another --results") from None
             except OSError as error:
-                raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
+                raise UserError(f"cannot write to {folder}: {os_error_reason(error)}") from None
         yield
 
 
 def is_held(folder: Path) -> bool:
     """Whether a run holds the lock of a folder now. Any number of processes may ask at once; nothing is written."""
     try:
-        with (folder / LOCK_FILE).open("rb") as file:
+        with (folder / _LOCK).open("rb") as file:
             # Shared: two who look do not take each other for a run. Closing the file lets go of it.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
+from robustbench_cmic.records.store import Store
 from robustbench_cmic.suite.fields import Frozen
 
-SCHEMA: Literal["robustbench_cmic/pictures/1"] = "robustbench_cmic/pictures/1"
+PICTURES_SCHEMA: Literal["robustbench_cmic/pictures/1"] = "robustbench_cmic/pictures/1"
 
 Png = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 """A PNG of 8 bits a channel, grayscale or RGB, in base64: fit for `data:image/png;base64,...`."""
@@ -55,7 +56,7 @@ class Pictures(Frozen):
         examples: in the order of their index; none where the attack broke nothing.
     """
 
-    schema_: Literal["robustbench_cmic/pictures/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["robustbench_cmic/pictures/1"] = Field(PICTURES_SCHEMA, alias="schema")
     suite: str
     cell: str
     model: str
@@ -80,20 +81,15 @@ class Pictures(Frozen):
         return str(number) if self.class_names is None else self.class_names[number]
 
 
-def pictures_folder(folder: Path) -> Path:
-    """Where pictures lie in a suite's results folder."""
-    return folder / "pictures"
-
-
 def write_pictures(folder: Path, pictures: Pictures) -> None:
     """Write pictures into a suite's results folder, atomically.
 
     Raises:
         OSError: they cannot be written; what was there before is whole.
     """
-    place = pictures_folder(folder)
-    place.mkdir(exist_ok=True)
-    write_json(_path(folder, pictures.cell), pictures.model_dump(mode="json"))
+    file = Store(folder).pictures(pictures.cell)
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, pictures.model_dump(mode="json"))
 
 
 def read_pictures(folder: Path, cell: str) -> Pictures | None:
@@ -104,20 +100,7 @@ def read_pictures(folder: Path, cell: str) -> Pictures | None:
         cell: the cell's id.
     """
     try:
-        pictures = Pictures.model_validate(read_json(_path(folder, cell)))
+        pictures = Pictures.model_validate(read_json(Store(folder).pictures(cell)))
     except (FileNotFoundError, CorruptRecordError, ValidationError):
         return None
     return pictures if pictures.cell == cell else None
-
-
-def remove_pictures(folder: Path, cell: str) -> None:
-    """Remove the pictures of a cell that is done again.
-
-    Raises:
-        OSError: they cannot be removed.
-    """
-    _path(folder, cell).unlink(missing_ok=True)
-
-
-def _path(folder: Path, cell: str) -> Path:
-    return pictures_folder(folder) / f"{cell}.json"

@@ -9,8 +9,9 @@ from pydantic import Field, TypeAdapter
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.suite.fields import Frozen
 
-SCHEMA: Literal["robustbench_cmic/record/3"] = "robustbench_cmic/record/3"
-Status = Literal["ok", "diverged", "failed"]
+RECORD_SCHEMA: Literal["robustbench_cmic/record/3"] = "robustbench_cmic/record/3"
+Status = Literal["ok", "diverged", "failed", "skipped"]
+"""How a cell has ended; `skipped`, since one that it depends on did not end well, leaves no record."""
 
 
 class Timing(Frozen):
@@ -86,10 +87,10 @@ class _Record(Frozen):
         inputs: hashes of what was taken from further cells, by their ids.
     """
 
-    schema_: Literal["robustbench_cmic/record/3"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["robustbench_cmic/record/3"] = Field(RECORD_SCHEMA, alias="schema")
     suite: str
     cell: Cell
-    status: Status
+    status: Literal["ok", "diverged", "failed"]
     reason: str = ""
     provenance: dict[str, Any]
     timing: Timing

@@ -9,9 +9,7 @@ from typing import Literal
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError
 from robustbench_cmic.records.schema import AnyRecord
-from robustbench_cmic.records.store import product_sha256, read_record, record_path
-
-State = Literal["done", "diverged", "missing", "failed", "unusable"]
+from robustbench_cmic.records.store import Store, product_sha256, read_record
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class CellState:
         record: the record, where there is a sound one.
     """
 
-    state: State
+    state: Literal["done", "diverged", "missing", "failed", "unusable"]
     why: str = ""
     record: AnyRecord | None = None
 
@@ -51,7 +49,7 @@ def cell_states(cells: list[Cell], folder: Path, dataset_sha256: str | None = No
 
 def _cell_state(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict[str, CellState]) -> CellState:
     try:
-        record = read_record(record_path(folder, cell.id))
+        record = read_record(Store(folder).record(cell.id))
     except FileNotFoundError:
         return CellState("missing")
     except CorruptRecordError as error:

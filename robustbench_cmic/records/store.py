@@ -1,4 +1,4 @@
-"""Records: what a finished cell leaves behind, as typed, versioned JSON that carries its own checksum.
+"""Where every file of a suite lies, and its records: typed, versioned JSON that carries its own checksum.
 
 Everything needed to judge and repeat a number is in its record, the outcome of every example included, so that
 tables, intervals and tests are pure functions of records. Nothing here imports torch.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from pydantic import ValidationError
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
+from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.packing import count_correct, unpack_replicates
 from robustbench_cmic.records.schema import (
     ADAPTER,
     KINDS,
-    SCHEMA,
+    RECORD_SCHEMA,
     AnyRecord,
     AttackRecord,
     AuditRecord,
@@ -28,22 +30,144 @@ from robustbench_cmic.records.schema import (
 )
 from robustbench_cmic.statistics import wilson_interval
 
+PLAN_FILE = "plan.json"
+
+
+class Store:
+    """Where every file of a suite lies. Everything else asks here.
+
+    Attributes:
+        results: the suite's results folder, such as `results/digits`: plan, records, pictures, tables.
+        work: its work folder, for what is too big to keep and for what watches a run; by default `results.work/digits`,
+            so that two results folders never share weights or resume states.
+    """
+
+    def __init__(self, results: Path, work: Path | None = None) -> None:
+        self.results = results
+        self.work = work or self.work_root(results.parent) / results.name
+
+    @classmethod
+    def of_suite(cls, suite: str, results: Path, work: Path | None) -> Store:
+        """The store of a suite, of the folders that hold those of all suites."""
+        return cls(results / suite, cls.work_root(results, work) / suite)
+
+    @staticmethod
+    def work_root(results: Path, work: Path | None = None) -> Path:
+        """The folder of all suites' work folders: `work`, or by default the one beside `results`."""
+        place = Path(os.path.abspath(results))  # noqa: PTH100 - `resolve` would follow links
+        return (work or place.parent / f"{place.name or 'results'}.work").absolute()
+
+    @property
+    def plan(self) -> Path:
+        """The suite's plan."""
+        return self.results / PLAN_FILE
+
+    @property
+    def events(self) -> Path:
+        """What happens in runs, see `run.watch.events`."""
+        return self.work / "events.jsonl"
+
+    @property
+    def worker_log(self) -> Path:
+        """What libraries print while cells run, and traces of crashes."""
+        return self.work / "workers.log"
+
+    def record(self, cell: str) -> Path:
+        """The record of a cell."""
+        return self.results / f"{cell}.json"
+
+    def pictures(self, cell: str) -> Path:
+        """Pictures of what an attack did."""
+        return self.results / "pictures" / f"{cell}.json"
+
+    def weights(self, cell: str) -> Path:
+        """The weights that a training has left."""
+        return self.work / f"{cell}.safetensors"
+
+    def images(self, cell: str) -> Path:
+        """The adversarial examples of an attack that a larger ball takes over."""
+        return self.work / f"{cell}.images.safetensors"
+
+    def resume_state(self, cell: str) -> Path:
+        """Where an unfinished training stands."""
+        return self.work / f"{cell}.state.safetensors"
+
+    def product(self, cell: Cell) -> Path:
+        """What a cell leaves for others: a training its weights, an attack its adversarial examples."""
+        return self.weights(cell.id) if cell.kind == "train" else self.images(cell.id)
+
+    def inputs(self, cell: Cell) -> list[Path]:
+        """The files that a worker needs to run a cell, of those that exist; the last may be that of an earlier attempt.
+
+        Two stores list them in the same order. What else is read is named in `Settings`: data and given weights.
+        """
+        needed = [
+            path for other in (cell.needs, cell.source) if other for path in (self.record(other), self.weights(other))
+        ]
+        if cell.after is not None:
+            needed += [self.record(cell.after), self.images(cell.after)]
+        return [*needed, self.resume_state(cell.id)]
+
+    def outputs(self, cell: Cell) -> list[Path]:
+        """The files that a cell may leave, in the same order in every store; one that is gone afterwards is to go.
+
+        The record comes last: where it is, the rest is.
+        """
+        return [self.resume_state(cell.id), self.product(cell), self.pictures(cell.id), self.record(cell.id)]
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Create the folders and hold their locks.
+
+        Raises:
+            UserError: another run holds one of them, or they cannot be written.
+        """
+        return exclusive(*dict.fromkeys((self.results, self.work)))
+
+    def is_in_use(self) -> bool:
+        """Whether a run is going on."""
+        return is_held(self.results) or is_held(self.work)
+
+    def quarantine(self, file: Path) -> Path:
+        """Move a file that cannot be trusted out of the way, under a name that is free."""
+        folder = self.work / "set-aside"
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while (target := folder / f"{file.name}.{number}").exists():
+            number += 1
+        shutil.move(file, target)
+        return target
+
+    def forget(self, cell: Cell) -> None:
+        """Move what a cell has left out of the way, so that it is done again from the start."""
+        for file in (self.record(cell.id), self.product(cell)):
+            if file.exists():
+                self.quarantine(file)
+        self.resume_state(cell.id).unlink(missing_ok=True)
+
+    def remove_temporary_files(self) -> None:
+        """Remove what a run that was killed had half written."""
+        for folder in (self.results, self.pictures("").parent, self.work):
+            for file in folder.glob(".*.tmp"):
+                file.unlink(missing_ok=True)
+
+
+def product_sha256(record: AnyRecord | None) -> str | None:
+    """The recorded hash of `Store.product`; None where there is no such file."""
+    if isinstance(record, TrainRecord):
+        return record.checkpoint_sha256
+    return record.images_sha256 if isinstance(record, AttackRecord) else None
+
+
+def write_record(folder: Path, record: AnyRecord) -> None:
+    """Write a record into a suite's results folder, atomically."""
+    write_json(Store(folder).record(record.cell.id), record.model_dump(mode="json"))
+
 
 def failed_record(suite: str, cell: Cell, reason: str, provenance: dict[str, Any], timing: Timing) -> AnyRecord:
     """The record of a cell that ended without a result."""
     return KINDS[cell.kind](
         suite=suite, cell=cell, status="failed", reason=reason, provenance=provenance, timing=timing
     )
-
-
-def record_path(folder: Path, cell: str) -> Path:
-    """Where the record of a cell lies in a suite's results folder."""
-    return folder / f"{cell}.json"
-
-
-def write_record(folder: Path, record: AnyRecord) -> None:
-    """Write a record into a suite's results folder, atomically."""
-    write_json(record_path(folder, record.cell.id), record.model_dump(mode="json"))
 
 
 def read_record(path: Path) -> AnyRecord:
@@ -60,10 +184,10 @@ def read_record(path: Path) -> AnyRecord:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the record"
-        raise CorruptRecordError(f"not of schema {SCHEMA}: {where}: {first['msg']}") from None
+        raise CorruptRecordError(f"not of schema {RECORD_SCHEMA}: {where}: {first['msg']}") from None
     if record.kind != record.cell.kind:
         raise CorruptRecordError(f"it is of kind {record.kind}, its cell of kind {record.cell.kind}")
-    if path != record_path(path.parent, record.cell.id):
+    if path != Store(path.parent).record(record.cell.id):
         raise CorruptRecordError(f"it is the record of {record.cell.id}, under another name")
     if isinstance(record, AttackRecord) and record.status == "ok":
         _check_numbers(record)
@@ -95,50 +219,3 @@ def _check_probe(record: AuditRecord) -> None:
     for check in record.checks:
         if check.outcomes is not None:
             count_correct(check.outcomes, len(record.positions))
-
-
-PLAN_FILE = "plan.json"
-
-
-def product_file(cell: Cell, work: Path) -> Path:
-    """What a cell leaves for others: a training its weights, an attack the adversarial examples for larger balls."""
-    return weights_file(work, cell.id) if cell.kind == "train" else images_file(work, cell.id)
-
-
-def product_sha256(record: AnyRecord | None) -> str | None:
-    """The recorded hash of `product_file`; None where there is no such file."""
-    if isinstance(record, TrainRecord):
-        return record.checkpoint_sha256
-    return record.images_sha256 if isinstance(record, AttackRecord) else None
-
-
-def quarantine(file: Path, work: Path) -> Path:
-    """Move a file that cannot be trusted into the work folder's `set-aside`, under a name that is free."""
-    folder = work / "set-aside"
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while (target := folder / f"{file.name}.{number}").exists():
-        number += 1
-    shutil.move(file, target)
-    return target
-
-
-def weights_file(work: Path, cell: str) -> Path:
-    """Where the weights of a training lie in a suite's work folder."""
-    return work / f"{cell}.safetensors"
-
-
-def images_file(work: Path, cell: str) -> Path:
-    """Where the adversarial examples of an attack lie that a larger ball takes over."""
-    return work / f"{cell}.images.safetensors"
-
-
-def resume_file(work: Path, cell: str) -> Path:
-    """Where the resume state of an unfinished training lies."""
-    return work / f"{cell}.state.safetensors"
-
-
-def work_folder(results: Path, work: Path | None) -> Path:
-    """`work`, or its default: beside the results folder, so that two results folders never share checkpoints."""
-    place = Path(os.path.abspath(results))  # noqa: PTH100 - `resolve` would follow links
-    return (work or place.parent / f"{place.name or 'results'}.work").absolute()

@@ -14,7 +14,7 @@ from robustbench_cmic.plan.cell import PLAN_SCHEMA, Cell, Plan
 from robustbench_cmic.records.files import CorruptRecordError, read_json
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.records.state import cell_states
-from robustbench_cmic.records.store import PLAN_FILE, read_record, record_path
+from robustbench_cmic.records.store import PLAN_FILE, Store, read_record
 from robustbench_cmic.suite.messages import UserError
 
 
@@ -106,7 +106,7 @@ def read_results(folder: Path) -> Results:
     # The same judgement as a run's: what a run would set aside is not shown either.
     for cell, standing in cell_states([*plan.cells, *limited], folder).items():
         if standing.state == "unusable":
-            problems.append(f"{record_path(folder, cell)}: left out: {standing.why}")
+            problems.append(f"{Store(folder).record(cell)}: left out: {standing.why}")
         elif standing.record is not None:
             records[cell] = standing.record
     order = {cell.id: index for index, cell in enumerate(plan.cells)}

@@ -16,25 +16,49 @@ from robustbench_cmic.attacks.model import is_out_of_memory
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Data
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.schema import AnyRecord
-from robustbench_cmic.records.store import failed_record
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, TrainRecord
+from robustbench_cmic.records.store import failed_record, write_record
 from robustbench_cmic.run.jobs.attack import run_attack
 from robustbench_cmic.run.jobs.audit import run_audit
-from robustbench_cmic.run.jobs.context import Job, Progress, Stopwatch, Trained, provenance
+from robustbench_cmic.run.jobs.context import Job, Stopwatch, provenance
 from robustbench_cmic.run.jobs.train import load_given_weights, run_training
 from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.watch.events import CellEnded, Emit
 from robustbench_cmic.suite.custom import changed_code
 from robustbench_cmic.suite.data import AnyDataset, dataset_of
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
-def run_job(cell: Cell, settings: Settings, progress: Progress, trained: Trained) -> AnyRecord:
+def run_cell(cell: Cell, settings: Settings, emit: Emit) -> None:
+    """Do a cell, write its record and emit its end: all that a worker of any executor does with a cell.
+
+    The stored state of a training that is done is removed.
+    """
+    record = run_job(cell, settings, emit)
+    status, reason = record.status, record.reason
+    try:
+        write_record(settings.store.results, record)
+    except OSError as error:
+        status, reason = "failed", f"cannot write the record: {os_error_reason(error)}"
+    if cell.kind == "train" and status != "failed":
+        settings.store.resume_state(cell.id).unlink(missing_ok=True)
+    accuracy = _accuracy(record) if status == "ok" else None
+    emit(CellEnded(cell=cell.id, status=status, seconds=record.timing.seconds, reason=reason, accuracy=accuracy))
+
+
+def _accuracy(record: AnyRecord) -> float | None:
+    if isinstance(record, TrainRecord):
+        return record.curve[-1].accuracy if record.curve else None
+    return record.accuracy if isinstance(record, AttackRecord) else None
+
+
+def run_job(cell: Cell, settings: Settings, emit: Emit) -> AnyRecord:
     """Do a cell. What goes wrong inside it becomes a `failed` record, never an exception.
 
     The weights of a training are on disk when this returns; its record is for the caller to write.
     """
     stopwatch = Stopwatch()
-    record = _dispatch(cell, settings, stopwatch, progress, trained)
+    record = _dispatch(cell, settings, stopwatch, emit)
     # Looked at afterwards: what the process has imported is then at least as old as the file.
     changed = changed_code(cell.declared)
     if changed is None:
@@ -43,12 +67,12 @@ def run_job(cell: Cell, settings: Settings, progress: Progress, trained: Trained
     return failed_record(settings.suite, cell, reason, provenance(settings), stopwatch.timing(settings))
 
 
-def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, progress: Progress, trained: Trained) -> AnyRecord:
+def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) -> AnyRecord:
     try:
         declared = cell.declared.get("train", cell.declared)
         data = _data(dataset_of(declared["dataset"]), settings.data, settings.memory)
         _set_determinism(settings, training=cell.kind == "train")
-        job = Job(cell, settings, data, stopwatch, progress, trained)
+        job = Job(cell, settings, data, stopwatch, emit)
         if cell.kind == "attack":
             return run_attack(job)
         if cell.kind == "audit":
@@ -57,7 +81,7 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, progress: Pr
     except UserError as error:
         reason = str(error)
     except OSError as error:
-        reason = f"cannot write {error.filename or 'a file'}: {error.strerror or error}"
+        reason = f"cannot write {error.filename or 'a file'}: {os_error_reason(error)}"
     except Exception as error:  # a defect or a library's whim: it fails this cell only, its trace is in the log
         if is_out_of_memory(error):
             hint = "a smaller `batch_size`" if cell.kind == "train" else "a smaller model, or smaller images,"

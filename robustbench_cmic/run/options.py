@@ -8,8 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from robustbench_cmic.data import default_folder
+from robustbench_cmic.records import provenance
+from robustbench_cmic.records.files import file_sha256
+from robustbench_cmic.records.store import Store
+from robustbench_cmic.suite import Suite
 from robustbench_cmic.suite.messages import UserError
 
 
@@ -32,6 +35,7 @@ class Options:
         deterministic: on a GPU, only algorithms that give the same bits each time.
         force: redo the cells that were asked for, done or not.
         tensorboard: where curves for TensorBoard are written; None: nowhere.
+        executor: what carries out cells, see `run.executors`.
     """
 
     results: Path = Path("results")
@@ -47,6 +51,7 @@ class Options:
     deterministic: bool = False
     force: bool = False
     tensorboard: Path | None = None
+    executor: str = "local"
 
     def plain(self) -> dict[str, Any]:
         """The options as plain data, by name."""
@@ -67,10 +72,10 @@ def resolve_device(name: str) -> str:
     count = torch.cuda.device_count()
     if name == "auto":
         return "cuda:0" if count else "cpu"
-    known = [f"cuda:{index}" for index in range(count)]
+    gpus = [f"cuda:{index}" for index in range(count)]
     device = "cuda:0" if name == "cuda" else name
-    if device not in known:
-        raise UserError(f"--device {name}: there is no such device here; choose from {', '.join(['cpu', *known])}")
+    if device not in gpus:
+        raise UserError(f"--device {name}: there is no such device here; choose from {', '.join(['cpu', *gpus])}")
     return device
 
 
@@ -84,13 +89,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True)
+class Settings:
     """Where and how cells are carried out; none of it decides a result.
 
     Attributes:
         suite: name of the suite.
-        results: the suite's results folder, for records.
-        work: the suite's work folder, for checkpoints and resume states.
+        store: the suite's files.
         device: a torch device such as `cpu` or `cuda:0`.
         batch_size: examples that a native attack has in memory at once.
         data: the data folder.
@@ -102,11 +107,8 @@ class Settings(BaseModel):
         provenance: what records say of code and machine.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     suite: str
-    results: Path
-    work: Path
+    store: Store
     device: str
     batch_size: int
     data: Path
@@ -116,3 +118,26 @@ class Settings(BaseModel):
     pictured_seed: int
     weights: dict[str, Path]
     provenance: dict[str, Any]
+
+
+def make_settings(suite: Suite, options: Options) -> Settings:
+    """What the command line says, with what it leaves open looked up.
+
+    Raises:
+        UserError: no such device on this machine.
+    """
+    device = resolve_device(options.device)
+    given = [model.weights_file(seed) for model in suite.models if model.weights for seed in suite.seeds]
+    return Settings(
+        suite=suite.suite,
+        store=Store.of_suite(suite.suite, options.results.absolute(), options.work),
+        device=device,
+        batch_size=options.batch_size or (1024 if device.startswith("cuda") else 256),
+        data=(options.data or default_folder()).absolute(),
+        memory=options.memory,
+        loaders=min(16, max(1, cores() // jobs_at_once(options, device))),
+        deterministic=options.deterministic,
+        pictured_seed=min(suite.seeds),
+        weights={sha256: file for file in given if (sha256 := file_sha256(file)) is not None},
+        provenance=provenance.collect(),
+    )

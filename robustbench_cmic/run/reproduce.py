@@ -19,7 +19,7 @@ from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.schema import AnyRecord
-from robustbench_cmic.records.store import work_folder
+from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import Results, read_results
 from robustbench_cmic.report.compare.certificate import Certificate, counts_of, overall, sentence
 from robustbench_cmic.report.compare.differences import (
@@ -33,8 +33,9 @@ from robustbench_cmic.report.compare.differences import (
     plan_differences,
 )
 from robustbench_cmic.report.compare.verdicts import CellVerdict, Pair, judge, missing
+from robustbench_cmic.run import DONE
 from robustbench_cmic.run.options import Options
-from robustbench_cmic.run.runner import DONE, run_suite
+from robustbench_cmic.run.runner import run_suite
 from robustbench_cmic.suite import LoadedSuite
 from robustbench_cmic.suite.messages import UserError
 
@@ -157,7 +158,7 @@ def open_folder(folder: Path, place: Path, task: Reproduction, fraction: float) 
             found = None
         if found != own | {"certified": False}:
             raise UserError(f"{folder} is not empty, and no interrupted run of this reproduction: choose a fresh one")
-    elif (work := work_folder(folder, None)).exists():
+    elif (work := Store.work_root(folder)).exists():
         raise UserError(
             f"{work} is there, and of no interrupted run of this reproduction: remove it, or choose other --results"
         )

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import file_sha256
 from robustbench_cmic.records.state import CellState, is_blocked
-from robustbench_cmic.records.store import product_file, product_sha256
+from robustbench_cmic.records.store import Store, product_sha256
 
 _PRODUCTS = {"train": "weights", "attack": "adversarial examples"}
 ALTERED = {kind: f"its {what} are not the recorded ones (the file's hash differs)" for kind, what in _PRODUCTS.items()}
 
 
-def pending_cells(cells: list[Cell], found: dict[str, CellState], work: Path) -> dict[str, str]:
+def pending_cells(cells: list[Cell], states: dict[str, CellState], store: Store) -> dict[str, str]:
     """The cells that a run has to do, in order, each with the reason; `missing` ones need none.
 
     Args:
         cells: each after those that it depends on.
-        found: their standings.
-        work: the suite's work folder. Weights and adversarial examples that a pending attack needs and that are gone
-            are made again, and so are those that are not the recorded ones.
+        states: how they stand, by id.
+        store: the suite's files. Weights and adversarial examples that a pending attack needs and that are gone are
+            made again, and so are those that are not the recorded ones.
     """
     pending = {
-        cell.id: found[cell.id].why for cell in cells if not found[cell.id].is_final and not is_blocked(cell, found)
+        cell.id: states[cell.id].why for cell in cells if not states[cell.id].is_final and not is_blocked(cell, states)
     }
     needed: set[str] = set()
     for cell in reversed(cells):  # what a cell depends on comes before it
-        standing = found[cell.id]
-        expected = product_sha256(standing.record) if standing.state == "done" else None
+        state = states[cell.id]
+        expected = product_sha256(state.record) if state.state == "done" else None
         if expected is not None:
-            sha256 = file_sha256(product_file(cell, work))
+            sha256 = file_sha256(store.product(cell))
             if sha256 is None and cell.id in needed:
                 pending[cell.id] = f"its {_PRODUCTS[cell.kind]} are not here, and an attack needs them"
             elif sha256 not in (None, expected):

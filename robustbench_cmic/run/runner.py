@@ -4,45 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from robustbench_cmic import __version__
-from robustbench_cmic.data import default_folder, load_data
+from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.plan.cell import Cell, runs_custom_code
+from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.plan.select import Selection, select
-from robustbench_cmic.records import provenance
-from robustbench_cmic.records.files import file_sha256, unwritten, write_json
-from robustbench_cmic.records.locks import exclusive
-from robustbench_cmic.records.pictures import pictures_folder
-from robustbench_cmic.records.schema import Timing
-from robustbench_cmic.records.state import cell_states, is_blocked
-from robustbench_cmic.records.store import (
-    failed_record,
-    product_file,
-    quarantine,
-    record_path,
-    resume_file,
-    work_folder,
-    write_record,
-)
-from robustbench_cmic.report import PLAN_FILE, ReportError, write_report
-from robustbench_cmic.run.executors import Listeners, Outcome
-from robustbench_cmic.run.executors.local import LocalProcesses
-from robustbench_cmic.run.options import Options, Settings, cores, jobs_at_once, resolve_device
+from robustbench_cmic.records.files import unwritten, write_json
+from robustbench_cmic.records.schema import Status
+from robustbench_cmic.records.state import CellState, cell_states, is_blocked
+from robustbench_cmic.report import ReportError, write_report
+from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
+from robustbench_cmic.run.executors import make_executor
+from robustbench_cmic.run.options import Options, Settings, jobs_at_once, make_settings
 from robustbench_cmic.run.resume import ALTERED, pending_cells
 from robustbench_cmic.run.watch.estimate import cell_estimate
 from robustbench_cmic.run.watch.event_log import EventLog
-from robustbench_cmic.run.watch.events import EVENTS_FILE
-from robustbench_cmic.run.watch.progress import make_display
+from robustbench_cmic.run.watch.events import Emit, Event, RunEnded, RunStarted
+from robustbench_cmic.run.watch.progress import display
 from robustbench_cmic.run.watch.tensorboard import Curves, prepare
 from robustbench_cmic.suite import Suite
-from robustbench_cmic.suite.messages import UserError
-
-DONE, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
+from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
 def run_suite(suite: Suite, options: Options, console: Console) -> int:
@@ -55,206 +45,169 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         UserError: the results folder, the data or the device cannot be used, another run is using the folder, or
             `seeds` or `only` fit nothing.
     """
-    plan = make_plan(suite, options.limit)
-    selection = select(plan, options.seeds, options.only)
-    device = resolve_device(options.device)
-    settings = Settings(
-        suite=plan.suite,
-        results=options.results.absolute() / plan.suite,
-        work=work_folder(options.results, options.work) / plan.suite,
-        device=device,
-        batch_size=options.batch_size or (1024 if device.startswith("cuda") else 256),
-        data=(options.data or default_folder()).absolute(),
-        memory=options.memory,
-        loaders=min(16, max(1, cores() // jobs_at_once(options, device))),
-        deterministic=options.deterministic,
-        pictured_seed=min(suite.seeds),
-        weights=_given_weights(suite),
-        provenance=provenance.collect(),
-    )
-    if options.tensorboard is not None:
-        prepare(options.tensorboard / plan.suite)
-    # Before any lock or file: data that is not there is the user's to see to.
-    dataset_sha256 = _fingerprint(suite, settings, console)
-    run = _Run(plan.cells, selection, settings, options, console, dataset_sha256)
-    with exclusive(*dict.fromkeys((settings.results, settings.work))):
-        try:
-            _tidy(settings)
-            write_json(settings.results / PLAN_FILE, make_plan(suite).model_dump(mode="json"))
-        except OSError as error:
-            raise UserError(f"cannot write to {settings.results}: {error.strerror or error}") from None
-        return run.whole()
-
-
-def _tidy(settings: Settings) -> None:
-    """Remove the half-written temporary files of a run that was killed."""
-    for folder in (settings.results, pictures_folder(settings.results), settings.work):
-        for file in folder.glob(".*.tmp"):
-            file.unlink(missing_ok=True)
-
-
-class _Run:
-    """One run over the selected cells of a plan."""
-
-    def __init__(
-        self,
-        planned: list[Cell],
-        selection: Selection,
-        settings: Settings,
-        options: Options,
-        console: Console,
-        dataset_sha256: str,
-    ) -> None:
-        self.planned = planned
-        self.cells = selection.cells
-        self.asked = selection.asked
-        self.settings = settings
-        self.options = options
-        self.console = console
-        self.dataset_sha256 = dataset_sha256
-        self.events = EventLog(settings.work / EVENTS_FILE, settings.results, self._say)
-        self.curves: Curves | None = None
-        if options.tensorboard is not None:
-            self.curves = Curves(options.tensorboard / settings.suite, settings.results, self._say)
-
-    def whole(self) -> int:
-        """Carry out, report, and say how it ended; returns the exit code."""
-        interrupted = False
-        try:
-            with self.curves or contextlib.nullcontext():
-                code = self._carry_out()
-        except OSError as error:
-            reason = f"cannot write {error.filename or self.settings.work}: {error.strerror or error}"
-            self.events.run_ended(USAGE, reason=reason)
-            raise UserError(reason) from None
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
-            self._say("interrupted: what is finished is kept; the same command goes on from here")
-            code, interrupted = INTERRUPTED, True
-        try:
-            write_report(self.settings.results)
-        except (OSError, ReportError) as error:
-            why = unwritten(error, self.settings.results) if isinstance(error, OSError) else error
-            self._say(f"cannot write the report: {why}")
-            code = code or INCOMPLETE
-        self.events.run_ended(code, interrupted)
-        return code
-
-    def _carry_out(self) -> int:
-        """Execute until nothing is left to do that was not tried."""
-        if self.options.force:
-            self._forget()
-        outcomes: dict[str, Outcome] = {}
-        pending = self._pending()
-        self._announce(pending)
-        while pending:
-            outcomes |= self._execute(pending)
-            # A training done anew may have given other weights; the attacks on the old ones are pending then too.
-            pending = [cell for cell in self._pending() if cell.id not in outcomes]
-        return self._conclude(outcomes)
-
-    def _announce(self, pending: list[Cell]) -> None:
-        """Tell those who watch what is to be done, and what is done already."""
-        device = self.settings.device
-        jobs = jobs_at_once(self.options, device)
-        self.events.run_started(
-            __version__,
-            self.options.plain(),
-            device,
-            min(jobs, max(1, len(pending))),
-            [cell_estimate(cell) for cell in pending],
-        )
-        if self.curves is not None:
-            waiting = {cell.id for cell in pending}
-            found = cell_states(self.planned, self.settings.results, self.dataset_sha256)
-            settled = [one.record for cell, one in found.items() if one.is_final and cell not in waiting]
-            self.curves.known(record for record in settled if record is not None)
-
-    def _forget(self) -> None:
-        """Move what was asked for out of the way."""
-        for cell in self.cells:
-            if cell.id in self.asked:
-                work = self.settings.work
-                for file in (record_path(self.settings.results, cell.id), product_file(cell, work)):
-                    if file.exists():
-                        quarantine(file, work)
-                resume_file(work, cell.id).unlink(missing_ok=True)
-
-    def _pending(self) -> list[Cell]:
-        """The cells to run, in order; what cannot be trusted is set aside on the way."""
-        found = cell_states(self.cells, self.settings.results, self.dataset_sha256)
-        pending = pending_cells(self.cells, found, self.settings.work)
-        for cell in self.cells:
-            if found[cell.id].state == "unusable":
-                self._set_aside(record_path(self.settings.results, cell.id), cell, found[cell.id].why)
-            if cell.id in pending and pending[cell.id] == ALTERED.get(cell.kind):
-                self._set_aside(product_file(cell, self.settings.work), cell, pending[cell.id])
-        return [cell for cell in self.cells if cell.id in pending]
-
-    def _set_aside(self, file: Path, cell: Cell, why: str) -> None:
-        target = quarantine(file, self.settings.work)
-        self._say(f"{cell.id}: {why}; set aside as {target}, to be done again")
-
-    def _tainted(self, cell: Cell, outcome: Outcome) -> bool:
-        """What went on in a process may stay in it and change the cells that come after."""
-        # An error of CUDA makes whatever comes after it fail; a user's code may leave anything changed.
-        return (outcome == "failed" and self.settings.device.startswith("cuda")) or runs_custom_code(cell)
-
-    def _execute(self, pending: list[Cell]) -> dict[str, Outcome]:
-        jobs = min(jobs_at_once(self.options, self.settings.device), len(pending))
-        self._say(
-            f"{self.settings.suite}: {len(pending)} of {len(self.cells)} cells to run, {jobs} at a time, "
-            f"on {self.settings.device}"
-        )
-        executor = LocalProcesses(
-            jobs,
-            "robustbench_cmic.run.executors.worker:work",
-            self.settings,
-            self._record_death,
-            self._tainted,
-        )
-        with make_display(self.console, pending, jobs) as display:
-            also = () if self.curves is None else (self.curves,)
-            return executor.run(pending, Listeners(self.events, *also, display))
-
-    def _record_death(self, cell: Cell, reason: str) -> None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        timing = Timing(started=now, seconds=0.0)
-        record = failed_record(self.settings.suite, cell, reason, self.settings.provenance, timing)
-        with contextlib.suppress(OSError):  # the outcome is told and counted all the same
-            write_record(self.settings.results, record)
-
-    def _conclude(self, outcomes: dict[str, Outcome]) -> int:
-        found = cell_states(self.cells, self.settings.results, self.dataset_sha256)
-        bad = [cell for cell in self.cells if found[cell.id].state != "done"]
-        if not outcomes:
-            done = f"all {len(self.cells)} cells are done" if not bad else "everything that can be done is done"
-            self._say(f"{done} already: nothing to run (--force runs it anew)")
-        for cell in bad:
-            standing = found[cell.id]
-            state = "skipped" if is_blocked(cell, found) or standing.state == "missing" else standing.state
-            if state != "skipped":
-                self._say(f"{state}: {cell.id}: {standing.why}")
-        if bad:
-            self._say(f"{len(bad)} of {len(self.cells)} cells have no result")
-        return INCOMPLETE if bad else DONE
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _fingerprint(suite: Suite, settings: Settings, console: Console) -> str:
-    """Load the data once here, so that what has to be downloaded or decoded is, and what is wrong with it is told."""
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    plan = make_plan(suite, options.limit)
+    selection = select(plan, options.seeds, options.only)
+    settings = make_settings(suite, options)
+    if options.tensorboard is not None:
+        prepare(options.tensorboard / plan.suite)
+    # Before any lock or file: data that is not there is the user's to see to.
+    dataset_sha256 = _fingerprint(suite, settings, say)
+    with settings.store.exclusive():
+        _begin(make_plan(suite), settings)
+        return Runner(plan, selection, settings, options, dataset_sha256, console, say).run()
+
+
+def _fingerprint(suite: Suite, settings: Settings, say: Callable[[str], None]) -> str:
+    """Load the data once here, so that what has to be downloaded or decoded is, and what is wrong with it is told."""
     if settings.data.exists() and not settings.data.is_dir():
         raise UserError(f"--data {settings.data}: is a file, not a folder")
     return load_data(suite.dataset, settings.data, settings.memory, say).sha256
 
 
-def _given_weights(suite: Suite) -> dict[str, Path]:
-    """The files of given weights, by their hash."""
-    files = [model.weights_file(seed) for model in suite.models if model.weights for seed in suite.seeds]
-    return {sha256: file for file in files if (sha256 := file_sha256(file)) is not None}
+def _begin(plan: Plan, settings: Settings) -> None:
+    """Tidy up after a run that was killed, and write the plan."""
+    store = settings.store
+    try:
+        store.remove_temporary_files()
+        write_json(store.plan, plan.model_dump(mode="json"))
+    except OSError as error:
+        raise UserError(f"cannot write to {store.results}: {os_error_reason(error)}") from None
+
+
+@dataclass
+class Runner:
+    """One run over the selected cells of a plan; `say` prints a line."""
+
+    plan: Plan
+    selection: Selection
+    settings: Settings
+    options: Options
+    dataset_sha256: str
+    console: Console
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.cells, self.store = self.selection.cells, self.settings.store
+        self.jobs = jobs_at_once(self.options, self.settings.device)
+        self.curves: Curves | None = None
+        if (folder := self.options.tensorboard) is not None:
+            self.curves = Curves(folder / self.plan.suite, self.store.results, self.plan.cells, self.say)
+        log = EventLog(self.store.events, self.say)
+        self.listeners: list[Emit] = [log, self.curves] if self.curves else [log]
+
+    def run(self) -> int:
+        """Run what is pending, report, and tell how it ended; returns the exit code."""
+        interrupted = False
+        try:
+            with self.curves or contextlib.nullcontext():
+                statuses = self._run_pending()
+            code = self._conclude(statuses)
+        except OSError as error:
+            reason = f"cannot write {error.filename or self.store.work}: {os_error_reason(error)}"
+            self._emit(RunEnded(exit_code=USAGE, reason=reason))
+            raise UserError(reason) from None
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
+            self.say("interrupted: what is finished is kept; the same command goes on from here")
+            code, interrupted = INTERRUPTED, True
+        if not self._report():
+            code = code or INCOMPLETE
+        self._emit(RunEnded(exit_code=code, interrupted=interrupted))
+        return code
+
+    def _emit(self, event: Event, *further: Emit) -> None:
+        """Tell all listeners, with the time at which it was heard here: clocks of workers may differ."""
+        heard = event.model_copy(update={"time": datetime.datetime.now(datetime.UTC)})
+        for listener in (*self.listeners, *further):
+            listener(heard)
+
+    def _states(self, cells: list[Cell]) -> dict[str, CellState]:
+        return cell_states(cells, self.store.results, self.dataset_sha256)
+
+    def _run_pending(self) -> dict[str, Status]:
+        """Run until nothing is left to do that was not tried; returns how the cells ended that were."""
+        if self.options.force:
+            for cell in self.cells:
+                if cell.id in self.selection.asked:
+                    self.store.forget(cell)
+        statuses: dict[str, Status] = {}
+        pending = self._pending()
+        self._announce(pending)
+        while pending:
+            statuses |= self._run_once(pending)
+            # A training done anew may have given other weights; the attacks on the old ones are pending then too.
+            pending = [cell for cell in self._pending() if cell.id not in statuses]
+        return statuses
+
+    def _pending(self) -> list[Cell]:
+        """The cells to run, in order; what cannot be trusted is moved out of the way."""
+        states = self._states(self.cells)
+        pending = pending_cells(self.cells, states, self.store)
+        for cell in self.cells:
+            if states[cell.id].state == "unusable":
+                self._quarantine(self.store.record(cell.id), cell, states[cell.id].why)
+            if cell.id in pending and pending[cell.id] == ALTERED.get(cell.kind):
+                self._quarantine(self.store.product(cell), cell, pending[cell.id])
+        return [cell for cell in self.cells if cell.id in pending]
+
+    def _quarantine(self, file: Path, cell: Cell, why: str) -> None:
+        target = self.store.quarantine(file)
+        self.say(f"{cell.id}: {why}; set aside as {target}, to be done again")
+
+    def _announce(self, pending: list[Cell]) -> None:
+        """Tell those who watch what is to be done, and what is done already."""
+        self._emit(
+            RunStarted(
+                version=__version__,
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                options=self.options.plain(),
+                device=self.settings.device,
+                jobs=min(self.jobs, max(1, len(pending))),
+                cells=[cell_estimate(cell) for cell in pending],
+            )
+        )
+        if self.curves is not None:
+            waiting = {cell.id for cell in pending}
+            states = self._states(self.plan.cells)
+            done = [state.record for cell, state in states.items() if state.is_final and cell not in waiting]
+            self.curves.add(record for record in done if record is not None)
+
+    def _run_once(self, pending: list[Cell]) -> dict[str, Status]:
+        settings, jobs = self.settings, min(self.jobs, len(pending))
+        self.say(
+            f"{settings.suite}: {len(pending)} of {len(self.cells)} cells to run, {jobs} at a time, "
+            f"on {settings.device}"
+        )
+        executor = make_executor(self.options.executor, settings, jobs)
+        with display(self.console, pending, jobs) as show:
+            return executor.run(pending, lambda event: self._emit(event, show))
+
+    def _conclude(self, statuses: dict[str, Status]) -> int:
+        """Say what has no result, and why; returns the exit code."""
+        states = self._states(self.cells)
+        bad = [cell for cell in self.cells if states[cell.id].state != "done"]
+        if not statuses:
+            done = f"all {len(self.cells)} cells are done" if not bad else "everything that can be done is done"
+            self.say(f"{done} already: nothing to run (--force runs it anew)")
+        for cell in bad:
+            state = states[cell.id]
+            if state.state != "missing" and not is_blocked(cell, states):
+                self.say(f"{state.state}: {cell.id}: {state.why}")
+        if bad:
+            self.say(f"{len(bad)} of {len(self.cells)} cells have no result")
+        return INCOMPLETE if bad else DONE
+
+    def _report(self) -> bool:
+        """Write the tables; False where that fails, which is told."""
+        try:
+            write_report(self.store.results)
+        except (OSError, ReportError) as error:
+            why = unwritten(error, self.store.results) if isinstance(error, OSError) else error
+            self.say(f"cannot write the report: {why}")
+            return False
+        return True

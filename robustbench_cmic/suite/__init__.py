@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from robustbench_cmic.suite.checks import errors, expanded_pairs, warnings, well_formed
 from robustbench_cmic.suite.matrix import ExpandedModels, expand_models
-from robustbench_cmic.suite.messages import Problem, SuiteError, line_of, problems_of, suggestion
+from robustbench_cmic.suite.messages import Problem, SuiteError, line_of, os_error_reason, problems_of, suggestion
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.reader import Document, read_document
 from robustbench_cmic.suite.schema import Suite
@@ -118,7 +118,7 @@ def find_suite(name: str) -> Path:
             return path
         folder = path.is_dir()
     except OSError as error:  # a name too long for the file system, say
-        raise SuiteError(name, [Problem(f"no suite: {error.strerror or error}")]) from None
+        raise SuiteError(name, [Problem(f"no suite: {os_error_reason(error)}")]) from None
     if name in shipped:
         return shipped[name]
     what = "it is a folder" if folder else "there is no such file"

@@ -163,6 +163,11 @@ class UserError(Exception):
     """
 
 
+def os_error_reason(error: OSError) -> str:
+    """Why the operating system refused, for people: `No space left on device`."""
+    return error.strerror or str(error)
+
+
 class SuiteError(UserError):
     """A suite that cannot be run; `problems` holds every reason found, in the order of the file."""
 

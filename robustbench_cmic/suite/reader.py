@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from robustbench_cmic.suite.messages import Location, Problem, SuiteError
+from robustbench_cmic.suite.messages import Location, Problem, SuiteError, os_error_reason
 
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000
@@ -80,7 +80,7 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SuiteError(path, [Problem(f"cannot read the suite: {error.strerror or error}")]) from None
+        raise SuiteError(path, [Problem(f"cannot read the suite: {os_error_reason(error)}")]) from None
     if len(raw) > MAX_BYTES:
         raise SuiteError(path, [Problem(f"the file is larger than {MAX_BYTES // 1024} KiB; that is no suite")])
     try:

@@ -20,7 +20,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import outcome_bits
 from robustbench_cmic.records.pictures import Pictures, read_pictures, write_pictures
 from robustbench_cmic.records.schema import AttackRecord
-from robustbench_cmic.records.store import read_record, record_path
+from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.job import run_job
 from robustbench_cmic.run.jobs.pictures import png
 from robustbench_cmic.suite import load_suite
@@ -43,7 +43,7 @@ def attacks(suite: Path) -> list[Cell]:
 
 
 def correct(folder: Path, cell: Cell) -> list[bool]:
-    record = read_record(record_path(folder, cell.id))
+    record = read_record(Store(folder).record(cell.id))
     assert isinstance(record, AttackRecord)
     assert record.n is not None
     bits = outcome_bits(record.outcomes or "", record.n)
@@ -60,7 +60,7 @@ def check(folder: Path, cells: list[Cell], cell: Cell) -> None:
     """Against the records, the data, and the ball."""
     pictures = shown(folder, cell)
     (clean,) = (other for other in cells if other.attack == "none" and other.needs == cell.needs)
-    record = read_record(record_path(folder, cell.id))
+    record = read_record(Store(folder).record(cell.id))
     facts = (pictures.model, pictures.seed, pictures.attack, pictures.norm, pictures.eps)
     assert facts == (cell.model, cell.seed, cell.attack, cell.norm, cell.eps)
     assert (pictures.dataset_sha256, pictures.checkpoint_sha256) == (record.dataset_sha256, record.checkpoint_sha256)
@@ -160,9 +160,9 @@ def test_an_attack_that_fails_leaves_no_pictures_of_its_last_success(copied: Pat
     folder, work = copied / "results" / "tiny", copied / "results.work" / "tiny"
     cell = next(cell for cell in attacks(copied / "tiny.yaml") if cell.eps > 0)
     (work / f"{cell.needs}.safetensors").unlink()
-    settings = settings_for(folder, work=work)
+    settings = settings_for(folder, store=Store(folder, work))
     assert read_pictures(folder, cell.id) is not None
-    assert run_job(cell, settings, lambda *_: None, lambda *_: None).status == "failed"
+    assert run_job(cell, settings, lambda _: None).status == "failed"
     assert read_pictures(folder, cell.id) is None
 
 

@@ -15,7 +15,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_atomically, write_json
 from robustbench_cmic.records.packing import outcome_bits, pack_outcomes
 from robustbench_cmic.records.schema import AttackRecord, Timing
-from robustbench_cmic.records.store import failed_record, read_record, record_path, write_record
+from robustbench_cmic.records.store import Store, failed_record, read_record, write_record
 from robustbench_cmic.statistics import wilson_interval
 
 CELL = Cell(
@@ -57,20 +57,20 @@ def test_wrong_outcomes_are_refused(text: str, n: int) -> None:
 def test_comes_back(tmp_path: Path) -> None:
     written = record()
     write_record(tmp_path, written)
-    assert read_record(record_path(tmp_path, CELL.id)) == written
+    assert read_record(Store(tmp_path).record(CELL.id)) == written
     assert [file.name for file in tmp_path.iterdir()] == ["m.s0.FGSM.0123.json"]
 
 
 def test_failed_records_say_why(tmp_path: Path) -> None:
     failed = failed_record("s", CELL, "the attack crashed", {}, Timing(started="now", seconds=0.0))
     write_record(tmp_path, failed)
-    again = read_record(record_path(tmp_path, CELL.id))
+    again = read_record(Store(tmp_path).record(CELL.id))
     assert (again.status, again.reason) == ("failed", "the attack crashed")
 
 
 def test_every_cut_and_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
     write_record(tmp_path, record())
-    file = record_path(tmp_path, CELL.id)
+    file = Store(tmp_path).record(CELL.id)
     content = file.read_bytes()
     for position in range(0, len(content) - 1, 7):
         file.write_bytes(content[:position])
@@ -89,7 +89,7 @@ def test_every_cut_and_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
 
 
 def test_another_schema_name_or_content_is_refused(tmp_path: Path) -> None:
-    file = record_path(tmp_path, CELL.id)
+    file = Store(tmp_path).record(CELL.id)
     payload = record().model_dump(mode="json")
     for change, message in (
         ({"schema": "robustbench_cmic/record/0"}, "not of schema"),

@@ -12,7 +12,7 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import file_sha256, read_json, write_json
 from robustbench_cmic.records.state import CellState, cell_states, is_blocked
-from robustbench_cmic.records.store import product_file, quarantine, record_path, write_record
+from robustbench_cmic.records.store import Store, write_record
 from robustbench_cmic.run.resume import ALTERED, pending_cells
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
@@ -89,10 +89,11 @@ def test_a_corrupt_record_is_unusable(copied: Path, text: str) -> None:
 
 def test_setting_aside_never_overwrites(tmp_path: Path) -> None:
     work = tmp_path / "work"
+    store = Store(tmp_path, work)
     for content in ("first", "second"):
         file = tmp_path / "a.json"
         file.write_text(content)
-        quarantine(file, work)
+        store.quarantine(file)
         assert not file.exists()
     kept = sorted((work / "set-aside").iterdir())
     assert [file.read_text() for file in kept] == ["first", "second"]
@@ -129,12 +130,16 @@ def done(tmp_path: Path, chain: Plan) -> Path:
     return folder.parent
 
 
+def store_of(place: Path) -> Store:
+    return Store(place / "made", place / "work")
+
+
 def redo(place: Path, chain: Plan, cell: Cell, content: str) -> None:
     """Write a cell's product and its record, which names the products that it was made from as they are now."""
     training = cell_of(chain, cell.model, cell.seed, "train")
     ascending = cell.declared.get("attack", {}).get("ascending")
     if cell.kind == "train" or ascending:
-        product_file(cell, place / "work").write_text(content)
+        store_of(place).product(cell).write_text(content)
     if cell.kind == "train":
         write_record(place / "made", train_record(cell, checkpoint_sha256=own(place, cell)))
         return
@@ -146,17 +151,17 @@ def redo(place: Path, chain: Plan, cell: Cell, content: str) -> None:
 
 
 def own(place: Path, cell: Cell) -> str | None:
-    return file_sha256(product_file(cell, place / "work"))
+    return file_sha256(store_of(place).product(cell))
 
 
 def pending(place: Path, chain: Plan) -> dict[str, str]:
     found = cell_states(chain.cells, place / "made")
     ids = {cell.id: f"{cell.model} {cell.attack or cell.kind} {cell.eps:g}" for cell in chain.cells}
-    return {ids[cell]: why for cell, why in pending_cells(chain.cells, found, place / "work").items()}
+    return {ids[cell]: why for cell, why in pending_cells(chain.cells, found, store_of(place)).items()}
 
 
 def forget(place: Path, cell: Cell) -> None:
-    record_path(place / "made", cell.id).unlink()
+    store_of(place).record(cell.id).unlink()
 
 
 def test_a_chain_that_is_done_needs_none_of_its_images(done: Path, chain: Plan) -> None:
@@ -168,18 +173,18 @@ def test_a_chain_that_is_done_needs_none_of_its_images(done: Path, chain: Plan) 
 
 def test_images_that_are_gone_are_made_again_where_a_pending_attack_needs_them(done: Path, chain: Plan) -> None:
     small, middle, large = (cell_of(chain, "a", 0, "PGD", eps) for eps in (0.05, 0.1, 0.2))
-    product_file(small, done / "work").unlink()
+    store_of(done).product(small).unlink()
     forget(done, large)
     assert pending(done, chain) == {"a PGD 0.2": ""}, "the middle one's are here"
-    product_file(middle, done / "work").unlink()
+    store_of(done).product(middle).unlink()
     assert pending(done, chain) == {"a PGD 0.05": GONE, "a PGD 0.1": GONE, "a PGD 0.2": ""}
-    product_file(cell_of(chain, "a", 0, "train"), done / "work").unlink()
+    store_of(done).product(cell_of(chain, "a", 0, "train")).unlink()
     weights = "its weights are not here, and an attack needs them"
     assert pending(done, chain) == {"a train 0": weights, "a PGD 0.05": GONE, "a PGD 0.1": GONE, "a PGD 0.2": ""}
 
 
 def test_weights_of_a_source_are_made_again_where_a_transfer_needs_them(done: Path, chain: Plan) -> None:
-    product_file(cell_of(chain, "b", 0, "train"), done / "work").unlink()
+    store_of(done).product(cell_of(chain, "b", 0, "train")).unlink()
     assert pending(done, chain) == {}
     forget(done, cell_of(chain, "a", 0, "Transfer:b"))
     weights = "its weights are not here, and an attack needs them"
@@ -188,7 +193,7 @@ def test_weights_of_a_source_are_made_again_where_a_transfer_needs_them(done: Pa
 
 def test_altered_images_are_redone_and_so_is_what_was_made_from_others(done: Path, chain: Plan) -> None:
     small, middle, large = (cell_of(chain, "a", 0, "PGD", eps) for eps in (0.05, 0.1, 0.2))
-    product_file(small, done / "work").write_text("altered")
+    store_of(done).product(small).write_text("altered")
     assert pending(done, chain) == {"a PGD 0.05": ALTERED["attack"]}
     redo(done, chain, small, small.id)
     assert pending(done, chain) == {}, "the same examples as before: nothing else is to be done"

@@ -1,102 +1,104 @@
-"""Carries out cells in the order of their dependencies. An executor knows nothing of suites, results or reports.
+"""Carries out cells in the order of their dependencies. An executor knows nothing of suites or reports.
 
-`LocalProcesses` is the one for a single machine. A cluster's would implement the same `Executor`.
+To write another, say for a cluster: a class that is called with `Settings` and the number of cells at a time and has
+the method of `Executor`, and a row in `EXECUTORS`. Its `run` takes cells from a `Queue`, calls `run.job.run_cell` for
+each wherever it likes, hands on the events that this emits, and gives the last of them, `CellEnded`, to `Queue.end`.
+A cell that died without one has `death` for it. Where no disk is shared, `Store.inputs` lists the files to bring to a
+worker, beside the data folder and the given weights that `Settings` names, and `Store.outputs` those to bring back.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
-from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.schema import Epoch
+from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.records.schema import Status, Timing
+from robustbench_cmic.records.store import failed_record, write_record
+from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Emit
 
-Outcome = Literal["ok", "diverged", "failed", "skipped"]
-
-
-class Listener(Protocol):
-    """Hears what happens while cells run."""
-
-    def started(self, cell: Cell) -> None:
-        """A cell has begun."""
-
-    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
-        """A cell has done `done` of `total` units, with this accuracy so far; 0 of 0 is a message only."""
-
-    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
-        """A training has finished an epoch, or taken one up again that an earlier run had finished."""
-
-    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
-        """A cell has ended, or was skipped because a cell that it depends on did not end well."""
-
-
-class Listeners:
-    """Tells several listeners, one after the other."""
-
-    def __init__(self, *listeners: Listener) -> None:
-        self._listeners = listeners
-
-    def started(self, cell: Cell) -> None:
-        """See `Listener`."""
-        for listener in self._listeners:
-            listener.started(cell)
-
-    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
-        """See `Listener`."""
-        for listener in self._listeners:
-            listener.progressed(cell, done, total, text, accuracy)
-
-    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
-        """See `Listener`."""
-        for listener in self._listeners:
-            listener.trained(cell, epoch, restored)
-
-    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
-        """See `Listener`."""
-        for listener in self._listeners:
-            listener.finished(cell, outcome, reason, seconds)
+EXECUTORS = {"local": "robustbench_cmic.run.executors.local:LocalProcesses"}
+"""By name, where it is."""
 
 
 class Executor(Protocol):
     """Something that can carry out cells."""
 
-    def run(self, cells: Sequence[Cell], listener: Listener) -> dict[str, Outcome]:
-        """Carry out `cells`; what they need and is not among them is done already. Returns each cell's outcome.
+    def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
+        """Carry out `cells`; what they need and is not among them is done already. Returns how each ended, by id.
+
+        Args:
+            cells: each after those that it depends on.
+            emit: called with what happens, in this process and thread.
 
         Raises:
             KeyboardInterrupt: passed on after everything under way was stopped; what is recorded stays.
         """
 
 
-@dataclass
-class _Queue:
-    """Which cells may start: those that depend on nothing unfinished."""
+def make_executor(name: str, settings: Settings, jobs: int) -> Executor:
+    """The executor of that name, for `jobs` cells at a time."""
+    executor: Executor = pkgutil.resolve_name(EXECUTORS[name])(settings, jobs)
+    return executor
 
-    waiting: list[Cell]
-    running: set[str] = field(default_factory=set)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+class Queue:
+    """Which cells may start: those that depend on nothing unfinished. Emits the start and the end of each.
+
+    Args:
+        cells: each after those that it depends on.
+        emit: where events go.
+
+    Attributes:
+        statuses: how cells have ended, by id.
+    """
+
+    def __init__(self, cells: Sequence[Cell], emit: Emit) -> None:
+        self._waiting = list(cells)
+        self._running: set[str] = set()
+        self._emit = emit
+        self.statuses: dict[str, Status] = {}
+
+    @property
+    def is_done(self) -> bool:
+        """No cell waits or runs."""
+        return not self._waiting and not self._running
 
     def take(self) -> Cell | None:
-        """The next cell that may start."""
-        unfinished = {cell.id for cell in self.waiting} | self.running
-        for cell in self.waiting:
-            if unfinished.isdisjoint(cell.dependencies):
-                self.waiting.remove(cell)
-                self.running.add(cell.id)
-                return cell
-        return None
+        """The next cell that may start, which begins with this; None where all that are left wait for running ones."""
+        unfinished = {cell.id for cell in self._waiting} | self._running
+        cell = next((cell for cell in self._waiting if unfinished.isdisjoint(cell.dependencies)), None)
+        if cell is not None:
+            self._waiting.remove(cell)
+            self._running.add(cell.id)
+            self._emit(CellStarted(cell=cell.id))
+        return cell
 
-    def finish(self, cell: Cell, outcome: Outcome) -> list[Cell]:
-        """Note an outcome; returns the cells that can never start because of it."""
-        self.running.discard(cell.id)
-        self.outcomes[cell.id] = outcome
-        lost = set() if outcome == "ok" else {cell.id}
-        blocked = []
-        for other in self.waiting:  # in order, so that what depends on a blocked cell comes after it
-            if not lost.isdisjoint(other.dependencies):
-                lost.add(other.id)
-                blocked.append(other)
-        self.waiting = [other for other in self.waiting if other.id not in lost]
-        self.outcomes |= {other.id: "skipped" for other in blocked}
-        return blocked
+    def end(self, cell: Cell, event: CellEnded) -> None:
+        """A cell has ended; those that can never start because of it are skipped."""
+        self._running.discard(cell.id)
+        self.statuses[cell.id] = event.status
+        self._emit(event)
+        lost = set() if event.status == "ok" else {cell.id}
+        waiting, self._waiting = self._waiting, []
+        for other in waiting:  # in order, so that what depends on a skipped cell comes after it
+            if lost.isdisjoint(other.dependencies):
+                self._waiting.append(other)
+                continue
+            lost.add(other.id)
+            self.statuses[other.id] = "skipped"
+            reason = f"{title(cell)} {event.status}"
+            self._emit(CellEnded(cell=other.id, status="skipped", seconds=0.0, reason=reason))
+
+
+def death(cell: Cell, reason: str, settings: Settings) -> CellEnded:
+    """The end of a cell that could not tell of it itself, recorded as failed."""
+    timing = Timing(started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), seconds=0.0)
+    record = failed_record(settings.suite, cell, reason, settings.provenance, timing)
+    with contextlib.suppress(OSError):  # the outcome is told and counted all the same
+        write_record(settings.store.results, record)
+    return CellEnded(cell=cell.id, status="failed", seconds=0.0, reason=reason)

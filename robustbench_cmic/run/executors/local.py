@@ -5,15 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import pkgutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from robustbench_cmic.plan.cell import Cell, title
-from robustbench_cmic.records.schema import Epoch
-from robustbench_cmic.run.executors import Listener, Outcome, _Queue
+from robustbench_cmic.plan.cell import Cell, runs_custom_code
+from robustbench_cmic.records.schema import Status
+from robustbench_cmic.run.executors import Queue, death
+from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.watch.events import CellEnded, Emit
 
 
 @dataclass
@@ -38,67 +40,56 @@ class LocalProcesses:
     """Runs cells in `jobs` worker processes; a worker that dies fails its cell and is replaced.
 
     Args:
+        settings: for the workers.
         jobs: processes at most.
-        target: the worker's main function as `module:function`, imported in the worker only (this process stays
-            light); called with its end of a pipe and `argument`.
-        argument: picklable; what workers need to know besides the cells.
-        on_death: called with a cell whose worker died and the reason, to record the failure.
-        renew_after: whether to replace the worker after a cell with this outcome: what went on may stay in a process.
+        main: the worker's main function as `module:function`, imported in the worker only (this process stays light);
+            called with its end of a pipe and `settings`. It receives cells and sends events, `CellEnded` last.
     """
 
-    def __init__(
-        self,
-        jobs: int,
-        target: str,
-        argument: object,
-        on_death: Callable[[Cell, str], None],
-        renew_after: Callable[[Cell, Outcome], bool] = lambda _cell, _outcome: False,
-    ) -> None:
+    def __init__(self, settings: Settings, jobs: int, main: str = "robustbench_cmic.run.executors.worker:main") -> None:
+        self._settings = settings
         self._jobs = jobs
-        self._target = target
-        self._argument = argument
-        self._on_death = on_death
-        self._renew_after = renew_after
+        self._main = main
+        self._workers: list[_Worker] = []
         # Forked children would share locks and threads of the parent; spawned ones start clean, on every platform.
         self._context = multiprocessing.get_context("spawn")
 
-    def run(self, cells: Sequence[Cell], listener: Listener) -> dict[str, Outcome]:
+    def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
         """See `Executor.run`."""
-        queue = _Queue(list(cells))
-        workers: list[_Worker] = []
+        queue = Queue(cells, emit)
         try:
-            while queue.waiting or queue.running:
-                self._assign(queue, workers, listener)
-                self._hear(queue, workers, listener)
+            while not queue.is_done:
+                self._dispatch(queue)
+                self._receive(queue, emit)
         finally:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave orphans behind
-            for worker in workers:
-                worker.stop()
+            for worker in list(self._workers):
+                self._remove(worker)
             signal.signal(signal.SIGINT, before)
-        return queue.outcomes
+        return queue.statuses
 
-    def _assign(self, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:
+    def _dispatch(self, queue: Queue) -> None:
+        """Give cells to idle workers, as long as there are both."""
         while True:
-            idle = next((worker for worker in workers if worker.cell is None), None)
-            if idle is None and len(workers) >= self._jobs:
+            idle = next((worker for worker in self._workers if worker.cell is None), None)
+            if idle is None and len(self._workers) >= self._jobs:
                 return
             cell = queue.take()
             if cell is None:
                 return
             if idle is None:
                 idle = self._spawn()
-                workers.append(idle)
+                self._workers.append(idle)
             idle.cell = cell
-            listener.started(cell)
             try:
-                idle.connection.send(cell.model_dump())
-            except OSError:  # died while idle or starting; `_hear` finds it
+                idle.connection.send(cell)
+            except OSError:  # died while idle or starting; `_receive` finds it
                 continue
 
     def _spawn(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         # No daemon: those may not have children, and a training that streams its images has some.
-        process = self._context.Process(target=_enter, args=(theirs, self._target, self._argument))
+        process = self._context.Process(target=_enter, args=(theirs, self._main, self._settings))
         # Python's own helper process; starting it would undo the mask set here for the first worker.
         resource_tracker.ensure_running()
         # Ctrl-C reaches the whole group; the parent decides. The child inherits the mask, from its first instruction.
@@ -108,51 +99,49 @@ class LocalProcesses:
         theirs.close()
         return _Worker(process, ours)
 
-    def _hear(self, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:
-        ready = wait([worker.connection for worker in workers])
-        for worker in [worker for worker in workers if worker.connection in ready]:
+    def _remove(self, worker: _Worker) -> None:
+        worker.stop()
+        self._workers.remove(worker)
+
+    def _receive(self, queue: Queue, emit: Emit) -> None:
+        """Wait until workers have something to tell, and hand it on."""
+        ready = wait([worker.connection for worker in self._workers])
+        for worker in [worker for worker in self._workers if worker.connection in ready]:
             try:
-                kind, _, content = worker.connection.recv()
+                event = worker.connection.recv()
             except (EOFError, OSError):
-                self._bury(worker, queue, workers, listener)
+                self._on_exit(worker, queue)
                 continue
             if worker.cell is None:
                 continue
-            if kind == "progress":
-                listener.progressed(worker.cell, *content)
-            elif kind == "epoch":
-                epoch, restored = content
-                listener.trained(worker.cell, Epoch.model_validate(epoch), restored)
-            else:
-                outcome, reason, seconds = content
-                cell, worker.cell = worker.cell, None
-                self._finish(cell, outcome, reason, seconds, queue, listener)
-                if self._renew_after(cell, outcome):
-                    worker.stop()
-                    workers.remove(worker)
+            if not isinstance(event, CellEnded):
+                emit(event)
+                continue
+            cell, worker.cell = worker.cell, None
+            queue.end(cell, event)
+            if needs_fresh_process(cell, event.status, self._settings):
+                self._remove(worker)
 
-    def _bury(self, worker: _Worker, queue: _Queue, workers: list[_Worker], listener: Listener) -> None:
-        worker.stop()
-        workers.remove(worker)
+    def _on_exit(self, worker: _Worker, queue: Queue) -> None:
+        self._remove(worker)
         if worker.cell is not None:
             reason = f"its process died ({_cause(worker.process.exitcode)})"
-            self._on_death(worker.cell, reason)
-            self._finish(worker.cell, "failed", reason, 0.0, queue, listener)
-
-    @staticmethod
-    def _finish(cell: Cell, outcome: Outcome, reason: str, seconds: float, queue: _Queue, listener: Listener) -> None:
-        listener.finished(cell, outcome, reason, seconds)
-        for blocked in queue.finish(cell, outcome):
-            listener.finished(blocked, "skipped", f"{title(cell)} {outcome}", 0.0)
+            queue.end(worker.cell, death(worker.cell, reason, self._settings))
 
 
-def _enter(connection: Connection, target: str, argument: object) -> None:
-    pkgutil.resolve_name(target)(connection, argument)
+def needs_fresh_process(cell: Cell, status: Status, settings: Settings) -> bool:
+    """What went on in a process may stay in it and change the cells that come after."""
+    # An error of CUDA makes whatever comes after it fail; a user's code may leave anything changed.
+    return (status == "failed" and settings.device.startswith("cuda")) or runs_custom_code(cell)
+
+
+def _enter(connection: Connection, main: str, settings: Settings) -> None:
+    pkgutil.resolve_name(main)(connection, settings)
 
 
 def _cause(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        known = {int(number): number.name for number in signal.Signals}
-        name = known.get(-exitcode, f"signal {-exitcode}")
+        names = {int(number): number.name for number in signal.Signals}
+        name = names.get(-exitcode, f"signal {-exitcode}")
         return f"{name}; out of memory?" if name == "SIGKILL" else name
     return f"exit code {exitcode}"

@@ -12,7 +12,7 @@ from robustbench_cmic.information.measures import Information, measure_informati
 from robustbench_cmic.models.weights import load_weights, save_weights
 from robustbench_cmic.records.packing import pack_outcomes, pack_replicates
 from robustbench_cmic.records.schema import AttackRecord, Measures
-from robustbench_cmic.records.store import images_file, read_record, record_path
+from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
 from robustbench_cmic.run.jobs.pictures import keep_pictures, room_for_pictures
@@ -82,7 +82,7 @@ def _keep(job: Job, verdict: AttackEvaluation) -> str:
     broken = (~verdict.correct).nonzero()[:, 0].cpu()
     assert verdict.images is not None
     stored = {"places": broken, "images": verdict.images[broken]}
-    return save_weights(images_file(job.settings.work, job.cell.id), stored)
+    return save_weights(job.settings.store.images(job.cell.id), stored)
 
 
 def _kept(job: Job, before: str) -> tuple[BrokenBefore, str]:
@@ -91,10 +91,10 @@ def _kept(job: Job, before: str) -> tuple[BrokenBefore, str]:
     Raises:
         CorruptCheckpointError: its examples are not there, or not those that it recorded.
     """
-    record = read_record(record_path(job.settings.results, before))
+    record = read_record(job.settings.store.record(before))
     assert isinstance(record, AttackRecord)
     sha256 = record.images_sha256 or ""
-    stored = load_weights(images_file(job.settings.work, before), sha256)
+    stored = load_weights(job.settings.store.images(before), sha256)
     return BrokenBefore(stored["places"], stored["images"]), sha256
 
 

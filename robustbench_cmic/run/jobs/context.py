@@ -6,9 +6,8 @@ import datetime
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,18 +17,8 @@ from robustbench_cmic.models.build import build_model
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import Epoch, Timing
 from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.watch.events import CellProgress, Emit, EpochDone
 from robustbench_cmic.suite.models import Model
-
-
-class Progress(Protocol):
-    """Hears how far a cell is."""
-
-    def __call__(self, done: int, total: int, text: str, accuracy: float | None = None) -> None:
-        """Units done and in all, what they are or what there is to say, the accuracy so far where it is known."""
-
-
-Trained = Callable[[Epoch, bool], None]
-"""Called with an epoch that is finished, and whether it was taken from a stored state."""
 
 
 @dataclass
@@ -57,16 +46,29 @@ class Stopwatch:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
-    """A cell, where and how it is carried out, its data, what times it, and whom to tell of progress and of epochs."""
+    """A cell, where and how it is carried out, its data, what times it, and where its events go.
+
+    Attributes:
+        loss: of a training, that of its last epoch.
+    """
 
     cell: Cell
     settings: Settings
     data: Data
     stopwatch: Stopwatch
-    progress: Progress
-    trained: Trained = lambda *_: None
+    emit: Emit
+    loss: float | None = None
+
+    def progress(self, done: int, total: int, text: str, accuracy: float | None = None) -> None:
+        """Tell how far the cell is, see `CellProgress`."""
+        self.emit(CellProgress(cell=self.cell.id, done=done, total=total, text=text, accuracy=accuracy, loss=self.loss))
+
+    def trained(self, epoch: Epoch, restored: bool) -> None:
+        """Tell of an epoch, see `EpochDone`."""
+        self.emit(EpochDone(cell=self.cell.id, restored=restored, numbers=epoch))
+        self.loss = epoch.loss.get("total")
 
     def model(self, declared: Model) -> nn.Sequential:
         """A classifier for the job's data, on the device."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.data.subset import choose, subset_sha256
 from robustbench_cmic.models.weights import load_weights
-from robustbench_cmic.records.store import read_record, record_path, weights_file
+from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.suite.data import evaluation_of
 from robustbench_cmic.suite.messages import UserError
@@ -28,13 +28,13 @@ def trained_model(job: Job, training: str, declared: dict[str, Any]) -> tuple[nn
     Raises:
         UserError: there are no weights for this data.
     """
-    settings = job.settings
-    record = read_record(record_path(settings.results, training))
+    store = job.settings.store
+    record = read_record(store.record(training))
     if record.checkpoint_sha256 is None or record.dataset_sha256 != job.data.sha256:
         raise UserError(f"the training {training} has no weights for this data")
     # What is loaded replaces everything: the seed and timm's own weights play no part here.
     model = job.model(model_of(declared["model"] | {"pretrained": False}))
-    model.load_state_dict(load_weights(weights_file(settings.work, training), record.checkpoint_sha256))
+    model.load_state_dict(load_weights(store.weights(training), record.checkpoint_sha256))
     return model, record.checkpoint_sha256
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from robustbench_cmic.attacks.judge import BrokenExample
-from robustbench_cmic.records.pictures import Picture, Pictures, remove_pictures, write_pictures
+from robustbench_cmic.records.pictures import Picture, Pictures, write_pictures
 from robustbench_cmic.run.jobs.context import Job
+from robustbench_cmic.suite.messages import os_error_reason
 
 SHOWN = 4
 """Examples of every attack."""
@@ -29,9 +30,9 @@ def room_for_pictures(job: Job) -> int:
     """
     cell, settings = job.cell, job.settings
     try:
-        remove_pictures(settings.results, cell.id)
+        settings.store.pictures(cell.id).unlink(missing_ok=True)
     except OSError as error:
-        job.progress(0, 0, f"cannot remove old pictures: {error.strerror or error}")
+        job.progress(0, 0, f"cannot remove old pictures: {os_error_reason(error)}")
     return SHOWN if cell.seed == settings.pictured_seed and cell.norm and cell.eps > 0 else 0
 
 
@@ -61,9 +62,9 @@ def keep_pictures(
         examples=[_picture(job, one, int(indices[one.place])) for one in broken],
     )
     try:
-        write_pictures(job.settings.results, pictures)
+        write_pictures(job.settings.store.results, pictures)
     except OSError as error:
-        job.progress(0, 0, f"cannot write pictures: {error.strerror or error}")
+        job.progress(0, 0, f"cannot write pictures: {os_error_reason(error)}")
 
 
 def _picture(job: Job, one: BrokenExample, index: int) -> Picture:

@@ -14,8 +14,7 @@ from robustbench_cmic.models.build import fit_weights
 from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights, save_weights
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.records.schema import Epoch, TrainRecord
-from robustbench_cmic.records.store import resume_file, weights_file
-from robustbench_cmic.run.jobs.context import Job, Progress
+from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.suite.models import model_of
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
@@ -32,9 +31,9 @@ def run_training(job: Job) -> TrainRecord:
     model = job.model(model_of(cell.declared["model"]))
     objective = build_objective(goal, job.data.classes, cell.seed).to(settings.device)
     training = TrainingRun(model, objective, build_optimizer(model, declared.optimizer), goal.adversary)
-    checkpointer = Checkpointer(training, resume_file(settings.work, cell.id), f"{cell.id} on {job.data.sha256}")
-    job.stopwatch.resumed = checkpointer.restore(job.progress)
-    throttle = ProgressThrottle(job.progress)
+    checkpointer = Checkpointer(training, settings.store.resume_state(cell.id), f"{cell.id} on {job.data.sha256}")
+    job.stopwatch.resumed = checkpointer.restore(job)
+    throttle = ProgressThrottle(job)
     for epoch in training.curve:
         job.trained(epoch, True)
         throttle.accuracy = epoch.accuracy
@@ -85,7 +84,7 @@ def _record(
     """Store the weights, unless the training diverged, and say what became of them; no curve: nothing was trained."""
     saved = None
     if divergence is None:
-        saved = save_weights(weights_file(job.settings.work, job.cell.id), model.state_dict())
+        saved = save_weights(job.settings.store.weights(job.cell.id), model.state_dict())
     common = job.common()
     if curve is None:
         common["provenance"]["determinism"]["training"] = None
@@ -111,13 +110,13 @@ class Checkpointer:
         self._identity = identity
         self._due = 0.0
 
-    def restore(self, progress: Progress) -> int | None:
+    def restore(self, job: Job) -> int | None:
         """Go on from the stored state; returns its epoch, or None where there is none."""
         try:
             state = load_state(self._file, self._identity)
         except CorruptCheckpointError as error:
             self._file.unlink()
-            progress(0, 0, f"{error}: the training begins anew")
+            job.progress(0, 0, f"{error}: the training begins anew")
             return None
         if state is None:
             return None
@@ -136,8 +135,8 @@ class Checkpointer:
 class ProgressThrottle:
     """Reports how far a training is, ten times a second at most."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._last = 0.0
         self.accuracy: float | None = None
 
@@ -146,4 +145,4 @@ class ProgressThrottle:
         now = time.monotonic()
         if now - self._last > 0.1 or done == total:
             self._last = now
-            self._progress(done, total, "steps", self.accuracy)
+            self._job.progress(done, total, "steps", self.accuracy)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
+from statistics import fmean
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
@@ -71,71 +72,49 @@ def _attack_work(setting: dict[str, Any]) -> float:
     return float(setting.get("samples", 0)) + 3.0 * share * float(setting.get("steps", 1)) * float(starts)
 
 
-class Pace:
-    """How fast a running cell is, since its first report: a resumed training begins in the middle."""
-
-    def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
-
-    def seconds_left(self, now: float, done: int, total: int) -> float | None:
-        """From a report at the time `now` (seconds) of `done` units of `total`; None until something is known."""
-        if self._first is None:
-            self._first = (now, done)
-        began, at_first = self._first
-        if done <= at_first or done >= total:
-            return None
-        return (now - began) / (done - at_first) * (total - done)
-
-
-class Estimator:
-    """Time left, learned from the cells that are done and, as far as they tell, from those that run.
+def seconds_left(
+    cells: Mapping[str, CellEstimate],
+    ended: Mapping[str, float],
+    running: Mapping[str, tuple[float, float]],
+    jobs: int,
+) -> float | None:
+    """Time left of a run, learned from the cells that are done and, as far as they tell, from those that run.
 
     A kind of cell not seen yet is estimated by its declared work (epochs, gradient steps), scaled by how long such
     work took so far.
+
+    Args:
+        cells: of the run, by id.
+        ended: the seconds that cells took; 0 teaches nothing.
+        running: the seconds that cells have run for, and those that they are still to take at their pace.
+        jobs: cells at a time.
+
+    Returns:
+        Seconds; None until something is known.
     """
-
-    def __init__(self, tasks: Sequence[CellEstimate], jobs: int) -> None:
-        self._left = {task.id: task for task in tasks}
-        self._jobs = jobs
-        self._running: dict[str, tuple[float, float]] = {}
-        self._seconds: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-        self._work = 0.0
-        self._spent = 0.0
-
-    def running(self, cell: str, spent: float, left: float) -> None:
-        """A cell has run for `spent` seconds and will, at its pace, for another `left`."""
-        if cell in self._left:
-            self._running[cell] = (spent, left)
-
-    def finished(self, cell: str, seconds: float) -> None:
-        """Learn from a finished cell; 0 seconds teach nothing."""
-        known = self._left.pop(cell, None)
-        self._running.pop(cell, None)
-        if known is not None and seconds > 0:
-            self._seconds[known.kind, known.attack, known.eps].append(seconds)
-            self._work += known.work
-            self._spent += seconds
-
-    def seconds_left(self) -> float | None:
-        """None until something is known."""
-        seconds = {kind: list(known) for kind, known in self._seconds.items()}
-        work, spent = self._work, self._spent
-        for cell, (so_far, left) in self._running.items():
-            task = self._left[cell]
-            seconds.setdefault((task.kind, task.attack, task.eps), []).append(so_far + left)
-            work, spent = work + task.work, spent + so_far + left
-        if work == 0:
-            return None
-        total = longest = 0.0
-        for cell, task in self._left.items():
-            known = seconds.get((task.kind, task.attack, task.eps))
-            expected = sum(known) / len(known) if known else task.work * spent / work
-            if cell in self._running:
-                expected = self._running[cell][1]
-                longest = max(longest, expected)
-            total += expected
-        left = max(total / self._jobs, longest)
-        return left if math.isfinite(left) else None  # cells of absurdly unequal work tell nothing
+    took = {cell: seconds for cell, seconds in ended.items() if seconds > 0}
+    took |= {cell: sum(seconds) for cell, seconds in running.items()}
+    samples = [(cells[cell], seconds) for cell, seconds in took.items() if cell in cells]
+    work = sum(cell.work for cell, _ in samples)
+    if work == 0:
+        return None
+    per_work = sum(seconds for _, seconds in samples) / work
+    alike: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for cell, seconds in samples:
+        alike[cell.kind, cell.attack, cell.eps].append(seconds)
+    total = longest = 0.0
+    for name, cell in cells.items():
+        if name in running:
+            expected = running[name][1]
+            longest = max(longest, expected)
+        elif name in ended:
+            continue
+        else:
+            known = alike.get((cell.kind, cell.attack, cell.eps))
+            expected = fmean(known) if known else cell.work * per_work
+        total += expected
+    left = max(total / jobs, longest)
+    return left if math.isfinite(left) else None  # cells of absurdly unequal work tell nothing
 
 
 def duration(seconds: float) -> str:

@@ -1,106 +1,56 @@
-"""The log of a run's events, `events.jsonl`: written as they happen, read by whoever watches."""
+"""The log of events, `events.jsonl` in a suite's work folder: one JSON object a line, written as they happen.
+
+The main process of a run appends to it; whoever watches reads it. Runs follow each other in one file, each from its
+`run-started`. A run that was killed may leave a torn last line: readers pass over it, and the next run begins on a
+fresh one.
+"""
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
-import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.files import CorruptRecordError
-from robustbench_cmic.records.schema import AttackRecord, Epoch
-from robustbench_cmic.records.store import read_record, record_path
-from robustbench_cmic.run.executors import Outcome
-from robustbench_cmic.run.watch.estimate import CellEstimate
-from robustbench_cmic.run.watch.events import (
-    _ADAPTER,
-    PROGRESS_EVERY,
-    CellEnded,
-    CellProgress,
-    CellStarted,
-    EpochDone,
-    Event,
-    RunEnded,
-    RunStarted,
-)
+from robustbench_cmic.run.watch.events import EVENT, CellProgress, Event, RunStarted
+from robustbench_cmic.suite.messages import os_error_reason
 
+PROGRESS_EVERY = datetime.timedelta(seconds=1)
+"""Between two reports of progress of one cell in the log, at least."""
 _RUN_STARTS = b'"event":"run-started"'
 """As it is written; inside a text the quotes would be escaped."""
 
 
 class EventLog:
-    """Appends to `events.jsonl`; a listener of a run. What cannot be written is said once and never stops the run.
+    """A listener that appends to a log. What cannot be written is said once and never stops the run.
+
+    Of progress it writes a report a second for each cell, and messages at once. It begins with a `RunStarted`.
 
     Args:
         file: `events.jsonl`.
-        results: the suite's results folder, with the records of finished cells.
         say: told about what cannot be written.
     """
 
-    def __init__(self, file: Path, results: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, file: Path, say: Callable[[str], None]) -> None:
         self._file = file
-        self._results = results
         self._say = say
         self._begun = False
         self._warned = False
-        self._spoke: dict[str, float] = {}
-        self._epochs: dict[str, Epoch] = {}
+        self._reported: dict[str, datetime.datetime] = {}
 
-    def run_started(
-        self, version: str, options: dict[str, Any], device: str, jobs: int, cells: list[CellEstimate]
-    ) -> None:
-        """See `RunStarted`."""
-        self._begun = True
-        pid, host = os.getpid(), socket.gethostname()
-        self._write(
-            RunStarted(version=version, pid=pid, host=host, options=options, device=device, jobs=jobs, cells=cells)
-        )
-
-    def started(self, cell: Cell) -> None:
-        """See `CellStarted`."""
-        self._write(CellStarted(cell=cell.id))
-
-    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
-        """See `CellProgress`."""
-        now = time.monotonic()
-        if total and now - self._spoke.get(cell.id, float("-inf")) < PROGRESS_EVERY:
-            return
-        if total:
-            self._spoke[cell.id] = now
-        epoch = self._epochs.get(cell.id)
-        loss = None if epoch is None else epoch.loss.get("total")
-        self._write(CellProgress(cell=cell.id, done=done, total=total, text=text, accuracy=accuracy, loss=loss))
-
-    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
-        """See `EpochDone`."""
-        self._epochs[cell.id] = epoch
-        self._write(EpochDone(cell=cell.id, restored=restored, numbers=epoch))
-
-    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
-        """See `CellEnded`."""
-        accuracy = self._accuracy(cell) if outcome == "ok" else None
-        self._write(CellEnded(cell=cell.id, status=outcome, seconds=seconds, reason=reason, accuracy=accuracy))
-
-    def run_ended(self, exit_code: int, interrupted: bool = False, reason: str = "") -> None:
-        """See `RunEnded`; without effect where no run has started."""
+    def __call__(self, event: Event) -> None:
+        """Write an event, if it is time to."""
+        self._begun = self._begun or isinstance(event, RunStarted)
+        if isinstance(event, CellProgress) and event.total:
+            last = self._reported.get(event.cell)
+            if last is not None and abs(event.time - last) < PROGRESS_EVERY:
+                return
+            self._reported[event.cell] = event.time
         if self._begun:
-            self._write(RunEnded(exit_code=exit_code, interrupted=interrupted, reason=reason))
-
-    def _accuracy(self, cell: Cell) -> float | None:
-        if cell.kind == "train":
-            epoch = self._epochs.get(cell.id)
-            return None if epoch is None else epoch.accuracy
-        try:
-            record = read_record(record_path(self._results, cell.id))
-        except (FileNotFoundError, CorruptRecordError):
-            return None
-        return record.accuracy if isinstance(record, AttackRecord) else None
+            self._write(event)
 
     def _write(self, event: Event) -> None:
         text = json.dumps(event.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
@@ -110,7 +60,7 @@ class EventLog:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                why = error.strerror or error
+                why = os_error_reason(error)
                 self._say(f"warning: cannot write {self._file}: {why}; the run goes on, `status` will miss it")
 
 
@@ -147,6 +97,6 @@ def read_latest_run(file: Path) -> list[Event]:
 
 def _parsed(line: bytes) -> Event | None:
     try:
-        return _ADAPTER.validate_json(line)
+        return EVENT.validate_json(line)
     except ValidationError:
         return None

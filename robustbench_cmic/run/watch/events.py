@@ -1,27 +1,22 @@
-"""What happens in a run, as it happens: `events.jsonl` in the suite's work folder, one JSON object a line.
+"""What happens in a run, as it happens. Workers emit events, an executor hands them on, listeners take them.
 
-The main process of a run appends to it; whoever watches reads it. Runs follow each other in one file, each from its
-`run-started`. A run that was killed may leave a torn last line: readers pass over it, and the next run begins on a
-fresh one. Imports no torch.
+The log, bars, curves and `status` are functions of these events and of nothing else. Imports no torch.
 """
 
 from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, field_validator
 
-from robustbench_cmic.records.schema import Epoch
-from robustbench_cmic.run.executors import Outcome
+from robustbench_cmic.records.schema import Epoch, Status
 from robustbench_cmic.run.watch.estimate import CellEstimate
 from robustbench_cmic.suite.fields import Frozen
 
-SCHEMA: Literal["robustbench_cmic/events/1"] = "robustbench_cmic/events/1"
-EVENTS_FILE = "events.jsonl"
-PROGRESS_EVERY = 1.0
-"""Seconds between two reports of progress of one cell, at least."""
+EVENTS_SCHEMA: Literal["robustbench_cmic/events/1"] = "robustbench_cmic/events/1"
 
 
 # What is read may be damaged: within these bounds every sum and every date can be computed and shown.
@@ -33,7 +28,7 @@ _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Event(Frozen):
-    """`time` is UTC."""
+    """`time` is UTC; a run's main process sets it anew when it hears of the event, so that times in its log ascend."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -53,7 +48,7 @@ class RunStarted(_Event):
     """
 
     event: Literal["run-started"] = "run-started"
-    schema_: Literal["robustbench_cmic/events/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["robustbench_cmic/events/1"] = Field(EVENTS_SCHEMA, alias="schema")
     version: str
     pid: Annotated[int, Field(ge=1, le=2**31 - 1)]
     host: str
@@ -71,7 +66,7 @@ class CellStarted(_Event):
 
 
 class CellProgress(_Event):
-    """How far a cell is, at most once a second; 0 of 0 is a message only.
+    """How far a cell is; 0 of 0 is a message only.
 
     Attributes:
         text: what is counted (`steps`, `examples`), or the message.
@@ -114,7 +109,7 @@ class CellEnded(_Event):
 
     event: Literal["cell-ended"] = "cell-ended"
     cell: str
-    status: Outcome
+    status: Status
     seconds: _Seconds
     reason: str = ""
     accuracy: _Fraction | None = None
@@ -136,4 +131,6 @@ class RunEnded(_Event):
 
 
 Event = RunStarted | CellStarted | CellProgress | EpochDone | CellEnded | RunEnded
-_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+Emit = Callable[[Event], None]
+"""Takes an event: what a worker calls to tell something, and what a listener is."""

@@ -1,4 +1,4 @@
-"""How a suite's run stands, for whoever watches from outside: read from events, records and the lock.
+"""How a suite's run stands, for whoever watches from outside: read from events, records and the lock; as text, too.
 
 Writes nothing and imports no torch.
 """
@@ -8,55 +8,26 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime
 
-from robustbench_cmic.plan.cell import title
-from robustbench_cmic.records.locks import is_held
+from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.records.schema import Status
+from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import Results, of_own_making, read_results
-from robustbench_cmic.run.executors import Outcome
-from robustbench_cmic.run.watch.estimate import CellEstimate, Estimator, Pace, cell_estimate
+from robustbench_cmic.report.tables import plain
+from robustbench_cmic.run.watch.estimate import duration
 from robustbench_cmic.run.watch.event_log import read_latest_run
-from robustbench_cmic.run.watch.events import (
-    EVENTS_FILE,
-    CellEnded,
-    CellProgress,
-    CellStarted,
-    EpochDone,
-    Event,
-    RunEnded,
-    RunStarted,
-)
+from robustbench_cmic.run.watch.events import Event, RunEnded, RunStarted
+from robustbench_cmic.run.watch.state import RunningCell, RunState
 from robustbench_cmic.suite.fields import Frozen
 
-State = Literal["running", "finished", "interrupted", "stopped", "killed", "unknown"]
+RunPhase = Literal["running", "finished", "interrupted", "stopped", "killed", "unknown"]
 _ROUNDS = 3
 """How often to look again where a run began or ended between two looks."""
-
-
-class RunningCell(Frozen):
-    """A cell that is being carried out.
-
-    Attributes:
-        seconds: since it began.
-        done, total: units, such as steps or examples, as `text` says; 0 of 0 where nothing was heard yet.
-        accuracy, loss: of a training those of its last epoch, of an attack the accuracy so far.
-        seconds_left: at its pace; None until it is known.
-    """
-
-    cell: str
-    title: str
-    seconds: float
-    done: int = 0
-    total: int = 0
-    text: str = ""
-    accuracy: float | None = None
-    loss: float | None = None
-    seconds_left: float | None = None
 
 
 class Failure(Frozen):
@@ -64,11 +35,11 @@ class Failure(Frozen):
 
     cell: str
     title: str
-    status: Outcome
+    status: Status
     reason: str
 
 
-class Status(Frozen):
+class SuiteStatus(Frozen):
     """How a suite stands.
 
     Attributes:
@@ -87,7 +58,7 @@ class Status(Frozen):
     """
 
     suite: str
-    state: State
+    state: RunPhase
     reason: str = ""
     started: AwareDatetime | None = None
     ended: AwareDatetime | None = None
@@ -106,46 +77,27 @@ class Status(Frozen):
     records: Path
 
 
-def suite_status(folder: Path, work: Path) -> Status:
+def suite_status(store: Store) -> SuiteStatus:
     """How a suite stands.
-
-    Args:
-        folder: its results folder.
-        work: its work folder.
 
     Raises:
         ReportError: there are no results, or they are damaged.
     """
-    held, events = _look(folder, work)
-    with of_own_making(folder):
-        return _status(folder, held, events)
+    is_running, events = _look(store)
+    with of_own_making(store.results):
+        return _status(store.results, is_running, events)
 
 
-def _status(folder: Path, held: bool, events: list[Event]) -> Status:
-    results = read_results(folder)
-    run = _Run(events, results, datetime.datetime.now(datetime.UTC) if held else None)
-    done = sum(record.status == "ok" for cell in results.plan.cells if (record := results.records.get(cell.id)))
-    status = Status(
-        suite=results.plan.suite,
-        state="running" if held else "unknown",
-        cells_done=done,
-        cells_total=len(results.plan.cells),
-        failures=run.failures(held),
-        records=folder,
-    )
-    return status.model_copy(update=run.facts(held))
-
-
-def _look(folder: Path, work: Path) -> tuple[bool, list[Event]]:
+def _look(store: Store) -> tuple[bool, list[Event]]:
     """Whether a run is going on, and the events of the latest; of one that has not yet said anything there are none."""
     for _ in range(_ROUNDS):
-        held = is_held(folder) or is_held(work)
-        events = read_latest_run(work / EVENTS_FILE)
-        if held == (is_held(folder) or is_held(work)) and (held or not _is_open(events)):
+        is_running = store.is_in_use()
+        events = read_latest_run(store.events)
+        if is_running == store.is_in_use() and (is_running or not _is_open(events)):
             break
-    if held and not (_is_open(events) and _may_live(events[0])):
+    if is_running and not (_is_open(events) and _may_live(events[0])):
         return True, []  # those are of the run before
-    return held, events
+    return is_running, events
 
 
 def _is_open(events: Sequence[Event]) -> bool:
@@ -165,97 +117,117 @@ def _may_live(first: Event) -> bool:
     return True
 
 
-class _Run:
-    """What the events of one run say; `now` is None where it is over."""
+def _status(folder: Path, is_running: bool, events: list[Event]) -> SuiteStatus:
+    results = read_results(folder)
+    cells = {cell.id: cell for cell in [*results.plan.cells, *results.limited]}
+    run = RunState(known=cells)
+    for event in events:
+        run.add(event)
+    done = sum(record.status == "ok" for cell in results.plan.cells if (record := results.records.get(cell.id)))
+    return SuiteStatus(
+        suite=results.plan.suite,
+        cells_done=done,
+        cells_total=len(results.plan.cells),
+        failures=_failures(run, results, cells, is_running),
+        records=folder,
+        **_of_run(run, is_running),
+    )
 
-    def __init__(self, events: Sequence[Event], results: Results, now: datetime.datetime | None) -> None:
-        self.results = results
-        self.now = now
-        self.begin = next((event for event in events if isinstance(event, RunStarted)), None)
-        self.end = next((event for event in reversed(events) if isinstance(event, RunEnded)), None)
-        self.ended = {event.cell: event for event in events if isinstance(event, CellEnded)}
-        self.reports: dict[str, list[CellProgress]] = defaultdict(list)
-        self.epochs: dict[str, EpochDone] = {}
-        self.begun: dict[str, datetime.datetime] = {}
-        for event in events:
-            if isinstance(event, CellStarted):
-                self.begun[event.cell] = event.time
-            elif isinstance(event, EpochDone):
-                self.epochs[event.cell] = event
-            elif isinstance(event, CellProgress) and event.total:
-                self.reports[event.cell].append(event)
-        planned = {} if self.begin is None else {one.id: one for one in self.begin.cells}
-        known = {cell.id: cell for cell in [*results.plan.cells, *results.limited]}
-        self.titles = {cell.id: title(cell) for cell in known.values()} | {
-            one.id: one.title for one in planned.values()
-        }
-        later = [cell for cell in self.begun if cell not in planned and cell in known]
-        self.tasks: list[CellEstimate] = [*planned.values(), *(cell_estimate(known[cell]) for cell in later)]
 
-    def failures(self, running: bool) -> list[Failure]:
-        """What ended without a result, by the records and, where there is none, by what the run has said."""
-        ours = {one.id for one in self.tasks} if running else set()
-        bad: dict[str, tuple[Outcome, str]] = {
-            cell: (record.status, record.reason)
-            for cell, record in self.results.records.items()
-            if record.status != "ok" and cell not in ours
-        }
-        for cell, event in self.ended.items():
-            if event.status in ("failed", "diverged") and (running or cell not in self.results.records):
-                bad[cell] = (event.status, event.reason)
-        return [
-            Failure(cell=cell, title=self.titles.get(cell, cell), status=status, reason=reason)
-            for cell, (status, reason) in bad.items()
-        ]
+def _failures(run: RunState, results: Results, cells: dict[str, Cell], is_running: bool) -> list[Failure]:
+    """What ended without a result, by the records and, where there is none, by what the run has said."""
+    to_do = set(run.cells) if is_running else set()
+    bad: dict[str, tuple[Status, str]] = {
+        cell: (record.status, record.reason)
+        for cell, record in results.records.items()
+        if record.status != "ok" and cell not in to_do
+    }
+    for cell, event in run.ended.items():
+        if event.status in ("failed", "diverged") and (is_running or cell not in results.records):
+            bad[cell] = (event.status, event.reason)
+    titles = {cell: title(known) for cell, known in cells.items()} | {cell: run.title(cell) for cell in run.cells}
+    return [
+        Failure(cell=cell, title=titles.get(cell, cell), status=status, reason=reason)
+        for cell, (status, reason) in bad.items()
+    ]
 
-    def facts(self, held: bool) -> dict[str, object]:
-        """The fields of a `Status` that the run's events decide."""
-        if self.begin is None:
-            return {}
-        begin, end = self.begin, self.end
-        facts: dict[str, object] = {
-            "started": begin.time,
-            "pid": begin.pid,
-            "host": begin.host,
-            "device": begin.device,
-            "jobs": begin.jobs,
-            "run_done": len(self.ended),
-            "run_total": len(self.tasks),
-        }
-        if held:
-            running, left = self._running(begin)
-            return facts | {"running": running, "seconds_left": left}
-        if end is None:
-            return facts | {"state": "killed"}
-        state = "interrupted" if end.interrupted else "finished" if end.exit_code in (0, 1) else "stopped"
-        return facts | {"state": state, "ended": end.time, "exit_code": end.exit_code, "reason": end.reason}
 
-    def _running(self, begin: RunStarted) -> tuple[list[RunningCell], float | None]:
-        """The cells under way, and the seconds that the whole run will take from now."""
-        estimator = Estimator(self.tasks, begin.jobs)
-        for cell, event in self.ended.items():
-            estimator.finished(cell, event.seconds)
-        running = [self._cell(cell, since) for cell, since in self.begun.items() if cell not in self.ended]
-        for one in running:
-            if one.seconds_left is not None:
-                estimator.running(one.cell, one.seconds, one.seconds_left)
-        return running, estimator.seconds_left()
+def _of_run(run: RunState, is_running: bool) -> dict[str, Any]:
+    """The fields of a `SuiteStatus` that the latest run's events decide."""
+    begin, end = run.begin, run.end
+    state: RunPhase = "running" if is_running else "unknown"
+    if begin is None:
+        return {"state": state}
+    fields: dict[str, Any] = begin.model_dump(include={"pid", "host", "device", "jobs"})
+    fields |= {"started": begin.time, "run_done": len(run.ended), "run_total": len(run.cells)}
+    if is_running:
+        now = datetime.datetime.now(datetime.UTC)
+        return fields | {"state": state, "running": run.running(now), "seconds_left": run.seconds_left(now)}
+    if end is None:
+        return fields | {"state": "killed"}
+    state = "interrupted" if end.interrupted else "finished" if end.exit_code in (0, 1) else "stopped"
+    return fields | {"state": state, "ended": end.time, "exit_code": end.exit_code, "reason": end.reason}
 
-    def _cell(self, cell: str, since: datetime.datetime) -> RunningCell:
-        assert self.now is not None, "asked for a run that is going on only"
-        reports, epoch = self.reports[cell], self.epochs.get(cell)
-        shown = RunningCell(cell=cell, title=self.titles.get(cell, cell), seconds=(self.now - since).total_seconds())
-        if epoch is not None:
-            shown = shown.model_copy(
-                update={"accuracy": epoch.numbers.accuracy, "loss": epoch.numbers.loss.get("total")}
-            )
-        if not reports:
-            return shown
-        pace, left = Pace(), None
-        for report in reports:
-            left = pace.seconds_left(report.time.timestamp(), report.done, report.total)
-        last = reports[-1]
-        if left is not None:
-            left = max(0.0, left - (self.now - last.time).total_seconds())
-        update = {"done": last.done, "total": last.total, "text": last.text, "seconds_left": left}
-        return shown.model_copy(update=update if epoch else update | {"accuracy": last.accuracy, "loss": last.loss})
+
+_PHASES: dict[RunPhase, str] = {
+    "running": "a run is going on",
+    "finished": "no run is going on; the latest has ended",
+    "interrupted": "no run is going on; the latest was interrupted; the same command goes on from there",
+    "stopped": "no run is going on; the latest could not go on",
+    "killed": "no run is going on; the latest was killed; the same command goes on from there",
+    "unknown": "no run is going on",
+}
+
+
+def status_text(status: SuiteStatus) -> str:
+    """The lines, without a last newline; no name or reason in them can begin a line or steer a terminal."""
+    return "\n  ".join(map(plain, _lines(status)))
+
+
+def _lines(status: SuiteStatus) -> Iterator[str]:
+    yield f"{status.suite}: {_headline(status)}"
+    yield f"cells: {status.cells_done} of {status.cells_total} done{_this_run(status)}"
+    for cell in status.running:
+        yield f"now: {cell.title}{_progress(cell)}"
+    for failure in status.failures:
+        yield f"{failure.status}: {failure.title}: {failure.reason}"
+    yield f"records: {status.records}"
+
+
+def _headline(status: SuiteStatus) -> str:
+    phase = _PHASES[status.state]
+    if status.started is None:
+        return f"{phase}, about to begin" if status.state == "running" else phase
+    began = f"{_clock(status.started)}"
+    if status.state == "running":
+        where = f"process {status.pid} on {status.host}, device {status.device}, {status.jobs} at a time"
+        since = datetime.datetime.now(datetime.UTC) - status.started
+        return f"{phase} since {began} ({duration(since.total_seconds())}), {where}"
+    if status.ended is None:
+        return f"{phase} (it began {began})"
+    reason = f": {status.reason}" if status.reason else ""
+    return f"{phase} ({began} to {_clock(status.ended)}, exit code {status.exit_code}){reason}"
+
+
+def _this_run(status: SuiteStatus) -> str:
+    if status.state == "unknown" or status.started is None:
+        return ""
+    left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)} left"
+    which = "this run" if status.state == "running" else "the latest run"
+    return f"; {which}: {status.run_done} of {status.run_total}{left}"
+
+
+def _progress(cell: RunningCell) -> str:
+    parts = [f"{cell.done} of {cell.total} {cell.text}"] if cell.total else [f"for {duration(cell.seconds)}"]
+    if cell.accuracy is not None:
+        parts.append(f"accuracy {cell.accuracy:.3f}")
+    if cell.loss is not None:
+        parts.append(f"loss {cell.loss:.3g}")
+    if cell.seconds_left is not None:
+        parts.append(f"about {duration(cell.seconds_left)} left")
+    return ": " + ", ".join(parts)
+
+
+def _clock(moment: datetime.datetime) -> str:
+    """In the reader's own time."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -6,6 +6,7 @@ a training that was interrupted shows as one curve, and a suite that was done lo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, Epoch, TrainRecord
-from robustbench_cmic.records.store import read_record, record_path
-from robustbench_cmic.run.executors import Outcome
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.run.watch.events import CellEnded, EpochDone, Event
+from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -43,11 +44,11 @@ def prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--tensorboard: cannot write to {folder}: {error.strerror or error}") from None
+        raise UserError(f"--tensorboard: cannot write to {folder}: {os_error_reason(error)}") from None
 
 
 class Curves:
-    """A listener of a run that writes curves; what cannot be written is said once and never stops the run.
+    """A listener that writes curves; what cannot be written is said once and never stops the run.
 
     Of every epoch it writes the learning rate, all loss terms, accuracy, CMI, separation and NCMI on the batches
     trained on; of every attack, at the step of the last epoch, accuracy and NCMI under `<attack>/<norm>/eps<eps>`; and
@@ -56,12 +57,14 @@ class Curves:
     Args:
         folder: of the suite; holds a folder `<model>.s<seed>` for every trained model.
         results: the suite's results folder.
+        cells: that may run.
         say: told about what cannot be written.
     """
 
-    def __init__(self, folder: Path, results: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, results: Path, cells: Iterable[Cell], say: Callable[[str], None]) -> None:
         self._folder = folder
-        self._results = results
+        self._store = Store(results)
+        self._cells = {cell.id: cell for cell in cells}
         self._say = say
         self._failed = False
         self._writers: dict[str, SummaryWriter] = {}
@@ -78,35 +81,28 @@ class Curves:
             self._guarded(writer.close)
         threading.excepthook = self._hook
 
-    def known(self, records: Iterable[AnyRecord]) -> None:
+    def add(self, records: Iterable[AnyRecord]) -> None:
         """Write what records hold."""
         for record in records:
             if isinstance(record, TrainRecord):
                 for epoch in record.curve:
-                    self.trained(record.cell, epoch, True)
+                    self._trained(record.cell, epoch)
             elif isinstance(record, AttackRecord) and record.status == "ok":
                 self._attacked(record)
 
-    def started(self, cell: Cell) -> None:
-        """Nothing to draw yet."""
+    def __call__(self, event: Event) -> None:
+        """Write an epoch, or what the record of an attack holds that is done."""
+        if isinstance(event, EpochDone):
+            self._trained(self._cells[event.cell], event.numbers)
+        elif isinstance(event, CellEnded) and event.status == "ok" and self._cells[event.cell].kind == "attack":
+            # A run that is done with a record finds out by itself what is wrong with it.
+            with contextlib.suppress(FileNotFoundError, CorruptRecordError):
+                self.add([read_record(self._store.record(event.cell))])
 
-    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
-        """Epochs are what is drawn."""
-
-    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:  # noqa: ARG002
-        """Write an epoch."""
+    def _trained(self, cell: Cell, epoch: Epoch) -> None:
         scalars = {"train/lr": epoch.lr, "train/accuracy": epoch.accuracy} | _information("train", epoch)
         scalars |= {f"loss/{term}": value for term, value in epoch.loss.items()}
         self._write(cell, scalars, epoch.epoch)
-
-    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:  # noqa: ARG002
-        """Write what an attack's record holds."""
-        if cell.kind == "attack" and outcome == "ok":
-            try:
-                record = read_record(record_path(self._results, cell.id))
-            except (FileNotFoundError, CorruptRecordError):
-                return  # a run that is done with a record finds out by itself
-            self.known([record])
 
     def _attacked(self, record: AttackRecord) -> None:
         cell = record.cell
@@ -145,7 +141,7 @@ class Curves:
             action()
         except OSError as error:
             self._failed = True
-            self._say(f"warning: cannot write curves to {self._folder}: {error.strerror or error}; the run goes on")
+            self._say(f"warning: cannot write curves to {self._folder}: {os_error_reason(error)}; the run goes on")
 
     def _swallow(self, failure: threading.ExceptHookArgs) -> None:
         ours = type(failure.thread).__module__.startswith("tensorboard.") and isinstance(failure.exc_value, OSError)

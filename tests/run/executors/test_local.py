@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from robustbench_cmic.plan.cell import Cell, title
-from robustbench_cmic.records.schema import Epoch
-from robustbench_cmic.run.executors import Listeners, Outcome
-from robustbench_cmic.run.executors.local import LocalProcesses
+from robustbench_cmic.records.schema import Epoch, Status
+from robustbench_cmic.records.store import read_record
+from robustbench_cmic.run.executors.local import LocalProcesses, needs_fresh_process
+from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, EpochDone, Event
+from tests.in_process import settings_for
 
 
 def cell(name: str, needs: str | None = None, **declared: Any) -> Cell:
@@ -21,17 +26,17 @@ def cell(name: str, needs: str | None = None, **declared: Any) -> Cell:
     return Cell(id=name, kind=kind, model="m", architecture="a", objective="ce", seed=0, needs=needs, declared=declared)
 
 
-def play(connection: Connection, _: object) -> None:
+def play(connection: Connection, _: Settings) -> None:
     """A worker that does what a cell's declaration tells it."""
     while True:
         try:
-            task = connection.recv()
+            task: Cell = connection.recv()
         except EOFError:
             return
-        declared = task["declared"]
-        connection.send(("progress", task["id"], (1, 2, f"pid {os.getpid()}")))
+        declared = task.declared
+        connection.send(CellProgress(cell=task.id, done=1, total=2, text=f"pid {os.getpid()}"))
         if "epoch" in declared:
-            connection.send(("epoch", task["id"], (declared["epoch"], True)))
+            connection.send(EpochDone(cell=task.id, restored=True, numbers=declared["epoch"]))
         if declared.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
         if declared.get("signal"):
@@ -39,7 +44,8 @@ def play(connection: Connection, _: object) -> None:
         if declared.get("leave"):
             os._exit(3)
         time.sleep(declared.get("sleep", 0))
-        connection.send(("finished", task["id"], (declared.get("outcome", "ok"), declared.get("why", ""), 0.1)))
+        status, reason = declared.get("outcome", "ok"), declared.get("why", "")
+        connection.send(CellEnded(cell=task.id, status=status, reason=reason, seconds=0.1))
 
 
 class Diary:
@@ -51,30 +57,30 @@ class Diary:
         self.pids: set[str] = set()
         self.interrupt_at = interrupt_at
 
-    def started(self, cell: Cell) -> None:
-        self.lines.append(("start", cell.id))
-
-    def progressed(self, cell: Cell, done: int, total: int, text: str, accuracy: float | None = None) -> None:
-        assert (done, total) == (1, 2)
-        self.pids.add(text)
-
-    def trained(self, cell: Cell, epoch: Epoch, restored: bool) -> None:
-        self.lines.append((f"epoch {epoch.epoch} {restored}", cell.id))
-
-    def finished(self, cell: Cell, outcome: Outcome, reason: str, seconds: float) -> None:
-        self.lines.append(("end", cell.id))
-        self.ends[cell.id] = (outcome, reason)
-        if cell.id == self.interrupt_at:
-            raise KeyboardInterrupt
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CellStarted):
+            self.lines.append(("start", event.cell))
+        elif isinstance(event, CellProgress):
+            assert (event.done, event.total) == (1, 2)
+            self.pids.add(event.text)
+        elif isinstance(event, EpochDone):
+            self.lines.append((f"epoch {event.numbers.epoch} {event.restored}", event.cell))
+        elif isinstance(event, CellEnded):
+            self.lines.append(("end", event.cell))
+            self.ends[event.cell] = (event.status, event.reason)
+            if event.cell == self.interrupt_at:
+                raise KeyboardInterrupt
 
 
-def execute(
-    cells: list[Cell], jobs: int = 2, diary: Diary | None = None
-) -> tuple[Diary, dict[str, Outcome], list[str]]:
+def execute(cells: list[Cell], jobs: int = 2, diary: Diary | None = None) -> tuple[Diary, dict[str, Status], list[str]]:
+    """What was heard, how the cells ended, and which deaths were recorded."""
     diary = diary or Diary()
-    deaths: list[str] = []
-    executor = LocalProcesses(jobs, "tests.run.executors.test_local:play", None, lambda cell, _: deaths.append(cell.id))
-    return diary, executor.run(cells, diary), deaths
+    with tempfile.TemporaryDirectory() as folder:
+        executor = LocalProcesses(settings_for(Path(folder)), jobs, "tests.run.executors.test_local:play")
+        statuses = executor.run(cells, diary)
+        records = [read_record(file) for file in Path(folder).iterdir()]
+    assert all(record.status == "failed" and "its process died" in record.reason for record in records)
+    return diary, statuses, [record.cell.id for record in records]
 
 
 def test_dependents_wait_for_their_training() -> None:
@@ -174,10 +180,23 @@ def test_transfers_from_a_bad_training_are_skipped(outcome: str) -> None:
     assert diary.ends["across"] == ("skipped", f"m seed 0: train {outcome}")
 
 
-def test_every_listener_hears_of_everything() -> None:
+def test_epochs_are_handed_on() -> None:
     numbers = Epoch(epoch=3, lr=0.1, loss={"total": 1.0}, accuracy=0.5, cmi=0.1, separation=1.0, ncmi=0.1)
-    first, second = Diary(), Diary()
-    executor = LocalProcesses(1, "tests.run.executors.test_local:play", None, lambda *_: None)
-    executor.run([cell("t", epoch=numbers.model_dump())], Listeners(first, second))
-    assert first.lines == second.lines == [("start", "t"), ("epoch 3 True", "t"), ("end", "t")]
-    assert first.pids == second.pids != set()
+    diary, _, _ = execute([cell("t", epoch=numbers.model_dump())])
+    assert diary.lines == [("start", "t"), ("epoch 3 True", "t"), ("end", "t")]
+    assert len(diary.pids) == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "status", "declared", "fresh"),
+    [
+        ("cpu", "failed", {}, False),
+        ("cuda:0", "failed", {}, True),
+        ("cuda:0", "diverged", {}, False),
+        ("cpu", "ok", {"objective": {"code_sha256": "1"}}, True),
+    ],
+)
+def test_what_may_stay_in_a_process_asks_for_a_fresh_one(
+    tmp_path: Path, device: str, status: Status, declared: dict[str, Any], fresh: bool
+) -> None:
+    assert needs_fresh_process(cell("t", **declared), status, settings_for(tmp_path, device=device)) is fresh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import re
 
@@ -9,10 +10,12 @@ import pytest
 from rich.console import Console
 
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.store import read_record, record_path
-from robustbench_cmic.run.watch.estimate import Estimator, Pace, cell_estimate, declared_work, duration
-from robustbench_cmic.run.watch.progress import LiveDisplay, PlainDisplay, make_display
+from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, declared_work, duration, seconds_left
+from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, Emit
+from robustbench_cmic.run.watch.progress import LiveBars, PlainLines, display
+from robustbench_cmic.run.watch.state import RunState
 from robustbench_cmic.suite import find_suite, load_suite
 from tests.conftest import ROOT
 
@@ -27,69 +30,73 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def estimates(cells: list[Cell]) -> dict[str, CellEstimate]:
+    return {cell.id: cell_estimate(cell) for cell in cells}
+
+
 def test_estimate_learns_from_equal_cells_and_scales_to_others(cells: list[Cell]) -> None:
     trainings = [cell for cell in cells if cell.kind == "train"]
     attacks = [cell for cell in cells if cell.attack == "PGD" and cell.eps == 0.1][:2]
-    estimator = Estimator([cell_estimate(cell) for cell in [*trainings[:3], *attacks]], jobs=2)
-    assert estimator.seconds_left() is None
-    estimator.finished(trainings[0].id, 10.0)
+    known = estimates([*trainings[:3], *attacks])
+    assert seconds_left(known, {}, {}, jobs=2) is None
     per_work = 10.0 / declared_work(trainings[0])
-    assert estimator.seconds_left() == pytest.approx((20 + 2 * per_work * declared_work(attacks[0])) / 2)
-    estimator.finished(trainings[1].id, 20.0)
-    estimator.finished(attacks[0].id, 4.0)
-    assert estimator.seconds_left() == pytest.approx((15 + 4) / 2)
+    assert seconds_left(known, {trainings[0].id: 10.0}, {}, jobs=2) == pytest.approx(
+        (20 + 2 * per_work * declared_work(attacks[0])) / 2
+    )
+    ended = {trainings[0].id: 10.0, trainings[1].id: 20.0, attacks[0].id: 4.0}
+    assert seconds_left(known, ended, {}, jobs=2) == pytest.approx((15 + 4) / 2)
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar100-lite"])
 def test_the_first_training_tells_how_long_the_suite_will_take(name: str) -> None:
     """Within a factor of four of what the committed run took in the end; measured were 0.8 to 1.3."""
     cells = make_plan(load_suite(find_suite(name)).suite).cells
-    records = {cell.id: read_record(record_path(ROOT / "results" / name, cell.id)) for cell in cells}
-    estimator = Estimator([cell_estimate(cell) for cell in cells], jobs=1)
-    estimator.finished(cells[0].id, records[cells[0].id].timing.seconds)
-    left = estimator.seconds_left()
+    store = Store(ROOT / "results" / name)
+    took = {cell.id: read_record(store.record(cell.id)).timing.seconds for cell in cells}
+    left = seconds_left(estimates(cells), {cells[0].id: took[cells[0].id]}, {}, jobs=1)
     assert left is not None
-    assert 1 / 4 < left / sum(records[cell.id].timing.seconds for cell in cells[1:]) < 4
+    assert 1 / 4 < left / sum(took[cell.id] for cell in cells[1:]) < 4
 
 
 def test_estimate_knows_something_before_the_first_cell_ends(cells: list[Cell]) -> None:
     """The first training has run for 30 s and needs 70 more; the other two will take 100 each, two at a time."""
-    trainings = [cell_estimate(cell) for cell in cells if cell.kind == "train"][:3]
-    estimator = Estimator(trainings, jobs=2)
-    estimator.running(trainings[0].id, 30.0, 70.0)
-    assert estimator.seconds_left() == pytest.approx((70 + 100 + 100) / 2)
-    estimator.finished(trainings[1].id, 100.0)
-    estimator.finished(trainings[2].id, 100.0)
-    assert estimator.seconds_left() == pytest.approx(70), "one cell is not shared by two processes"
-    estimator.finished(trainings[0].id, 100.0)
-    assert estimator.seconds_left() == 0
+    first, second, third = (cell.id for cell in cells if cell.kind == "train" and cell.objective == "ce")
+    known = {name: estimate for name, estimate in estimates(cells).items() if name in (first, second, third)}
+    running = {first: (30.0, 70.0)}
+    assert seconds_left(known, {}, running, jobs=2) == pytest.approx((70 + 100 + 100) / 2)
+    ended = {second: 100.0, third: 100.0}
+    assert seconds_left(known, ended, running, jobs=2) == pytest.approx(70), "one cell is not shared by two processes"
+    assert seconds_left(known, ended | {first: 100.0}, {}, jobs=2) == 0
 
 
-def test_pace_is_counted_from_the_first_report() -> None:
-    pace = Pace()
-    assert pace.seconds_left(100.0, 500, 1000) is None
-    assert pace.seconds_left(110.0, 500, 1000) is None
-    assert pace.seconds_left(140.0, 600, 1000) == pytest.approx(160)
-    assert pace.seconds_left(300.0, 1000, 1000) is None
+def test_pace_is_counted_from_the_first_report(cells: list[Cell]) -> None:
+    state, cell = RunState(), cells[0].id
+    state.add(CellStarted(cell=cell, time=at(0)))
+    expected = [(100.0, 500, None), (110.0, 500, None), (140.0, 600, pytest.approx(160)), (300.0, 1000, None)]
+    for second, done, left in expected:
+        state.add(CellProgress(cell=cell, done=done, total=1000, text="steps", time=at(second)))
+        assert state.seconds_left_of(cell) == left
+    state.add(CellProgress(cell=cell, done=0, total=0, text="a message", time=at(301)))
+    assert [running.done for running in state.running(at(302))] == [1000]
 
 
-def play(display: PlainDisplay | LiveDisplay, cells: list[Cell]) -> None:
-    with display:
-        display.started(cells[0])
-        display.progressed(cells[0], 1, 30, "accuracy [0.5]")
-        display.progressed(cells[0], 0, 0, "the state was [corrupt]")
-        display.finished(cells[0], "ok", "", 8.0)
-        display.started(cells[1])
-        display.finished(cells[1], "failed", "no [memory]", 0.0)
-        display.finished(cells[2], "skipped", "its training failed", 0.0)
+def play(emit: Emit, cells: list[Cell]) -> None:
+    first, second, third = (cell.id for cell in cells[:3])
+    emit(CellStarted(cell=first))
+    emit(CellProgress(cell=first, done=1, total=30, text="accuracy [0.5]"))
+    emit(CellProgress(cell=first, done=0, total=0, text="the state was [corrupt]"))
+    emit(CellEnded(cell=first, status="ok", seconds=8.0))
+    emit(CellStarted(cell=second))
+    emit(CellEnded(cell=second, status="failed", reason="no [memory]", seconds=0.0))
+    emit(CellEnded(cell=third, status="skipped", reason="its training failed", seconds=0.0))
 
 
 def test_plain_lines(cells: list[Cell]) -> None:
     out = io.StringIO()
     console = Console(file=out, width=200)
-    display = make_display(console, cells[:4], jobs=1)
-    assert isinstance(display, PlainDisplay)
-    play(display, cells)
+    with display(console, cells[:4], jobs=1) as listener:
+        assert isinstance(listener, PlainLines)
+        play(listener, cells)
     # How much is left depends on the suite; the estimate has a test of its own.
     assert re.sub(r"about \d+ s left", "about N s left", out.getvalue()).splitlines() == [
         "cnn-ce seed 0: train: the state was [corrupt]",
@@ -99,36 +106,64 @@ def test_plain_lines(cells: list[Cell]) -> None:
     ]
 
 
+def plain_lines(out: io.StringIO, cells: list[Cell], **options: float) -> PlainLines:
+    return PlainLines(Console(file=out, width=200), RunState([cell_estimate(cell) for cell in cells]), **options)
+
+
 def test_a_long_cell_speaks_now_and_then(cells: list[Cell]) -> None:
     out = io.StringIO()
-    display = PlainDisplay(Console(file=out, width=200), cells, jobs=1, every=0.0)
-    display.started(cells[0])
-    display.progressed(cells[0], 1, 30, "accuracy 0.5")
+    listener = plain_lines(out, cells, every=0.0)
+    listener(CellStarted(cell=cells[0].id))
+    listener(CellProgress(cell=cells[0].id, done=1, total=30, text="accuracy 0.5"))
     assert out.getvalue() == "cnn-ce seed 0: train: 1 of 30 accuracy 0.5\n"
 
 
 def test_live_bars(cells: list[Cell]) -> None:
     out = io.StringIO()
     console = Console(file=out, width=120, force_terminal=True)
-    display = make_display(console, cells[:4], jobs=1)
-    assert isinstance(display, LiveDisplay)
-    play(display, cells)
+    with display(console, cells[:4], jobs=1) as listener:
+        assert isinstance(listener, LiveBars)
+        play(listener, cells)
     text = out.getvalue()
     assert "the state was [corrupt]" in text
     assert "failed: no [memory]" in text
     assert "all cells" in text
 
 
-def test_a_long_cell_says_how_much_of_it_is_left(cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+def at(second: float) -> datetime.datetime:
+    return datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=second)
+
+
+def test_a_long_cell_says_how_much_of_it_is_left(cells: list[Cell]) -> None:
     """From its speed since the first report: a resumed training begins in the middle."""
-    clock = iter([0.0, 100.0, 100.0, 140.0, 140.0, 150.0])
-    monkeypatch.setattr("robustbench_cmic.run.watch.progress.time.monotonic", lambda: next(clock))
     out = io.StringIO()
-    display = PlainDisplay(Console(file=out, width=200), cells, jobs=1)
-    display.started(cells[0])
-    display.progressed(cells[0], 500, 1000, "steps")
-    display.progressed(cells[0], 600, 1000, "steps", 0.5)
+    listener, cell = plain_lines(out, cells), cells[0].id
+    listener(CellStarted(cell=cell, time=at(0)))
+    listener(CellProgress(cell=cell, done=500, total=1000, text="steps", time=at(100)))
+    listener(CellProgress(cell=cell, done=550, total=1000, text="steps", time=at(120)))
+    listener(CellProgress(cell=cell, done=600, total=1000, text="steps", accuracy=0.5, time=at(140)))
     assert out.getvalue().splitlines() == [
         "cnn-ce seed 0: train: 500 of 1000 steps",
         "cnn-ce seed 0: train: 600 of 1000 steps, accuracy 0.500, about 2 min 40 s left",
     ]
+
+
+def test_the_fold_knows_what_runs_and_what_is_left(cells: list[Cell]) -> None:
+    """Two equal trainings, one at a time; and one that the run had not announced."""
+    first, second, third = (cell for cell in cells if cell.kind == "train" and cell.objective == "ce")
+    state = RunState([cell_estimate(first), cell_estimate(second)], known={cell.id: cell for cell in cells})
+    state.add(CellStarted(cell=first.id, time=at(0)))
+    assert state.seconds_left(at(5)) is None
+    state.add(CellProgress(cell=first.id, done=0, total=100, text="steps", time=at(0)))
+    state.add(CellProgress(cell=first.id, done=20, total=100, text="steps", loss=0.5, time=at(20)))
+    (running,) = state.running(at(30))
+    assert (running.title, running.seconds, running.done, running.loss) == (title(first), 30, 20, 0.5)
+    assert running.seconds_left == pytest.approx(70), "80 at the report, 10 s ago"
+    assert state.seconds_left(at(30)) == pytest.approx(70 + 100)
+    state.add(CellEnded(cell=first.id, status="ok", seconds=100.0, time=at(100)))
+    state.add(CellStarted(cell=third.id, time=at(100)))
+    assert [cell.cell for cell in state.running(at(101))] == [third.id]
+    assert (len(state.cells), set(state.ended)) == (3, {first.id})
+    assert state.seconds_left(at(101)) == pytest.approx(200)
+    state.add(CellStarted(cell="nobody knows it"))
+    assert [cell.title for cell in state.running(at(102))] == [title(third), "nobody knows it"]

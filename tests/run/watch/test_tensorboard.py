@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AttackRecord, Epoch, TrainRecord
-from robustbench_cmic.records.store import read_record, record_path
+from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.run.watch.events import EpochDone
 from robustbench_cmic.run.watch.tensorboard import Curves
 from robustbench_cmic.suite import load_suite
 from tests.conftest import ROOT, TINY_SUITE, Cli
@@ -31,7 +32,7 @@ def expected(folder: Path, cells: list[Cell], model: str) -> Points:
     """The same, from the records."""
     points: Points = {}
     for cell in (cell for cell in cells if cell.model == model):
-        record = read_record(record_path(folder, cell.id))
+        record = read_record(Store(folder).record(cell.id))
         if isinstance(record, TrainRecord):
             for epoch in record.curve:
                 numbers = {f"train/{name}": getattr(epoch, name) for name in _NUMBERS}
@@ -78,17 +79,21 @@ def epoch(number: int, value: float) -> Epoch:
     return Epoch(epoch=number, lr=value, loss={"total": value}, accuracy=value, cmi=value, separation=value, ncmi=None)
 
 
+def epoch_done(cell: Cell, number: int, value: float, restored: bool) -> EpochDone:
+    return EpochDone(cell=cell.id, restored=restored, numbers=epoch(number, value))
+
+
 def test_a_training_taken_up_again_shows_as_one_curve(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first run gets to epoch 5, the second takes up what was stored after epoch 3."""
     cell = make_plan(load_suite(tiny).suite).cells[0]
     for session, (restored, last) in enumerate(((0, 5), (3, 7))):
         monkeypatch.setattr("time.time", lambda now=1e9 + session: now)  # names of files begin with the time
-        with Curves(tiny.parent / "tb", tiny.parent, print) as curves:
+        with Curves(tiny.parent / "tb", tiny.parent, [cell], print) as curves:
             for number in range(1, last + 1):
-                curves.trained(cell, epoch(number, (session + 1) / number), number <= restored)
+                curves(epoch_done(cell, number, (session + 1) / (2 * number), number <= restored))
     found = read_back(tiny.parent / "tb" / "ce.s0")
     assert [step for step, _ in found["loss/total"]] == [1, 2, 3, 4, 5, 6, 7]
-    assert [value for _, value in found["loss/total"]] == pytest.approx([2 / number for number in range(1, 8)])
+    assert [value for _, value in found["loss/total"]] == pytest.approx([1 / number for number in range(1, 8)])
     assert "train/ncmi" not in found
 
 
@@ -105,16 +110,16 @@ _FULL = """
 import resource
 import sys
 from pathlib import Path
-from robustbench_cmic.curves import Curves
-from robustbench_cmic.plan import make_plan
+from robustbench_cmic.run.watch.tensorboard import Curves
+from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.suite import load_suite
-from tests.test_curves import epoch
+from tests.run.watch.test_tensorboard import epoch_done
 cell = make_plan(load_suite(Path(sys.argv[1])).suite).cells[0]
 free = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (16384, free[1]))
-with Curves(Path(sys.argv[2]), Path(), print) as curves:
+with Curves(Path(sys.argv[2]), Path(), [cell], print) as curves:
     for number in range(1, 2000):
-        curves.trained(cell, epoch(number, 0.5), False)
+        curves(epoch_done(cell, number, 0.5, False))
 resource.setrlimit(resource.RLIMIT_FSIZE, free)
 print("went on")
 """

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,11 +22,10 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import read_json, write_json
 from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.schema import AttackRecord, TrainRecord
-from robustbench_cmic.records.store import read_record, record_path
-from robustbench_cmic.run.watch.estimate import CellEstimate, Estimator, cell_estimate
+from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, seconds_left
 from robustbench_cmic.run.watch.event_log import EventLog, read_latest_run
 from robustbench_cmic.run.watch.events import (
-    EVENTS_FILE,
     CellEnded,
     CellProgress,
     CellStarted,
@@ -33,8 +33,7 @@ from robustbench_cmic.run.watch.events import (
     RunEnded,
     RunStarted,
 )
-from robustbench_cmic.run.watch.status import Status, suite_status
-from robustbench_cmic.run.watch.status_text import status_text
+from robustbench_cmic.run.watch.status import SuiteStatus, status_text, suite_status
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.messages import UserError
 from tests.cli.test_cli import LONG_SUITE, wait_for
@@ -46,15 +45,19 @@ def cells(finished: Path) -> list[Cell]:
     return make_plan(load_suite(finished / "tiny.yaml").suite).cells
 
 
-def status_of(folder: Path, suite: str = "tiny") -> Status:
-    return suite_status(folder / "results" / suite, folder / "results.work" / suite)
+def store_of(folder: Path, suite: str = "tiny") -> Store:
+    return Store.of_suite(suite, folder / "results", None)
+
+
+def status_of(folder: Path) -> SuiteStatus:
+    return suite_status(store_of(folder))
 
 
 # --- events --------------------------------------------------------------------------------------------------------
 
 
 def test_events_of_a_finished_run_are_whole_and_say_what_the_records_say(finished: Path, cells: list[Cell]) -> None:
-    file = finished / "results.work" / "tiny" / EVENTS_FILE
+    file = store_of(finished).events
     plain = [json.loads(line) for line in file.read_text().splitlines()]
     assert plain[0]["schema"] == "robustbench_cmic/events/1"
     found = read_latest_run(file)
@@ -69,7 +72,7 @@ def test_events_of_a_finished_run_are_whole_and_say_what_the_records_say(finishe
     assert times == sorted(times)
     assert {moment.utcoffset() for moment in times} == {datetime.timedelta(0)}
     for cell in cells:
-        record = read_record(record_path(finished / "results" / "tiny", cell.id))
+        record = read_record(store_of(finished).record(cell.id))
         mine = [event for event in found if getattr(event, "cell", "") == cell.id]
         end = mine[-1]
         assert isinstance(mine[0], CellStarted)
@@ -94,25 +97,31 @@ def _outcomes(record: AttackRecord) -> Iterator[int]:
     return (bits >> (record.n - 1 - index) & 1 for index in range(record.n))
 
 
-def log_of(folder: Path, said: list[str] | None = None) -> EventLog:
-    return EventLog(folder / EVENTS_FILE, folder, (said if said is not None else []).append)
+def log_of(file: Path) -> EventLog:
+    return EventLog(file, print)
 
 
-def begin(log: EventLog, cells: list[Cell]) -> None:
-    log.run_started("1", {}, "cpu", 1, [cell_estimate(cell) for cell in cells])
+def begin(log: EventLog, cells: list[Cell], **options: object) -> None:
+    estimates = [cell_estimate(cell) for cell in cells]
+    pid, host = os.getpid(), socket.gethostname()
+    log(RunStarted(version="1", pid=pid, host=host, options=options, device="cpu", jobs=1, cells=estimates))
+
+
+def progress(cell: Cell, done: int, total: int, text: str, **others: Any) -> CellProgress:
+    return CellProgress(cell=cell.id, done=done, total=total, text=text, **others)
 
 
 def test_a_torn_last_line_is_passed_over_and_the_next_run_begins_on_a_fresh_one(
     tmp_path: Path, cells: list[Cell]
 ) -> None:
-    file = tmp_path / EVENTS_FILE
-    log = log_of(tmp_path)
+    file = tmp_path / "events.jsonl"
+    log = log_of(file)
     begin(log, cells)
-    log.started(cells[0])
+    log(CellStarted(cell=cells[0].id))
     whole = file.read_bytes()
     file.write_bytes(whole + whole.splitlines()[1][:40])
     assert [event.event for event in read_latest_run(file)] == ["run-started", "cell-started"]
-    begin(log_of(tmp_path), cells[:1])
+    begin(log_of(file), cells[:1])
     latest = read_latest_run(file)
     assert [event.event for event in latest] == ["run-started"]
     assert isinstance(latest[0], RunStarted)
@@ -122,34 +131,31 @@ def test_a_torn_last_line_is_passed_over_and_the_next_run_begins_on_a_fresh_one(
     assert len(read_latest_run(file)) == 2, "a torn beginning of a run hides the one before no longer than it must"
 
 
-def test_progress_is_told_once_a_second_and_messages_at_once(
-    tmp_path: Path, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter([0.0, 0.9, 1.0, 1.1, 1.2, 1.9, 2.0])
-    monkeypatch.setattr("robustbench_cmic.run.watch.event_log.time.monotonic", lambda: next(clock))
-    log = log_of(tmp_path)
+def test_progress_is_told_once_a_second_and_messages_at_once(tmp_path: Path, cells: list[Cell]) -> None:
+    first = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    log = log_of(tmp_path / "events.jsonl")
     begin(log, cells)
-    for done in (1, 2, 3):
-        log.progressed(cells[0], done, 10, "steps", 0.5)
-    log.progressed(cells[0], 0, 0, "a message")
-    log.progressed(cells[1], 7, 10, "examples")
-    log.progressed(cells[0], 4, 10, "steps")
-    log.progressed(cells[0], 5, 10, "steps")
-    found = [event for event in read_latest_run(tmp_path / EVENTS_FILE) if isinstance(event, CellProgress)]
-    assert [event.done for event in found] == [1, 3, 0, 7, 5]
+    for second, cell, done in (
+        (0.0, cells[0], 1), (0.9, cells[0], 2), (1.0, cells[0], 3), (1.1, cells[0], 0), (1.2, cells[1], 7),
+        (1.9, cells[0], 4), (2.0, cells[0], 5), (-3600.0, cells[0], 6),
+    ):  # fmt: skip
+        time = first + datetime.timedelta(seconds=second)
+        log(progress(cell, done, 10 if done else 0, "steps", accuracy=0.5, time=time))
+    found = [event for event in read_latest_run(tmp_path / "events.jsonl") if isinstance(event, CellProgress)]
+    assert [event.done for event in found] == [1, 3, 0, 7, 5, 6], "a clock that is set back silences nobody"
     assert found[0].accuracy == 0.5
 
 
 def test_a_run_that_never_started_does_not_end(tmp_path: Path, cells: list[Cell]) -> None:
-    begin(log_of(tmp_path), cells)
-    log_of(tmp_path).run_ended(130, interrupted=True)
-    assert [event.event for event in read_latest_run(tmp_path / EVENTS_FILE)] == ["run-started"]
+    file = tmp_path / "events.jsonl"
+    begin(log_of(file), cells)
+    log_of(file)(RunEnded(exit_code=130, interrupted=True))
+    assert [event.event for event in read_latest_run(file)] == ["run-started"]
 
 
-def test_no_unicode_is_no_reason_to_stop(tmp_path: Path, cells: list[Cell]) -> None:
-    log = log_of(tmp_path)
-    log.run_started("1", {"results": "a\udcffb"}, "cpu", 1, [])
-    (event,) = read_latest_run(tmp_path / EVENTS_FILE)
+def test_no_unicode_is_no_reason_to_stop(tmp_path: Path) -> None:
+    begin(log_of(tmp_path / "events.jsonl"), [], results="a\udcffb")
+    (event,) = read_latest_run(tmp_path / "events.jsonl")
     assert isinstance(event, RunStarted)
     assert event.options == {"results": "a?b"}
 
@@ -157,11 +163,11 @@ def test_no_unicode_is_no_reason_to_stop(tmp_path: Path, cells: list[Cell]) -> N
 def test_a_full_disk_is_told_once_and_the_run_goes_on(finished: Path, tiny: Path, cli: Cli) -> None:
     work = tiny.parent / "results.work" / "tiny"
     work.mkdir(parents=True)
-    (work / EVENTS_FILE).symlink_to("/dev/full")
+    (work / "events.jsonl").symlink_to("/dev/full")
     done = cli("run", tiny, cwd=tiny.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("warning: cannot write") == 1
-    assert f"{EVENTS_FILE}: No space left on device; the run goes on" in done.stdout
+    assert "events.jsonl: No space left on device; the run goes on" in done.stdout
     assert contents(tiny.parent / "results" / "tiny") == contents(finished / "results" / "tiny")
 
 
@@ -174,7 +180,7 @@ def start(folder: Path, *options: object) -> subprocess.Popen[str]:
 
 
 def epochs_of(folder: Path) -> list[EpochDone]:
-    found = read_latest_run(folder / "results.work" / "long" / EVENTS_FILE)
+    found = read_latest_run(store_of(folder, "long").events)
     return [event for event in found if isinstance(event, EpochDone)]
 
 
@@ -210,7 +216,7 @@ def test_status_of_a_run_under_way_then_killed_then_interrupted(tmp_path: Path, 
     before = [event.numbers for event in epochs_of(tmp_path)]
     assert seen(cli)["state"] == "killed"
     assert "the latest was killed; the same command goes on from there" in cli("status", "long.yaml").stdout
-    with (tmp_path / "results.work" / "long" / EVENTS_FILE).open("ab") as file:
+    with store_of(tmp_path, "long").events.open("ab") as file:
         file.write(b'{"time":"2026-01-01T00:00:00Z","event":"epo')
     process = start(tmp_path)
     wait_for(lambda: {event.restored for event in epochs_of(tmp_path)} == {True, False})
@@ -244,7 +250,7 @@ def test_status_after_the_end_and_of_all_suites(copied: Path, cli: Cli) -> None:
 
 
 def test_results_without_a_run_that_is_known() -> None:
-    found = suite_status(ROOT / "results" / "digits", ROOT / "none")
+    found = suite_status(Store(ROOT / "results" / "digits", ROOT / "none"))
     assert (found.state, found.cells_done, found.cells_total, found.started) == ("unknown", 156, 156, None)
     assert status_text(found).startswith("digits: no run is going on\n  cells: 156 of 156 done\n  records: ")
 
@@ -261,11 +267,11 @@ def test_a_killed_run_is_not_taken_for_one_that_has_just_begun(copied: Path, cel
     work = copied / "results.work" / "tiny"
     gone = subprocess.Popen(["true"])
     gone.wait()
-    log = log_of(work)
+    file = store_of(copied).events
+    log = log_of(file)
     begin(log, cells)
-    file = work / EVENTS_FILE
     file.write_text(file.read_text().replace(f'"pid":{os.getpid()}', f'"pid":{gone.pid}'))
-    log.started(cells[0])
+    log(CellStarted(cell=cells[0].id))
     assert status_of(copied).state == "killed"
     with exclusive(work):
         found = status_of(copied)
@@ -276,15 +282,15 @@ def test_failures_of_a_run_that_is_going_on(copied: Path, cells: list[Cell]) -> 
     """Two had failed before. One of them is to be done again; the run has just failed on a third."""
     folder = copied / "results" / "tiny"
     for cell in cells[1:3]:
-        file = record_path(folder, cell.id)
+        file = store_of(copied).record(cell.id)
         write_json(file, read_json(file) | {"status": "failed", "reason": "before"})
-    log = log_of(copied / "results.work" / "tiny")
+    log = log_of(store_of(copied).events)
     begin(log, [cells[2], cells[3]])
-    log.started(cells[3])
-    log.finished(cells[3], "failed", "just now", 0.0)
-    log.started(cells[2])
-    log.progressed(cells[2], 0, 0, "a message")
-    log.progressed(cells[2], 256, 599, "examples", 0.25)
+    log(CellStarted(cell=cells[3].id))
+    log(CellEnded(cell=cells[3].id, status="failed", reason="just now", seconds=0.0))
+    log(CellStarted(cell=cells[2].id))
+    log(progress(cells[2], 0, 0, "a message"))
+    log(progress(cells[2], 256, 599, "examples", accuracy=0.25))
     with exclusive(folder):
         found = status_of(copied)
     assert [(failure.cell, failure.reason) for failure in found.failures] == [
@@ -319,15 +325,15 @@ def test_what_no_run_could_have_written_is_passed_over(
     copied: Path, cells: list[Cell], event: str, changes: dict[str, Any]
 ) -> None:
     work = copied / "results.work" / "tiny"
-    file = work / EVENTS_FILE
+    file = store_of(copied).events
     file.unlink()
-    log = log_of(work)
+    log = log_of(file)
     begin(log, cells[:4])
-    log.started(cells[0])
-    log.finished(cells[0], "ok", "", 3.0)
-    log.started(cells[1])
-    log.progressed(cells[1], 3, 10, "steps")
-    log.run_ended(0)
+    log(CellStarted(cell=cells[0].id))
+    log(CellEnded(cell=cells[0].id, status="ok", seconds=3.0))
+    log(CellStarted(cell=cells[1].id))
+    log(progress(cells[1], 3, 10, "steps"))
+    log(RunEnded(exit_code=0))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     whole = len(read_latest_run(file))
     (at, *_) = (number for number, line in enumerate(lines) if line["event"] == event)
@@ -343,9 +349,8 @@ def test_what_no_run_could_have_written_is_passed_over(
 
 def test_work_of_any_size_gives_no_impossible_estimate() -> None:
     one = CellEstimate(id="a", title="a", kind="train", attack="", eps=0.0, work=1e-300)
-    estimator = Estimator([one, one.model_copy(update={"id": "b", "kind": "audit", "work": 1e300})], 1)
-    estimator.finished("a", 1e9)
-    assert estimator.seconds_left() is None
+    other = one.model_copy(update={"id": "b", "kind": "audit", "work": 1e300})
+    assert seconds_left({"a": one, "b": other}, {"a": 1e9}, {}, 1) is None
 
 
 def test_names_and_reasons_cannot_steer_the_terminal(copied: Path, cli: Cli) -> None:
