@@ -46,25 +46,26 @@ def compare(
     from robustbench_cmic.report.compare.changes import compare_folders
     from robustbench_cmic.report.compare.text import comparison_text
 
-    left, right = _read(old), _read(new)
-    found = compare_folders(left, right, old, new)
+    left, right = read_folder(old), read_folder(new)
+    comparison = compare_folders(left, right, old, new)
     if form is Format.json:
-        print(found.model_dump_json(indent=1))
+        print(comparison.model_dump_json(indent=1))
     else:
-        print(comparison_text(found, markdown=form is Format.md), end="")
-    reasons = {None: [], FailOn.drift: found.drift, FailOn.regression: found.regression}[fail_on]
+        print(comparison_text(comparison, markdown=form is Format.md), end="")
+    reasons = {None: [], FailOn.drift: comparison.drift, FailOn.regression: comparison.regression}[fail_on]
     for reason in reasons[:REASONS_SHOWN]:
         print(f"{fail_on}: {reason}", file=sys.stderr)
     if len(reasons) > REASONS_SHOWN:
         print(f"{fail_on}: and {len(reasons) - REASONS_SHOWN} more (--format json names all)", file=sys.stderr)
-    empty = fail_on is not None and not found.evaluated
+    empty = fail_on is not None and not comparison.evaluated
     if empty:
         print(f"{fail_on}: not a single evaluation has a result on both sides: nothing was compared", file=sys.stderr)
     lacking = empty or bool(left.problems or right.problems)
     raise typer.Exit(DIFFERENT if reasons else INCOMPLETE if lacking else DONE)
 
 
-def _read(folder: Path) -> Results:
+def read_folder(folder: Path) -> Results:
+    """The results in a folder; what was left out of them is told."""
     results = read_results(folder)
     for problem in results.problems:
         print(problem, file=sys.stderr)

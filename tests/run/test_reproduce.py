@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from robustbench_cmic.cli.reproduce import _remember
+from robustbench_cmic.cli.reproduce import _add_to_history
 from robustbench_cmic.data import load_data
 from robustbench_cmic.records.files import read_json, write_json
 from robustbench_cmic.report import read_results
 from robustbench_cmic.report.compare.certificate import Certificate, read_certificate
 from robustbench_cmic.report.compare.history import COLUMNS
-from robustbench_cmic.run.reproduce import certify, make_task
+from robustbench_cmic.run.reproduce import certify, plan_reproduction
 from robustbench_cmic.suite import load_suite
 from tests.conftest import TINY_SUITE, Cli, command
 from tests.report.compare.editing import edit, flip
@@ -244,9 +244,9 @@ def test_what_lies_in_the_work_folder_of_a_fresh_run_is_not_taken_over(copied: P
 def test_a_suite_is_certified_as_it_was_read(copied: Path) -> None:
     loaded = load_suite(copied / "tiny.yaml")
     recorded = copied / "results" / "tiny"
-    task = make_task(loaded, read_results(recorded), 1)
+    reproduction = plan_reproduction(loaded, read_results(recorded), 1)
     (copied / "tiny.yaml").unlink()
-    found = certify(task, loaded, copied / "results", recorded, 1, time.time())
+    found = certify(reproduction, loaded, copied / "results", recorded, 1, time.time())
     assert found.suite_sha256 == hashlib.sha256(TINY_SUITE.encode()).hexdigest()
 
 
@@ -266,7 +266,7 @@ def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, c
 
 def test_a_picture_that_cannot_be_drawn_is_told_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nightly.svg").mkdir()
-    _remember(certificate(), tmp_path)
+    _add_to_history(certificate(), tmp_path)
     error = capsys.readouterr().err
     assert error.startswith(f"{tmp_path / 'nightly.svg'} is not drawn: ")
     assert len(error.splitlines()) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from robustbench_cmic.suite.fields import Frozen
 SCHEMA: Literal["robustbench_cmic/certificate/1"] = "robustbench_cmic/certificate/1"
 Overall = Literal["bit-identical", "same predictions", "within interval", "drifted", "different inputs", "incomplete"]
 REPRODUCED, INCOMPLETE, DIFFERENT = 0, 1, 3
-FLIPS_SHOWN = 10
+MAX_FLIPS = 10
 _LACKING: tuple[Verdict, ...] = ("failed", "missing")
 
 
@@ -45,7 +45,7 @@ def sentence(
 
 
 class Certificate(Frozen):
-    """What a reproduction found.
+    """A comparison of recorded and new results, with a header that says what it is worth.
 
     Attributes:
         sentence: the finding in one sentence.
@@ -88,16 +88,16 @@ class Certificate(Frozen):
 
 def overall(cells: Sequence[CellVerdict], inputs: Sequence[Difference]) -> tuple[Overall, int]:
     """The verdict of a whole reproduction and its exit code."""
-    found = {cell.verdict for cell in cells}
+    verdicts = {cell.verdict for cell in cells}
     if inputs:
         return "different inputs", DIFFERENT
-    if "drifted" in found:
+    if "drifted" in verdicts:
         return "drifted", DIFFERENT
-    if not found or found & {"missing", "failed"}:
+    if not verdicts or verdicts & set(_LACKING):
         return "incomplete", INCOMPLETE
-    if "within interval" in found:
+    if "within interval" in verdicts:
         return "within interval", REPRODUCED
-    return ("same predictions" if "same predictions" in found else "bit-identical"), REPRODUCED
+    return ("same predictions" if "same predictions" in verdicts else "bit-identical"), REPRODUCED
 
 
 def counts_of(cells: Sequence[CellVerdict]) -> dict[str, int]:
@@ -113,11 +113,11 @@ def _first(cells: Sequence[CellVerdict], verdict: Verdict) -> str:
 
 
 def flipped_text(places: Sequence[int]) -> str:
-    """`2 flipped: 3, 17`, with at most `FLIPS_SHOWN` examples; empty where none flipped."""
+    """`2 flipped: 3, 17`, with at most `MAX_FLIPS` examples; empty where none flipped."""
     if not places:
         return ""
-    listed = ", ".join(map(str, places[:FLIPS_SHOWN]))
-    return f"{len(places)} flipped: {listed}{', …' if len(places) > FLIPS_SHOWN else ''}"
+    listed = ", ".join(map(str, places[:MAX_FLIPS]))
+    return f"{len(places)} flipped: {listed}{', …' if len(places) > MAX_FLIPS else ''}"
 
 
 def largest_change_points(cells: Sequence[CellVerdict]) -> float:
@@ -142,8 +142,7 @@ def read_certificate(path: Path) -> Certificate:
         CorruptRecordError: not whole, altered, or of another schema.
         FileNotFoundError: there is no such file.
     """
-    payload: Mapping[str, object] = read_json(path)
     try:
-        return Certificate.model_validate(payload)
+        return Certificate.model_validate(read_json(path))
     except ValidationError as error:
         raise CorruptRecordError(f"not of schema {SCHEMA}: {error.errors()[0]['msg']}") from None
