@@ -22,7 +22,7 @@ class FailOn(StrEnum):
     regression = "regression"
 
 
-class Format(StrEnum):
+class TextFormat(StrEnum):
     """How `compare` prints."""
 
     text = "text"
@@ -37,7 +37,7 @@ def compare(
         FailOn | None,
         typer.Option(help="Exit 3 where outcomes differ or are gone; or where B is significantly worse than A."),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.text,
+    form: Annotated[TextFormat, typer.Option("--format", help="How to print it.")] = TextFormat.text,
 ) -> None:
     """Compare two results folders: which cells differ, by how much, and whether that is more than chance.
 
@@ -48,10 +48,10 @@ def compare(
 
     left, right = read_folder(old), read_folder(new)
     comparison = compare_folders(left, right, old, new)
-    if form is Format.json:
+    if form is TextFormat.json:
         print(comparison.model_dump_json(indent=1))
     else:
-        print(comparison_text(comparison, markdown=form is Format.md), end="")
+        print(comparison_text(comparison, markdown=form is TextFormat.md), end="")
     reasons = {None: [], FailOn.drift: comparison.drift, FailOn.regression: comparison.regression}[fail_on]
     for reason in reasons[:REASONS_SHOWN]:
         print(f"{fail_on}: {reason}", file=sys.stderr)

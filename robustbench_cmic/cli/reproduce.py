@@ -54,21 +54,21 @@ def reproduce(
     recorded = against or Path("results") / loaded.suite.suite
     if not fraction > 0:
         fail(f"--fraction: should be above 0 and at most 1, not {fraction:g}")
-    reproduction = run.plan_reproduction(loaded, read_folder(recorded), fraction)
+    reproduction = run.plan_reproduction(loaded, recorded, read_folder(recorded), fraction)
     folder = results or run.default_folder(loaded.suite.suite)
     place = output or folder
-    made = run.open_folder(folder, place, reproduction, fraction)
+    made = run.open_folder(folder, place, reproduction)
     for difference in reproduction.inputs:
         print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
     began = time.time()
     try:
-        code = run.rerun(reproduction, loaded, run.options_for(reproduction, folder, device, data, jobs), made)
+        code = run.rerun(reproduction, run.options_for(reproduction, folder, device, data, jobs), made)
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
         print(f"nothing is certified; to go on: reproduce {suite} --results {folder}, other options as before")
         raise typer.Exit(INTERRUPTED)
-    certificate = run.certify(reproduction, loaded, folder, recorded, fraction, began)
+    certificate = run.certify(reproduction, folder, began)
     _write(certificate, folder, place)
     if history:
         _add_to_history(certificate, recorded)
@@ -93,8 +93,7 @@ def _write(certificate: Certificate, folder: Path, place: Path) -> None:
 
 def _add_to_history(certificate: Certificate, recorded: Path) -> None:
     """Add to the history and draw it; what stands in the way is told, and changes nothing in what was certified."""
-    from robustbench_cmic.report.compare.history import HISTORY_FILE, append_row, history_row
-    from robustbench_cmic.report.compare.trend import TREND_FILE, write_trend
+    from robustbench_cmic.report.compare.history import HISTORY_FILE, TREND_FILE, append_row, history_row, write_trend
 
     try:
         rows = append_row(recorded, history_row(certificate))

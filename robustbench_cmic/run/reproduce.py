@@ -46,41 +46,42 @@ class Reproduction:
     """What is to be made anew.
 
     Attributes:
-        plan: the suite's, as it is now.
-        recorded: the results to reproduce.
-        chosen: cells of the plan to run, in order, each after those that it depends on; all have a recorded result.
-        old: the recorded cell of each chosen one, by the chosen one's id.
+        loaded: the suite.
+        against: where the recorded results lie; recorded: these.
+        fraction: share of the recorded evaluations that was asked for, in (0, 1].
+        chosen: cells of the suite's plan to run, in order, each after those that it depends on.
+        old: by the ids of chosen cells the recorded ones; all have a result.
         missing: verdicts on cells that only the suite or only the records have.
         inputs: in which the suite is not the recorded one.
     """
 
-    plan: Plan
+    loaded: LoadedSuite
+    against: Path
     recorded: Results
+    fraction: float
     chosen: list[Cell]
     old: dict[str, Cell]
     missing: list[CellVerdict]
     inputs: list[Difference]
 
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.loaded.suite.suite
 
-def plan_reproduction(loaded: LoadedSuite, recorded: Results, fraction: float) -> Reproduction:
-    """Match a suite with its recorded results and choose the sample.
 
-    Args:
-        loaded: the suite.
-        recorded: its results.
-        fraction: share of the recorded evaluations to make anew, in (0, 1]; which ones depends on their ids alone.
-    """
+def plan_reproduction(loaded: LoadedSuite, against: Path, recorded: Results, fraction: float) -> Reproduction:
+    """Match a suite with its recorded results and choose the sample; which it is depends on the cells' ids alone."""
     plan = make_plan(loaded.suite)
     matches = match_cells(plan.cells, recorded.plan.cells)
     both = [(cell, old) for cell, old in matches if cell is not None and old is not None]
     lacking = [missing(cell, "not in the recorded suite") for cell, old in matches if cell is not None and old is None]
     lacking += [missing(old, "not in the suite any more") for cell, old in matches if old is not None and cell is None]
     lacking += [missing(old, why) for _, old in both if (why := _unrecorded(old, recorded))]
-    old = {cell.id: old for cell, old in both}
-    chosen = sample(plan, {cell.id for cell, old in both if _has_result(old, recorded)}, old, fraction)
+    usable = {cell.id: old for cell, old in both if _has_result(old, recorded)}
     inputs = [change for change in plan_differences(recorded.plan, plan) if not change.key.startswith("pairs")]
     inputs += declared_differences((old, cell) for cell, old in both)
-    return Reproduction(plan, recorded, chosen, old, lacking, inputs)
+    return Reproduction(loaded, against, recorded, fraction, sample(plan, usable, fraction), usable, lacking, inputs)
 
 
 def _has_result(cell: Cell, recorded: Results) -> bool:
@@ -101,27 +102,27 @@ def _unrecorded(cell: Cell, recorded: Results) -> str:
     return "not recorded" if problem is None else f"not usable: {problem.partition(': left out: ')[2]}"
 
 
-def sample(plan: Plan, usable: set[str], old: Mapping[str, Cell], fraction: float) -> list[Cell]:
+def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Cell]:
     """A part of a plan's cells: evaluations drawn by the hashes of their recorded ids, and what they depend on.
 
     With a training goes its clean evaluation: that says what weights are worth which are not the recorded ones.
 
     Args:
         plan: all cells.
-        usable: ids of those that have a recorded result.
-        old: the recorded cell of each, by id.
+        recorded: the recorded cells that have a result, by the plan's ids.
         fraction: share of the evaluations, in (0, 1], rounded up.
     """
+    usable = [cell for cell in plan.cells if cell.id in recorded]
     if fraction == 1:
-        return [cell for cell in plan.cells if cell.id in usable]
-    evaluations = [cell for cell in plan.cells if cell.kind != "train" and cell.id in usable]
-    evaluations.sort(key=lambda cell: hashlib.sha256(old[cell.id].id.encode()).hexdigest())
-    keep = {cell.id for cell in evaluations[: math.ceil(fraction * len(evaluations))]}
+        return usable
+    evaluations = [cell.id for cell in usable if cell.kind != "train"]
+    evaluations.sort(key=lambda name: hashlib.sha256(recorded[name].id.encode()).hexdigest())
+    keep = set(evaluations[: math.ceil(fraction * len(evaluations))])
     for cell in reversed(plan.cells):  # what a cell depends on comes before it
         if cell.id in keep:
             keep.update(cell.dependencies)
     keep.update(cell.id for cell in plan.cells if cell.attack == "none" and cell.needs in keep)
-    return [cell for cell in plan.cells if cell.id in keep & usable]
+    return [cell for cell in usable if cell.id in keep]
 
 
 def default_folder(suite: str) -> Path:
@@ -130,14 +131,13 @@ def default_folder(suite: str) -> Path:
     return Path("reproductions") / suite / now.strftime("%Y%m%dT%H%M%SZ")
 
 
-def open_folder(folder: Path, place: Path, reproduction: Reproduction, fraction: float) -> list[Path]:
-    """Mark a fresh folder as one of this reproduction, or find that it is one that was interrupted.
+def open_folder(folder: Path, place: Path, reproduction: Reproduction) -> list[Path]:
+    """Mark a fresh folder to run in as one of this reproduction, or find that it is one that was interrupted.
 
     Args:
         folder: to run in.
-        place: where the certificate goes.
+        place: where the certificate goes; made, too.
         reproduction: what is to be made anew.
-        fraction: as asked for.
 
     Returns:
         The folders that were made, innermost first.
@@ -149,7 +149,7 @@ def open_folder(folder: Path, place: Path, reproduction: Reproduction, fraction:
     """
     made = [path for leaf in (place, folder) for path in (leaf, *leaf.parents) if not path.exists()]
     cells = [cell.id for cell in reproduction.chosen]
-    marker = {"suite": reproduction.plan.suite, "fraction": fraction, "cells": cells, "certified": False}
+    marker = {"suite": reproduction.suite, "fraction": reproduction.fraction, "cells": cells, "certified": False}
     try:
         if folder.is_dir() and any(folder.iterdir()):
             if _read_marker(folder) != marker:
@@ -192,27 +192,21 @@ def mark_certified(folder: Path) -> None:
     write_atomically(marker, json.dumps(json.loads(marker.read_text(encoding="utf-8")) | {"certified": True}).encode())
 
 
-def rerun(reproduction: Reproduction, loaded: LoadedSuite, options: Options, made: Sequence[Path]) -> int:
-    """Run the chosen cells.
-
-    Args:
-        reproduction: what to make anew.
-        loaded: its suite.
-        options: see `options_for`.
-        made: what to remove where the run cannot begin, see `open_folder`.
+def rerun(reproduction: Reproduction, options: Options, made: Sequence[Path]) -> int:
+    """Run the chosen cells; where that cannot begin, the folders that `open_folder` made are removed.
 
     Returns:
         0 all are done, 1 some failed, 130 interrupted.
 
     Raises:
-        UserError: see `run_suite`; nothing is left behind then.
+        UserError: see `run_suite`.
     """
     console = Console(soft_wrap=True)
     if not reproduction.chosen:
-        console.print(f"{reproduction.plan.suite}: none of its cells is recorded: nothing to run", markup=False)
+        console.print(f"{reproduction.suite}: none of its cells is recorded: nothing to run", markup=False)
         return DONE
     try:
-        return run_suite(loaded.suite, options, console)
+        return run_suite(reproduction.loaded.suite, options, console)
     except UserError:
         clean_up(options.results, made)
         raise
@@ -235,20 +229,9 @@ def options_for(
     )
 
 
-def certify(
-    reproduction: Reproduction, loaded: LoadedSuite, folder: Path, against: Path, fraction: float, began: float
-) -> Certificate:
-    """Judge what a run has left in `folder`.
-
-    Args:
-        reproduction: what was to be made anew.
-        loaded: the suite.
-        folder: where it was run.
-        against: the recorded results, for the certificate to name.
-        fraction: as asked for.
-        began: when the run began, in seconds since the epoch.
-    """
-    suite, results = reproduction.plan.suite, reproduction.recorded
+def certify(reproduction: Reproduction, folder: Path, began: float) -> Certificate:
+    """Judge what a run that began at a time, in seconds since the epoch, has left in a folder."""
+    suite, results, fraction = reproduction.suite, reproduction.recorded, reproduction.fraction
     pairs = _pairs(reproduction, folder / suite)
     records = [pair.records for pair in pairs if pair.records is not None]
     inputs = reproduction.inputs + hash_differences(records)
@@ -265,9 +248,9 @@ def certify(
         exit_code=code,
         started=datetime.datetime.fromtimestamp(began, datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - began, 1),
-        suite_file=loaded.path.name,
-        suite_sha256=loaded.sha256,
-        against=str(against),
+        suite_file=reproduction.loaded.path.name,
+        suite_sha256=reproduction.loaded.sha256,
+        against=str(reproduction.against),
         results=str(folder / suite),
         fraction=fraction,
         recorded=everything,

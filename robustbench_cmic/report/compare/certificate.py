@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from robustbench_cmic.records.files import CorruptRecordError, read_json, write_atomically, write_json
+from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.report.compare.differences import Difference
 from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict, Verdict
 from robustbench_cmic.suite.fields import Frozen
 
-SCHEMA: Literal["robustbench_cmic/certificate/1"] = "robustbench_cmic/certificate/1"
 Overall = Literal["bit-identical", "same predictions", "within interval", "drifted", "different inputs", "incomplete"]
 REPRODUCED, INCOMPLETE, DIFFERENT = 0, 1, 3
 MAX_FLIPS = 10
@@ -64,7 +63,7 @@ class Certificate(Frozen):
         cells: the verdicts, in the suite's order.
     """
 
-    schema_: Literal["robustbench_cmic/certificate/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["robustbench_cmic/certificate/1"] = Field("robustbench_cmic/certificate/1", alias="schema")
     suite: str
     sentence: str
     verdict: Overall
@@ -120,29 +119,11 @@ def flipped_text(places: Sequence[int]) -> str:
     return f"{len(places)} flipped: {listed}{', …' if len(places) > MAX_FLIPS else ''}"
 
 
-def largest_change_points(cells: Sequence[CellVerdict]) -> float:
-    """The accuracy change of largest size, in percentage points, with its sign."""
-    return max((cell.change_points for cell in cells), key=abs, default=0.0)
-
-
 def write_certificate(folder: Path, certificate: Certificate, text: str) -> None:
-    """Write `certificate.json` and `certificate.md`, atomically.
+    """Write `certificate.json`, which `records.files.read_json` reads and checks, and `certificate.md`, atomically.
 
     Raises:
         OSError: the folder cannot be written to.
     """
     write_json(folder / "certificate.json", certificate.model_dump(mode="json"))
     write_atomically(folder / "certificate.md", text.encode())
-
-
-def read_certificate(path: Path) -> Certificate:
-    """Read what `write_certificate` wrote.
-
-    Raises:
-        CorruptRecordError: not whole, altered, or of another schema.
-        FileNotFoundError: there is no such file.
-    """
-    try:
-        return Certificate.model_validate(read_json(path))
-    except ValidationError as error:
-        raise CorruptRecordError(f"not of schema {SCHEMA}: {error.errors()[0]['msg']}") from None

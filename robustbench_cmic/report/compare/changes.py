@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from robustbench_cmic.audit import flag_results
-from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.plan.cell import Cell, Kind, title
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.report import Results
 from robustbench_cmic.report.compare.differences import (
@@ -20,15 +20,7 @@ from robustbench_cmic.report.compare.differences import (
     plan_differences,
     value_differences,
 )
-from robustbench_cmic.report.compare.matching import (
-    LEVEL,
-    CellPair,
-    ComparedCell,
-    Identity,
-    compare_cells,
-    identity,
-    pair_results,
-)
+from robustbench_cmic.report.compare.matching import LEVEL, CellPair, compare_cells, identity, match_cells
 from robustbench_cmic.suite.fields import Frozen, Threat
 
 OK, MISSING, NOT_PLANNED = "ok", "missing", "not in the suite"
@@ -51,13 +43,13 @@ class CellComparison(Frozen):
         points: new minus old accuracy in percentage points.
         lost, gained: positions of the examples that only the old, and only the new side classifies correctly, counted
             from 0; empty where unpaired.
-        p: exact McNemar where paired, else Fisher's exact test of two proportions; adjusted as in `ComparedCell`.
+        p: exact McNemar where paired, else Fisher's exact test of two proportions; adjusted as in `CellPair`.
         old_ncmi, new_ncmi: on the examples that the attack returned.
         verdict: in words.
     """
 
     title: str
-    kind: Literal["train", "attack", "audit"]
+    kind: Kind
     old_cell: str | None
     new_cell: str | None
     old_status: str
@@ -128,61 +120,68 @@ class Comparison(Frozen):
 
 def compare_folders(old: Results, new: Results, old_folder: Path, new_folder: Path) -> Comparison:
     """Compare the planned cells of two folders; cells are matched by what they are, not by their parameters."""
-    pairs = pair_results(old, new)
-    planned = [(pair.old, pair.new) for pair in pairs if pair.old is not None and pair.new is not None]
+    matches = match_cells(old.plan.cells, new.plan.cells)
+    pairs = compare_cells(
+        [CellPair(a, b, old.records.get(a.id if a else ""), new.records.get(b.id if b else "")) for a, b in matches]
+    )
     records = [pair.records for pair in pairs if pair.records is not None]
-    cells = [_comparison(compared) for compared in compare_cells(pairs)]
-    raised, gone = _flag_changes(old, new, pairs)
+    cells = [_comparison(pair) for pair in pairs]
+    old_flags, new_flags = _flags(old, new, pairs)
     return Comparison(
         old=str(old_folder),
         new=str(new_folder),
-        configuration=plan_differences(old.plan, new.plan) + declared_differences(planned),
+        configuration=plan_differences(old.plan, new.plan)
+        + declared_differences((a, b) for a, b in matches if a is not None and b is not None),
         environment=value_differences(environment(a for a, _ in records), environment(b for _, b in records)),
         hashes=hash_differences(records),
         cells=cells,
-        flags_raised=raised,
-        flags_gone=gone,
+        flags_raised=[
+            FlagChange(flag=flag, about=about) for flag, about in new_flags if (flag, about) not in old_flags
+        ],
+        flags_gone=[FlagChange(flag=flag, about=about) for flag, about in old_flags if (flag, about) not in new_flags],
         drift=list(_drift(cells)),
         regression=list(_regression(cells)),
     )
 
 
-def _comparison(compared: ComparedCell) -> CellComparison:
+def _comparison(pair: CellPair) -> CellComparison:
     """The facts about a cell in the words of a comparison."""
-    pair = compared.pair
     statuses = _status(pair.old, pair.old_record), _status(pair.new, pair.new_record)
-    header: dict[str, Any] = {
-        "title": title(pair.cell),
-        "kind": pair.cell.kind,
-        "old_cell": pair.old and pair.old.id,
-        "new_cell": pair.new and pair.new.id,
-        "old_status": statuses[0],
-        "new_status": statuses[1],
-        "identical": compared.identical,
-    }
     if pair.results is None:
-        return CellComparison(**header, verdict=" -> ".join(statuses))
-    old, new = pair.results
-    if pair.cell.kind == "train":
-        same = old.checkpoint_sha256 == new.checkpoint_sha256
-        return CellComparison(**header, verdict="weights identical" if same else "weights differ")
-    flipped = compared.outcomes is None or any(paired.flipped for paired in compared.outcomes)
-    if isinstance(old, AttackRecord) and isinstance(new, AttackRecord):
-        return CellComparison(**header, outcomes_differ=flipped, **_numbers(compared, old, new, flipped))
-    verdict = OTHER if flipped else FINDINGS if compared.findings.any else SAME
-    return CellComparison(**header, outcomes_differ=verdict != SAME, verdict=verdict)
+        facts: dict[str, Any] = {"verdict": " -> ".join(statuses)}
+    elif pair.cell.kind == "train":
+        same = pair.results[0].checkpoint_sha256 == pair.results[1].checkpoint_sha256
+        facts = {"verdict": "weights identical" if same else "weights differ"}
+    else:
+        flipped = pair.outcomes is None or any(paired.flipped for paired in pair.outcomes)
+        verdict = OTHER if flipped else FINDINGS if pair.findings.any else SAME
+        facts = {"outcomes_differ": verdict != SAME, "verdict": verdict} | _accuracies(pair)
+    return CellComparison(
+        title=pair.title,
+        kind=pair.cell.kind,
+        old_cell=pair.old and pair.old.id,
+        new_cell=pair.new and pair.new.id,
+        old_status=statuses[0],
+        new_status=statuses[1],
+        identical=pair.identical,
+        **facts,
+    )
 
 
 def _status(cell: Cell | None, record: AnyRecord | None) -> str:
     return NOT_PLANNED if cell is None else MISSING if record is None else record.status
 
 
-def _numbers(compared: ComparedCell, old: AttackRecord, new: AttackRecord, flipped: bool) -> dict[str, Any]:
-    """Of two attacks that gave results: accuracies, flips, p, NCMI, and the verdict."""
-    (p,) = compared.p
-    paired = compared.outcomes[0] if compared.outcomes else None
+def _accuracies(pair: CellPair) -> dict[str, Any]:
+    """Of an attack: accuracies, flips, p, NCMI, and the verdict; nothing of an audit."""
+    old, new = pair.results or (None, None)
+    if not isinstance(old, AttackRecord) or not isinstance(new, AttackRecord):
+        return {}
+    (p,) = pair.p
+    paired = pair.outcomes[0] if pair.outcomes else None
     a, b = old.accuracy or 0.0, new.accuracy or 0.0
-    verdict = SAME if not flipped else UNSHOWN if p > LEVEL else LOWER if b < a else HIGHER
+    same = paired is not None and not paired.flipped
+    verdict = SAME if same else UNSHOWN if p > LEVEL else LOWER if b < a else HIGHER
     return {
         "paired": paired is not None,
         "old_n": old.n,
@@ -199,31 +198,22 @@ def _numbers(compared: ComparedCell, old: AttackRecord, new: AttackRecord, flipp
     }
 
 
-def _flag_changes(old: Results, new: Results, pairs: list[CellPair]) -> tuple[list[FlagChange], list[FlagChange]]:
-    """Flags about numbers that both sides have: raised by the new side only, by the old side only."""
+def _flags(old: Results, new: Results, pairs: list[CellPair]) -> list[dict[tuple[str, str], None]]:
+    """For each side the flags about numbers that both have: names, and a cell or a worst case in words."""
     common = {identity(pair.cell) for pair in pairs if pair.records is not None}
-    threats = _threats(old) & _threats(new)
-    left, right = (_flags(results, common, sorted(threats)) for results in (old, new))
-    raised = [FlagChange(flag=flag, about=about) for flag, about in right if (flag, about) not in left]
-    gone = [FlagChange(flag=flag, about=about) for flag, about in left if (flag, about) not in right]
-    return raised, gone
-
-
-def _threats(results: Results) -> set[Threat]:
-    return {Threat(cell.norm, cell.eps) for cell in results.plan.of("attack") if cell.norm}
-
-
-def _flags(results: Results, common: set[Identity], threats: list[Threat]) -> dict[tuple[str, str], None]:
-    """Flags and what they are about: evaluations, then worst cases of trainings."""
-    audited = flag_results(results.plan, results.records)
-    flags: dict[tuple[str, str], None] = {}
-    for cell in results.plan.of("attack"):
-        if identity(cell) in common:
-            flags |= dict.fromkeys((flag.name, title(cell)) for flag in audited.of_cell(cell))
-    for training in results.plan.of("train"):
-        for threat in threats if identity(training) in common else []:
-            about = f"{training.model} seed {training.seed}: worst case {threat}"
-            flags |= dict.fromkeys((flag.name, about) for flag in audited.of_worst_case(training.id, threat))
+    attacked = [{Threat(cell.norm, cell.eps) for cell in side.plan.of("attack") if cell.norm} for side in (old, new)]
+    flags: list[dict[tuple[str, str], None]] = []
+    for side in (old, new):
+        audited = flag_results(side.plan, side.records)
+        cells = [cell for cell in side.plan.cells if identity(cell) in common]
+        raised = [(title(cell), audited.of_cell(cell)) for cell in cells if cell.kind == "attack"]
+        raised += [
+            (f"{cell.model} seed {cell.seed}: worst case {threat}", audited.of_worst_case(cell.id, threat))
+            for cell in cells
+            if cell.kind == "train"
+            for threat in sorted(attacked[0] & attacked[1])
+        ]
+        flags.append({(flag.name, about): None for about, group in raised for flag in group})
     return flags
 
 

@@ -1,57 +1,38 @@
-"""`nightly.csv`: one line for every reproduction of a suite, kept beside its recorded results."""
+"""`nightly.csv` and `nightly.svg`: every reproduction of a suite, one line each, and their picture.
+
+Both are kept beside the recorded results. Equal histories give equal bytes.
+"""
 
 from __future__ import annotations
 
 import csv
-import datetime
 import io
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from unicodedata import category
 
 import filelock
-from pydantic import BeforeValidator, PlainSerializer, ValidationError
+from pydantic import Field, PlainSerializer, ValidationError
 
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.provenance import processor_text
-from robustbench_cmic.report.compare.certificate import Certificate, Overall, largest_change_points
+from robustbench_cmic.report.compare.certificate import Certificate, Overall
+from robustbench_cmic.report.compare.verdicts import VERDICTS
 from robustbench_cmic.suite.fields import Frozen
 
-HISTORY_FILE = "nightly.csv"
+HISTORY_FILE, TREND_FILE = "nightly.csv", "nightly.svg"
+_MAX_NIGHTS = 90
+# Okabe & Ito 2008: told apart by readers with any kind of colour vision.
+_COLOURS = ("#009E73", "#56B4E9", "#F0E442", "#D55E00", "#999999", "#000000")
 
-
-def _must(hold: Callable[[str], object], problem: str) -> BeforeValidator:
-    """Let a value pass if its text holds; `problem` follows the name of its column in messages."""
-
-    def check(value: object) -> object:
-        if not hold(str(value)):
-            raise ValueError(problem)
-        return value
-
-    return BeforeValidator(check)
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_change(text: str) -> bool:
-    try:
-        return -100 <= float(text) <= 100
-    except ValueError:
-        return False
-
-
-_Plain = Annotated[str, _must(lambda text: not any(category(c) == "Cc" for c in text), "holds control characters")]
-_Date = Annotated[str, _must(_is_date, "is no time in ISO 8601")]
-_Count = Annotated[int, _must(re.compile("[0-9]{1,9}").fullmatch, "is no count")]
-_Points = Annotated[float, _must(_is_change, "is no number from -100 to 100"), PlainSerializer("{:.3f}".format)]
+# The descriptions say what is wrong with other values.
+_Plain = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="holds control characters")]
+_Date = Annotated[
+    str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.+-]+Z?)?$", description="is no time in ISO 8601")
+]
+_Count = Annotated[int, Field(ge=0, lt=10**9, description="is no count")]
+_Change = Field(ge=-100, le=100, description="is no number from -100 to 100")
+_Points = Annotated[float, _Change, PlainSerializer("{:.3f}".format)]
 
 
 class HistoryRow(Frozen):
@@ -82,18 +63,12 @@ class HistoryRow(Frozen):
     flipped_examples: _Count
     largest_change_points: _Points
     seconds: _Count
-    verdict: Overall
-
-    def count(self, verdict: str) -> int:
-        """How many cells have a verdict."""
-        return int(getattr(self, _column(verdict)))
+    verdict: Overall = Field(description="is none")
 
 
 COLUMNS = tuple(HistoryRow.model_fields)
-
-
-def _column(verdict: str) -> str:
-    return verdict.replace("-", "_").replace(" ", "_")
+_COUNTERS = {verdict: verdict.replace("-", "_").replace(" ", "_") for verdict in VERDICTS}
+"""The column that counts a verdict."""
 
 
 def history_row(certificate: Certificate) -> HistoryRow:
@@ -102,29 +77,30 @@ def history_row(certificate: Certificate) -> HistoryRow:
     Raises:
         ValueError: its environment is described in words that no line may hold.
     """
-    here = certificate.environment_here
+    here, cells = certificate.environment_here, certificate.cells
+    largest = max([cell.change_points for cell in cells], key=abs, default=0.0)
     fields: dict[str, Any] = {
         "date": certificate.started,
         "commit": here.get("commit", ""),
         "torch": here.get("versions.torch", ""),
         "device": here.get("device", ""),
         "processor": processor_text(here),
-        "cells": len(certificate.cells),
-        "flipped_examples": sum(len(cell.flipped) for cell in certificate.cells),
-        "largest_change_points": round(largest_change_points(certificate.cells), 3),
+        "cells": len(cells),
+        "flipped_examples": sum(len(cell.flipped) for cell in cells),
+        "largest_change_points": round(largest, 3),
         "seconds": round(certificate.seconds),
         "verdict": certificate.verdict,
-    } | {_column(verdict): n for verdict, n in certificate.counts.items()}
+    }
     try:
-        return HistoryRow.model_validate(fields)
+        return HistoryRow.model_validate(fields | {_COUNTERS[name]: certificate.counts[name] for name in VERDICTS})
     except ValidationError as error:
         raise ValueError(f"the new line is none of a history: {_problem(error)}") from None
 
 
 def _problem(error: ValidationError) -> str:
     """The first problem of a line; that of its date only where there is no other."""
-    first = min(error.errors(), key=lambda problem: problem["loc"] == ("date",))
-    return f"{first['loc'][0]} {first.get('ctx', {}).get('error', 'is none')}"
+    column = str(min(error.errors(), key=lambda problem: problem["loc"] == ("date",))["loc"][0])
+    return f"{column} {HistoryRow.model_fields[column].description}"
 
 
 def read_history(folder: Path) -> list[HistoryRow]:
@@ -143,7 +119,7 @@ def read_history(folder: Path) -> list[HistoryRow]:
         raise ValueError(f"it is no history of reproductions: {error}") from None
 
 
-def _rows(lines: list[list[str]]) -> list[HistoryRow]:
+def _rows(lines: Sequence[Sequence[str]]) -> list[HistoryRow]:
     if not lines:
         raise ValueError("it is empty")
     if tuple(lines[0]) != COLUMNS:
@@ -176,3 +152,43 @@ def append_row(folder: Path, row: HistoryRow) -> list[HistoryRow]:
         writer.writerows(line.model_dump() for line in rows)
         write_atomically(folder / HISTORY_FILE, text.getvalue().encode())
     return rows
+
+
+def write_trend(folder: Path, suite: str, rows: Sequence[HistoryRow]) -> None:
+    """Draw the last nights beside the history.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomically(folder / TREND_FILE, trend_svg(suite, rows).encode())
+
+
+def trend_svg(suite: str, rows: Sequence[HistoryRow]) -> str:
+    """The picture: stacked counts of verdicts above, the size of the largest change of accuracy below."""
+    import matplotlib as mpl  # takes half a second, and only the trend needs it
+    from matplotlib.figure import Figure
+
+    rows = rows[-_MAX_NIGHTS:]
+    places = range(len(rows))
+    title = f"Nightly reproductions of {suite}"
+    with mpl.rc_context({"svg.hashsalt": "robustbench_cmic", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        below = [0] * len(rows)
+        for verdict, colour in zip(VERDICTS, _COLOURS, strict=True):
+            counts = [getattr(row, _COUNTERS[verdict]) for row in rows]
+            upper.bar(places, counts, bottom=below, color=colour, label=verdict)
+            below = [a + b for a, b in zip(below, counts, strict=True)]
+        upper.set_ylabel("cells")
+        figure.suptitle(title)
+        figure.legend(*upper.get_legend_handles_labels(), fontsize="small", ncols=6, loc="outside lower center")
+        lower.plot(places, [abs(row.largest_change_points) for row in rows], marker="o", color="#0072B2")
+        lower.set_ylabel("largest change of\naccuracy (points)")
+        lower.set_ylim(bottom=0)
+        every = max(1, len(rows) // 12)
+        lower.set_xticks(places[::every], [row.date[:10] for row in rows[::every]], rotation=45, ha="right")
+        text = io.StringIO()
+        description = "; ".join(f"{row.date[:10]}: {row.verdict}" for row in rows[-5:])
+        metadata = {"Title": title, "Description": f"Latest: {description}", "Date": None, "Creator": None}
+        figure.savefig(text, format="svg", metadata=metadata)
+    return text.getvalue()

@@ -10,20 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tabulate import tabulate
 
 from robustbench_cmic.report.compare.certificate import Certificate, flipped_text
-from robustbench_cmic.report.compare.changes import (
-    HIGHER,
-    LOWER,
-    MISSING,
-    NOT_PLANNED,
-    OK,
-    CellComparison,
-    Comparison,
-)
+from robustbench_cmic.report.compare.changes import HIGHER, LOWER, MISSING, NOT_PLANNED, OK, CellComparison, Comparison
 from robustbench_cmic.report.compare.differences import Difference, brief
 from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict
 from robustbench_cmic.report.tables import NOTHING, escaped
-
-Rows = list[list[str]]
 
 
 def comparison_text(comparison: Comparison, markdown: bool = False) -> str:
@@ -43,12 +33,10 @@ def comparison_text(comparison: Comparison, markdown: bool = False) -> str:
         evaluated=len(evaluated),
         differing=len(differing),
         significant=sum(cell.verdict.startswith((LOWER, HIGHER)) for cell in differing),
-        one_sided=[[cell.title, cell.old_status, cell.new_status] for cell in comparison.cells if _one_sided(cell)],
+        one_sided=[cell for cell in comparison.cells if _one_sided(cell)],
         trainings=len(trainings),
         other_weights=[cell.title for cell in trainings if cell.verdict == "weights differ"],
         cells=[_accuracies(cell) for cell in with_results if cell.outcomes_differ],
-        flags_raised=[[change.flag, change.about] for change in comparison.flags_raised],
-        flags_gone=[[change.flag, change.about] for change in comparison.flags_gone],
     )
 
 
@@ -63,11 +51,7 @@ def certificate_text(certificate: Certificate) -> str:
         certificate=certificate,
         counts=[[verdict, str(certificate.counts[verdict])] for verdict in VERDICTS],
         cells=[_verdict(cell) for cell in worst_first],
-        weights=[
-            [cell.title, cell.checkpoint_recorded or NOTHING, cell.checkpoint_here or NOTHING]
-            for cell in certificate.cells
-            if cell.kind == "train"
-        ],
+        weights=[cell for cell in certificate.cells if cell.kind == "train"],
         hardware=[row for row in origins if not row[0].startswith("versions.")],
         versions=[row for row in origins if row[0].startswith("versions.")],
     )
@@ -96,11 +80,16 @@ def _environment(markdown: bool) -> Environment:
         keep_trailing_newline=True,
     )
     environment.globals |= {"heading": heading, "table": table, "nothing": NOTHING}
-    environment.filters |= {"escaped": escaped, "rows": _differences}
+    environment.filters |= {"escaped": escaped, "columns": _columns, "difference_rows": _difference_rows}
     return environment
 
 
-def _differences(differences: Iterable[Difference]) -> Rows:
+def _columns(items: Iterable[object], *names: str) -> list[list[str]]:
+    """Attributes of things as the rows of a table."""
+    return [[getattr(item, name) or NOTHING for name in names] for item in items]
+
+
+def _difference_rows(differences: Iterable[Difference]) -> list[list[str]]:
     return [[d.key, brief(d.old), brief(d.new), ", ".join(d.where)] for d in differences]
 
 

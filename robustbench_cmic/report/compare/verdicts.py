@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.plan.cell import Cell, Kind, title
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.compare.differences import Difference, largest_difference
-from robustbench_cmic.report.compare.matching import LEVEL, CellPair, ComparedCell
+from robustbench_cmic.report.compare.matching import LEVEL, CellPair
 from robustbench_cmic.suite.fields import Frozen
 
 Verdict = Literal["bit-identical", "same predictions", "within interval", "drifted", "missing", "failed"]
@@ -53,7 +53,7 @@ class CellVerdict(Frozen):
 
     cell: str
     title: str
-    kind: Literal["train", "attack", "audit"]
+    kind: Kind
     verdict: Verdict
     why: str = ""
     n: int | None = None
@@ -82,62 +82,61 @@ def missing(cell: Cell, why: str) -> CellVerdict:
     return CellVerdict(cell=cell.id, title=title(cell), kind=cell.kind, verdict="missing", why=why)
 
 
-def judge(cells: Sequence[ComparedCell]) -> list[CellVerdict]:
-    """A verdict on every cell that is recorded, in the order given; the old side is the recorded one."""
-    of_examples = [None if compared.pair.cell.kind == "train" else _of_examples(compared) for compared in cells]
-    clean: dict[tuple[str, int], CellVerdict | None] = {
-        (compared.pair.cell.model, compared.pair.cell.seed): verdict
-        for compared, verdict in zip(cells, of_examples, strict=True)
-        if compared.pair.cell.attack == "none"
+def judge(pairs: Sequence[CellPair]) -> list[CellVerdict]:
+    """A verdict on every cell that was compared, in the order given; the old side is the recorded one."""
+    verdicts = [None if pair.cell.kind == "train" else _of_examples(pair) for pair in pairs]
+    clean = {
+        (pair.cell.model, pair.cell.seed): verdict
+        for pair, verdict in zip(pairs, verdicts, strict=True)
+        if pair.cell.attack == "none"
     }
     return [
-        verdict or _of_training(compared, clean.get((compared.pair.cell.model, compared.pair.cell.seed)))
-        for compared, verdict in zip(cells, of_examples, strict=True)
+        verdict or _of_training(pair, clean.get((pair.cell.model, pair.cell.seed)))
+        for pair, verdict in zip(pairs, verdicts, strict=True)
     ]
 
 
-def _of_examples(compared: ComparedCell) -> CellVerdict:
+def _of_examples(pair: CellPair) -> CellVerdict:
     """The verdict on an attack or an audit."""
-    pair = compared.pair
     if pair.results is None:
         return _verdict(pair, "failed", _why_not(pair))
-    if compared.identical:
+    if pair.identical:
         return _verdict(pair, "bit-identical")
     largest = largest_difference(*pair.results)
-    if compared.outcomes is None:
+    if pair.outcomes is None:
         what = "its checks are others, or one crashed" if pair.cell.kind == "audit" else "other examples"
         return _verdict(pair, "drifted", f"not comparable example by example: {what}", largest=largest)
     flips = [
         Flips(check=paired.check, lost=paired.lost, gained=paired.gained, p=p)
-        for paired, p in zip(compared.outcomes, compared.p, strict=True)
+        for paired, p in zip(pair.outcomes, pair.p, strict=True)
         if paired.flipped
     ]
-    outside = [paired.check or "its accuracy" for paired in compared.outcomes if not paired.overlap]
-    outside += compared.findings.beyond_chance
+    outside = [paired.check or "its accuracy" for paired in pair.outcomes if not paired.overlap]
+    outside += pair.findings.beyond_chance
     reasons = []
-    if any(p <= LEVEL for p in compared.p):
-        reasons.append(f"more examples flipped than chance explains (McNemar, Holm: p = {min(compared.p):.2g})")
+    if any(p <= LEVEL for p in pair.p):
+        reasons.append(f"more examples flipped than chance explains (McNemar, Holm: p = {min(pair.p):.2g})")
     if outside:
         reasons.append(f"the 95 % intervals do not overlap: {', '.join(outside)}")
-    if compared.findings.facts:
+    if pair.findings.facts:
         reasons.append("the audit says something else of the model")
-    counts = compared.findings.counts
-    verdict: Verdict = "drifted" if reasons else "within interval" if flips or counts else "same predictions"
-    if counts and not reasons:
-        reasons.append(f"other counts: {', '.join(counts)}")
-    return _verdict(pair, verdict, "; ".join(reasons), largest=largest, flips=flips)
+    if reasons:
+        return _verdict(pair, "drifted", "; ".join(reasons), largest=largest, flips=flips)
+    counts = pair.findings.counts
+    verdict: Verdict = "within interval" if flips or counts else "same predictions"
+    why = f"other counts: {', '.join(counts)}" if counts else ""
+    return _verdict(pair, verdict, why, largest=largest, flips=flips)
 
 
-def _of_training(compared: ComparedCell, clean: CellVerdict | None) -> CellVerdict:
+def _of_training(pair: CellPair, clean: CellVerdict | None) -> CellVerdict:
     """Weights that differ are worth what the clean evaluation says of them."""
-    pair = compared.pair
     if pair.records is None or pair.records[1].status == "failed":
         return _verdict(pair, "failed", _why_not(pair))
     old, new = pair.records
     if old.status != new.status:
         reason = new.reason or old.reason
         return _verdict(pair, "drifted", f"recorded as {old.status}, here {new.status}: {reason}")
-    if compared.identical or (old.checkpoint_sha256 == new.checkpoint_sha256 is not None):
+    if pair.identical or (old.checkpoint_sha256 == new.checkpoint_sha256 is not None):
         return _verdict(pair, "bit-identical")
     largest = largest_difference(old, new)
     if old.status == "diverged":
@@ -155,7 +154,7 @@ def _verdict(pair: CellPair, verdict: Verdict, why: str = "", **details: Any) ->
         details |= {"n": old.n, "accuracy_recorded": old.accuracy, "accuracy_here": accuracy}
     return CellVerdict(
         cell=pair.cell.id,
-        title=title(pair.cell),
+        title=pair.title,
         kind=pair.cell.kind,
         verdict=verdict,
         why=why,

@@ -9,10 +9,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from robustbench_cmic.records.files import CorruptRecordError
-from robustbench_cmic.report.compare.certificate import Certificate, counts_of, read_certificate, write_certificate
-from robustbench_cmic.report.compare.history import COLUMNS, append_row, history_row, read_history
-from robustbench_cmic.report.compare.trend import trend_svg, write_trend
+from robustbench_cmic.records.files import CorruptRecordError, read_json
+from robustbench_cmic.report.compare.certificate import Certificate, counts_of, write_certificate
+from robustbench_cmic.report.compare.history import (
+    COLUMNS,
+    append_row,
+    history_row,
+    read_history,
+    trend_svg,
+    write_trend,
+)
 from robustbench_cmic.report.compare.verdicts import CellVerdict, Flips
 
 
@@ -121,7 +127,7 @@ def test_an_altered_certificate_is_not_believed(tmp_path: Path) -> None:
     written = certificate()
     write_certificate(tmp_path, written, "text")
     file = tmp_path / "certificate.json"
-    assert read_certificate(file) == written
+    assert Certificate.model_validate(read_json(file)) == written
     file.write_text(file.read_text().replace('"exit_code": 3', '"exit_code": 0'))
     with pytest.raises(CorruptRecordError, match="checksum"):
-        read_certificate(file)
+        read_json(file)

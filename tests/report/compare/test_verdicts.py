@@ -242,13 +242,12 @@ def test_another_experiment_is_no_reproduction_however_equal_the_numbers() -> No
 
 
 def test_the_sample_is_the_same_every_time_and_holds_what_it_needs(plan: Plan) -> None:
-    everything = {cell.id for cell in plan.cells}
     old = {cell.id: cell for cell in plan.cells}
-    assert sample(plan, everything, old, 1) == plan.cells
+    assert sample(plan, old, 1) == plan.cells
     sizes = []
     for fraction in (0.01, 0.3, 0.7):
-        chosen = sample(plan, everything, old, fraction)
-        assert chosen == sample(plan, everything, old, fraction)
+        chosen = sample(plan, old, fraction)
+        assert chosen == sample(plan, old, fraction)
         ids = {cell.id for cell in chosen}
         assert all(set(cell.dependencies) <= ids for cell in chosen)
         for training in (cell for cell in chosen if cell.kind == "train"):
