@@ -21,7 +21,7 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.records.files import read_json, write_json
 from robustbench_cmic.report import read_results
 from robustbench_cmic.report.compare.certificate import Certificate
-from robustbench_cmic.report.compare.history import COLUMNS
+from robustbench_cmic.report.compare.history import HISTORY_COLUMNS
 from robustbench_cmic.run.reproduce import certify, plan_reproduction
 from robustbench_cmic.suite import load_suite
 from tests.conftest import TINY_SUITE, Cli, command
@@ -256,7 +256,9 @@ def test_a_suite_is_certified_as_it_was_read(copied: Path) -> None:
 
 def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, cli: Cli) -> None:
     folder = copied / "results" / "tiny"
-    (folder / "nightly.csv").write_text(",".join(COLUMNS) + "\n" + ",".join(["9" * 400] * len(COLUMNS)) + "\n")
+    (folder / "nightly.csv").write_text(
+        ",".join(HISTORY_COLUMNS) + "\n" + ",".join(["9" * 400] * len(HISTORY_COLUMNS)) + "\n"
+    )
     before = (folder / "nightly.csv").read_bytes()
     done, found = reproduced(cli, copied, "--fraction", 0.1)
     assert (done.returncode, found.exit_code) == (0, 0)

@@ -66,7 +66,7 @@ class HistoryRow(Frozen):
     verdict: Overall = Field(description="is none")
 
 
-COLUMNS = tuple(HistoryRow.model_fields)
+HISTORY_COLUMNS = tuple(HistoryRow.model_fields)
 _COUNTERS = {verdict: verdict.replace("-", "_").replace(" ", "_") for verdict in VERDICTS}
 """The column that counts a verdict."""
 
@@ -122,14 +122,14 @@ def read_history(folder: Path) -> list[HistoryRow]:
 def _rows(lines: Sequence[Sequence[str]]) -> list[HistoryRow]:
     if not lines:
         raise ValueError("it is empty")
-    if tuple(lines[0]) != COLUMNS:
+    if tuple(lines[0]) != HISTORY_COLUMNS:
         raise ValueError("its columns are others")
     rows = []
     for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(COLUMNS):
-            raise ValueError(f"in line {number}, there are {len(line)} columns, not {len(COLUMNS)}")
+        if len(line) != len(HISTORY_COLUMNS):
+            raise ValueError(f"in line {number}, there are {len(line)} columns, not {len(HISTORY_COLUMNS)}")
         try:
-            rows.append(HistoryRow.model_validate(dict(zip(COLUMNS, line, strict=True))))
+            rows.append(HistoryRow.model_validate(dict(zip(HISTORY_COLUMNS, line, strict=True))))
         except ValidationError as error:
             raise ValueError(f"in line {number}, {_problem(error)}") from None
     return rows
@@ -147,7 +147,7 @@ def append_row(folder: Path, row: HistoryRow) -> list[HistoryRow]:
     with filelock.FileLock(folder / ".lock", timeout=60):
         rows = [*read_history(folder), row]
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(line.model_dump() for line in rows)
         write_atomically(folder / HISTORY_FILE, text.getvalue().encode())

@@ -12,7 +12,7 @@ import pytest
 from robustbench_cmic.records.files import CorruptRecordError, read_json
 from robustbench_cmic.report.compare.certificate import Certificate, counts_of, write_certificate
 from robustbench_cmic.report.compare.history import (
-    COLUMNS,
+    HISTORY_COLUMNS,
     append_row,
     history_row,
     read_history,
@@ -53,9 +53,9 @@ def test_a_line_a_run_under_one_header(tmp_path: Path) -> None:
         append_row(tmp_path, history_row(certificate(started=f"2026-01-{day}T03:04:05+00:00")))
     with (tmp_path / "nightly.csv").open(newline="") as file:
         lines = list(csv.reader(file))
-    assert lines[0] == list(COLUMNS)
+    assert lines[0] == list(HISTORY_COLUMNS)
     assert [line[0][8:10] for line in lines[1:]] == ["02", "03"]
-    assert dict(zip(COLUMNS, lines[1], strict=True)) == {
+    assert dict(zip(HISTORY_COLUMNS, lines[1], strict=True)) == {
         "date": "2026-01-02T03:04:05+00:00", "commit": "f" * 40, "torch": "2.15.0", "device": "NVIDIA A100, 80GB",
         "processor": "EPYC, AVX512", "cells": "3", "bit_identical": "1", "same_predictions": "0",
         "within_interval": "1", "drifted": "1", "missing": "0", "failed": "0", "flipped_examples": "3",
@@ -66,7 +66,7 @@ def test_a_line_a_run_under_one_header(tmp_path: Path) -> None:
 def damaged(**changes: str) -> str:
     """A history whose only line has other values."""
     line = history_row(certificate()).model_dump() | changes
-    return ",".join(COLUMNS) + "\n" + ",".join(f'"{line[name]}"' for name in COLUMNS) + "\n"
+    return ",".join(HISTORY_COLUMNS) + "\n" + ",".join(f'"{line[name]}"' for name in HISTORY_COLUMNS) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def damaged(**changes: str) -> str:
     [
         "",
         "date,torch\n",
-        ",".join(COLUMNS) + "\n1,2\n",
+        ",".join(HISTORY_COLUMNS) + "\n1,2\n",
         damaged(drifted="9" * 400),
         damaged(cells="-1"),
         damaged(seconds="1e3"),
