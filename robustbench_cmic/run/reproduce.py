@@ -26,7 +26,6 @@ from robustbench_cmic.report.compare.differences import (
     Difference,
     declared_differences,
     environment,
-    environment_of,
     hash_differences,
     plan_differences,
     value_differences,
@@ -239,8 +238,9 @@ def certify(reproduction: Reproduction, folder: Path, began: float) -> Certifica
     verdict, code = overall(cells, inputs)
     everything = sum(_has_result(cell, results) for cell in results.plan.cells)
     sampled = f"a sample of {everything} recorded cells" if fraction < 1 else ""
-    recorded = environment([old for old, _ in records] or results.records.values())
-    here = environment(new for _, new in records) or environment_of(provenance.collect())
+    origins = [old.provenance for old, _ in records] or [record.provenance for record in results.records.values()]
+    recorded = environment(origins)
+    here = environment([new.provenance for _, new in records] or [provenance.collect()])
     return Certificate(
         suite=suite,
         sentence=sentence(suite, verdict, cells, inputs, sampled),

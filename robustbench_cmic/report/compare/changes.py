@@ -132,7 +132,9 @@ def compare_folders(old: Results, new: Results, old_folder: Path, new_folder: Pa
         new=str(new_folder),
         configuration=plan_differences(old.plan, new.plan)
         + declared_differences((a, b) for a, b in matches if a is not None and b is not None),
-        environment=value_differences(environment(a for a, _ in records), environment(b for _, b in records)),
+        environment=value_differences(
+            environment(a.provenance for a, _ in records), environment(b.provenance for _, b in records)
+        ),
         hashes=hash_differences(records),
         cells=cells,
         flags_raised=[

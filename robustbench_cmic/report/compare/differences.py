@@ -100,11 +100,9 @@ def plan_differences(old: Plan, new: Plan) -> list[Difference]:
     differences = []
     old_names, new_names = _names(old), _names(new)
     for what in old_names:
-        removed = [name for name in old_names[what] if name not in new_names[what]]
-        added = [name for name in new_names[what] if name not in old_names[what]]
-        if removed:
+        if removed := [name for name in old_names[what] if name not in new_names[what]]:
             differences.append(Difference(key=f"{what} removed", old=", ".join(removed), new=None))
-        if added:
+        if added := [name for name in new_names[what] if name not in old_names[what]]:
             differences.append(Difference(key=f"{what} added", old=None, new=", ".join(added)))
     return differences
 
@@ -121,22 +119,14 @@ def _names(plan: Plan) -> dict[str, dict[str, None]]:
     }
 
 
-def environment(records: Iterable[AnyRecord]) -> dict[str, str]:
-    """Code, versions and machine behind records, key by key; several values of a key are joined by `; `."""
+def environment(provenances: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Code, versions and machine behind records, key by key, as text; several values of a key are joined by `; `."""
     by_key: dict[str, set[str]] = {}
-    for record in records:
-        for key, value in environment_of(record.provenance).items():
-            by_key.setdefault(key, set()).add(value)
+    for provenance in provenances:
+        for key, value in flattened(provenance).items():
+            if value is not None:
+                by_key.setdefault(key, set()).add(value if isinstance(value, str) else json.dumps(value))
     return {key: "; ".join(sorted(values)) for key, values in by_key.items()}
-
-
-def environment_of(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """The provenance of one record, key by key, as text; without what is not known."""
-    return {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in flattened(provenance).items()
-        if value is not None
-    }
 
 
 def hash_differences(pairs: Iterable[tuple[AnyRecord, AnyRecord]]) -> list[Difference]:

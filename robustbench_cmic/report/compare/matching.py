@@ -16,10 +16,8 @@ from robustbench_cmic.statistics import holm
 LEVEL = 0.05
 """An adjusted p of at most this is more than chance explains."""
 
-Identity = tuple[str, str, int, str, str, float]
 
-
-def identity(cell: Cell) -> Identity:
+def identity(cell: Cell) -> tuple[str, str, int, str, str, float]:
     """What a cell is, whatever its parameters: kind, model, seed, attack (with the source of a transfer), norm, eps."""
     return (cell.kind, cell.model, cell.seed, cell.attack, cell.norm, cell.eps)
 
