@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from robustbench_cmic.cli import app
-from robustbench_cmic.report.compare.history import COLUMNS
+from robustbench_cmic.report.compare.history import HISTORY_COLUMNS
 from robustbench_cmic.report.compare.verdicts import VERDICTS
 from robustbench_cmic.suite import shipped_suites
 from tests.conftest import ROOT
@@ -85,5 +85,5 @@ def test_the_page_on_nightly_runs_is_right() -> None:
     assert len(calls) >= 5
     for arguments in calls:
         check(arguments)
-    for name in (*COLUMNS, *VERDICTS):
+    for name in (*HISTORY_COLUMNS, *VERDICTS):
         assert f"`{name}`" in text

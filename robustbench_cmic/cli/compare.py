@@ -22,7 +22,7 @@ class FailOn(StrEnum):
     regression = "regression"
 
 
-class Format(StrEnum):
+class TextFormat(StrEnum):
     """How `compare` prints."""
 
     text = "text"
@@ -37,7 +37,7 @@ def compare(
         FailOn | None,
         typer.Option(help="Exit 3 where outcomes differ or are gone; or where B is significantly worse than A."),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.text,
+    form: Annotated[TextFormat, typer.Option("--format", help="How to print it.")] = TextFormat.text,
 ) -> None:
     """Compare two results folders: which cells differ, by how much, and whether that is more than chance.
 
@@ -46,25 +46,26 @@ def compare(
     from robustbench_cmic.report.compare.changes import compare_folders
     from robustbench_cmic.report.compare.text import comparison_text
 
-    left, right = _read(old), _read(new)
-    found = compare_folders(left, right, old, new)
-    if form is Format.json:
-        print(found.model_dump_json(indent=1))
+    left, right = read_folder(old), read_folder(new)
+    comparison = compare_folders(left, right, old, new)
+    if form is TextFormat.json:
+        print(comparison.model_dump_json(indent=1))
     else:
-        print(comparison_text(found, markdown=form is Format.md), end="")
-    reasons = {None: [], FailOn.drift: found.drift, FailOn.regression: found.regression}[fail_on]
+        print(comparison_text(comparison, markdown=form is TextFormat.md), end="")
+    reasons = {None: [], FailOn.drift: comparison.drift, FailOn.regression: comparison.regression}[fail_on]
     for reason in reasons[:REASONS_SHOWN]:
         print(f"{fail_on}: {reason}", file=sys.stderr)
     if len(reasons) > REASONS_SHOWN:
         print(f"{fail_on}: and {len(reasons) - REASONS_SHOWN} more (--format json names all)", file=sys.stderr)
-    empty = fail_on is not None and not found.evaluated
+    empty = fail_on is not None and not comparison.evaluated
     if empty:
         print(f"{fail_on}: not a single evaluation has a result on both sides: nothing was compared", file=sys.stderr)
     lacking = empty or bool(left.problems or right.problems)
     raise typer.Exit(DIFFERENT if reasons else INCOMPLETE if lacking else DONE)
 
 
-def _read(folder: Path) -> Results:
+def read_folder(folder: Path) -> Results:
+    """The results in a folder; what was left out of them is told."""
     results = read_results(folder)
     for problem in results.problems:
         print(problem, file=sys.stderr)

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_cmic.cli.arguments import SuiteArgument, fail, load
-from robustbench_cmic.cli.compare import _read
+from robustbench_cmic.cli.compare import read_folder
 from robustbench_cmic.run import INTERRUPTED
-from robustbench_cmic.suite.messages import UserError, os_error_reason
+from robustbench_cmic.suite.messages import os_error_reason
 
 if TYPE_CHECKING:
     from robustbench_cmic.report.compare.certificate import Certificate
-    from robustbench_cmic.run.options import Options
-    from robustbench_cmic.run.reproduce import Reproduction
-    from robustbench_cmic.suite import LoadedSuite
 
 
 def reproduce(
@@ -53,51 +50,38 @@ def reproduce(
     ] = True,
 ) -> None:
     """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
-    from robustbench_cmic.run.reproduce import certify, default_folder, make_task, open_folder, options_for
+    from robustbench_cmic.run import reproduce as run
 
     loaded = load(suite)
     recorded = against or Path("results") / loaded.suite.suite
     if not fraction > 0:
         fail(f"--fraction: should be above 0 and at most 1, not {fraction:g}")
-    task = make_task(loaded, _read(recorded), fraction)
-    folder = results or default_folder(loaded.suite.suite)
+    reproduction = run.plan_reproduction(loaded, recorded, read_folder(recorded), fraction)
+    folder = results or run.default_folder(loaded.suite.suite)
     place = output or folder
-    try:
-        made = open_folder(folder, place, task, fraction)
-    except OSError as error:
-        fail(f"cannot write to {error.filename or folder}: {os_error_reason(error)}")
-    for difference in task.inputs:
+    made = run.open_folder(folder, place, reproduction)
+    for difference in reproduction.inputs:
         print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
     began = time.time()
-    _rerun(task, loaded, options_for(task, folder, device, data, jobs), suite, made)
-    certificate = certify(task, loaded, folder, recorded, fraction, began)
-    code = _file(certificate, folder, place, recorded if history else None)
-    print(certificate.sentence)
-    raise typer.Exit(code)
-
-
-def _rerun(task: Reproduction, loaded: LoadedSuite, options: Options, suite: str, made: list[Path]) -> None:
-    """Carry the task out; an interruption ends the command, and nothing is certified."""
-    from rich.console import Console
-
-    from robustbench_cmic.run.reproduce import clean_up, rerun
-
     try:
-        code = rerun(task, loaded, options, Console(soft_wrap=True))
-    except UserError:
-        clean_up(options.results, made)
-        raise
+        code = run.rerun(reproduction, run.options_for(reproduction, folder, device, data, jobs), made)
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        print(f"nothing is certified; to go on: reproduce {suite} --results {options.results}, other options as before")
+        print(f"nothing is certified; to go on: reproduce {suite} --results {folder}, other options as before")
         raise typer.Exit(INTERRUPTED)
+    certificate = run.certify(reproduction, folder, began)
+    _write(certificate, folder, place)
+    if history:
+        _add_to_history(certificate, recorded)
+    print(certificate.sentence)
+    raise typer.Exit(certificate.exit_code)
 
 
-def _file(certificate: Certificate, folder: Path, place: Path, recorded: Path | None) -> int:
-    """Write the certificate, and the history if it is wanted; returns the certificate's exit code."""
+def _write(certificate: Certificate, folder: Path, place: Path) -> None:
+    """Write the certificate, and mark the folder that it is about."""
     from robustbench_cmic.report.compare.certificate import write_certificate
-    from robustbench_cmic.report.compare.certificate_text import certificate_text
+    from robustbench_cmic.report.compare.text import certificate_text
     from robustbench_cmic.run.reproduce import mark_certified
 
     try:
@@ -107,22 +91,18 @@ def _file(certificate: Certificate, folder: Path, place: Path, recorded: Path | 
         fail(f"cannot write to {place}: {os_error_reason(error)}")
     print(place / "certificate.md")
     print(place / "certificate.json")
-    if recorded is not None:
-        _remember(certificate, recorded)
-    return certificate.exit_code
 
 
-def _remember(certificate: Certificate, recorded: Path) -> None:
+def _add_to_history(certificate: Certificate, recorded: Path) -> None:
     """Add to the history and draw it; what stands in the way is told, and changes nothing in what was certified."""
-    from robustbench_cmic.report.compare.history import HISTORY_FILE, append_night, history_row
-    from robustbench_cmic.report.compare.trend import TREND_FILE, write_trend
+    from robustbench_cmic.report.compare.history import HISTORY_FILE, TREND_FILE, append_row, history_row, write_trend
 
     try:
-        nights = append_night(recorded, history_row(certificate))
+        rows = append_row(recorded, history_row(certificate))
     except (OSError, ValueError) as error:
         print(f"{recorded / HISTORY_FILE} is left as it was: {error}", file=sys.stderr)
         return
     try:
-        write_trend(recorded, certificate.suite, nights)
+        write_trend(recorded, certificate.suite, rows)
     except (OSError, ValueError) as error:
         print(f"{recorded / TREND_FILE} is not drawn: {error}", file=sys.stderr)

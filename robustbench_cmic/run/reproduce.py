@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records import provenance
-from robustbench_cmic.records.files import write_atomically
+from robustbench_cmic.records.files import unwritten, write_atomically
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import Results, read_results
@@ -26,13 +26,12 @@ from robustbench_cmic.report.compare.differences import (
     Difference,
     declared_differences,
     environment,
-    environment_differences,
-    environment_of,
     hash_differences,
-    identity,
     plan_differences,
+    value_differences,
 )
-from robustbench_cmic.report.compare.verdicts import CellVerdict, Pair, judge, missing
+from robustbench_cmic.report.compare.matching import CellPair, compare_cells, match_cells
+from robustbench_cmic.report.compare.verdicts import CellVerdict, judge, missing
 from robustbench_cmic.run import DONE
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.run.runner import run_suite
@@ -47,42 +46,42 @@ class Reproduction:
     """What is to be made anew.
 
     Attributes:
-        plan: the suite's, as it is now.
-        recorded: the results to reproduce.
-        chosen: cells of the plan to run, in order, each after those that it depends on; all have a recorded result.
-        old: the recorded cell of each chosen one, by the chosen one's id.
+        loaded: the suite.
+        against: where the recorded results lie; recorded: these.
+        fraction: share of the recorded evaluations that was asked for, in (0, 1].
+        chosen: cells of the suite's plan to run, in order, each after those that it depends on.
+        old: by the ids of chosen cells the recorded ones; all have a result.
         missing: verdicts on cells that only the suite or only the records have.
         inputs: in which the suite is not the recorded one.
     """
 
-    plan: Plan
+    loaded: LoadedSuite
+    against: Path
     recorded: Results
+    fraction: float
     chosen: list[Cell]
     old: dict[str, Cell]
     missing: list[CellVerdict]
     inputs: list[Difference]
 
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.loaded.suite.suite
 
-def make_task(loaded: LoadedSuite, recorded: Results, fraction: float) -> Reproduction:
-    """Match a suite with its recorded results and choose the sample.
 
-    Args:
-        loaded: the suite.
-        recorded: its results.
-        fraction: share of the recorded evaluations to make anew, in (0, 1]; which ones depends on their ids alone.
-    """
+def plan_reproduction(loaded: LoadedSuite, against: Path, recorded: Results, fraction: float) -> Reproduction:
+    """Match a suite with its recorded results and choose the sample; which it is depends on the cells' ids alone."""
     plan = make_plan(loaded.suite)
-    known = {identity(cell): cell for cell in recorded.plan.cells}
-    planned = {identity(cell) for cell in plan.cells}
-    old = {cell.id: known[identity(cell)] for cell in plan.cells if identity(cell) in known}
-    lacking = [missing(cell, "not in the recorded suite") for cell in plan.cells if cell.id not in old]
-    lacking += [missing(c, "not in the suite any more") for c in recorded.plan.cells if identity(c) not in planned]
-    lacking += [missing(cell, why) for cell in old.values() if (why := _unrecorded(cell, recorded))]
-    chosen = sample(plan, {new for new, cell in old.items() if _has_result(cell, recorded)}, old, fraction)
-    differences = plan_differences(recorded.plan, plan)
-    inputs = [found for found in differences if not found.key.startswith("pairs")]
-    inputs += declared_differences((old[cell.id], cell) for cell in plan.cells if cell.id in old)
-    return Reproduction(plan, recorded, chosen, old, lacking, inputs)
+    matches = match_cells(plan.cells, recorded.plan.cells)
+    both = [(cell, old) for cell, old in matches if cell is not None and old is not None]
+    lacking = [missing(cell, "not in the recorded suite") for cell, old in matches if cell is not None and old is None]
+    lacking += [missing(old, "not in the suite any more") for cell, old in matches if old is not None and cell is None]
+    lacking += [missing(old, why) for _, old in both if (why := _unrecorded(old, recorded))]
+    usable = {cell.id: old for cell, old in both if _has_result(old, recorded)}
+    inputs = [change for change in plan_differences(recorded.plan, plan) if not change.key.startswith("pairs")]
+    inputs += declared_differences((old, cell) for cell, old in both)
+    return Reproduction(loaded, against, recorded, fraction, sample(plan, usable, fraction), usable, lacking, inputs)
 
 
 def _has_result(cell: Cell, recorded: Results) -> bool:
@@ -103,27 +102,27 @@ def _unrecorded(cell: Cell, recorded: Results) -> str:
     return "not recorded" if problem is None else f"not usable: {problem.partition(': left out: ')[2]}"
 
 
-def sample(plan: Plan, usable: set[str], old: dict[str, Cell], fraction: float) -> list[Cell]:
+def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Cell]:
     """A part of a plan's cells: evaluations drawn by the hashes of their recorded ids, and what they depend on.
 
     With a training goes its clean evaluation: that says what weights are worth which are not the recorded ones.
 
     Args:
         plan: all cells.
-        usable: ids of those that have a recorded result.
-        old: the recorded cell of each, by id.
+        recorded: the recorded cells that have a result, by the plan's ids.
         fraction: share of the evaluations, in (0, 1], rounded up.
     """
+    usable = [cell for cell in plan.cells if cell.id in recorded]
     if fraction == 1:
-        return [cell for cell in plan.cells if cell.id in usable]
-    evaluations = [cell for cell in plan.cells if cell.kind != "train" and cell.id in usable]
-    evaluations.sort(key=lambda cell: hashlib.sha256(old[cell.id].id.encode()).hexdigest())
-    keep = {cell.id for cell in evaluations[: math.ceil(fraction * len(evaluations))]}
+        return usable
+    evaluations = [cell.id for cell in usable if cell.kind != "train"]
+    evaluations.sort(key=lambda name: hashlib.sha256(recorded[name].id.encode()).hexdigest())
+    keep = set(evaluations[: math.ceil(fraction * len(evaluations))])
     for cell in reversed(plan.cells):  # what a cell depends on comes before it
         if cell.id in keep:
             keep.update(cell.dependencies)
     keep.update(cell.id for cell in plan.cells if cell.attack == "none" and cell.needs in keep)
-    return [cell for cell in plan.cells if cell.id in keep & usable]
+    return [cell for cell in usable if cell.id in keep]
 
 
 def default_folder(suite: str) -> Path:
@@ -132,50 +131,56 @@ def default_folder(suite: str) -> Path:
     return Path("reproductions") / suite / now.strftime("%Y%m%dT%H%M%SZ")
 
 
-def open_folder(folder: Path, place: Path, task: Reproduction, fraction: float) -> list[Path]:
-    """Mark a fresh folder as one of this reproduction, or find that it is one that was interrupted.
+def open_folder(folder: Path, place: Path, reproduction: Reproduction) -> list[Path]:
+    """Mark a fresh folder to run in as one of this reproduction, or find that it is one that was interrupted.
 
     Args:
         folder: to run in.
-        place: where the certificate goes.
-        task: what is to be made anew.
-        fraction: as asked for.
+        place: where the certificate goes; made, too.
+        reproduction: what is to be made anew.
 
     Returns:
         The folders that were made, innermost first.
 
     Raises:
         UserError: it holds anything else: what is in it was not made from scratch, or is certified already. Or it is
-            fresh, but its work folder is there: a run would take over checkpoints and resume states from it.
-        OSError: it cannot be written to.
+            fresh, but its work folder is there: a run would take over checkpoints and resume states from it. Or it
+            cannot be written to.
     """
     made = [path for leaf in (place, folder) for path in (leaf, *leaf.parents) if not path.exists()]
-    own = {"suite": task.plan.suite, "fraction": fraction, "cells": [cell.id for cell in task.chosen]}
-    if folder.is_dir() and any(folder.iterdir()):
-        try:
-            found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            found = None
-        if found != own | {"certified": False}:
-            raise UserError(f"{folder} is not empty, and no interrupted run of this reproduction: choose a fresh one")
-    elif (work := Store.work_root(folder)).exists():
-        raise UserError(
-            f"{work} is there, and of no interrupted run of this reproduction: remove it, or choose other --results"
-        )
+    cells = [cell.id for cell in reproduction.chosen]
+    marker = {"suite": reproduction.suite, "fraction": reproduction.fraction, "cells": cells, "certified": False}
     try:
+        if folder.is_dir() and any(folder.iterdir()):
+            if _read_marker(folder) != marker:
+                raise UserError(
+                    f"{folder} is not empty, and no interrupted run of this reproduction: choose a fresh one"
+                )
+        elif (work := Store.work_root(folder)).exists():
+            raise UserError(
+                f"{work} is there, and of no interrupted run of this reproduction: remove it, or choose other --results"
+            )
         for path in (folder, place):
             path.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / MARKER, json.dumps(own | {"certified": False}).encode())
-    except OSError:
+        write_atomically(folder / MARKER, json.dumps(marker).encode())
+    except OSError as error:
         clean_up(folder, made)
-        raise
+        raise UserError(f"cannot write to {unwritten(error, folder)}") from None
     return made
+
+
+def _read_marker(folder: Path) -> object:
+    try:
+        return json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def clean_up(folder: Path, made: Sequence[Path]) -> None:
     """Leave nothing behind of a run that could not begin: the marker, and the folders that `open_folder` made."""
-    if folder.is_dir() and [file.name for file in folder.iterdir()] == [MARKER]:
-        (folder / MARKER).unlink()
+    with contextlib.suppress(OSError):  # it is not there, or cannot be read
+        if [file.name for file in folder.iterdir()] == [MARKER]:
+            (folder / MARKER).unlink()
     for path in made:
         with contextlib.suppress(OSError):  # not empty, or gone already
             path.rmdir()
@@ -187,79 +192,84 @@ def mark_certified(folder: Path) -> None:
     write_atomically(marker, json.dumps(json.loads(marker.read_text(encoding="utf-8")) | {"certified": True}).encode())
 
 
-def rerun(task: Reproduction, loaded: LoadedSuite, options: Options, console: Console) -> int:
-    """Run the chosen cells; 0 all are done, 1 some failed, 130 interrupted. See `run.run_suite` for errors."""
-    if not task.chosen:
-        console.print(f"{task.plan.suite}: none of its cells is recorded: nothing to run", markup=False)
+def rerun(reproduction: Reproduction, options: Options, made: Sequence[Path]) -> int:
+    """Run the chosen cells; where that cannot begin, the folders that `open_folder` made are removed.
+
+    Returns:
+        0 all are done, 1 some failed, 130 interrupted.
+
+    Raises:
+        UserError: see `run_suite`.
+    """
+    console = Console(soft_wrap=True)
+    if not reproduction.chosen:
+        console.print(f"{reproduction.suite}: none of its cells is recorded: nothing to run", markup=False)
         return DONE
-    return run_suite(loaded.suite, options, console)
+    try:
+        return run_suite(reproduction.loaded.suite, options, console)
+    except UserError:
+        clean_up(options.results, made)
+        raise
 
 
-def options_for(task: Reproduction, folder: Path, device: str | None, data: Path | None, jobs: int | None) -> Options:
+def options_for(
+    reproduction: Reproduction, folder: Path, device: str | None, data: Path | None, jobs: int | None
+) -> Options:
     """How to run: on the recorded kind of device unless another is asked for, deterministic if the records are."""
-    origins = [record.provenance for record in task.recorded.records.values()]
+    origins = [record.provenance for record in reproduction.recorded.records.values()]
     on_cpu = bool(origins) and all(origin.get("device") == "cpu" for origin in origins)
     settings = [origin.get("determinism", {}) for origin in origins]
     return Options(
         results=folder,
-        only=[cell.id for cell in task.chosen],
+        only=[cell.id for cell in reproduction.chosen],
         device=device or ("cpu" if on_cpu else "auto"),
         data=data,
         jobs=jobs,
-        deterministic=bool(settings) and all(found.get("deterministic") for found in settings),
+        deterministic=bool(settings) and all(setting.get("deterministic") for setting in settings),
     )
 
 
-def certify(
-    task: Reproduction, loaded: LoadedSuite, folder: Path, against: Path, fraction: float, began: float
-) -> Certificate:
-    """Judge what a run has left in `folder`.
-
-    Args:
-        task: what was to be made anew.
-        loaded: the suite.
-        folder: where it was run.
-        against: the recorded results, for the certificate to name.
-        fraction: as asked for.
-        began: when the run began, in seconds since the epoch.
-    """
-    new = read_results(folder / task.plan.suite) if task.chosen else None
-    pairs = [_pair(task, cell, new) for cell in task.chosen]
-    both = [(pair.old, pair.new) for pair in pairs if pair.new is not None]
-    inputs = task.inputs + hash_differences(both)
-    cells = judge(pairs) + task.missing
+def certify(reproduction: Reproduction, folder: Path, began: float) -> Certificate:
+    """Judge what a run that began at a time, in seconds since the epoch, has left in a folder."""
+    suite, results, fraction = reproduction.suite, reproduction.recorded, reproduction.fraction
+    pairs = _pairs(reproduction, folder / suite)
+    records = [pair.records for pair in pairs if pair.records is not None]
+    inputs = reproduction.inputs + hash_differences(records)
+    cells = judge(compare_cells(pairs, across_data=True)) + reproduction.missing
     verdict, code = overall(cells, inputs)
-    everything = sum(_has_result(cell, task.recorded) for cell in task.recorded.plan.cells)
+    everything = sum(_has_result(cell, results) for cell in results.plan.cells)
     sampled = f"a sample of {everything} recorded cells" if fraction < 1 else ""
-    recorded = environment([old for old, _ in both] or task.recorded.records.values())
-    here = environment(record for _, record in both) or environment_of(provenance.collect())
+    origins = [old.provenance for old, _ in records] or [record.provenance for record in results.records.values()]
+    recorded = environment(origins)
+    here = environment([new.provenance for _, new in records] or [provenance.collect()])
     return Certificate(
-        suite=task.plan.suite,
-        sentence=sentence(task.plan.suite, verdict, cells, inputs, sampled),
+        suite=suite,
+        sentence=sentence(suite, verdict, cells, inputs, sampled),
         verdict=verdict,
         exit_code=code,
         started=datetime.datetime.fromtimestamp(began, datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - began, 1),
-        suite_file=loaded.path.name,
-        suite_sha256=loaded.sha256,
-        against=str(against),
-        results=str(folder / task.plan.suite),
+        suite_file=reproduction.loaded.path.name,
+        suite_sha256=reproduction.loaded.sha256,
+        against=str(reproduction.against),
+        results=str(folder / suite),
         fraction=fraction,
         recorded=everything,
         counts=counts_of(cells),
         inputs=inputs,
-        environment=environment_differences(recorded, here),
+        environment=value_differences(recorded, here),
         environment_recorded=recorded,
         environment_here=here,
-        dataset_sha256={"recorded": _data(old for old, _ in both), "here": _data(record for _, record in both)},
+        dataset_sha256={"recorded": _data(old for old, _ in records), "here": _data(new for _, new in records)},
         cells=cells,
     )
 
 
-def _pair(task: Reproduction, cell: Cell, new: Results | None) -> Pair:
-    old = task.old[cell.id]
-    record = None if new is None else new.records.get(cell.id)
-    return Pair(old, task.recorded.records[old.id], record)
+def _pairs(reproduction: Reproduction, folder: Path) -> list[CellPair]:
+    """The chosen cells as they are recorded, and as a run has left them."""
+    new = read_results(folder).records if reproduction.chosen else {}
+    matches = [(reproduction.old[cell.id], cell) for cell in reproduction.chosen]
+    return [CellPair(old, cell, reproduction.recorded.records[old.id], new.get(cell.id)) for old, cell in matches]
 
 
 def _data(records: Iterable[AnyRecord]) -> list[str]:

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from robustbench_cmic.cli.reproduce import _remember
+from robustbench_cmic.cli.reproduce import _add_to_history
 from robustbench_cmic.data import load_data
 from robustbench_cmic.records.files import read_json, write_json
 from robustbench_cmic.report import read_results
-from robustbench_cmic.report.compare.certificate import Certificate, read_certificate
-from robustbench_cmic.report.compare.history import COLUMNS
-from robustbench_cmic.run.reproduce import certify, make_task
+from robustbench_cmic.report.compare.certificate import Certificate
+from robustbench_cmic.report.compare.history import HISTORY_COLUMNS
+from robustbench_cmic.run.reproduce import certify, plan_reproduction
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
 from tests.conftest import TINY_SUITE, Cli, command
@@ -35,7 +35,11 @@ Done = subprocess.CompletedProcess[str]
 def reproduced(cli: Cli, folder: Path, *options: object, suite: str = "tiny.yaml") -> tuple[Done, Certificate]:
     """Run the command into `folder/again` and read its certificate."""
     done = cli("reproduce", suite, "--results", "again", "--jobs", 1, *options, cwd=folder)
-    return done, read_certificate(folder / "again" / "certificate.json")
+    return done, certificate_in(folder / "again")
+
+
+def certificate_in(folder: Path) -> Certificate:
+    return Certificate.model_validate(read_json(folder / "certificate.json"))
 
 
 def last_line(done: Done) -> str:
@@ -58,7 +62,7 @@ def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli: Cli) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done) == "tiny: 8 of 8 cells bit-identical"
     (fresh,) = (copied / "reproductions" / "tiny").glob("*Z")
-    found = read_certificate(fresh / "certificate.json")
+    found = certificate_in(fresh)
     assert set(verdicts(found).values()) == {"bit-identical"}
     assert [d.key for d in found.environment] == ["versions.torch"]
     assert found.environment[0].old == "2.9.1"
@@ -97,7 +101,7 @@ def test_a_flipped_recorded_outcome_is_named(copied: Path, cli: Cli) -> None:
 def test_a_sample_is_told_and_certified_elsewhere(copied: Path, cli: Cli) -> None:
     done = cli("reproduce", "tiny.yaml", "--fraction", 0.1, "--output", "certified/tiny", "--jobs", 1, cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = read_certificate(copied / "certified" / "tiny" / "certificate.json")
+    found = certificate_in(copied / "certified" / "tiny")
     assert found.fraction == 0.1
     assert 2 <= len(found.cells) <= 3, "one of six evaluations, its training, and the clean evaluation"
     assert last_line(done) == (
@@ -245,15 +249,17 @@ def test_what_lies_in_the_work_folder_of_a_fresh_run_is_not_taken_over(copied: P
 def test_a_suite_is_certified_as_it_was_read(copied: Path) -> None:
     loaded = load_suite(copied / "tiny.yaml")
     recorded = copied / "results" / "tiny"
-    task = make_task(loaded, read_results(recorded), 1)
+    reproduction = plan_reproduction(loaded, recorded, read_results(recorded), 1)
     (copied / "tiny.yaml").unlink()
-    found = certify(task, loaded, copied / "results", recorded, 1, time.time())
+    found = certify(reproduction, copied / "results", time.time())
     assert found.suite_sha256 == hashlib.sha256(TINY_SUITE.encode()).hexdigest()
 
 
 def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, cli: Cli) -> None:
     folder = copied / "results" / "tiny"
-    (folder / "nightly.csv").write_text(",".join(COLUMNS) + "\n" + ",".join(["9" * 400] * len(COLUMNS)) + "\n")
+    (folder / "nightly.csv").write_text(
+        ",".join(HISTORY_COLUMNS) + "\n" + ",".join(["9" * 400] * len(HISTORY_COLUMNS)) + "\n"
+    )
     before = (folder / "nightly.csv").read_bytes()
     done, found = reproduced(cli, copied, "--fraction", 0.1)
     assert (done.returncode, found.exit_code) == (0, 0)
@@ -267,7 +273,7 @@ def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, c
 
 def test_a_picture_that_cannot_be_drawn_is_told_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nightly.svg").mkdir()
-    _remember(certificate(), tmp_path)
+    _add_to_history(certificate(), tmp_path)
     error = capsys.readouterr().err
     assert error.startswith(f"{tmp_path / 'nightly.svg'} is not drawn: ")
     assert len(error.splitlines()) == 1

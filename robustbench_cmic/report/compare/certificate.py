@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from robustbench_cmic.records.files import CorruptRecordError, read_json, write_atomically, write_json
+from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.report.compare.differences import Difference
 from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict, Verdict
 from robustbench_cmic.suite.fields import Frozen
 
-SCHEMA: Literal["robustbench_cmic/certificate/1"] = "robustbench_cmic/certificate/1"
 Overall = Literal["bit-identical", "same predictions", "within interval", "drifted", "different inputs", "incomplete"]
 REPRODUCED, INCOMPLETE, DIFFERENT = 0, 1, 3
-FLIPS_SHOWN = 10
+MAX_FLIPS = 10
 _LACKING: tuple[Verdict, ...] = ("failed", "missing")
 
 
@@ -45,7 +44,7 @@ def sentence(
 
 
 class Certificate(Frozen):
-    """What a reproduction found.
+    """A comparison of recorded and new results, with a header that says what it is worth.
 
     Attributes:
         sentence: the finding in one sentence.
@@ -64,7 +63,7 @@ class Certificate(Frozen):
         cells: the verdicts, in the suite's order.
     """
 
-    schema_: Literal["robustbench_cmic/certificate/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["robustbench_cmic/certificate/1"] = Field("robustbench_cmic/certificate/1", alias="schema")
     suite: str
     sentence: str
     verdict: Overall
@@ -88,16 +87,16 @@ class Certificate(Frozen):
 
 def overall(cells: Sequence[CellVerdict], inputs: Sequence[Difference]) -> tuple[Overall, int]:
     """The verdict of a whole reproduction and its exit code."""
-    found = {cell.verdict for cell in cells}
+    verdicts = {cell.verdict for cell in cells}
     if inputs:
         return "different inputs", DIFFERENT
-    if "drifted" in found:
+    if "drifted" in verdicts:
         return "drifted", DIFFERENT
-    if not found or found & {"missing", "failed"}:
+    if not verdicts or verdicts & set(_LACKING):
         return "incomplete", INCOMPLETE
-    if "within interval" in found:
+    if "within interval" in verdicts:
         return "within interval", REPRODUCED
-    return ("same predictions" if "same predictions" in found else "bit-identical"), REPRODUCED
+    return ("same predictions" if "same predictions" in verdicts else "bit-identical"), REPRODUCED
 
 
 def counts_of(cells: Sequence[CellVerdict]) -> dict[str, int]:
@@ -113,37 +112,18 @@ def _first(cells: Sequence[CellVerdict], verdict: Verdict) -> str:
 
 
 def flipped_text(places: Sequence[int]) -> str:
-    """`2 flipped: 3, 17`, with at most `FLIPS_SHOWN` examples; empty where none flipped."""
+    """`2 flipped: 3, 17`, with at most `MAX_FLIPS` examples; empty where none flipped."""
     if not places:
         return ""
-    listed = ", ".join(map(str, places[:FLIPS_SHOWN]))
-    return f"{len(places)} flipped: {listed}{', …' if len(places) > FLIPS_SHOWN else ''}"
-
-
-def largest_change_points(cells: Sequence[CellVerdict]) -> float:
-    """The accuracy change of largest size, in percentage points, with its sign."""
-    return max((cell.change_points for cell in cells), key=abs, default=0.0)
+    listed = ", ".join(map(str, places[:MAX_FLIPS]))
+    return f"{len(places)} flipped: {listed}{', …' if len(places) > MAX_FLIPS else ''}"
 
 
 def write_certificate(folder: Path, certificate: Certificate, text: str) -> None:
-    """Write `certificate.json` and `certificate.md`, atomically.
+    """Write `certificate.json`, which `records.files.read_json` reads and checks, and `certificate.md`, atomically.
 
     Raises:
         OSError: the folder cannot be written to.
     """
     write_json(folder / "certificate.json", certificate.model_dump(mode="json"))
     write_atomically(folder / "certificate.md", text.encode())
-
-
-def read_certificate(path: Path) -> Certificate:
-    """Read what `write_certificate` wrote.
-
-    Raises:
-        CorruptRecordError: not whole, altered, or of another schema.
-        FileNotFoundError: there is no such file.
-    """
-    payload: Mapping[str, object] = read_json(path)
-    try:
-        return Certificate.model_validate(payload)
-    except ValidationError as error:
-        raise CorruptRecordError(f"not of schema {SCHEMA}: {error.errors()[0]['msg']}") from None

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, Plan, canonical_json
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.suite.fields import Frozen, format_eps
 
-Identity = tuple[str, str, int, str, str, float]
-"""What a cell is, whatever its parameters: kind, model, seed, attack (with the source of a transfer), norm, eps."""
-
-_LONGEST = 60
+_MAX_CHARACTERS = 60
 
 
 class Difference(Frozen):
@@ -35,10 +32,10 @@ class Difference(Frozen):
     def text(self) -> str:
         """`training.epochs: 20 -> 30 (cnn-ce)`."""
         about = f" ({', '.join(self.where)})" if self.where else ""
-        return f"{self.key}: {shown(self.old)} -> {shown(self.new)}{about}"
+        return f"{self.key}: {brief(self.old)} -> {brief(self.new)}{about}"
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value in few characters: hashes and long lists are cut."""
     if value is None:
         return "–"
@@ -47,12 +44,7 @@ def shown(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text) == 64 and set(text) <= set("0123456789abcdef"):
         return f"{text[:12]}…"
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def identity(cell: Cell) -> Identity:
-    """What a cell is: equal for two cells that differ in their parameters only."""
-    return (cell.kind, cell.model, cell.seed, cell.attack, cell.norm, cell.eps)
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"
 
 
 def flattened(value: Any, prefix: str = "", into_lists: bool = False) -> dict[str, Any]:
@@ -70,86 +62,85 @@ def declared_differences(pairs: Iterable[tuple[Cell, Cell]]) -> list[Difference]
     """In which parameters cells differ that are otherwise the same; those of a training are told once, by its model.
 
     Args:
-        pairs: old and new cells of equal `identity`.
+        pairs: old and new cells of equal identity.
     """
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for old, new in pairs:
-        left, right = _own(old), _own(new)
-        for key in dict.fromkeys([*left, *right]):
-            a, b = left.get(key), right.get(key)
-            if a != b:
-                place = found.setdefault((key, canonical_json(a), canonical_json(b)), [])
-                place.append(old.model if old.kind == "train" else old.attack or old.kind)
+    return _grouped(
+        (old.model if old.kind == "train" else old.attack or old.kind, change)
+        for old, new in pairs
+        for change in value_differences(_own_parameters(old), _own_parameters(new))
+    )
+
+
+def _grouped(changes: Iterable[tuple[str, Difference]]) -> list[Difference]:
+    """Equal changes once, in the order of their first place, with all places."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for place, change in changes:
+        key = change.key, canonical_json(change.old), canonical_json(change.new)
+        places.setdefault(key, []).append(place)
     return [
         Difference(key=key, old=json.loads(a), new=json.loads(b), where=list(dict.fromkeys(where)), cells=len(where))
-        for (key, a, b), where in found.items()
+        for (key, a, b), where in places.items()
     ]
 
 
-def _own(cell: Cell) -> dict[str, Any]:
-    """What a cell declares itself; what its training, source or smaller ball declares is theirs to tell."""
+def _own_parameters(cell: Cell) -> dict[str, Any]:
+    """Without those of the training, source or smaller ball that a cell depends on: they are cells themselves."""
     others = () if cell.kind == "train" else ("train", "source", "after")
     return flattened({key: value for key, value in cell.declared.items() if key not in others})
 
 
-def plan_differences(old: Plan, new: Plan) -> list[Difference]:
-    """Models, seeds, attacks, audits and pairs that only one of two plans has."""
-    found = []
-    for what, left, right in zip(_KINDS, _names(old), _names(new), strict=True):
-        removed = [name for name in left if name not in right]
-        added = [name for name in right if name not in left]
-        if removed:
-            found.append(Difference(key=f"{what} removed", old=", ".join(removed), new=None))
-        if added:
-            found.append(Difference(key=f"{what} added", old=None, new=", ".join(added)))
-    return found
-
-
-_KINDS = ("models", "seeds", "attacks", "audits", "pairs")
-
-
-def _names(plan: Plan) -> Sequence[dict[str, None]]:
-    trainings = plan.of("train")
-    attacks = [f"{cell.attack} {cell.norm} eps {format_eps(cell.eps)}" for cell in plan.of("attack") if cell.norm]
-    audited = ["audit"] if plan.of("audit") else []
-    pairs = [f"{first} against {second}" for first, second in plan.pairs]
-    names = ([cell.model for cell in trainings], [str(cell.seed) for cell in trainings], attacks, audited, pairs)
-    return [dict.fromkeys(group) for group in names]
-
-
-def environment(records: Iterable[AnyRecord]) -> dict[str, str]:
-    """Code, versions and machine behind records, key by key; several values of a key are joined by `; `."""
-    found: dict[str, set[str]] = {}
-    for record in records:
-        for key, value in environment_of(record.provenance).items():
-            found.setdefault(key, set()).add(value)
-    return {key: "; ".join(sorted(values)) for key, values in found.items()}
-
-
-def environment_of(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """The provenance of one record, key by key, as text; without what is not known."""
-    known = {key: value for key, value in flattened(provenance).items() if value is not None}
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
-
-
-def environment_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Difference]:
-    """The keys in which two environments differ."""
+def value_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """The keys in which two flat mappings differ, in the order of the old one, then of the new one."""
     keys = dict.fromkeys([*old, *new])
     return [Difference(key=key, old=old.get(key), new=new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
+def plan_differences(old: Plan, new: Plan) -> list[Difference]:
+    """Models, seeds, attacks, audits and pairs that only one of two plans has."""
+    differences = []
+    old_names, new_names = _names(old), _names(new)
+    for what in old_names:
+        if removed := [name for name in old_names[what] if name not in new_names[what]]:
+            differences.append(Difference(key=f"{what} removed", old=", ".join(removed), new=None))
+        if added := [name for name in new_names[what] if name not in old_names[what]]:
+            differences.append(Difference(key=f"{what} added", old=None, new=", ".join(added)))
+    return differences
+
+
+def _names(plan: Plan) -> dict[str, dict[str, None]]:
+    """What a plan is made of, by kind, in its order."""
+    trainings, attacks = plan.of("train"), [cell for cell in plan.of("attack") if cell.norm]
+    return {
+        "models": dict.fromkeys(cell.model for cell in trainings),
+        "seeds": dict.fromkeys(str(cell.seed) for cell in trainings),
+        "attacks": dict.fromkeys(f"{cell.attack} {cell.norm} eps {format_eps(cell.eps)}" for cell in attacks),
+        "audits": dict.fromkeys(["audit"] if plan.of("audit") else []),
+        "pairs": dict.fromkeys(f"{first} against {second}" for first, second in plan.pairs),
+    }
+
+
+def environment(provenances: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Code, versions and machine behind records, key by key, as text; several values of a key are joined by `; `."""
+    by_key: dict[str, set[str]] = {}
+    for provenance in provenances:
+        for key, value in flattened(provenance).items():
+            if value is not None:
+                by_key.setdefault(key, set()).add(value if isinstance(value, str) else json.dumps(value))
+    return {key: "; ".join(sorted(values)) for key, values in by_key.items()}
+
+
 def hash_differences(pairs: Iterable[tuple[AnyRecord, AnyRecord]]) -> list[Difference]:
     """Where the data or the evaluated examples are others: hashes, old and new, with the models concerned."""
-    found: dict[tuple[str, str | None, str | None], list[str]] = {}
-    for old, new in pairs:
-        for key in ("dataset_sha256", "examples_sha256"):
-            a, b = getattr(old, key, None), getattr(new, key, None)
-            if a != b and (old.status, new.status) == ("ok", "ok"):
-                found.setdefault((key, a, b), []).append(old.cell.model)
-    return [
-        Difference(key=key, old=a, new=b, where=list(dict.fromkeys(models)), cells=len(models))
-        for (key, a, b), models in found.items()
-    ]
+    return _grouped(
+        (old.cell.model, change)
+        for old, new in pairs
+        if (old.status, new.status) == ("ok", "ok")
+        for change in value_differences(_hashes(old), _hashes(new))
+    )
+
+
+def _hashes(record: AnyRecord) -> dict[str, str | None]:
+    return {key: getattr(record, key, None) for key in ("dataset_sha256", "examples_sha256")}
 
 
 def payload(record: AnyRecord) -> dict[str, Any]:
@@ -163,18 +154,12 @@ def payload(record: AnyRecord) -> dict[str, Any]:
 def largest_difference(old: AnyRecord, new: AnyRecord) -> Difference | None:
     """The number that differs most between two records, relative to its size; without numbers, what differs first."""
     sides = [flattened({k: v for k, v in payload(r).items() if k != "cell"}, into_lists=True) for r in (old, new)]
-    left, right = sides
-    differing = [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
-    numbers = [key for key in differing if _is_number(left.get(key)) and _is_number(right.get(key))]
-    if not differing:
-        return None
-    key = max(numbers, key=lambda key: _relative(left[key], right[key])) if numbers else differing[0]
-    return Difference(key=key, old=left.get(key), new=right.get(key))
+    changes = value_differences(*sides)
+    numbers = [change for change in changes if _is_number(change.old) and _is_number(change.new)]
+    if numbers:
+        return max(numbers, key=lambda change: abs(change.old - change.new) / max(abs(change.old), abs(change.new)))
+    return changes[0] if changes else None
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _relative(a: float, b: float) -> float:
-    return abs(a - b) / max(abs(a), abs(b))

@@ -1,57 +1,106 @@
-"""`nightly.csv`: one line for every reproduction of a suite, kept beside its recorded results."""
+"""`nightly.csv` and `nightly.svg`: every reproduction of a suite, one line each, and their picture.
+
+Both are kept beside the recorded results. Equal histories give equal bytes.
+"""
 
 from __future__ import annotations
 
 import csv
-import datetime
 import io
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, Any
 
 import filelock
+from pydantic import Field, PlainSerializer, ValidationError
 
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.provenance import processor_text
-from robustbench_cmic.report.compare.certificate import Certificate, Overall, largest_change_points
+from robustbench_cmic.report.compare.certificate import Certificate, Overall
+from robustbench_cmic.report.compare.verdicts import VERDICTS
+from robustbench_cmic.suite.fields import Frozen
 
-HISTORY_FILE = "nightly.csv"
-COLUMNS = (
-    "date", "commit", "torch", "device", "processor", "cells", "bit_identical", "same_predictions", "within_interval",
-    "drifted", "missing", "failed", "flipped_examples", "largest_change_points", "seconds", "verdict",
-)  # fmt: skip
-"""date: UTC, when the run began; commit, torch, device, processor: of the run; cells: judged, of which the next six are
-counts by verdict; flipped_examples: summed over cells; largest_change_points: of an accuracy, in percentage points,
-signed; seconds: wall time; verdict: of the whole, as in the certificate."""
+HISTORY_FILE, TREND_FILE = "nightly.csv", "nightly.svg"
+_MAX_NIGHTS = 90
+# Okabe & Ito 2008: told apart by readers with any kind of colour vision.
+_COLOURS = ("#009E73", "#56B4E9", "#F0E442", "#D55E00", "#999999", "#000000")
 
-_COUNTS = (*COLUMNS[COLUMNS.index("cells") : COLUMNS.index("largest_change_points")], "seconds")
-_LONGEST_COUNT = 9
+# The descriptions say what is wrong with other values.
+_Plain = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="holds control characters")]
+_Date = Annotated[
+    str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.+-]+Z?)?$", description="is no time in ISO 8601")
+]
+_Count = Annotated[int, Field(ge=0, lt=10**9, description="is no count")]
+_Change = Field(ge=-100, le=100, description="is no number from -100 to 100")
+_Points = Annotated[float, _Change, PlainSerializer("{:.3f}".format)]
 
-HistoryRow = dict[str, str]
+
+class HistoryRow(Frozen):
+    """One reproduction; the fields are the columns, in order.
+
+    Attributes:
+        date: UTC, ISO 8601, when the run began.
+        commit, torch, device, processor: of the run.
+        cells: judged, of which the next six are counts by verdict.
+        flipped_examples: summed over cells.
+        largest_change_points: of an accuracy, in percentage points, signed.
+        seconds: wall time.
+        verdict: of the whole, as in the certificate.
+    """
+
+    date: _Date
+    commit: _Plain
+    torch: _Plain
+    device: _Plain
+    processor: _Plain
+    cells: _Count
+    bit_identical: _Count
+    same_predictions: _Count
+    within_interval: _Count
+    drifted: _Count
+    missing: _Count
+    failed: _Count
+    flipped_examples: _Count
+    largest_change_points: _Points
+    seconds: _Count
+    verdict: Overall = Field(description="is none")
 
 
-def column(verdict: str) -> str:
-    """The column that counts a verdict."""
-    return verdict.replace("-", "_").replace(" ", "_")
+HISTORY_COLUMNS = tuple(HistoryRow.model_fields)
+_COUNTERS = {verdict: verdict.replace("-", "_").replace(" ", "_") for verdict in VERDICTS}
+"""The column that counts a verdict."""
 
 
 def history_row(certificate: Certificate) -> HistoryRow:
-    """A certificate as a line of the history."""
-    here = certificate.environment_here
-    counts = {column(verdict): str(n) for verdict, n in certificate.counts.items()}
-    return counts | {
+    """A certificate as a line of the history.
+
+    Raises:
+        ValueError: its environment is described in words that no line may hold.
+    """
+    here, cells = certificate.environment_here, certificate.cells
+    largest = max([cell.change_points for cell in cells], key=abs, default=0.0)
+    fields: dict[str, Any] = {
         "date": certificate.started,
         "commit": here.get("commit", ""),
         "torch": here.get("versions.torch", ""),
         "device": here.get("device", ""),
         "processor": processor_text(here),
-        "cells": str(len(certificate.cells)),
-        "flipped_examples": str(sum(len(cell.flipped) for cell in certificate.cells)),
-        "largest_change_points": f"{largest_change_points(certificate.cells):.3f}",
-        "seconds": f"{certificate.seconds:.0f}",
+        "cells": len(cells),
+        "flipped_examples": sum(len(cell.flipped) for cell in cells),
+        "largest_change_points": round(largest, 3),
+        "seconds": round(certificate.seconds),
         "verdict": certificate.verdict,
     }
+    try:
+        return HistoryRow.model_validate(fields | {_COUNTERS[name]: certificate.counts[name] for name in VERDICTS})
+    except ValidationError as error:
+        raise ValueError(f"the new line is none of a history: {_problem(error)}") from None
+
+
+def _problem(error: ValidationError) -> str:
+    """The first problem of a line; that of its date only where there is no other."""
+    column = str(min(error.errors(), key=lambda problem: problem["loc"] == ("date",))["loc"][0])
+    return f"{column} {HistoryRow.model_fields[column].description}"
 
 
 def read_history(folder: Path) -> list[HistoryRow]:
@@ -59,84 +108,87 @@ def read_history(folder: Path) -> list[HistoryRow]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no history: it is empty, has other columns, or lines that `append_night` did not write.
+        ValueError: it is no history: it is empty, has other columns, or lines that `append_row` did not write.
     """
-    file = folder / HISTORY_FILE
     try:
-        lines = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8")), strict=True))
+        text = (folder / HISTORY_FILE).read_text(encoding="utf-8")
+        return _rows(list(csv.reader(io.StringIO(text), strict=True)))
     except FileNotFoundError:
         return []
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, ValueError) as error:  # text that is no UTF-8 is a ValueError
         raise ValueError(f"it is no history of reproductions: {error}") from None
+
+
+def _rows(lines: Sequence[Sequence[str]]) -> list[HistoryRow]:
     if not lines:
-        raise ValueError("it is no history of reproductions: it is empty")
-    if tuple(lines[0]) != COLUMNS:
-        raise ValueError("it is no history of reproductions: its columns are others")
+        raise ValueError("it is empty")
+    if tuple(lines[0]) != HISTORY_COLUMNS:
+        raise ValueError("its columns are others")
+    rows = []
     for number, line in enumerate(lines[1:], 2):
-        if wrong := next(_wrong(line), None):
-            raise ValueError(f"it is no history of reproductions: in line {number}, {wrong}")
-    return [dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]]
+        if len(line) != len(HISTORY_COLUMNS):
+            raise ValueError(f"in line {number}, there are {len(line)} columns, not {len(HISTORY_COLUMNS)}")
+        try:
+            rows.append(HistoryRow.model_validate(dict(zip(HISTORY_COLUMNS, line, strict=True))))
+        except ValidationError as error:
+            raise ValueError(f"in line {number}, {_problem(error)}") from None
+    return rows
 
 
-def _wrong(line: Sequence[str]) -> Iterator[str]:
-    """What makes a line none of the history."""
-    if len(line) != len(COLUMNS):
-        yield f"there are {len(line)} columns, not {len(COLUMNS)}"
-        return
-    named = dict(zip(COLUMNS, line, strict=True))
-    yield from (f"{name} holds control characters" for name, value in named.items() if not _plain(value))
-    yield from (f"{name} is no count" for name in _COUNTS if not _is_count(named[name]))
-    if not _is_change(named["largest_change_points"]):
-        yield "largest_change_points is no number from -100 to 100"
-    if not _is_date(named["date"]):
-        yield "date is no time in ISO 8601"
-    if named["verdict"] not in get_args(Overall):
-        yield "verdict is none"
-
-
-def _plain(text: str) -> bool:
-    return not any(unicodedata.category(character) == "Cc" for character in text)
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _LONGEST_COUNT
-
-
-def _is_change(text: str) -> bool:
-    try:
-        return -100 <= float(text) <= 100
-    except ValueError:
-        return False
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def append_night(folder: Path, line: HistoryRow) -> list[HistoryRow]:
+def append_row(folder: Path, row: HistoryRow) -> list[HistoryRow]:
     """Add a line, atomically, under the lock of the results folder.
 
     Returns:
         All lines.
 
     Raises:
-        OSError, ValueError: see `read_history`, or the line is none; nothing was changed then.
+        OSError, ValueError: see `read_history`; nothing was changed then.
     """
-    if wrong := next(_wrong([line[name] for name in COLUMNS]), None):
-        raise ValueError(f"the new line is none of a history: {wrong}")
     with filelock.FileLock(folder / ".lock", timeout=60):
-        nights = [*read_history(folder), line]
-        write_atomically(folder / HISTORY_FILE, _text(nights).encode())
-    return nights
+        rows = [*read_history(folder), row]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(line.model_dump() for line in rows)
+        write_atomically(folder / HISTORY_FILE, text.getvalue().encode())
+    return rows
 
 
-def _text(nights: Sequence[HistoryRow]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(nights)
+def write_trend(folder: Path, suite: str, rows: Sequence[HistoryRow]) -> None:
+    """Draw the last nights beside the history.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomically(folder / TREND_FILE, trend_svg(suite, rows).encode())
+
+
+def trend_svg(suite: str, rows: Sequence[HistoryRow]) -> str:
+    """The picture: stacked counts of verdicts above, the size of the largest change of accuracy below."""
+    import matplotlib as mpl  # takes half a second, and only the trend needs it
+    from matplotlib.figure import Figure
+
+    rows = rows[-_MAX_NIGHTS:]
+    places = range(len(rows))
+    title = f"Nightly reproductions of {suite}"
+    with mpl.rc_context({"svg.hashsalt": "robustbench_cmic", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        below = [0] * len(rows)
+        for verdict, colour in zip(VERDICTS, _COLOURS, strict=True):
+            counts = [getattr(row, _COUNTERS[verdict]) for row in rows]
+            upper.bar(places, counts, bottom=below, color=colour, label=verdict)
+            below = [a + b for a, b in zip(below, counts, strict=True)]
+        upper.set_ylabel("cells")
+        figure.suptitle(title)
+        figure.legend(*upper.get_legend_handles_labels(), fontsize="small", ncols=6, loc="outside lower center")
+        lower.plot(places, [abs(row.largest_change_points) for row in rows], marker="o", color="#0072B2")
+        lower.set_ylabel("largest change of\naccuracy (points)")
+        lower.set_ylim(bottom=0)
+        every = max(1, len(rows) // 12)
+        lower.set_xticks(places[::every], [row.date[:10] for row in rows[::every]], rotation=45, ha="right")
+        text = io.StringIO()
+        description = "; ".join(f"{row.date[:10]}: {row.verdict}" for row in rows[-5:])
+        metadata = {"Title": title, "Description": f"Latest: {description}", "Date": None, "Creator": None}
+        figure.savefig(text, format="svg", metadata=metadata)
     return text.getvalue()

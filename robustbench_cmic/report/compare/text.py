@@ -1,101 +1,105 @@
-"""A comparison of two results folders in words and tables, for the terminal or as Markdown."""
+"""Comparisons and certificates in words and tables, from templates: Markdown, comparisons for the terminal, too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from tabulate import tabulate
 
-from robustbench_cmic.report.compare.changes import (
-    HIGHER,
-    LOWER,
-    MISSING,
-    NOT_PLANNED,
-    OK,
-    CellComparison,
-    Comparison,
-    FlagChange,
-)
-from robustbench_cmic.report.compare.differences import Difference, shown
+from robustbench_cmic.report.compare.certificate import Certificate, flipped_text
+from robustbench_cmic.report.compare.changes import HIGHER, LOWER, MISSING, NOT_PLANNED, OK, CellComparison, Comparison
+from robustbench_cmic.report.compare.differences import Difference, brief
+from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict
 from robustbench_cmic.report.tables import NOTHING, escaped
 
-HEADERS = ["cell", "old %", "new %", "points", "lost", "gained", "p (Holm)", "NCMI", "verdict"]
 
-
-def comparison_text(found: Comparison, markdown: bool = False) -> str:
+def comparison_text(comparison: Comparison, markdown: bool = False) -> str:
     """What differs; one line where nothing does."""
-    done = [cell for cell in found.cells if cell.common]
-    if found.identical:
-        same = sum(cell.identical for cell in found.cells)
-        return f"{found.old} and {found.new} are identical: {same} of {len(found.cells)} cells, times aside\n"
-    page = _Page(markdown)
-    parts = [page.heading(f"{found.old} against {found.new}", 1), _summary(found, done)]
-    parts += _differences(page, "Configuration", found.configuration)
-    parts += _differences(page, "Data and evaluated examples", found.hashes)
-    parts += _differences(page, "Environment", found.environment)
-    parts += _weights(page, found.cells)
-    parts += _accuracies(page, done)
-    parts += _statuses(page, found.cells)
-    parts += _flags(page, "Flags raised", found.flags_raised)
-    parts += _flags(page, "Flags gone", found.flags_gone)
-    return "\n".join(parts)
-
-
-class _Page:
-    """Headings and tables, plain or in Markdown."""
-
-    def __init__(self, markdown: bool) -> None:
-        self.markdown = markdown
-
-    def heading(self, text: str, level: int = 2) -> str:
-        return f"{'#' * level} {escaped(text)}\n" if self.markdown else f"{text}\n{'=' * len(text)}\n"
-
-    def table(self, rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
-        cells = [[escaped(cell) for cell in row] for row in rows] if self.markdown else rows
-        return tabulate(cells, headers, tablefmt="pipe" if self.markdown else "simple", disable_numparse=True) + "\n"
-
-
-def _summary(found: Comparison, done: list[CellComparison]) -> str:
-    evaluated = [cell for cell in done if cell.kind == "attack"]
+    if comparison.identical:
+        same = sum(cell.identical for cell in comparison.cells)
+        folders = f"{comparison.old} and {comparison.new}"
+        return f"{folders} are identical: {same} of {len(comparison.cells)} cells, times aside\n"
+    with_results = [cell for cell in comparison.cells if cell.common]
+    evaluated = [cell for cell in with_results if cell.kind == "attack"]
     differing = [cell for cell in evaluated if cell.outcomes_differ]
-    significant = [cell for cell in differing if cell.verdict.startswith((LOWER, HIGHER))]
-    return (
-        f"{len(evaluated)} evaluations on both sides: {len(differing)} with other outcomes, {len(significant)} of them "
-        f"significantly (exact tests, Holm's method over all, 0.05); "
-        f"{len(_one_sided(found.cells))} planned cells without a result on both sides\n"
+    trainings = [cell for cell in with_results if cell.kind == "train"]
+    return _render(
+        "comparison.j2",
+        markdown,
+        comparison=comparison,
+        evaluated=len(evaluated),
+        differing=len(differing),
+        significant=sum(cell.verdict.startswith((LOWER, HIGHER)) for cell in differing),
+        one_sided=[cell for cell in comparison.cells if _one_sided(cell)],
+        trainings=len(trainings),
+        other_weights=[cell.title for cell in trainings if cell.verdict == "weights differ"],
+        cells=[_accuracies(cell) for cell in with_results if cell.outcomes_differ],
     )
 
 
-def _one_sided(cells: list[CellComparison]) -> list[CellComparison]:
+def certificate_text(certificate: Certificate) -> str:
+    """The whole file for people, in Markdown: verdict, counts, what differs, cells, hashes, environment."""
+    recorded, here = certificate.environment_recorded, certificate.environment_here
+    origins = [[key, recorded.get(key, NOTHING), here.get(key, NOTHING)] for key in dict.fromkeys([*here, *recorded])]
+    worst_first = sorted(certificate.cells, key=lambda cell: -VERDICTS.index(cell.verdict))
+    return _render(
+        "certificate.j2",
+        True,
+        certificate=certificate,
+        counts=[[verdict, str(certificate.counts[verdict])] for verdict in VERDICTS],
+        cells=[_verdict(cell) for cell in worst_first],
+        weights=[cell for cell in certificate.cells if cell.kind == "train"],
+        hardware=[row for row in origins if not row[0].startswith("versions.")],
+        versions=[row for row in origins if row[0].startswith("versions.")],
+    )
+
+
+def _render(template: str, markdown: bool, **context: Any) -> str:
+    return _environment(markdown).get_template(template).render(context)
+
+
+@cache
+def _environment(markdown: bool) -> Environment:
+    """Templates with headings and tables, plain or in Markdown, in which a suite's own words are escaped."""
+
+    def heading(text: str, level: int = 2) -> str:
+        return f"{'#' * level} {escaped(text)}" if markdown else f"{text}\n{'=' * len(text)}"
+
+    def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+        cells = [[escaped(cell) for cell in row] if markdown else row for row in rows]
+        return tabulate(cells, headers, tablefmt="pipe" if markdown else "simple", disable_numparse=True)
+
+    environment = Environment(
+        loader=PackageLoader(__package__ or ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals |= {"heading": heading, "table": table, "nothing": NOTHING}
+    environment.filters |= {"escaped": escaped, "columns": _columns, "difference_rows": _difference_rows}
+    return environment
+
+
+def _columns(items: Iterable[object], *names: str) -> list[list[str]]:
+    """Attributes of things as the rows of a table."""
+    return [[getattr(item, name) or NOTHING for name in names] for item in items]
+
+
+def _difference_rows(differences: Iterable[Difference]) -> list[list[str]]:
+    return [[d.key, brief(d.old), brief(d.new), ", ".join(d.where)] for d in differences]
+
+
+def _one_sided(cell: CellComparison) -> bool:
     """Planned on both sides, but without results to compare; a difference of plans is one of configuration."""
-    statuses = [(cell, {cell.old_status, cell.new_status}) for cell in cells]
-    return [cell for cell, both in statuses if both not in ({OK}, {MISSING}) and NOT_PLANNED not in both]
+    statuses = {cell.old_status, cell.new_status}
+    return statuses not in ({OK}, {MISSING}) and NOT_PLANNED not in statuses
 
 
-def _differences(page: _Page, name: str, differences: list[Difference]) -> Iterator[str]:
-    if differences:
-        rows = [[d.key, shown(d.old), shown(d.new), ", ".join(d.where)] for d in differences]
-        yield page.heading(name)
-        yield page.table(rows, ["key", "old", "new", "where"])
-
-
-def _weights(page: _Page, cells: list[CellComparison]) -> Iterator[str]:
-    trainings = [cell for cell in cells if cell.kind == "train" and cell.common]
-    differing = [cell.title for cell in trainings if cell.verdict == "weights differ"]
-    if differing:
-        yield page.heading("Weights")
-        same = len(trainings) - len(differing)
-        yield f"{same} of {len(trainings)} trainings gave identical weights; others: {', '.join(differing)}\n"
-
-
-def _accuracies(page: _Page, done: list[CellComparison]) -> Iterator[str]:
-    rows = [_row(cell) for cell in done if cell.outcomes_differ]
-    if rows:
-        yield page.heading("Cells with other outcomes")
-        yield page.table(rows, HEADERS)
-
-
-def _row(cell: CellComparison) -> list[str]:
+def _accuracies(cell: CellComparison) -> list[str]:
     name = cell.title if cell.old_cell == cell.new_cell else f"{cell.title} (configuration changed)"
     if cell.old_accuracy is None or cell.new_accuracy is None:
         return [name, *[NOTHING] * 7, cell.verdict]
@@ -105,14 +109,11 @@ def _row(cell: CellComparison) -> list[str]:
     return [name, *numbers, *flips, f"{cell.p:.2g}", " -> ".join(ncmi), cell.verdict]
 
 
-def _statuses(page: _Page, cells: list[CellComparison]) -> Iterator[str]:
-    rows = [[cell.title, cell.old_status, cell.new_status] for cell in _one_sided(cells)]
-    if rows:
-        yield page.heading("Cells without a result on both sides")
-        yield page.table(rows, ["cell", "old", "new"])
-
-
-def _flags(page: _Page, name: str, changes: list[FlagChange]) -> Iterator[str]:
-    if changes:
-        yield page.heading(name)
-        yield page.table([[change.flag, change.about] for change in changes], ["flag", "about"])
+def _verdict(cell: CellVerdict) -> list[str]:
+    accuracies = [
+        NOTHING if value is None else f"{100 * value:.2f}" for value in (cell.accuracy_recorded, cell.accuracy_here)
+    ]
+    remarks = [cell.why] if cell.why else []
+    if cell.largest is not None:
+        remarks.append(f"differs most: {cell.largest.text()}")
+    return [cell.title, cell.verdict, *accuracies, flipped_text(cell.flipped), "; ".join(remarks)]

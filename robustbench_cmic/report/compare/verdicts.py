@@ -9,18 +9,14 @@ is classified correctly, or wrongly, both times; which wrong class it is taken f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from robustbench_cmic.plan.cell import Cell, title
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
-from robustbench_cmic.report.compare import flips as outcomes
-from robustbench_cmic.report.compare.differences import Difference, largest_difference, payload
-from robustbench_cmic.report.compare.flips import PairedOutcomes
-from robustbench_cmic.statistics import holm
+from robustbench_cmic.plan.cell import Cell, Kind, title
+from robustbench_cmic.records.schema import AttackRecord
+from robustbench_cmic.report.compare.differences import Difference, largest_difference
+from robustbench_cmic.report.compare.matching import LEVEL, CellPair
 from robustbench_cmic.suite.fields import Frozen
 
-LEVEL = 0.05
 Verdict = Literal["bit-identical", "same predictions", "within interval", "drifted", "missing", "failed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -57,7 +53,7 @@ class CellVerdict(Frozen):
 
     cell: str
     title: str
-    kind: Literal["train", "attack", "audit"]
+    kind: Kind
     verdict: Verdict
     why: str = ""
     n: int | None = None
@@ -81,146 +77,92 @@ class CellVerdict(Frozen):
         return 100 * (self.accuracy_here - self.accuracy_recorded)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A recorded cell and the same made anew.
-
-    Attributes:
-        cell: the recorded one.
-        old: its record.
-        new: the new record; None where there is none.
-    """
-
-    cell: Cell
-    old: AnyRecord
-    new: AnyRecord | None
-
-
-@dataclass(frozen=True)
-class _Case:
-    """A pair and the examples that were judged on both sides; None: they cannot be compared."""
-
-    pair: Pair
-    twice: list[PairedOutcomes] | None
-    p: list[float]
-
-
 def missing(cell: Cell, why: str) -> CellVerdict:
     """The verdict on a cell that has nothing to be compared with."""
     return CellVerdict(cell=cell.id, title=title(cell), kind=cell.kind, verdict="missing", why=why)
 
 
-def judge(pairs: Sequence[Pair]) -> list[CellVerdict]:
-    """A verdict on every cell, in the order given."""
-    cases = [_Case(pair, _judged_twice(pair), []) for pair in pairs]
-    adjusted = iter(holm([twice.p for case in cases for twice in case.twice or []]))
-    cases = [replace(case, p=[next(adjusted) for _ in case.twice or []]) for case in cases]
-    verdicts = {case.pair.cell.id: _verdict(case) for case in cases if case.pair.cell.kind != "train"}
-    clean = {(pair.cell.model, pair.cell.seed): verdicts[pair.cell.id] for pair in pairs if pair.cell.attack == "none"}
-    for pair in pairs:
-        if pair.cell.kind == "train":
-            verdicts[pair.cell.id] = _training(pair, clean.get((pair.cell.model, pair.cell.seed)))
-    return [verdicts[pair.cell.id] for pair in pairs]
-
-
-def _judged_twice(pair: Pair) -> list[PairedOutcomes] | None:
-    old, new = pair.old, pair.new
-    if new is None or (old.status, new.status) != ("ok", "ok"):
-        return None
-    if isinstance(old, AttackRecord) and isinstance(new, AttackRecord):
-        twice = outcomes.pair_outcomes(old, new)
-        return None if twice is None else [twice]
-    if isinstance(old, AuditRecord) and isinstance(new, AuditRecord):
-        return outcomes.of_audits(old, new)
-    return None
-
-
-def _verdict(case: _Case) -> CellVerdict:
-    """Of an attack or an audit."""
-    old, new = case.pair.old, case.pair.new
-    found = _empty(case.pair)
-    if new is None or new.status != "ok":
-        return found.model_copy(update={"verdict": "failed", "why": _why_not(case.pair)})
-    if payload(old) == payload(new):
-        return found
-    found = found.model_copy(update={"largest": largest_difference(old, new)})
-    if case.twice is None:
-        what = "its checks are others, or one crashed" if case.pair.cell.kind == "audit" else "other examples"
-        return found.model_copy(update={"verdict": "drifted", "why": f"not comparable example by example: {what}"})
-    flips = [
-        Flips(check=twice.what, lost=twice.lost, gained=twice.gained, p=p)
-        for twice, p in zip(case.twice, case.p, strict=True)
-        if twice.flips
+def judge(pairs: Sequence[CellPair]) -> list[CellVerdict]:
+    """A verdict on every cell that was compared, in the order given; the old side is the recorded one."""
+    verdicts = [None if pair.cell.kind == "train" else _of_examples(pair) for pair in pairs]
+    clean = {
+        (pair.cell.model, pair.cell.seed): verdict
+        for pair, verdict in zip(pairs, verdicts, strict=True)
+        if pair.cell.attack == "none"
+    }
+    return [
+        verdict or _of_training(pair, clean.get((pair.cell.model, pair.cell.seed)))
+        for pair, verdict in zip(pairs, verdicts, strict=True)
     ]
-    significant = any(p <= LEVEL for p in case.p)
-    outside = [twice.what or "its accuracy" for twice in case.twice if not twice.inside]
-    counted, odd, other_facts = _counted(old, new)
-    why = []
-    if significant:
-        why.append(f"more examples flipped than chance explains (McNemar, Holm: p = {min(case.p):.2g})")
-    if outside + odd:
-        why.append(f"the 95 % intervals do not overlap: {', '.join(outside + odd)}")
-    if other_facts:
-        why.append("the audit says something else of the model")
-    verdict: Verdict = "drifted" if why else "within interval" if flips or counted else "same predictions"
-    if counted and not why:
-        why.append(f"other counts: {', '.join(counted)}")
-    return found.model_copy(update={"verdict": verdict, "why": "; ".join(why), "flips": flips})
 
 
-def _counted(old: AnyRecord, new: AnyRecord) -> tuple[list[str], list[str], bool]:
-    """Of two audits: names of the counts that differ, those by more than chance explains, and whether facts differ."""
-    if not isinstance(old, AuditRecord) or not isinstance(new, AuditRecord):
-        return [], [], False
-    left, right = outcomes.counts(old), outcomes.counts(new)
-    differing = outcomes.other_counts(old, new)
-    odd = [key for key in differing if not outcomes.intervals_overlap(left.get(key, (0, 0)), right.get(key, (0, 0)))]
-    return differing, odd, outcomes.facts(old) != outcomes.facts(new)
+def _of_examples(pair: CellPair) -> CellVerdict:
+    """The verdict on an attack or an audit."""
+    if pair.results is None:
+        return _verdict(pair, "failed", _why_not(pair))
+    if pair.identical:
+        return _verdict(pair, "bit-identical")
+    largest = largest_difference(*pair.results)
+    if pair.outcomes is None:
+        what = "its checks are others, or one crashed" if pair.cell.kind == "audit" else "other examples"
+        return _verdict(pair, "drifted", f"not comparable example by example: {what}", largest=largest)
+    flips = [
+        Flips(check=paired.check, lost=paired.lost, gained=paired.gained, p=p)
+        for paired, p in zip(pair.outcomes, pair.p, strict=True)
+        if paired.flipped
+    ]
+    outside = [paired.check or "its accuracy" for paired in pair.outcomes if not paired.overlap]
+    outside += pair.findings.beyond_chance
+    reasons = []
+    if any(p <= LEVEL for p in pair.p):
+        reasons.append(f"more examples flipped than chance explains (McNemar, Holm: p = {min(pair.p):.2g})")
+    if outside:
+        reasons.append(f"the 95 % intervals do not overlap: {', '.join(outside)}")
+    if pair.findings.facts:
+        reasons.append("the audit says something else of the model")
+    if reasons:
+        return _verdict(pair, "drifted", "; ".join(reasons), largest=largest, flips=flips)
+    counts = pair.findings.counts
+    verdict: Verdict = "within interval" if flips or counts else "same predictions"
+    why = f"other counts: {', '.join(counts)}" if counts else ""
+    return _verdict(pair, verdict, why, largest=largest, flips=flips)
 
 
-def _training(pair: Pair, clean: CellVerdict | None) -> CellVerdict:
+def _of_training(pair: CellPair, clean: CellVerdict | None) -> CellVerdict:
     """Weights that differ are worth what the clean evaluation says of them."""
-    old, new = pair.old, pair.new
-    found = _empty(pair)
-    if new is None or new.status == "failed":
-        return found.model_copy(update={"verdict": "failed", "why": _why_not(pair)})
+    if pair.records is None or pair.records[1].status == "failed":
+        return _verdict(pair, "failed", _why_not(pair))
+    old, new = pair.records
     if old.status != new.status:
         reason = new.reason or old.reason
-        return found.model_copy(
-            update={"verdict": "drifted", "why": f"recorded as {old.status}, here {new.status}: {reason}"}
-        )
-    if payload(old) == payload(new) or (old.checkpoint_sha256 == new.checkpoint_sha256 is not None):
-        return found
+        return _verdict(pair, "drifted", f"recorded as {old.status}, here {new.status}: {reason}")
+    if pair.identical or (old.checkpoint_sha256 == new.checkpoint_sha256 is not None):
+        return _verdict(pair, "bit-identical")
+    largest = largest_difference(old, new)
     if old.status == "diverged":
-        return found.model_copy(
-            update={
-                "verdict": "same predictions",
-                "why": "diverged both times",
-                "largest": largest_difference(old, new),
-            }
-        )
+        return _verdict(pair, "same predictions", "diverged both times", largest=largest)
     verdict: Verdict = "drifted" if clean is None else clean.verdict
-    why = "its weights differ; its clean evaluation " + ("is not recorded" if clean is None else f"is: {verdict}")
-    return found.model_copy(update={"verdict": verdict, "why": why, "largest": largest_difference(old, new)})
+    worth = "is not recorded" if clean is None else f"is: {verdict}"
+    return _verdict(pair, verdict, f"its weights differ; its clean evaluation {worth}", largest=largest)
 
 
-def _empty(pair: Pair) -> CellVerdict:
-    """The facts of a pair under the best verdict."""
-    old, new = pair.old, pair.new
-    accuracies = {}
+def _verdict(pair: CellPair, verdict: Verdict, why: str = "", **details: Any) -> CellVerdict:
+    """A verdict with what is known of the cell on both sides."""
+    old, new = pair.old_record, pair.new_record
     if isinstance(old, AttackRecord):
-        accuracies = {"n": old.n, "accuracy_recorded": old.accuracy}
-        accuracies["accuracy_here"] = new.accuracy if isinstance(new, AttackRecord) else None
+        accuracy = new.accuracy if isinstance(new, AttackRecord) else None
+        details |= {"n": old.n, "accuracy_recorded": old.accuracy, "accuracy_here": accuracy}
     return CellVerdict(
         cell=pair.cell.id,
-        title=title(pair.cell),
+        title=pair.title,
         kind=pair.cell.kind,
-        verdict="bit-identical",
-        checkpoint_recorded=old.checkpoint_sha256,
-        checkpoint_here=None if new is None else new.checkpoint_sha256,
-        **accuracies,
+        verdict=verdict,
+        why=why,
+        checkpoint_recorded=old and old.checkpoint_sha256,
+        checkpoint_here=new and new.checkpoint_sha256,
+        **details,
     )
 
 
-def _why_not(pair: Pair) -> str:
-    return "not run: what it needs has no result" if pair.new is None else pair.new.reason
+def _why_not(pair: CellPair) -> str:
+    return "not run: what it needs has no result" if pair.new_record is None else pair.new_record.reason

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustbench_cmic.records.files import read_json, write_json
-from robustbench_cmic.records.packing import outcome_bits, pack_outcomes
+from robustbench_cmic.records.packing import pack_outcomes, unpack_outcomes
 from robustbench_cmic.statistics import wilson_interval
 
 
@@ -21,7 +21,7 @@ def flip(folder: Path, pattern: str, places: Sequence[int]) -> list[bool]:
     (file,) = folder.glob(pattern)
     record = read_json(file)
     n = record["n"]
-    correct = [bit == "1" for bit in f"{outcome_bits(record['outcomes'], n):0{n}b}"]
+    correct = [bool(value) for value in unpack_outcomes(record["outcomes"], n)]
     for place in places:
         correct[place] = not correct[place]
     low, high = wilson_interval(sum(correct), n)

@@ -9,10 +9,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from robustbench_cmic.records.files import CorruptRecordError
-from robustbench_cmic.report.compare.certificate import Certificate, counts_of, read_certificate, write_certificate
-from robustbench_cmic.report.compare.history import COLUMNS, append_night, history_row, read_history
-from robustbench_cmic.report.compare.trend import trend_svg, write_trend
+from robustbench_cmic.records.files import CorruptRecordError, read_json
+from robustbench_cmic.report.compare.certificate import Certificate, counts_of, write_certificate
+from robustbench_cmic.report.compare.history import (
+    HISTORY_COLUMNS,
+    append_row,
+    history_row,
+    read_history,
+    trend_svg,
+    write_trend,
+)
 from robustbench_cmic.report.compare.verdicts import CellVerdict, Flips
 
 
@@ -44,12 +50,12 @@ def certificate(**changes: object) -> Certificate:
 
 def test_a_line_a_run_under_one_header(tmp_path: Path) -> None:
     for day in ("02", "03"):
-        append_night(tmp_path, history_row(certificate(started=f"2026-01-{day}T03:04:05+00:00")))
+        append_row(tmp_path, history_row(certificate(started=f"2026-01-{day}T03:04:05+00:00")))
     with (tmp_path / "nightly.csv").open(newline="") as file:
         lines = list(csv.reader(file))
-    assert lines[0] == list(COLUMNS)
+    assert lines[0] == list(HISTORY_COLUMNS)
     assert [line[0][8:10] for line in lines[1:]] == ["02", "03"]
-    assert dict(zip(COLUMNS, lines[1], strict=True)) == {
+    assert dict(zip(HISTORY_COLUMNS, lines[1], strict=True)) == {
         "date": "2026-01-02T03:04:05+00:00", "commit": "f" * 40, "torch": "2.15.0", "device": "NVIDIA A100, 80GB",
         "processor": "EPYC, AVX512", "cells": "3", "bit_identical": "1", "same_predictions": "0",
         "within_interval": "1", "drifted": "1", "missing": "0", "failed": "0", "flipped_examples": "3",
@@ -59,8 +65,8 @@ def test_a_line_a_run_under_one_header(tmp_path: Path) -> None:
 
 def damaged(**changes: str) -> str:
     """A history whose only line has other values."""
-    line = history_row(certificate()) | changes
-    return ",".join(COLUMNS) + "\n" + ",".join(f'"{line[name]}"' for name in COLUMNS) + "\n"
+    line = history_row(certificate()).model_dump() | changes
+    return ",".join(HISTORY_COLUMNS) + "\n" + ",".join(f'"{line[name]}"' for name in HISTORY_COLUMNS) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def damaged(**changes: str) -> str:
     [
         "",
         "date,torch\n",
-        ",".join(COLUMNS) + "\n1,2\n",
+        ",".join(HISTORY_COLUMNS) + "\n1,2\n",
         damaged(drifted="9" * 400),
         damaged(cells="-1"),
         damaged(seconds="1e3"),
@@ -86,7 +92,7 @@ def test_another_file_is_left_as_it_is(tmp_path: Path, text: str) -> None:
     file = tmp_path / "nightly.csv"
     file.write_text(text)
     with pytest.raises(ValueError, match="is no history of reproductions"):
-        append_night(tmp_path, history_row(certificate()))
+        append_row(tmp_path, history_row(certificate()))
     assert file.read_text() == text
 
 
@@ -95,7 +101,7 @@ def test_a_whole_history_is_read_and_no_other_line_added(tmp_path: Path) -> None
     file.write_text(damaged())
     assert read_history(tmp_path) == [history_row(certificate())]
     with pytest.raises(ValueError, match="the new line is none of a history: device holds control characters"):
-        append_night(tmp_path, history_row(certificate()) | {"device": "a\x1b[31m"})
+        append_row(tmp_path, history_row(certificate(environment_here={"device": "a\x1b[31m"})))
     assert file.read_text() == damaged()
     file.write_bytes(b"\xff")
     with pytest.raises(ValueError, match="is no history of reproductions: 'utf-8' codec"):
@@ -103,25 +109,25 @@ def test_a_whole_history_is_read_and_no_other_line_added(tmp_path: Path) -> None
 
 
 def test_the_picture_is_the_same_bytes_and_says_what_it_shows(tmp_path: Path) -> None:
-    nights = [append_night(tmp_path, history_row(certificate())) for _ in range(3)][-1]
-    assert nights == read_history(tmp_path)
-    write_trend(tmp_path, "made", nights)
+    rows = [append_row(tmp_path, history_row(certificate())) for _ in range(3)][-1]
+    assert rows == read_history(tmp_path)
+    write_trend(tmp_path, "made", rows)
     drawn = (tmp_path / "nightly.svg").read_text()
-    assert drawn == trend_svg("made", nights)
+    assert drawn == trend_svg("made", rows)
     assert not re.search(r"<dc:date>|Matplotlib", drawn)
     picture = ElementTree.fromstring(drawn)
     assert picture[0].tag.endswith("}title")
     assert picture[0].text == "Nightly reproductions of made"
     texts = [element.text for element in picture.iter() if element.tag.endswith("}text")]
     assert {"2026-01-02", "bit-identical", "drifted"} <= set(texts)
-    assert drawn != trend_svg("made", nights[:2])
+    assert drawn != trend_svg("made", rows[:2])
 
 
 def test_an_altered_certificate_is_not_believed(tmp_path: Path) -> None:
     written = certificate()
     write_certificate(tmp_path, written, "text")
     file = tmp_path / "certificate.json"
-    assert read_certificate(file) == written
+    assert Certificate.model_validate(read_json(file)) == written
     file.write_text(file.read_text().replace('"exit_code": 3', '"exit_code": 0'))
     with pytest.raises(CorruptRecordError, match="checksum"):
-        read_certificate(file)
+        read_json(file)

@@ -11,7 +11,8 @@ from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import ActiveTest, AnyRecord, Check, Outputs, Part
 from robustbench_cmic.report.compare.certificate import counts_of, overall, sentence
 from robustbench_cmic.report.compare.differences import Difference
-from robustbench_cmic.report.compare.verdicts import CellVerdict, Pair, judge
+from robustbench_cmic.report.compare.matching import CellPair, compare_cells
+from robustbench_cmic.report.compare.verdicts import CellVerdict, judge
 from robustbench_cmic.run.reproduce import sample
 from tests.report.folders import HEAD, TIMING, attack_record, audit_record, cell_of, measures, planned, train_record
 
@@ -34,7 +35,7 @@ def flipped(places: list[int]) -> list[bool]:
 
 
 def verdicts(*pairs: tuple[Cell, AnyRecord, AnyRecord | None]) -> list[CellVerdict]:
-    return judge([Pair(*pair) for pair in pairs])
+    return judge(compare_cells([CellPair(cell, cell, old, new) for cell, old, new in pairs], across_data=True))
 
 
 def attack_verdict(plan: Plan, places: list[int], others: int = 0) -> CellVerdict:
@@ -42,7 +43,7 @@ def attack_verdict(plan: Plan, places: list[int], others: int = 0) -> CellVerdic
     cell = cell_of(plan, "a", 0, "PGD", 0.1)
     pair = (cell, attack_record(cell, HALF), attack_record(cell, flipped(places)))
     same = (cell, attack_record(cell, HALF), attack_record(cell, HALF))
-    return judge([Pair(*same)] * others + [Pair(*pair)])[-1]
+    return verdicts(*[same] * others, pair)[-1]
 
 
 def test_equal_records_are_bit_identical_whatever_their_times_and_origins(plan: Plan) -> None:
@@ -241,13 +242,12 @@ def test_another_experiment_is_no_reproduction_however_equal_the_numbers() -> No
 
 
 def test_the_sample_is_the_same_every_time_and_holds_what_it_needs(plan: Plan) -> None:
-    everything = {cell.id for cell in plan.cells}
     old = {cell.id: cell for cell in plan.cells}
-    assert sample(plan, everything, old, 1) == plan.cells
+    assert sample(plan, old, 1) == plan.cells
     sizes = []
     for fraction in (0.01, 0.3, 0.7):
-        chosen = sample(plan, everything, old, fraction)
-        assert chosen == sample(plan, everything, old, fraction)
+        chosen = sample(plan, old, fraction)
+        assert chosen == sample(plan, old, fraction)
         ids = {cell.id for cell in chosen}
         assert all(set(cell.dependencies) <= ids for cell in chosen)
         for training in (cell for cell in chosen if cell.kind == "train"):
