@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.provenance import processor_text
-from robustbench_cmic.report.frame import models
+from robustbench_cmic.report.pairs import title_of
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.suite.fields import format_eps
+
+_READING = """\
+Accuracies are percentages of the {n} test examples, mean ± standard deviation over {seeds}. **Worst case** counts an
+example only if it survives every attack run at that norm and eps, and at any smaller eps (the mean of the minimum over
+attacks, example by example); an attack that was not run there (–) is not in it. An attack that fails proves nothing:
+it may be the attack that is weak. {audited} Compare models by their worst case; even an unflagged one is an upper bound
+on robustness, and no flag is no proof.
+"""
+_AUDITED = """\
+The audit checks whether the attacks were able to succeed: a number marked † is flagged, and so is a model without a
+rank; the flags are listed below with their reasons."""
+_NOT_AUDITED = (
+    "**This suite is not audited** (`audit: off`): nothing was checked for masked gradients, and nothing is ranked."
+)
+
+
+def reading(results: Results, examples: Sequence[int], audited: bool) -> str:
+    """How the numbers are to be read, as Markdown; `examples` are the numbers of examples of evaluations."""
+    over = "one seed, which shows nothing about the method" if results.seeds == 1 else f"{results.seeds} seeds"
+    n = " or ".join(map(str, examples))
+    return _READING.format(n=n, seeds=over, audited=_AUDITED if audited else _NOT_AUDITED)
+
+
+def objectives_text(results: Iterable[Results]) -> str:
+    """`CE against CMIC-DL`: the objectives that suites train with, in their order; empty without any."""
+    names = (cell.objective for one in results for cell in one.plan.of("train"))
+    first, *others = dict.fromkeys(title_of(name) for name in names if name != "given") or ("",)
+    return f"{first} against {', '.join(others)}" if others else first
 
 
 def what_was_run(results: Results) -> list[tuple[str, str]]:
     """Each model by its id with all parameters, as the cells declare them."""
     trainings = {cell.model: cell for cell in reversed(results.plan.of("train"))}
-    return [(model, _model(trainings[model].declared)) for model in models(results)]
+    return [(model, _model(trainings[model].declared)) for model in results.models]
 
 
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:

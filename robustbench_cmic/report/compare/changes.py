@@ -25,9 +25,8 @@ from robustbench_cmic.report.compare.differences import (
     payload,
     plan_differences,
 )
-from robustbench_cmic.report.frame import balls, size_of
 from robustbench_cmic.statistics import holm
-from robustbench_cmic.suite.fields import Frozen
+from robustbench_cmic.suite.fields import Frozen, Threat
 
 LEVEL = 0.05
 OK, MISSING, NOT_PLANNED = "ok", "missing", "not in the suite"
@@ -254,14 +253,14 @@ def _tested(cells: list[CellComparison], matches: list[_Match]) -> list[CellComp
 def _flag_changes(old: Results, new: Results, matches: list[_Match]) -> tuple[list[FlagChange], list[FlagChange]]:
     """Flags about numbers that both sides have: raised by the new side only, by the old side only."""
     common = {identity(m.old) for m in matches if m.old and m.old_record is not None and m.new_record is not None}
-    shared = set(balls(old)) & set(balls(new))
+    shared = set(old.threats) & set(new.threats)
     left, right = (_flags(results, common, shared) for results in (old, new))
     raised = [FlagChange(flag=flag, about=about) for flag, about in right if (flag, about) not in left]
     gone = [FlagChange(flag=flag, about=about) for flag, about in left if (flag, about) not in right]
     return raised, gone
 
 
-def _flags(results: Results, common: set[Identity], shared: set[tuple[str, float]]) -> dict[tuple[str, str], None]:
+def _flags(results: Results, common: set[Identity], shared: set[Threat]) -> dict[tuple[str, str], None]:
     audited = flag_results(results.plan, results.records)
     found: dict[tuple[str, str], None] = {}
     for cell in results.plan.of("attack"):
@@ -269,9 +268,9 @@ def _flags(results: Results, common: set[Identity], shared: set[tuple[str, float
             found |= dict.fromkeys((flag.name, title(cell)) for flag in audited.of_cell(cell))
     trainings = [cell for cell in results.plan.of("train") if identity(cell) in common]
     for training in trainings:
-        for ball in (ball for ball in balls(results) if ball in shared):
-            about = f"{training.model} seed {training.seed}: worst case {size_of(ball)}"
-            found |= dict.fromkeys((flag.name, about) for flag in audited.of_worst_case(training.id, ball))
+        for threat in (threat for threat in results.threats if threat in shared):
+            about = f"{training.model} seed {training.seed}: worst case {threat}"
+            found |= dict.fromkeys((flag.name, about) for flag in audited.of_worst_case(training.id, threat))
     return found
 
 
