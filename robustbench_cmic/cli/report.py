@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from click import Choice
 
 from robustbench_cmic.cli.arguments import DONE, INCOMPLETE, USAGE, ResultsOption, fail, load
 from robustbench_cmic.records.files import unwritten
@@ -28,6 +27,12 @@ from robustbench_cmic.report.tables import flags_text
 Made = TypeVar("Made")
 
 
+def _format(name: str) -> str:
+    if name not in FORMATS:
+        raise typer.BadParameter(f"'{name}' is not one of {', '.join(map(repr, FORMATS))}.")
+    return name
+
+
 def report(
     suites: Annotated[
         list[str],
@@ -37,7 +42,8 @@ def report(
         list[str],
         typer.Option(
             "--format",
-            click_type=Choice(list(FORMATS)),
+            parser=_format,
+            metavar=f"[{'|'.join(FORMATS)}]",
             help="What to write; repeatable. [md and csv]",
             show_default=False,
         ),
