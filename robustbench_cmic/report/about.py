@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, canonical_json
@@ -10,27 +10,6 @@ from robustbench_cmic.records.provenance import processor_text
 from robustbench_cmic.report.pairs import title_of
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.suite.fields import format_eps
-
-_READING = """\
-Accuracies are percentages of the {n} test examples, mean ± standard deviation over {seeds}. **Worst case** counts an
-example only if it survives every attack run at that norm and eps, and at any smaller eps (the mean of the minimum over
-attacks, example by example); an attack that was not run there (–) is not in it. An attack that fails proves nothing:
-it may be the attack that is weak. {audited} Compare models by their worst case; even an unflagged one is an upper bound
-on robustness, and no flag is no proof.
-"""
-_AUDITED = """\
-The audit checks whether the attacks were able to succeed: a number marked † is flagged, and so is a model without a
-rank; the flags are listed below with their reasons."""
-_NOT_AUDITED = (
-    "**This suite is not audited** (`audit: off`): nothing was checked for masked gradients, and nothing is ranked."
-)
-
-
-def reading(results: Results, examples: Sequence[int], audited: bool) -> str:
-    """How the numbers are to be read, as Markdown; `examples` are the numbers of examples of evaluations."""
-    over = "one seed, which shows nothing about the method" if results.seeds == 1 else f"{results.seeds} seeds"
-    n = " or ".join(map(str, examples))
-    return _READING.format(n=n, seeds=over, audited=_AUDITED if audited else _NOT_AUDITED)
 
 
 def objectives_text(results: Iterable[Results]) -> str:

@@ -17,25 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-COSTS = """\
-Sorted by passes through the network an example, mean over models and seeds; compare attacks and models at an equal
-budget by the columns *so far*: what survives this attack and all cheaper ones in the ball. *Alone*: examples that no
-other attack in the ball breaks. Seconds are of this machine, for all examples. An attack that is `ascending` attacks
-only what smaller balls left, and its cost here is for that.
-"""
-PARTS = "Each part attacks what the parts before it left; examples and passes are means over seeds.\n"
-TRANSFERS = "Accuracy in percent of the model of the column on adversarial examples of the model of the row.\n"
-
-
-def cost_sections(summary: Summary) -> list[tuple[str, str, dict[str, Table]]]:
-    """Headings, what is said under them, and their tables by caption."""
-    sections = [
-        ("Transfer between models", TRANSFERS, transfer_tables(summary)),
-        ("What attacks cost and add", COSTS, {"Costs": cost_table(summary)}),
-        ("Parts of attacks", PARTS, {"Parts": parts_table(summary)}),
-    ]
-    return [section for section in sections if any(table.rows for table in section[2].values())]
-
 
 def cost_table(summary: Summary) -> Table:
     """Passes and seconds of each attack, and the share of examples that it alone breaks."""

@@ -44,14 +44,6 @@ WITHDRAWN = "withdrawn: flagged"
 NO_DIFFERENCE = "no difference shown"
 NO_DISCORDANT = "no example differs"
 ONE_SEED = "one seed: no claim about the method"
-READING = """\
-The difference is `{second}` minus `{first}`, seed by seed: the mean, and the least and greatest over seeds; a row holds
-only seeds that both models have. *95 % over examples*: of that mean, by the paired bootstrap; it has nothing to draw
-from where no example's outcome differs in any seed. *Seeds that differ*: in how many of them the examples alone show a
-difference of these two trained networks (exact McNemar, p at most 0.05). *Verdict*: whether the method differs, by a
-paired t-test over seeds and by the bootstrap; both have to say so. P-values are adjusted by Holm's method over all
-pairs: over the rows in bold, which are the claims, and over the others, which are single attacks.
-"""
 OBJECTIVES = {"ce": "CE", "cmic": "CMIC-DL"}
 
 
@@ -111,6 +103,21 @@ class PairTest:
     def no_discordant(self) -> bool:
         """No example tells the two apart in any seed, see `SeedTest.no_discordant`."""
         return bool(self.seeds) and all(seed.no_discordant for seed in self.seeds.values())
+
+    @property
+    def differences(self) -> list[float]:
+        """Second minus first, seed by seed."""
+        return [seed.difference for seed in self.seeds.values()]
+
+    @property
+    def withdrawn(self) -> bool:
+        """What would be said is not, for a number is flagged."""
+        return self.verdict.startswith(WITHDRAWN)
+
+    @property
+    def name(self) -> str:
+        """`clean`, `worst case, L-inf 0.1`."""
+        return "clean" if self.threat == CLEAN else f"{self.what}, {self.threat}"
 
 
 def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str, str], list[PairTest]]:
@@ -213,7 +220,7 @@ def _adjusted(lines: list[PairTest], results: Results) -> list[PairTest]:
         for index in family:
             line = lines[index]
             step = 0.0 if line.what == NCMI.title else resolution
-            p = paired_seed_test([seed.difference for seed in line.seeds.values()], step).p
+            p = paired_seed_test(line.differences, step).p
             if p is not None:
                 tests[index] = p
         for index, p in zip(tests, holm(list(tests.values())), strict=True):
@@ -239,7 +246,7 @@ def _verdict(line: PairTest, names: tuple[str, str], planned: int) -> str:
     over_examples = line.interval is not None and (line.interval[0] > 0 or line.interval[1] < 0)
     if line.p is None or line.p > LEVEL or not over_examples:
         return NO_DIFFERENCE
-    mean = sum(seed.difference for seed in line.seeds.values()) / len(line.seeds)
+    mean = sum(line.differences) / len(line.seeds)
     by = f"{mean:+.2g}" if line.what == NCMI.title else f"{100 * mean:+.1f} points"
     side = "higher" if mean > 0 else "lower"
     return f"{names[1]} {side} (p = {line.p:.2g}, {by}, {len(line.seeds)} seeds)"

@@ -100,21 +100,22 @@ def read_results(folder: Path) -> Results:
     Raises:
         ReportError: there is no plan, or it is damaged.
     """
+    file = folder / PLAN_FILE
+    damaged = ReportError(f"{file} is damaged; `run` the suite again to renew it")
     try:
-        payload = read_json(folder / PLAN_FILE)
+        payload = read_json(file)
         plan = Plan.model_validate(payload)
     except FileNotFoundError:
         raise ReportError(f"{folder} holds no results: there is no {PLAN_FILE} in it; `run` the suite first") from None
     except ValidationError:
-        if payload.get("schema") not in (None, PLAN_SCHEMA):
-            schemas = f"{payload['schema']}, and this version reads {PLAN_SCHEMA}"
-            raise ReportError(f"{folder / PLAN_FILE} is of schema {schemas}; `run` the suite again") from None
-        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
+        if payload.get("schema") in (None, PLAN_SCHEMA):
+            raise damaged from None
+        schemas = f"{payload['schema']}, and this version reads {PLAN_SCHEMA}"
+        raise ReportError(f"{file} is of schema {schemas}; `run` the suite again") from None
     except CorruptRecordError:
-        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
-    trained = {cell.model for cell in plan.of("train")}
-    if not all(cell.model in trained for cell in plan.cells):
-        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it")
+        raise damaged from None
+    if not {cell.model for cell in plan.cells} <= {cell.model for cell in plan.of("train")}:
+        raise damaged
     limited = _limited_cells(folder, plan)
     records: dict[str, AnyRecord] = {}
     problems: list[str] = []

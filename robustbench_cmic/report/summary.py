@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -88,17 +88,15 @@ class RaisedFlag:
     """A flag that was raised.
 
     Attributes:
-        about: the cells whose numbers it is about; none where it is about a worst case.
-        threat: of that worst case; None for other flags.
-        everything: it is about the model, whatever the attack.
+        about: which numbers, in words: `PGD at L-inf 0.1, L-inf 0.2`; `everything` about the model; a worst case.
+        cells: ids of the evaluations that it is about; none where it is about everything or a worst case.
     """
 
     model: str
     seed: int
     name: str
-    about: tuple[Cell, ...]
-    threat: Threat | None
-    everything: bool
+    about: str
+    cells: tuple[str, ...]
     evidence: str
 
 
@@ -196,20 +194,18 @@ class Summary:
         """Every flag; those that are about a worst case alone come last for each training."""
         return [flag for training in self.results.plan.of("train") for flag in self._raised(training)]
 
-    def _raised(self, training: Cell) -> list[RaisedFlag]:
-        cells = [cell for cell in self.results.plan.of("attack") if cell.needs == training.id]
-        raised = []
+    def _raised(self, training: Cell) -> Iterator[RaisedFlag]:
+        attacked = [cell for cell in self.results.plan.of("attack") if cell.needs == training.id]
         for flag in self.audit.flags.get(training.id, []):
             whole = flag.scope == "model"
-            about = () if whole else tuple(cell for cell in cells if cell.id in flag.cells)
-            raised.append(RaisedFlag(training.model, training.seed, flag.name, about, None, whole, flag.evidence))
-        weak = [
-            RaisedFlag(training.model, training.seed, flag.name, (), threat, False, flag.evidence)
-            for threat in self.results.threats
-            for flag in self.audit.of_worst_case(training.id, threat)
-            if flag.name == "no-strong-attack"
-        ]
-        return raised + weak
+            cells = [] if whole else [cell for cell in attacked if cell.id in flag.cells]
+            about, ids = "everything" if whole else _about(cells), tuple(cell.id for cell in cells)
+            yield RaisedFlag(training.model, training.seed, flag.name, about, ids, flag.evidence)
+        for threat in self.results.threats:
+            for flag in self.audit.of_worst_case(training.id, threat):
+                if flag.name == "no-strong-attack":
+                    about = f"{WORST}, {threat}"
+                    yield RaisedFlag(training.model, training.seed, flag.name, about, (), flag.evidence)
 
     @cached_property
     def rules(self) -> dict[str, Rule]:
@@ -226,6 +222,14 @@ class Summary:
 def summarize(results: Results) -> Summary:
     """A suite's results, judged by the audit's rules."""
     return Summary(results, flag_results(results.plan, results.records))
+
+
+def _about(cells: Iterable[Cell]) -> str:
+    """Attack by attack."""
+    threats: dict[str, list[Threat]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.attack, cell.norm, cell.eps)):
+        threats.setdefault(cell.attack, []).append(Threat(cell.norm, cell.eps))
+    return "; ".join(f"{attack} at {', '.join(map(str, where))}" for attack, where in threats.items())
 
 
 def _missing(results: Results) -> Missing | None:

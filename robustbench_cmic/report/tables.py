@@ -13,10 +13,10 @@ from tabulate import tabulate
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import ACCURACY, NCMI, OF_MODELS, Metric
 from robustbench_cmic.report.pairs import LEVEL, NO_DISCORDANT, PairTest, SeedTest
-from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
+from robustbench_cmic.suite.fields import CLEAN, format_eps
 
 if TYPE_CHECKING:
-    from robustbench_cmic.report.summary import RaisedFlag, RankedModel, SeedValues, Summary
+    from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
 
 
 class Code(str):
@@ -107,7 +107,7 @@ def _line(line: PairTest, planned: int) -> list[str]:
         _size(line),
         percent([seed.first for seed in seeds], planned),
         percent([seed.second for seed in seeds], planned),
-        difference([seed.difference for seed in seeds]),
+        difference(line.differences),
         _ends(line),
         _differing(line),
         line.verdict or NOTHING,
@@ -183,7 +183,7 @@ def difference(differences: Sequence[float]) -> str:
 
 def flags_table(summary: Summary) -> Table:
     """Every flag, with what it is about."""
-    rows = [[Code(flag.model), str(flag.seed), flag.name, about(flag), flag.evidence] for flag in summary.flags]
+    rows = [[Code(flag.model), str(flag.seed), flag.name, flag.about, flag.evidence] for flag in summary.flags]
     return Table(["model", "seed", "flag", "about", "evidence"], rows)
 
 
@@ -194,18 +194,6 @@ def flags_text(summary: Summary) -> str:
         return f"{suite}: no flag raised"
     text = tabulate(table.rows, headers=table.headers, disable_numparse=True)
     return f"{suite}: {len(table.rows)} flags\n\n{text}\n"
-
-
-def about(flag: RaisedFlag) -> str:
-    """Which numbers a flag is about: `PGD at L-inf 0.1, L-inf 0.2`, attack by attack."""
-    if flag.everything:
-        return "everything"
-    if flag.threat is not None:
-        return f"{WORST}, {flag.threat}"
-    threats: dict[str, list[Threat]] = {}
-    for cell in sorted(flag.about, key=lambda cell: (cell.attack, cell.norm, cell.eps)):
-        threats.setdefault(cell.attack, []).append(Threat(cell.norm, cell.eps))
-    return "; ".join(f"{attack} at {', '.join(map(str, where))}" for attack, where in threats.items())
 
 
 def limited_table(summary: Summary) -> Table:

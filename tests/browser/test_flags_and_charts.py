@@ -10,7 +10,7 @@ from robustbench_cmic.audit import RULES
 from robustbench_cmic.report import Summary
 from robustbench_cmic.report.pairs import WITHDRAWN, PairTest
 from robustbench_cmic.report.summary import RankedModel, SeedValues
-from robustbench_cmic.report.tables import about, percent
+from robustbench_cmic.report.tables import percent
 from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
 from tests.browser.conftest import Visit, on_every_screen
 
@@ -33,7 +33,7 @@ def check_flag(dialog: Locator, board: Summary, name: str, model: str) -> None:
     rows = dialog.locator("tbody tr")
     expect(rows).to_have_count(len(raised))
     for place, flag in enumerate(raised):
-        expect(rows.nth(place).locator("th, td")).to_have_text([flag.model, str(flag.seed), about(flag), flag.evidence])
+        expect(rows.nth(place).locator("th, td")).to_have_text([flag.model, str(flag.seed), flag.about, flag.evidence])
     expect(dialog.locator("tr.here")).to_have_count(sum(flag.model == model for flag in raised))
 
 

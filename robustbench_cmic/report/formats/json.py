@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
 from robustbench_cmic.report.frame import plain_rows
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.summary import RaisedFlag, RankedModel, SeedValues, Summary
-from robustbench_cmic.report.tables import about
 
 SCHEMA = "robustbench_cmic/report/1"
 Json = dict[str, Any]
@@ -77,6 +75,5 @@ def _line(line: PairTest) -> Json:
 
 
 def _flag(flag: RaisedFlag) -> Json:
-    cells: Sequence[str] = [cell.id for cell in flag.about]
-    whose = {"model": flag.model, "seed": flag.seed, "flag": flag.name}
-    return whose | {"about": about(flag), "cells": cells, "evidence": flag.evidence}
+    names = {"model": flag.model, "seed": flag.seed, "flag": flag.name}
+    return names | {"about": flag.about, "cells": flag.cells, "evidence": flag.evidence}

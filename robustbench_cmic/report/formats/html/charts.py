@@ -13,7 +13,7 @@ from typing import Any
 
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import ACCURACY, NCMI
-from robustbench_cmic.report.pairs import NO_DISCORDANT, WITHDRAWN, PairTest
+from robustbench_cmic.report.pairs import NO_DISCORDANT, PairTest
 from robustbench_cmic.report.summary import SeedValues, Summary
 from robustbench_cmic.report.tables import percent
 from robustbench_cmic.suite.fields import CLEAN, NORM_NAMES, Threat, format_eps
@@ -128,9 +128,9 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
     if not shown:
         return None
     kinds = {
-        "claims": [line for line in shown if line.claim and not _withdrawn(line)],
-        "single attacks": [line for line in shown if not line.claim and not _withdrawn(line)],
-        "withdrawn: flagged": [line for line in shown if _withdrawn(line)],
+        "claims": [line for line in shown if line.claim and not line.withdrawn],
+        "single attacks": [line for line in shown if not line.claim and not line.withdrawn],
+        "withdrawn: flagged": [line for line in shown if line.withdrawn],
     }
     colors = {"claims": COLORS[0], "single attacks": COLORS[4], "withdrawn: flagged": GREY}
     traces = [
@@ -157,17 +157,13 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
     return Chart(identity, text, 150 + 24 * len(shown), _figure(traces, layout))
 
 
-def _withdrawn(line: PairTest) -> bool:
-    return line.verdict.startswith(WITHDRAWN)
-
-
 def _differences(name: str, lines: Sequence[tuple[int, PairTest]], color: str) -> dict[str, Any]:
-    means = [100 * statistics.fmean(seed.difference for seed in line.seeds.values()) for _, line in lines]
+    means = [100 * statistics.fmean(line.differences) for _, line in lines]
     ends = [(mean, mean) if line.interval is None else (100 * line.interval[0], 100 * line.interval[1])
             for mean, (_, line) in zip(means, lines, strict=True)]  # fmt: skip
     hover = []
     for mean, (_, line) in zip(means, lines, strict=True):
-        hover.append(f"<b>{_where(line)}</b><br>{mean:+.1f} points<br>{_interval(line)}<br>{_text(line.verdict)}")
+        hover.append(f"<b>{_text(line.name)}</b><br>{mean:+.1f} points<br>{_interval(line)}<br>{_text(line.verdict)}")
     return {
         "type": "scatter",
         "mode": "markers",
@@ -196,11 +192,7 @@ def _interval(line: PairTest) -> str:
 
 
 def _label(line: PairTest) -> str:
-    return f"<b>{_where(line)}</b>" if line.claim and not _withdrawn(line) else _where(line)
-
-
-def _where(line: PairTest) -> str:
-    return "clean" if line.threat == CLEAN else _text(f"{line.what}, {line.threat}")
+    return f"<b>{_text(line.name)}</b>" if line.claim and not line.withdrawn else _text(line.name)
 
 
 def _text(text: str) -> str:

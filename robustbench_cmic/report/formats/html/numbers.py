@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, Plan
@@ -24,49 +23,31 @@ AGAIN = "to run it again"
 ELSEWHERE = "mine"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One row.
+def all_numbers(summary: Summary) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """A row for each row of results.csv, and the facts that rows share.
 
-    Attributes:
-        row: as in results.csv.
-        size: norm and eps in words; `clean` for the clean evaluation.
-        flags: names, in the row's order.
-        measured, spent: the numbers as texts, each with what its column is sorted by.
-        facts: where they came from, as places in `Everything.facts`.
+    Returns:
+        Rows: `row` as in results.csv; `size`, norm and eps in words; names of `flags`; `measured` and `spent`, numbers
+        as texts, each with what its column is sorted by; `facts`, places in the second list, which says where numbers
+        came from, by label and text.
     """
-
-    row: dict[str, Any]
-    size: str
-    flags: list[str]
-    measured: list[tuple[str, object]]
-    spent: list[tuple[str, object]]
-    facts: list[int]
-
-
-@dataclass(frozen=True)
-class Everything:
-    """All rows, and the facts that they share: label and text."""
-
-    entries: list[Entry]
-    facts: list[tuple[str, str]]
-
-
-def all_numbers(summary: Summary) -> Everything:
-    """A row for each row of results.csv."""
     places: dict[tuple[str, str], int] = {}
     entries = []
     for row in plain_rows(summary.frame):
-        facts = _origin(summary.results.plan, summary.results.records[row["cell"]])
         threat = Threat(row["norm"], row["eps"])
-        measured, spent = (
-            [(_text(metric, row), row.get(metric.name, "")) for metric in FOR_PEOPLE if metric.spent is spent]
-            for spent in (False, True)
-        )
-        size = "clean" if threat == CLEAN else str(threat)
-        flags = [name for name in row["flags"].split(";") if name]
-        entries.append(Entry(row, size, flags, measured, spent, [places.setdefault(f, len(places)) for f in facts]))
-    return Everything(entries, list(places))
+        numbers = {
+            name: [(_text(metric, row), row.get(metric.name, "")) for metric in FOR_PEOPLE if metric.spent is spent]
+            for name, spent in (("measured", False), ("spent", True))
+        }
+        facts = _origin(summary.results.plan, summary.results.records[row["cell"]])
+        entries.append({
+            "row": row,
+            "size": "clean" if threat == CLEAN else str(threat),
+            "flags": [name for name in row["flags"].split(";") if name],
+            "facts": [places.setdefault(fact, len(places)) for fact in facts],
+            **numbers,
+        })  # fmt: skip
+    return entries, list(places)
 
 
 def _text(metric: Metric, row: dict[str, Any]) -> str:

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustbench_cmic.report.about import evaluation_facts, objectives_text, origin, reading, what_was_run
-from robustbench_cmic.report.costs import cost_sections
-from robustbench_cmic.report.formats.html.charts import curves, forest
+from robustbench_cmic.report.about import objectives_text
+from robustbench_cmic.report.formats import content
+from robustbench_cmic.report.formats.html.charts import Chart, curves, forest
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers
 from robustbench_cmic.report.formats.html.pictures import gallery
 from robustbench_cmic.report.formats.html.render import render
 from robustbench_cmic.report.metrics import FOR_PEOPLE, NCMI
-from robustbench_cmic.report.pairs import READING, WITHDRAWN
 from robustbench_cmic.report.summary import Summary
-from robustbench_cmic.report.tables import (
-    about,
-    clean_table,
-    ncmi_sentences,
-    pair_table,
-    robust_tables,
-    seed_table,
-    seeds_text,
-)
+from robustbench_cmic.report.tables import seeds_text
 from robustbench_cmic.suite.fields import NORM_NAMES
 
 
@@ -30,55 +21,30 @@ def suite_page(summary: Summary) -> str:
 
     It is to be written into the suite's results folder, for it leads to the records there.
     """
-    results = summary.results
-    measured = bool(summary.examples)
-    norms = [
-        {"name": NORM_NAMES[norm], "chart": curves(summary, norm), "table": table}
-        for norm, table in robust_tables(summary).items()
+    shown = content(summary)
+    curves_of = {norm: curves(summary, norm) for norm in shown["robust"]}
+    forests = [
+        forest(lines, names, f"pair-{place}") if shown["pairs"] else None
+        for place, (names, lines) in enumerate(summary.pairs.items())
     ]
-    pairs = _pairs(summary)
-    charts = [part["chart"] for part in (*norms, *pairs) if part["chart"]] if measured else []
-    everything = all_numbers(summary)
+    charts: list[Chart] = [chart for chart in (*curves_of.values(), *forests) if chart]
+    entries, facts = all_numbers(summary)
     return render(
         "suite.html",
         ["page.js", "plotly", "charts.js"] if charts else ["page.js"],
-        summary=summary,
-        plan=results.plan,
-        objectives=objectives_text([results]),
-        reading=reading(results, summary.examples, summary.audit.wanted) if measured else "",
-        places=_places(summary) if measured else [],
-        clean=clean_table(summary),
-        norms=norms if measured else [],
-        pairs=pairs if measured else [],
+        **shown,
+        objectives=objectives_text([summary.results]),
+        places=_places(summary) if shown["reading"] else [],
+        norm_names=NORM_NAMES,
+        curves=curves_of,
+        forests=forests,
+        withdrawn=[[line.withdrawn for line in lines if line.what != NCMI.title] for lines in summary.pairs.values()],
         gallery=gallery(summary),
-        about=about,
         metrics=FOR_PEOPLE,
-        entries=everything.entries,
-        provenance={"facts": everything.facts, "rows": [entry.facts for entry in everything.entries],
-                    "record": RECORD, "again": AGAIN},
-        costs=cost_sections(summary) if measured else [],
-        models=what_was_run(results),
-        settings=evaluation_facts(results),
-        origin=origin(results),
+        entries=entries,
+        provenance={"facts": facts, "rows": [entry["facts"] for entry in entries], "record": RECORD, "again": AGAIN},
         figures={chart.id: {"figure": chart.figure, "series": chart.series} for chart in charts},
-    )  # fmt: skip
-
-
-def _pairs(summary: Summary) -> list[dict[str, Any]]:
-    """The suite's pairs, in its order; `withdrawn` says of each row of the table whether its number is flagged."""
-    return [
-        {
-            "first": first,
-            "second": second,
-            "reading": READING.format(first=first, second=second),
-            "table": pair_table(summary, first, second),
-            "withdrawn": [line.verdict.startswith(WITHDRAWN) for line in lines if line.what != NCMI.title],
-            "ncmi": ncmi_sentences(summary, first, second),
-            "seeds": seed_table(summary, first, second),
-            "chart": forest(lines, (first, second), f"pair-{place}"),
-        }
-        for place, ((first, second), lines) in enumerate(summary.pairs.items())
-    ]
+    )
 
 
 def _places(summary: Summary) -> list[dict[str, Any]]:
