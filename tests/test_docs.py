@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.audit import RULES
-from robustbench_cmic.report.formats.csv import COLUMNS
+from robustbench_cmic.report.metrics import COLUMNS
 from robustbench_cmic.suite.schema import suite_json_schema
 from tests.conftest import ROOT, TINY_SUITE
 

@@ -145,6 +145,7 @@ def test_readme_gives_the_two_commands_and_names_every_entry_of_the_package() ->
             assert f"{entry.name}/" in text, entry.name
 
 
+TABLES = ("plan.json", "results.csv", "models.csv", "leaderboard.md")
 COMMITTED = sorted(path.name for path in (ROOT / "results").iterdir() if path.is_dir())
 
 
@@ -155,7 +156,7 @@ def test_committed_results_are_of_the_committed_suite_and_whole(tmp_path: Path, 
     shutil.copytree(ROOT / "results" / name, folder)
     plan = make_plan(load_suite(ROOT / "suites" / f"{name}.yaml").suite)
     assert {standing.state for standing in cell_states(plan.cells, folder).values()} == {"done"}
-    before = {name: (folder / name).read_bytes() for name in ("plan.json", "results.csv", "leaderboard.md")}
+    before = {name: (folder / name).read_bytes() for name in TABLES}
     results = write_report(folder).results
     assert results.plan == plan
     assert results.problems == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -18,24 +17,20 @@ from robustbench_cmic.report import (
     ReportError,
     Summary,
     check_name,
-    flag_table,
     folders_of,
     write_index,
     write_report,
 )
+from robustbench_cmic.report.tables import flags_text
 from robustbench_cmic.run import DONE, INCOMPLETE, USAGE
 
 Made = TypeVar("Made")
 
 
-class Format(StrEnum):
-    """What a report may be written as."""
-
-    md = "md"
-    csv = "csv"
-    html = "html"
-    json = "json"
-    latex = "latex"
+def _format(name: str) -> str:
+    if name not in FORMATS:
+        raise typer.BadParameter(f"'{name}' is not one of {', '.join(map(repr, FORMATS))}.")
+    return name
 
 
 def report(
@@ -44,7 +39,14 @@ def report(
         typer.Argument(metavar="SUITE", help="Suite files, or names of suites with results; by default all."),
     ] = [],  # noqa: B006 - typer's way to say "none given"
     formats: Annotated[
-        list[Format], typer.Option("--format", help="What to write; repeatable. [md and csv]", show_default=False)
+        list[str],
+        typer.Option(
+            "--format",
+            parser=_format,
+            metavar=f"[{'|'.join(FORMATS)}]",
+            help="What to write; repeatable. [md and csv]",
+            show_default=False,
+        ),
     ] = [],  # noqa: B006
     results: ResultsOption = Path("results"),
 ) -> None:
@@ -52,9 +54,9 @@ def report(
     folders = [results_folder(suite, results) for suite in suites] or folders_of(results)
     if not folders:
         fail(f"{results} holds no results of any suite; `run` one first")
-    chosen = list(dict.fromkeys(form.value for form in formats)) or list(STANDARD)
+    chosen = list(dict.fromkeys(formats)) or list(STANDARD)
     problems: list[str] = []
-    boards = 0
+    reported = 0
     for folder in folders:
         try:
             check_name(folder)
@@ -64,15 +66,15 @@ def report(
                 raise
             problems.append(str(error))
             continue
-        boards += 1
-        for form in chosen:
-            print(folder / FORMATS[form][0])
-    if Format.html in formats and boards:
+        reported += 1
+        for file in (file for form in chosen for file in FORMATS[form]):
+            print(folder / file)
+    if "html" in formats and reported:
         index, left_out = _done(lambda: write_index(results), results)
         print(index)
         problems += left_out
     _tell(dict.fromkeys(problems))
-    raise typer.Exit((INCOMPLETE if boards else USAGE) if problems else DONE)
+    raise typer.Exit((INCOMPLETE if reported else USAGE) if problems else DONE)
 
 
 def audit(
@@ -83,15 +85,15 @@ def audit(
     """Judge stored results again: which numbers are not to be believed, and why. Writes their tables anew, too."""
     problems: list[str] = []
     for folder in folders:
-        board = _written(folder)
-        print(flag_table(board))
-        problems += board.results.problems
+        summary = _written(folder)
+        print(flags_text(summary))
+        problems += summary.results.problems
     _tell(problems)
     raise typer.Exit(INCOMPLETE if problems else DONE)
 
 
 def _written(folder: Path, formats: Sequence[str] = STANDARD) -> Summary:
-    """The board of a results folder, its tables written."""
+    """The summary of a results folder, its tables written."""
     return _done(lambda: write_report(folder, formats), folder)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.store import PLAN_FILE
-from robustbench_cmic.report.formats.csv import results_csv
-from robustbench_cmic.report.formats.json import document
-from robustbench_cmic.report.formats.latex import latex
-from robustbench_cmic.report.formats.markdown import flag_table, leaderboard
-from robustbench_cmic.report.results import ReportError, Results, check_name, of_own_making, read_results
+from robustbench_cmic.report.results import (
+    ReportError,
+    Results,
+    check_name,
+    folders_of,
+    of_own_making,
+    read_results,
+)
 from robustbench_cmic.report.summary import Summary, summarize
 
 __all__ = [
@@ -22,7 +26,6 @@ __all__ = [
     "Results",
     "Summary",
     "check_name",
-    "flag_table",
     "folders_of",
     "of_own_making",
     "read_results",
@@ -31,25 +34,23 @@ __all__ = [
     "write_report",
 ]
 
-PAGE = "index.html"
-
-
-def _page(board: Summary, folder: Path) -> str:
-    # Imported where it is used: templates and charts take longer to import than a report to write.
-    from robustbench_cmic.report.formats.html import suite_page
-
-    return suite_page(board, folder)
-
-
-FORMATS: dict[str, tuple[str, Callable[[Summary, Path], str]]] = {
-    "md": ("leaderboard.md", lambda board, _: leaderboard(board)),
-    "csv": ("results.csv", lambda board, _: results_csv(board)),
-    "html": (PAGE, _page),
-    "json": ("report.json", lambda board, _: document(board)),
-    "latex": ("leaderboard.tex", lambda board, _: latex(board)),
+FORMATS = {
+    "md": {"leaderboard.md": "markdown:leaderboard"},
+    "csv": {"results.csv": "csv:results_csv", "models.csv": "csv:models_csv"},
+    "html": {"index.html": "html:suite_page"},
+    "json": {"report.json": "json:document"},
+    "latex": {"leaderboard.tex": "latex:latex"},
 }
-"""By name the file that a report is written to, and what makes its text."""
+"""By name the files that a report is written to, and the function of `formats` that makes the text of each."""
 STANDARD = ("md", "csv")
+INDEX = "index.html"
+
+
+def _maker(name: str) -> Callable[[Summary], str]:
+    # Imported where it is used: pandas, templates and charts take longer to import than some commands to answer.
+    module, function = name.split(":")
+    make: Callable[[Summary], str] = getattr(import_module(f"robustbench_cmic.report.formats.{module}"), function)
+    return make
 
 
 def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Summary:
@@ -67,16 +68,12 @@ def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Summary:
         OSError: the files cannot be written.
     """
     with of_own_making(folder):
-        board = summarize(read_results(folder))
-        texts = {name: make(board, folder).encode() for name, make in (FORMATS[form] for form in formats)}
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
-    return board
-
-
-def folders_of(results: Path) -> list[Path]:
-    """The results folders of suites in a folder, by name."""
-    return sorted(file.parent for file in results.glob(f"*/{PLAN_FILE}"))
+        summary = summarize(read_results(folder))
+        makers = [(file, _maker(name)) for form in formats for file, name in FORMATS[form].items()]
+        texts = {file: make(summary).encode() for file, make in makers}
+    for file, text in texts.items():
+        write_atomically(folder / file, text)
+    return summary
 
 
 def write_index(results: Path) -> tuple[Path, list[str]]:
@@ -90,16 +87,16 @@ def write_index(results: Path) -> tuple[Path, list[str]]:
     """
     from robustbench_cmic.report.formats.html import index_page
 
-    boards: list[tuple[str, Summary]] = []
+    summaries: list[tuple[str, Summary]] = []
     problems: list[str] = []
     for folder in folders_of(results):
         try:
             check_name(folder)
             with of_own_making(folder):
-                board = summarize(read_results(folder))
-                index_page([(folder.name, board)])  # alone, so that what is wrong with it spoils no other
-            boards.append((folder.name, board))
+                summary = summarize(read_results(folder))
+                index_page([(folder.name, summary)])  # alone, so that what is wrong with it spoils no other
+            summaries.append((folder.name, summary))
         except ReportError as error:
             problems.append(str(error))
-    write_atomically(results / PAGE, index_page(boards).encode())
-    return results / PAGE, problems
+    write_atomically(results / INDEX, index_page(summaries).encode())
+    return results / INDEX, problems

@@ -7,15 +7,22 @@ from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.provenance import processor_text
-from robustbench_cmic.report.frame import models
+from robustbench_cmic.report.pairs import title_of
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.suite.fields import format_eps
+
+
+def objectives_text(results: Iterable[Results]) -> str:
+    """`CE against CMIC-DL`: the objectives that suites train with, in their order; empty without any."""
+    names = (cell.objective for one in results for cell in one.plan.of("train"))
+    first, *others = dict.fromkeys(title_of(name) for name in names if name != "given") or ("",)
+    return f"{first} against {', '.join(others)}" if others else first
 
 
 def what_was_run(results: Results) -> list[tuple[str, str]]:
     """Each model by its id with all parameters, as the cells declare them."""
     trainings = {cell.model: cell for cell in reversed(results.plan.of("train"))}
-    return [(model, _model(trainings[model].declared)) for model in models(results)]
+    return [(model, _model(trainings[model].declared)) for model in results.models]
 
 
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:

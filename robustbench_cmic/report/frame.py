@@ -1,165 +1,280 @@
-"""The worst case over attacks, example by example: the mean of the minimum, not the minimum of the means."""
+"""One tidy table of a results folder, a row a cell: what every format, and a notebook, is made of.
+
+pandas is imported where a table is made: what only reads a folder (`status`, the start of `run`) does without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import reduce
-from operator import and_
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from robustbench_cmic.audit import Audit, flag_results
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.packing import outcome_bits
-from robustbench_cmic.report.results import Results
-from robustbench_cmic.suite.fields import format_eps
+from robustbench_cmic.records.packing import unpack_outcomes
+from robustbench_cmic.records.schema import AttackRecord
+from robustbench_cmic.records.store import PLAN_FILE
+from robustbench_cmic.report.metrics import COLUMNS, DECLARED, MEASURED, METRICS, SPENT
+from robustbench_cmic.report.results import ReportError, Results, folders_of, of_own_making, read_results
+from robustbench_cmic.suite.fields import Threat
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
-
-Ball = tuple[str, float]
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What became of each of n examples: bit i from the left is 1 where example i is classified correctly."""
-
-    bits: int
-    n: int
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction in [0, 1]."""
-        return self.bits.bit_count() / self.n
-
-    @property
-    def array(self) -> NDArray[np.uint8]:
-        """(n,) ones and zeros."""
-        import numpy as np
-
-        padding = -self.n % 8
-        packed = (self.bits << padding).to_bytes((self.n + padding) // 8, "big")
-        return np.unpackbits(np.frombuffer(packed, np.uint8), count=self.n)
+NOT_RUN = "not run"
+WORST = "worst case"
+EXTRA = ("limited", "counted", "worst_case_flags", "outcomes")
+"""What frames hold besides the columns of results.csv."""
+_PLAIN = (*DECLARED, "cell", "status", "seconds", *MEASURED, "forwards", "backwards", "flags")
+_PARTS = ("model", "objective", "training", "attack")
+Key = tuple[str, str, Threat]
+"""A number over seeds: model, label of the attack or `worst case`, threat."""
+Group = dict[int, Any]
+"""Its rows by seed, as named tuples: columns are attributes."""
 
 
-def outcomes(results: Results, cell: Cell) -> Outcomes | None:
-    """The outcomes of an attack; None where it gave none."""
-    record = results.attack(cell)
-    if record is None or record.outcomes is None or record.n is None:
-        return None
-    return Outcomes(outcome_bits(record.outcomes, record.n), record.n)
+def load_results(path: str | Path) -> pd.DataFrame:
+    """The results of a suite, or of every suite in a folder, as one table.
+
+    Args:
+        path: a suite's results folder such as `results/digits`, or a folder of such folders.
+
+    Returns:
+        One row for each attack at one eps on one trained model, the clean evaluation (attack `none`) too, in the
+        suite's order, then evaluations limited by `--limit`. Columns: those of results.csv (accuracies and intervals
+        are fractions, information is in nats); `outcomes`, a truth value an example, True where it is classified
+        correctly, None where there is no result; `limited`; `counted`, whether the worst case rests on the row;
+        `worst_case_flags`, what the audit raises about the worst case at the row's threat; and what the suite
+        declares, such as `model.stem`, `objective.lambda`, `training.epochs`, `attack.steps`. A cell that was not
+        run yet is there with status `not run`.
+
+    Raises:
+        ReportError: nothing there can be read; the message says why.
+
+    Warns:
+        UserWarning: a record was left out, with the reason.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    folders = [path] if (path / PLAN_FILE).exists() else folders_of(path)
+    if not folders:
+        raise ReportError(f"{path} holds no results: there is no {PLAN_FILE} in it or in its folders; `run` a suite")
+    rows: list[dict[str, Any]] = []
+    declared: list[dict[str, Any]] = []
+    for folder in folders:
+        with of_own_making(folder):
+            results = read_results(folder)
+            parameters = {cell.id: _parameters(cell) for cell in [*results.plan.of("attack"), *results.limited]}
+            for cell, row in _rows(results, flag_results(results.plan, results.records)):
+                rows.append(row)
+                declared.append(parameters[cell])
+        for problem in results.problems:
+            warnings.warn(problem, stacklevel=2)
+    return pd.concat([_typed(rows), pd.DataFrame(declared, columns=_in_order(declared))], axis=1)
 
 
-def attacks_in(results: Results, model: str, ball: Ball) -> list[Cell]:
-    """The planned attacks on a model in a ball, without transfers from a source that could not be trained."""
-    cells = [
-        cell
-        for (attacked, _, *inside), found in results.attacks.items()
-        if attacked == model and tuple(inside) == ball
-        for cell in found
+def worst_case(frame: pd.DataFrame) -> pd.DataFrame:
+    """The worst case over attacks, example by example: the mean of the minimum, not the minimum of the means.
+
+    An example survives at a threat if it survives every attack that was planned there or at a smaller eps of the
+    norm, which holds the same adversarial example. Transfers from a model that diverged are not counted.
+
+    Args:
+        frame: rows of `load_results`; every row of the models and threats asked for, with the outcomes.
+
+    Returns:
+        One row for each suite, model, seed, norm and eps: `n`, `accuracy` (fraction that survives), `flags` (what the
+        audit raises about this worst case) and `outcomes`. Accuracy is missing and outcomes are None where an attack
+        has no result: a worst case over fewer attacks would look better than it is.
+
+    Raises:
+        ReportError: the frame lacks a column that this needs.
+    """
+    import pandas as pd
+
+    absent = [name for name in (*DECLARED, *EXTRA) if name not in frame]
+    if absent:
+        raise ReportError(f"the frame lacks {', '.join(absent)}: a worst case is made of rows of load_results")
+    attacked = frame[(frame["norm"] != "") & ~frame["limited"]]
+    radii = {key: sorted(set(group["eps"])) for key, group in attacked.groupby(["suite", "norm"], sort=False)}
+    rows = []
+    for (suite, model, seed, norm), group in attacked.groupby(["suite", "model", "seed", "norm"], sort=False):
+        cells = list(zip(*(group[name] for name in ("eps", "counted", "outcomes", "worst_case_flags")), strict=True))
+        for eps in radii[suite, norm]:
+            alive = survivors(outcomes for radius, counted, outcomes, _ in cells if counted and radius <= eps)
+            flags = next((flags for radius, _, _, flags in cells if radius == eps), "")
+            n, accuracy = (None, None) if alive is None else (len(alive), alive.mean())
+            rows.append((suite, model, seed, norm, eps, n, accuracy, flags, alive))
+    columns = ["suite", "model", "seed", "norm", "eps", "n", "accuracy", "flags", "outcomes"]
+    return pd.DataFrame(rows, columns=columns).astype({"n": "Int64", "accuracy": float})
+
+
+def survivors(outcomes: Iterable[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
+    """(n,) truth values of the examples that survive every attack; None where one has no result, and without any."""
+    alive = None
+    for own in outcomes:
+        if own is None or (alive is not None and own.shape != alive.shape):
+            return None
+        alive = own if alive is None else alive & own
+    return alive
+
+
+def marginal_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """The fraction of examples that an attack alone breaks, of all attacks at its threat.
+
+    Clean errors are nobody's. A seed is left out where an attack has no result, or there is only one.
+
+    Args:
+        frame: as for `worst_case`, of one suite.
+
+    Returns:
+        Columns model, seed, norm, eps, attack, share.
+    """
+    import numpy as np
+    import pandas as pd
+
+    keys = ["model", "seed", "norm", "eps"]
+    rows = []
+    for key, group in frame.loc[frame["counted"], [*keys, "attack", "outcomes"]].groupby(keys, sort=False):
+        if len(group) > 1 and survivors(group["outcomes"]) is not None:
+            broken = ~np.stack(list(group["outcomes"]))
+            shares = (broken & (broken.sum(0) == 1)).sum(1) / broken.shape[1]
+            rows += [(*key, attack, share) for attack, share in zip(group["attack"], shares, strict=True)]
+    return pd.DataFrame(rows, columns=[*keys, "attack", "share"])
+
+
+def results_frame(results: Results, audit: Audit) -> pd.DataFrame:
+    """The rows of `load_results` of one suite, without what the suite declares."""
+    return _typed([row for _, row in _rows(results, audit)])
+
+
+def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table: whole numbers stay whole where some are missing, whatever pandas would infer."""
+    import pandas as pd
+
+    types = {"n": "Int64", "forwards": "Int64", "backwards": "Int64", "limited": "bool", "counted": "bool"}
+    floats = [name for name in (*MEASURED, *SPENT) if name not in types]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *EXTRA]).astype(types | dict.fromkeys(floats, "float64"))
+
+
+def _rows(results: Results, audit: Audit) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The id of each evaluation's cell, and its row."""
+    for cell in results.plan.of("attack"):
+        row = _row(results, cell)
+        names = dict.fromkeys(flag.name for flag in audit.of_cell(cell))
+        of_worst = dict.fromkeys(flag.name for flag in audit.of_worst_case(cell.needs or "", (cell.norm, cell.eps)))
+        source = results.records.get(cell.source or "")
+        counted = bool(cell.norm) and (source is None or source.status != "diverged")
+        row |= {"flags": ";".join(names), "worst_case_flags": ";".join(of_worst), "limited": False, "counted": counted}
+        yield cell.id, row
+    for cell in results.limited:
+        row = _row(results, cell)
+        if row["status"] != NOT_RUN:
+            yield cell.id, row | {"flags": "limited", "worst_case_flags": "", "limited": True, "counted": False}
+
+
+def _row(results: Results, cell: Cell) -> dict[str, Any]:
+    row: dict[str, Any] = {"suite": results.plan.suite, "dataset": results.plan.dataset, "outcomes": None}
+    row |= {name: getattr(cell, name) for name in DECLARED[2:]} | {"cell": cell.id}
+    trainings = [results.records.get(other or "") for other in (cell.needs, cell.source)]
+    lost = next((record for record in trainings if record is not None and record.status != "ok"), None)
+    record = results.records.get(cell.id)
+    if lost is not None:
+        # The training's record says why; its clean row carries its fate, the attacks on it were never begun.
+        return row | {"status": lost.status if cell.attack == "none" else "skipped", "cell": lost.cell.id}
+    if not isinstance(record, AttackRecord):
+        return row | {"status": NOT_RUN}
+    row |= {"status": record.status, "seconds": record.timing.seconds}
+    if record.information is not None and record.outcomes is not None and record.n:
+        row |= {metric.name: metric.read(record) for metric in METRICS}
+        row["outcomes"] = unpack_outcomes(record.outcomes, record.n)
+    return row
+
+
+def _parameters(cell: Cell) -> dict[str, Any]:
+    """What the suite declares of model, objective, training and attack, each parameter by its dotted name."""
+    declared = cell.declared.get("train") or cell.declared
+    parts = {name: declared.get(name) for name in _PARTS}
+    return _dotted(parts | {"attack": cell.declared.get("attack")}, "")
+
+
+def _in_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns of parameters: of models first, of attacks last."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return sorted(names, key=lambda name: _PARTS.index(name.partition(".")[0]))
+
+
+def _dotted(declared: dict[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in declared.items():
+        if isinstance(value, dict):
+            # The parameters of a user's own code are called as those of others.
+            found |= _dotted(value, prefix if key == "parameters" else f"{prefix}{key}.")
+        elif value is not None and key != "code_sha256":
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def group_rows(frame: pd.DataFrame) -> dict[Key, Group]:
+    """The rows of each number of a suite, worst cases too; limited evaluations are left out."""
+    groups: dict[Key, Group] = {}
+    for table in (frame[~frame["limited"]], worst_case(frame).assign(attack=WORST)):
+        row: Any  # a named tuple, whose fields are columns
+        for row in table.itertuples(index=False):
+            groups.setdefault((row.model, row.attack, Threat(row.norm, row.eps)), {})[row.seed] = row
+    return groups
+
+
+def flag_names(*groups: Group) -> tuple[str, ...]:
+    """Names of the flags of some rows, sorted."""
+    rows = (row for group in groups for row in group.values())
+    return tuple(sorted({name for row in rows for name in row.flags.split(";") if name}))
+
+
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of results.csv as plain data, without what was not measured; an undefined NCMI is an empty text."""
+    shown = frame.loc[frame["status"] != NOT_RUN, list(_PLAIN)].astype(object)
+    values: Any = shown.where(shown.notna(), None)
+    return [
+        {
+            name: "" if value is None else value
+            for name, value in row.items()
+            if value is not None or (name in MEASURED and row["n"] is not None)
+        }
+        for row in values.to_dict("records")
     ]
-    return [cell for cell in cells if not _without_source(results, cell)]
 
 
-def _without_source(results: Results, cell: Cell) -> bool:
-    source = results.records.get(cell.source or "")
-    return source is not None and source.status == "diverged"
-
-
-def worst_case(results: Results, model: str, ball: Ball) -> dict[int, Outcomes]:
-    """For each seed the examples that survive every attack run in a ball, or in a smaller ball of its norm.
-
-    What a smaller ball breaks is broken in a larger one, which holds the same adversarial example.
+def models_frame(results: Results, frame: pd.DataFrame, audit: Audit) -> pd.DataFrame:
+    """The rows of models.csv: one for each model and seed, every value as it was declared or measured.
 
     Args:
         results: a suite's results.
-        model: id of a model.
-        ball: norm and eps.
+        frame: their table, as `results_frame` makes it.
+        audit: what is flagged.
 
     Returns:
-        Outcomes by seed. A seed is left out unless every planned attack gave a result: a worst case over fewer attacks
-        would look better than it is.
+        Columns: suite, dataset, model, architecture, objective, seed; the declared parameters; `status`, `n`,
+        `accuracy` (fraction), `cmi`, `separation` (nats) and `ncmi` on clean examples; `worst_linf_0.1` and the like,
+        the worst case at each threat (fraction); `flags`, of all that was raised about the model and attacks on it.
     """
-    norm, eps = ball
-    inside = {(own, radius) for _, _, own, radius in results.attacks if own == norm and radius <= eps}
-    return survivors(results, [cell for smaller in sorted(inside) for cell in attacks_in(results, model, smaller)])
+    import pandas as pd
 
-
-def survivors(results: Results, cells: Iterable[Cell]) -> dict[int, Outcomes]:
-    """For each seed the examples that survive every one of some attacks on a model.
-
-    A seed is left out where one of its attacks gave no result.
-    """
-    alive: dict[int, Outcomes] = {}
-    incomplete: set[int] = set()
-    for cell in cells:
-        found = outcomes(results, cell)
-        if found is None:
-            incomplete.add(cell.seed)
-        elif cell.seed in alive:
-            alive[cell.seed] = Outcomes(alive[cell.seed].bits & found.bits, found.n)
-        else:
-            alive[cell.seed] = found
-    return {seed: found for seed, found in alive.items() if seed not in incomplete}
-
-
-def marginal_shares(results: Results, model: str, ball: Ball) -> dict[str, list[float]]:
-    """For each attack in a ball the fraction of examples that it alone breaks, one number a seed.
-
-    Clean errors are nobody's; a seed is left out where an attack has no result.
-    """
-    cells: dict[int, list[Cell]] = {}
-    for cell in attacks_in(results, model, ball):
-        cells.setdefault(cell.seed, []).append(cell)
-    shares: dict[str, list[float]] = {}
-    for group in cells.values():
-        found = [outcomes(results, cell) for cell in group]
-        for index, cell in enumerate(group):
-            own = found[index]
-            others = [other.bits for place, other in enumerate(found) if other is not None and place != index]
-            if own is None or None in found or not others:
-                continue
-            kept_by_others = reduce(and_, others)
-            shares.setdefault(cell.attack, []).append((kept_by_others & ~own.bits).bit_count() / own.n)
-    return shares
-
-
-CLEAN: Ball = ("", 0.0)
-NORM_NAMES = {"linf": "L-inf", "l2": "L2"}
-
-
-def planned_seeds(results: Results) -> int:
-    """How many seeds the suite has."""
-    return len({cell.seed for cell in results.plan.cells})
-
-
-def models(results: Results) -> list[str]:
-    """Ids of the models, in the suite's order."""
-    return list(dict.fromkeys(cell.model for cell in results.plan.cells))
-
-
-def balls(results: Results) -> list[Ball]:
-    """The norms and radii attacked, ascending within a norm."""
-    return sorted({(norm, eps) for _, _, norm, eps in results.attacks if norm})
-
-
-def attacks(results: Results, ball: Ball) -> list[str]:
-    """Labels of the attacks in a ball, in the suite's order."""
-    return list(dict.fromkeys(label for _, label, norm, eps in results.attacks if (norm, eps) == ball))
-
-
-def cells_of(results: Results, model: str, attack: str, ball: Ball) -> list[Cell]:
-    """The cells of an attack on a model, one a seed."""
-    return results.attacks.get((model, attack, *ball), [])
-
-
-def by_seed(results: Results, model: str, attack: str, ball: Ball) -> dict[int, Outcomes]:
-    """The outcomes of an attack on a model for each seed that has any."""
-    cells = cells_of(results, model, attack, ball)
-    return {cell.seed: found for cell in cells if (found := outcomes(results, cell)) is not None}
-
-
-def size_of(ball: Ball) -> str:
-    """`L-inf 0.1`, `L-inf 8/255`."""
-    return f"{NORM_NAMES[ball[0]]} {format_eps(ball[1])}"
+    clean = frame[(frame["attack"] == "none") & ~frame["limited"]].set_index(["model", "seed"], drop=False)
+    worst = worst_case(frame).set_index(["model", "seed", "norm", "eps"])["accuracy"]
+    rows = []
+    for cell in results.plan.of("train"):
+        own = cell.model, cell.seed
+        flags = [flag.name for flag in audit.flags.get(cell.id, [])]
+        flags += [flag.name for threat in results.threats for flag in audit.of_worst_case(cell.id, threat)]
+        names = {name: clean.at[own, name] for name in DECLARED[:6]}
+        values = {name: clean.at[own, name] for name in ("status", "n", *(m.name for m in METRICS if m.of_models))}
+        values |= {f"worst_{norm}_{eps}": worst.get((*own, norm, eps)) for norm, eps in results.threats}
+        rows.append((names, _parameters(cell), values | {"flags": ";".join(dict.fromkeys(flags))}))
+    named, declared, measured = zip(*rows, strict=True)
+    parts = (named, None), (declared, _in_order(declared)), (measured, None)
+    return pd.concat([pd.DataFrame(part, columns=columns, dtype=object) for part, columns in parts], axis=1)

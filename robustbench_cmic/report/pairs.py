@@ -12,27 +12,18 @@ what is a transfer for one model of a pair is an attack with full knowledge on t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from robustbench_cmic.audit import Audit
 from robustbench_cmic.records.packing import unpack_replicates
-from robustbench_cmic.records.schema import AttackRecord
-from robustbench_cmic.report.frame import (
-    CLEAN,
-    Ball,
-    Outcomes,
-    attacks,
-    balls,
-    by_seed,
-    cells_of,
-    planned_seeds,
-    worst_case,
-)
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord
+from robustbench_cmic.report.frame import WORST, Group, Key, flag_names
+from robustbench_cmic.report.metrics import ACCURACY, NCMI
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.statistics import (
-    discordant,
+    discordant_pairs,
     holm,
     mcnemar,
     paired_accuracy_interval,
@@ -40,7 +31,12 @@ from robustbench_cmic.statistics import (
     paired_replicates_interval,
     paired_seed_test,
 )
+from robustbench_cmic.suite.fields import CLEAN, Threat
 from robustbench_cmic.suite.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEVEL = 0.05
 RESAMPLES = {True: 9999, False: 1999}
@@ -74,7 +70,7 @@ class SeedTest:
         return self.second - self.first
 
     @property
-    def alike(self) -> bool:
+    def no_discordant(self) -> bool:
         """No example tells the two apart: the bootstrap's interval has no width then, which is no certainty."""
         return self.differing == 0
 
@@ -85,7 +81,7 @@ class PairTest:
 
     Attributes:
         what: `accuracy`, `NCMI`, the label of an attack, or `worst case`.
-        ball: `CLEAN` for the first two.
+        threat: `CLEAN` for the first two.
         claim: it is of the family of claims.
         seeds: those that both models have.
         interval: 95 % of the paired bootstrap over examples for the mean over seeds of second - first.
@@ -95,7 +91,7 @@ class PairTest:
     """
 
     what: str
-    ball: Ball
+    threat: Threat
     claim: bool
     seeds: Mapping[int, SeedTest]
     flags: tuple[str, ...]
@@ -104,124 +100,114 @@ class PairTest:
     verdict: str = ""
 
     @property
-    def alike(self) -> bool:
-        """No example tells the two apart in any seed, see `SeedTest.alike`."""
-        return bool(self.seeds) and all(seed.alike for seed in self.seeds.values())
+    def no_discordant(self) -> bool:
+        """No example tells the two apart in any seed, see `SeedTest.no_discordant`."""
+        return bool(self.seeds) and all(seed.no_discordant for seed in self.seeds.values())
+
+    @property
+    def differences(self) -> list[float]:
+        """Second minus first, seed by seed."""
+        return [seed.difference for seed in self.seeds.values()]
+
+    @property
+    def withdrawn(self) -> bool:
+        """What would be said is not, for a number is flagged."""
+        return self.verdict.startswith(WITHDRAWN)
+
+    @property
+    def name(self) -> str:
+        """`clean`, `worst case, L-inf 0.1`."""
+        return "clean" if self.threat == CLEAN else f"{self.what}, {self.threat}"
 
 
-def compare(results: Results, audit: Audit) -> dict[tuple[str, str], list[PairTest]]:
-    """For each pair all lines: clean accuracy and NCMI, then in each ball attack by attack and the worst case."""
-    raw = [(pair, line) for pair in results.plan.pairs for line in _lines(results, audit, *pair)]
-    planned = planned_seeds(results)
-    found: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
+def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str, str], list[PairTest]]:
+    """For each pair all lines: clean accuracy and NCMI, then at each threat attack by attack and the worst case.
+
+    Args:
+        results: a suite's results.
+        groups: the rows of each number, as `frame.group_rows` makes them.
+    """
+    raw = [(pair, line) for pair in results.plan.pairs for line in _lines(results, groups, *pair)]
+    tests: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
     for (pair, _), line in zip(raw, _adjusted([line for _, line in raw], results), strict=True):
-        found[pair].append(replace(line, verdict=_verdict(line, _names(results, *pair), planned)))
-    return found
+        tests[pair].append(replace(line, verdict=_verdict(line, _names(results, *pair), results.seeds)))
+    return tests
 
 
-def _lines(results: Results, audit: Audit, first: str, second: str) -> Iterator[PairTest]:
-    yield _clean(results, audit, first, second)
-    yield _ncmi(results, audit, first, second)
-    for ball in balls(results):
-        for label in attacks(results, ball):
-            if ":" not in label:
-                sides = [by_seed(results, model, label, ball) for model in (first, second)]
-                flags = _cell_flags(results, audit, (first, second), label, ball)
-                yield _accuracies(label, ball, False, sides, flags)
-        sides = [worst_case(results, model, ball) for model in (first, second)]
-        yield _accuracies("worst case", ball, True, sides, _worst_flags(results, audit, (first, second), ball))
+def _lines(results: Results, groups: Mapping[Key, Group], first: str, second: str) -> Iterator[PairTest]:
+    numbers = [(attack, threat) for model, attack, threat in groups if model == first]
+    for threat in (CLEAN, *results.threats):
+        for attack in [attack for attack, where in numbers if where == threat and ":" not in attack]:
+            sides = [groups[model, attack, threat] for model in (first, second)]
+            flags = flag_names(*sides)
+            if threat == CLEAN:
+                yield _accuracies(ACCURACY.title, threat, True, sides, flags)
+                yield _ncmi(results, sides, flags)
+            else:
+                yield _accuracies(attack, threat, attack == WORST, sides, flags)
+
+
+def title_of(objective: str, otherwise: str | None = None) -> str:
+    """What people call an objective; one of a user's own, or none at all, has its name, or what is given instead."""
+    declared = OBJECTIVES.get(objective)
+    return (declared and declared.title) or otherwise or objective
 
 
 def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     """What verdicts call the two: by their objectives, where those tell them apart."""
     objectives = {cell.model: cell.objective for cell in results.plan.of("train")}
-    titles = {name: objective.title for name, objective in OBJECTIVES.items()}
-    names = [titles.get(objectives[model]) or model for model in (first, second)]
+    names = [title_of(objectives[model], model) for model in (first, second)]
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 
-def _clean(results: Results, audit: Audit, first: str, second: str) -> PairTest:
-    sides = [by_seed(results, model, "none", CLEAN) for model in (first, second)]
-    return _accuracies("accuracy", CLEAN, True, sides, _cell_flags(results, audit, (first, second), "none", CLEAN))
+def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group], flags: tuple[str, ...]) -> PairTest:
+    left, right = ({seed: row.outcomes for seed, row in side.items() if row.outcomes is not None} for side in sides)
+    seeds = {}
+    for seed in sorted(left.keys() & right.keys()):
+        n = len(left[seed])
+        if n == len(right[seed]):
+            counts = discordant_pairs(left[seed], right[seed])
+            interval = paired_accuracy_interval(*counts, n) if claim else None
+            accuracies = float(left[seed].mean()), float(right[seed].mean())
+            seeds[seed] = SeedTest(*accuracies, interval, mcnemar(*counts), sum(counts))
+    differences = [right[seed].astype(float) - left[seed] for seed in seeds]
+    return PairTest(what, threat, claim, seeds, flags, _over_examples(differences, RESAMPLES[claim]))
 
 
-def _accuracies(
-    what: str, ball: Ball, claim: bool, sides: list[dict[int, Outcomes]], flags: tuple[str, ...]
-) -> PairTest:
-    left, right = sides
-    seeds = _paired(left, right, claim)
-    return PairTest(what, ball, claim, seeds, flags, _over_examples(left, right, seeds, RESAMPLES[claim]))
-
-
-def _over_examples(
-    left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], seeds: Mapping[int, SeedTest], resamples: int
-) -> tuple[float, float] | None:
+def _over_examples(differences: Sequence[NDArray[np.float64]], resamples: int) -> tuple[float, float] | None:
     """The interval for the mean over seeds; None where seeds were judged on different numbers of examples."""
-    sizes = {left[seed].n for seed in seeds}
-    if len(sizes) != 1:
+    if len({len(difference) for difference in differences}) != 1:
         return None
-    (n,) = sizes
-    import numpy as np
-
-    sums = np.zeros(n)
-    for seed in seeds:
-        sums += right[seed].array.astype(float) - left[seed].array
-    return paired_mean_interval(sums / len(seeds), resamples=resamples)
+    return paired_mean_interval(sum(differences) / len(differences), resamples=resamples)
 
 
-def _ncmi(results: Results, audit: Audit, first: str, second: str) -> PairTest:
-    sides: list[dict[int, AttackRecord]] = []
-    for model in (first, second):
-        cells = cells_of(results, model, "none", CLEAN)
-        sides.append({cell.seed: record for cell in cells if (record := results.attack(cell)) is not None})
-    left, right = sides
+def _ncmi(results: Results, sides: Sequence[Group], flags: tuple[str, ...]) -> PairTest:
+    left, right = ({seed: row for seed, row in side.items() if row.ncmi == row.ncmi} for side in sides)
     seeds = {}
     spread: list[list[float]] = []
     for seed in sorted(left.keys() & right.keys()):
-        values = [record.information.ncmi for record in (left[seed], right[seed]) if record.information is not None]
-        if len(values) == 2 and values[0] is not None and values[1] is not None:
-            replicates = _replicates(left[seed], right[seed])
-            interval = paired_replicates_interval(*replicates, values[1] - values[0]) if replicates else None
-            seeds[seed] = SeedTest(values[0], values[1], interval)
-            if replicates:
-                spread.append([b - a for a, b in zip(*replicates, strict=True)])
+        first, second = left[seed].ncmi, right[seed].ncmi
+        replicates = _replicates(*(results.records[side[seed].cell] for side in (left, right)))
+        interval = paired_replicates_interval(*replicates, second - first) if replicates else None
+        seeds[seed] = SeedTest(first, second, interval)
+        if replicates:
+            spread.append([b - a for a, b in zip(*replicates, strict=True)])
     interval = None
     if seeds and len(spread) == len(seeds):
         # A replicate is the same resample for every seed, so that its mean over seeds is one, too.
         means = [fmean(values) for values in zip(*spread, strict=True)]
         estimate = fmean(seed.difference for seed in seeds.values())
         interval = paired_replicates_interval([0.0] * len(means), means, estimate)
-    flags = _cell_flags(results, audit, (first, second), "none", CLEAN)
-    return PairTest("NCMI", CLEAN, True, seeds, flags, interval)
+    return PairTest(NCMI.title, CLEAN, True, seeds, flags, interval)
 
 
-def _replicates(left: AttackRecord, right: AttackRecord) -> tuple[list[float], list[float]] | None:
+def _replicates(left: AnyRecord, right: AnyRecord) -> tuple[list[float], list[float]] | None:
     """The bootstrap of two records; None unless they were made on the same examples."""
+    assert isinstance(left, AttackRecord)
+    assert isinstance(right, AttackRecord)
     if left.ncmi_replicates and right.ncmi_replicates and left.examples_sha256 == right.examples_sha256:
         return unpack_replicates(left.ncmi_replicates), unpack_replicates(right.ncmi_replicates)
     return None
-
-
-def _paired(left: Mapping[int, Outcomes], right: Mapping[int, Outcomes], claim: bool) -> dict[int, SeedTest]:
-    seeds = {}
-    for seed in sorted(left.keys() & right.keys()):
-        a, b = left[seed], right[seed]
-        if a.n == b.n:
-            only_first, only_second = discordant(a.bits, b.bits)
-            interval = paired_accuracy_interval(only_first, only_second, a.n) if claim else None
-            p = mcnemar(only_first, only_second)
-            seeds[seed] = SeedTest(a.accuracy, b.accuracy, interval, p, only_first + only_second)
-    return seeds
-
-
-def _cell_flags(results: Results, audit: Audit, pair: tuple[str, str], label: str, ball: Ball) -> tuple[str, ...]:
-    cells = [cell for model in pair for cell in cells_of(results, model, label, ball)]
-    return tuple(sorted({flag.name for cell in cells for flag in audit.of_cell(cell)}))
-
-
-def _worst_flags(results: Results, audit: Audit, pair: tuple[str, str], ball: Ball) -> tuple[str, ...]:
-    trainings = [cell.id for cell in results.plan.of("train") if cell.model in pair]
-    return tuple(sorted({flag.name for training in trainings for flag in audit.of_worst_case(training, ball)}))
 
 
 def _adjusted(lines: list[PairTest], results: Results) -> list[PairTest]:
@@ -234,8 +220,8 @@ def _adjusted(lines: list[PairTest], results: Results) -> list[PairTest]:
         tests = {}
         for index in family:
             line = lines[index]
-            step = 0.0 if line.what == "NCMI" else resolution
-            p = paired_seed_test([seed.difference for seed in line.seeds.values()], step).p
+            step = 0.0 if line.what == NCMI.title else resolution
+            p = paired_seed_test(line.differences, step).p
             if p is not None:
                 tests[index] = p
         for index, p in zip(tests, holm(list(tests.values())), strict=True):
@@ -261,7 +247,7 @@ def _verdict(line: PairTest, names: tuple[str, str], planned: int) -> str:
     over_examples = line.interval is not None and (line.interval[0] > 0 or line.interval[1] < 0)
     if line.p is None or line.p > LEVEL or not over_examples:
         return NO_DIFFERENCE
-    mean = sum(seed.difference for seed in line.seeds.values()) / len(line.seeds)
-    by = f"{mean:+.2g}" if line.what == "NCMI" else f"{100 * mean:+.1f} points"
+    mean = sum(line.differences) / len(line.seeds)
+    by = f"{mean:+.2g}" if line.what == NCMI.title else f"{100 * mean:+.1f} points"
     side = "higher" if mean > 0 else "lower"
     return f"{names[1]} {side} (p = {line.p:.2g}, {by}, {len(line.seeds)} seeds)"

@@ -15,6 +15,7 @@ from robustbench_cmic.records.files import CorruptRecordError, read_json
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.records.state import cell_states
 from robustbench_cmic.records.store import PLAN_FILE, Store, read_record
+from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.messages import UserError
 
 
@@ -27,24 +28,33 @@ class Results:
     """What a report is made from.
 
     Attributes:
+        folder: where they lie.
         plan: the suite's cells, pairs and names.
         records: by cell id; of the plan's cells, and of evaluations that the command line limited.
         limited: cells that the command line limited to some examples, by id; shown, never ranked.
         problems: sentences about files that were left out.
     """
 
+    folder: Path
     plan: Plan
     records: dict[str, AnyRecord]
     limited: list[Cell]
     problems: list[str]
 
     @cached_property
-    def attacks(self) -> dict[tuple[str, str, str, float], list[Cell]]:
-        """The attack cells by model, attack, norm and eps, one a seed."""
-        found: dict[tuple[str, str, str, float], list[Cell]] = {}
-        for cell in self.plan.of("attack"):
-            found.setdefault((cell.model, cell.attack, cell.norm, cell.eps), []).append(cell)
-        return found
+    def models(self) -> list[str]:
+        """Ids of the models, in the suite's order."""
+        return list(dict.fromkeys(cell.model for cell in self.plan.cells))
+
+    @cached_property
+    def seeds(self) -> int:
+        """How many seeds the suite has."""
+        return len({cell.seed for cell in self.plan.cells})
+
+    @cached_property
+    def threats(self) -> list[Threat]:
+        """The norms and radii attacked, ascending within a norm."""
+        return sorted({Threat(cell.norm, cell.eps) for cell in self.plan.of("attack") if cell.norm})
 
     def attack(self, cell: Cell) -> AttackRecord | None:
         """The record of an attack that gave a result; None where there is none."""
@@ -79,27 +89,33 @@ def check_name(folder: Path) -> None:
         raise ReportError(f"{readable}: the name of the folder is not UTF-8; rename it") from None
 
 
+def folders_of(results: Path) -> list[Path]:
+    """The results folders of suites in a folder, by name."""
+    return sorted(file.parent for file in results.glob(f"*/{PLAN_FILE}"))
+
+
 def read_results(folder: Path) -> Results:
     """Read a suite's results folder.
 
     Raises:
         ReportError: there is no plan, or it is damaged.
     """
+    file = folder / PLAN_FILE
+    damaged = ReportError(f"{file} is damaged; `run` the suite again to renew it")
     try:
-        payload = read_json(folder / PLAN_FILE)
+        payload = read_json(file)
         plan = Plan.model_validate(payload)
     except FileNotFoundError:
         raise ReportError(f"{folder} holds no results: there is no {PLAN_FILE} in it; `run` the suite first") from None
     except ValidationError:
-        if payload.get("schema") not in (None, PLAN_SCHEMA):
-            known = f"{payload['schema']}, and this version reads {PLAN_SCHEMA}"
-            raise ReportError(f"{folder / PLAN_FILE} is of schema {known}; `run` the suite again") from None
-        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
+        if payload.get("schema") in (None, PLAN_SCHEMA):
+            raise damaged from None
+        schemas = f"{payload['schema']}, and this version reads {PLAN_SCHEMA}"
+        raise ReportError(f"{file} is of schema {schemas}; `run` the suite again") from None
     except CorruptRecordError:
-        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it") from None
-    trained = {cell.model for cell in plan.of("train")}
-    if not all(cell.model in trained for cell in plan.cells):
-        raise ReportError(f"{folder / PLAN_FILE} is damaged; `run` the suite again to renew it")
+        raise damaged from None
+    if not {cell.model for cell in plan.cells} <= {cell.model for cell in plan.of("train")}:
+        raise damaged
     limited = _limited_cells(folder, plan)
     records: dict[str, AnyRecord] = {}
     problems: list[str] = []
@@ -111,7 +127,7 @@ def read_results(folder: Path) -> Results:
             records[cell] = standing.record
     order = {cell.id: index for index, cell in enumerate(plan.cells)}
     limited.sort(key=lambda cell: (order[cell.needs or ""], cell.attack != "none", cell.attack, cell.norm, cell.eps))
-    return Results(plan, records, limited, problems)
+    return Results(folder, plan, records, limited, problems)
 
 
 def _limited_cells(folder: Path, plan: Plan) -> list[Cell]:

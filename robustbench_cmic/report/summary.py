@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from robustbench_cmic.audit import Audit, flag_results
+from robustbench_cmic.audit import RULES, Audit, Rule, flag_results
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.report.frame import (
-    CLEAN,
-    Ball,
-    attacks,
-    balls,
-    by_seed,
-    cells_of,
-    models,
-    planned_seeds,
-    worst_case,
-)
-from robustbench_cmic.report.pairs import PairTest, compare
+from robustbench_cmic.report.frame import NOT_RUN, WORST, Group, Key, flag_names, group_rows, results_frame
+from robustbench_cmic.report.metrics import ACCURACY, NCMI, OF_MODELS
+from robustbench_cmic.report.pairs import PairTest, pair_tests
 from robustbench_cmic.report.results import Results
+from robustbench_cmic.suite.fields import CLEAN, Threat
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -43,25 +39,36 @@ class SeedValues:
 
 
 @dataclass(frozen=True)
-class Clean:
-    """A model on clean examples: accuracy (fraction), NCMI, CMI and separation (nats)."""
+class CleanModel:
+    """A model on clean examples.
+
+    Attributes:
+        measures: by the names of metrics: accuracy (fraction), NCMI, CMI and separation (nats).
+        best: of the accuracies that all seeds have and nothing flags, none is higher.
+    """
 
     model: str
     objective: str
     architecture: str
-    accuracy: SeedValues
-    ncmi: SeedValues
-    cmi: SeedValues
-    separation: SeedValues
+    measures: Mapping[str, SeedValues]
     best: bool = False
+
+    @property
+    def accuracy(self) -> SeedValues:
+        """Fraction in [0, 1]."""
+        return self.measures[ACCURACY.name]
+
+    @property
+    def ncmi(self) -> SeedValues:
+        """As it comes, at temperature 1."""
+        return self.measures[NCMI.name]
 
 
 @dataclass(frozen=True)
 class RankedModel:
-    """A model in a ball.
+    """A model at a threat.
 
     Attributes:
-        ball: norm and eps.
         rank: 1 for the best; equal worst cases share a rank; None where there is none.
         why: where there is no rank: `flagged` or `incomplete`.
         worst: accuracy (fraction) in the worst case.
@@ -69,7 +76,7 @@ class RankedModel:
     """
 
     model: str
-    ball: Ball
+    threat: Threat
     rank: int | None
     why: str
     worst: SeedValues
@@ -81,17 +88,15 @@ class RaisedFlag:
     """A flag that was raised.
 
     Attributes:
-        about: the cells whose numbers it is about; none where it is about a worst case.
-        ball: of that worst case; None for other flags.
-        everything: it is about the model, whatever the attack.
+        about: which numbers, in words: `PGD at L-inf 0.1, L-inf 0.2`; `everything` about the model; a worst case.
+        cells: ids of the evaluations that it is about; none where it is about everything or a worst case.
     """
 
     model: str
     seed: int
     name: str
-    about: tuple[Cell, ...]
-    ball: Ball | None
-    everything: bool
+    about: str
+    cells: tuple[str, ...]
     evidence: str
 
 
@@ -117,40 +122,96 @@ class Summary:
     audit: Audit
 
     @cached_property
-    def seeds(self) -> int:
-        """How many seeds the suite has."""
-        return planned_seeds(self.results)
+    def frame(self) -> pd.DataFrame:
+        """One row a cell, see `load_results`."""
+        return results_frame(self.results, self.audit)
+
+    @cached_property
+    def groups(self) -> dict[Key, Group]:
+        """The rows of each number by seed; limited evaluations are in none."""
+        return group_rows(self.frame)
+
+    def values(self, model: str, attack: str, threat: Threat, metric: str = ACCURACY.name) -> SeedValues:
+        """A metric of a model under an attack, or in the worst case, by seed."""
+        group = self.groups.get((model, attack, threat), {})
+        values = {seed: getattr(row, metric) for seed, row in group.items()}
+        values = {seed: value for seed, value in values.items() if value == value}  # NaN where there is none
+        doubtful = metric == ACCURACY.name and values  # flags are about what an attack leaves
+        return SeedValues(values, flag_names(group) if doubtful else ())
+
+    def attacks(self, threat: Threat) -> list[str]:
+        """Labels of the attacks at a threat, in the suite's order."""
+        labels = (attack for _, attack, where in self.groups if where == threat)
+        return [label for label in dict.fromkeys(labels) if label != WORST]
 
     @cached_property
     def examples(self) -> list[int]:
         """Numbers of examples that evaluations were made on, ascending; none where nothing is measured."""
-        records = (self.results.attack(cell) for cell in self.results.plan.of("attack"))
-        return sorted({record.n or 0 for record in records if record is not None})
+        return sorted(self.frame.loc[~self.frame["limited"], "n"].dropna().unique().tolist())
 
     @cached_property
-    def clean(self) -> list[Clean]:
+    def clean(self) -> list[CleanModel]:
         """Every model on clean examples, in the suite's order."""
-        entries = [_clean(self.results, self.audit, model) for model in models(self.results)]
-        whole = [entry.accuracy.mean or 0.0 for entry in entries if _sound(entry.accuracy, self.seeds)]
-        best = max(whole, default=None)
+        trainings = {cell.model: cell for cell in reversed(self.results.plan.of("train"))}
+        entries = []
+        for model in self.results.models:
+            measures = {metric.name: self.values(model, "none", CLEAN, metric.name) for metric in OF_MODELS}
+            entries.append(CleanModel(model, trainings[model].objective, trainings[model].architecture, measures))
+        sound = [entry.accuracy.mean for entry in entries if self._is_sound(entry.accuracy)]
+        best = max((mean for mean in sound if mean is not None), default=None)
         return [
-            replace(entry, best=_sound(entry.accuracy, self.seeds) and entry.accuracy.mean == best) for entry in entries
+            replace(entry, best=self._is_sound(entry.accuracy) and entry.accuracy.mean == best) for entry in entries
         ]
 
+    def _is_sound(self, number: SeedValues) -> bool:
+        return not number.flags and len(number.values) == self.results.seeds
+
     @cached_property
-    def standings(self) -> dict[Ball, list[RankedModel]]:
-        """In each ball the models, the best first; what is flagged or incomplete last, without a rank."""
-        return {ball: _ranked(self, ball) for ball in balls(self.results)}
+    def standings(self) -> dict[Threat, list[RankedModel]]:
+        """At each threat the models, the best first; what is flagged or incomplete last, without a rank."""
+        return {threat: self._ranked(threat) for threat in self.results.threats}
+
+    def _ranked(self, threat: Threat) -> list[RankedModel]:
+        entries = []
+        for model in self.results.models:
+            worst = self.values(model, WORST, threat)
+            why = "flagged" if worst.flags else "incomplete" if len(worst.values) < self.results.seeds else ""
+            single = {label: self.values(model, label, threat) for label in self.attacks(threat)}
+            entries.append(RankedModel(model, threat, None, why, worst, single))
+        ranked = sorted((entry for entry in entries if not entry.why), key=lambda entry: -(entry.worst.mean or 0.0))
+        means = [entry.worst.mean or 0.0 for entry in ranked]
+        best_first = [replace(entry, rank=1 + sum(other > mean for other in means))
+                      for entry, mean in zip(ranked, means, strict=True)]  # fmt: skip
+        return best_first + [entry for entry in entries if entry.why]
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], list[PairTest]]:
         """For each pair of the suite what differs, line by line."""
-        return compare(self.results, self.audit)
+        return pair_tests(self.results, self.groups)
 
     @cached_property
     def flags(self) -> list[RaisedFlag]:
         """Every flag; those that are about a worst case alone come last for each training."""
-        return [flag for training in self.results.plan.of("train") for flag in _raised(self, training)]
+        return [flag for training in self.results.plan.of("train") for flag in self._raised(training)]
+
+    def _raised(self, training: Cell) -> Iterator[RaisedFlag]:
+        attacked = [cell for cell in self.results.plan.of("attack") if cell.needs == training.id]
+        for flag in self.audit.flags.get(training.id, []):
+            whole = flag.scope == "model"
+            cells = [] if whole else [cell for cell in attacked if cell.id in flag.cells]
+            about, ids = "everything" if whole else _about(cells), tuple(cell.id for cell in cells)
+            yield RaisedFlag(training.model, training.seed, flag.name, about, ids, flag.evidence)
+        for threat in self.results.threats:
+            for flag in self.audit.of_worst_case(training.id, threat):
+                if flag.name == "no-strong-attack":
+                    about = f"{WORST}, {threat}"
+                    yield RaisedFlag(training.model, training.seed, flag.name, about, (), flag.evidence)
+
+    @cached_property
+    def rules(self) -> dict[str, Rule]:
+        """The rules that raised a flag, by name."""
+        raised = {flag.name for flag in self.flags}
+        return {name: rule for name, rule in RULES.items() if name in raised}
 
     @cached_property
     def missing(self) -> Missing | None:
@@ -159,70 +220,16 @@ class Summary:
 
 
 def summarize(results: Results) -> Summary:
-    """The board of a suite's results."""
+    """A suite's results, judged by the audit's rules."""
     return Summary(results, flag_results(results.plan, results.records))
 
 
-def _sound(number: SeedValues, seeds: int) -> bool:
-    return not number.flags and len(number.values) == seeds
-
-
-def _clean(results: Results, judged: Audit, model: str) -> Clean:
-    cells = cells_of(results, model, "none", CLEAN)
-    records = {cell.seed: record for cell in cells if (record := results.attack(cell)) is not None}
-    measures = {seed: record.information for seed, record in records.items() if record.information is not None}
-    training = next(cell for cell in results.plan.of("train") if cell.model == model)
-    return Clean(
-        model=model,
-        objective=training.objective,
-        architecture=training.architecture,
-        accuracy=_accuracy(results, judged, model, "none", CLEAN),
-        ncmi=SeedValues({seed: found.ncmi for seed, found in measures.items() if found.ncmi is not None}),
-        cmi=SeedValues({seed: found.cmi for seed, found in measures.items()}),
-        separation=SeedValues({seed: found.separation for seed, found in measures.items()}),
-    )
-
-
-def _accuracy(results: Results, judged: Audit, model: str, label: str, ball: Ball) -> SeedValues:
-    cells = cells_of(results, model, label, ball)
-    flags = {flag.name for cell in cells for flag in judged.of_cell(cell)}
-    values = {seed: found.accuracy for seed, found in by_seed(results, model, label, ball).items()}
-    return SeedValues(values, tuple(sorted(flags)) if values else ())
-
-
-def _ranked(board: Summary, ball: Ball) -> list[RankedModel]:
-    results, judged = board.results, board.audit
-    entries = []
-    for model in models(results):
-        values = {seed: found.accuracy for seed, found in worst_case(results, model, ball).items()}
-        trainings = [cell.id for cell in results.plan.of("train") if cell.model == model]
-        flags = {flag.name for training in trainings for flag in judged.of_worst_case(training, ball)}
-        worst = SeedValues(values, tuple(sorted(flags)) if values else ())
-        why = "flagged" if worst.flags else "incomplete" if len(values) < board.seeds else ""
-        own = {label: _accuracy(results, judged, model, label, ball) for label in attacks(results, ball)}
-        entries.append(RankedModel(model, ball, None, why, worst, own))
-    ranked = sorted((entry for entry in entries if not entry.why), key=lambda entry: -(entry.worst.mean or 0.0))
-    means = [entry.worst.mean or 0.0 for entry in ranked]
-    places = [1 + sum(other > mean for other in means) for mean in means]
-    best_first = [replace(entry, rank=place) for place, entry in zip(places, ranked, strict=True)]
-    return best_first + [entry for entry in entries if entry.why]
-
-
-def _raised(board: Summary, training: Cell) -> list[RaisedFlag]:
-    cells = {cell.id: cell for cell in board.results.plan.of("attack") if cell.needs == training.id}
-    found = []
-    for flag in board.audit.flags.get(training.id, []):
-        about = () if flag.scope == "model" else tuple(cells[cell] for cell in cells if cell in flag.cells)
-        found.append(
-            RaisedFlag(training.model, training.seed, flag.name, about, None, flag.scope == "model", flag.evidence)
-        )
-    weak = [
-        RaisedFlag(training.model, training.seed, flag.name, (), ball, False, flag.evidence)
-        for ball in balls(board.results)
-        for flag in board.audit.of_worst_case(training.id, ball)
-        if flag.name == "no-strong-attack"
-    ]
-    return found + weak
+def _about(cells: Iterable[Cell]) -> str:
+    """Attack by attack."""
+    threats: dict[str, list[Threat]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.attack, cell.norm, cell.eps)):
+        threats.setdefault(cell.attack, []).append(Threat(cell.norm, cell.eps))
+    return "; ".join(f"{attack} at {', '.join(map(str, where))}" for attack, where in threats.items())
 
 
 def _missing(results: Results) -> Missing | None:
@@ -231,7 +238,7 @@ def _missing(results: Results) -> Missing | None:
         record = results.records.get(cell.id)
         trainings = [results.records.get(other or "") for other in (cell.needs, cell.source)]
         lost = any(training is not None and training.status != "ok" for training in trainings)
-        status = "skipped" if lost else record.status if record is not None else "not run"
+        status = "skipped" if lost else record.status if record is not None else NOT_RUN
         by_status.setdefault(status, []).append(cell)
     if len(by_status.get("ok", ())) == len(results.plan.cells):
         return None
@@ -240,4 +247,4 @@ def _missing(results: Results) -> Missing | None:
         for status in ("diverged", "failed")
         for cell in by_status.get(status, ())
     )
-    return Missing({status: len(found) for status, found in sorted(by_status.items())}, reasons)
+    return Missing({status: len(cells) for status, cells in sorted(by_status.items())}, reasons)

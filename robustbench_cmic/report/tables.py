@@ -6,13 +6,17 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from robustbench_cmic.report.frame import CLEAN, NORM_NAMES, size_of
+from robustbench_cmic.report.frame import WORST
+from robustbench_cmic.report.metrics import ACCURACY, NCMI, OF_MODELS, Metric
 from robustbench_cmic.report.pairs import LEVEL, NO_DISCORDANT, PairTest, SeedTest
-from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
-from robustbench_cmic.suite.fields import format_eps
+from robustbench_cmic.suite.fields import CLEAN, format_eps
+
+if TYPE_CHECKING:
+    from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
 
 
 class Code(str):
@@ -31,48 +35,47 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def clean_table(board: Summary) -> Table:
+def clean_table(summary: Summary) -> Table:
     """Every model on clean examples; the best sound accuracy stands out."""
     rows = []
-    for entry in board.clean:
-        measures = [_measure(number, board.seeds) for number in (entry.ncmi, entry.cmi, entry.separation)]
-        accuracy = percent_of(entry.accuracy, board.seeds)
-        rows.append([Code(entry.model), entry.objective, Strong(accuracy) if entry.best else accuracy, *measures])
-    return Table(["model", "objective", "accuracy %", "NCMI", "CMI (nats)", "separation (nats)"], rows)
+    for entry in summary.clean:
+        accuracy, *others = (seeds_text(entry.measures[metric.name], summary, metric) for metric in OF_MODELS)
+        rows.append([Code(entry.model), entry.objective, Strong(accuracy) if entry.best else accuracy, *others])
+    return Table(["model", "objective", *(metric.head for metric in OF_MODELS)], rows)
 
 
-def robust_tables(board: Summary) -> dict[str, Table]:
-    """For each norm, by its name, who stands where; the best worst case of a ball stands out."""
-    tables = {}
-    for norm in dict.fromkeys(norm for norm, _ in board.standings):
-        inside = {ball: entries for ball, entries in board.standings.items() if ball[0] == norm}
-        names = dict.fromkeys(name for entries in inside.values() for entry in entries for name in entry.attacks)
-        own = [name for name in names if ":" not in name]  # transfers have a table of their own
+def robust_tables(summary: Summary) -> dict[str, Table]:
+    """For each norm who stands where; the best worst case at a threat stands out."""
+    tables: dict[str, Table] = {}
+    for norm in dict.fromkeys(threat.norm for threat in summary.standings):
+        standings = {threat: entries for threat, entries in summary.standings.items() if threat.norm == norm}
+        labels = dict.fromkeys(label for threat in standings for label in summary.attacks(threat))
+        columns = [label for label in labels if ":" not in label]  # transfers have a table of their own
         rows = []
-        for (_, eps), entries in inside.items():
+        for threat, entries in standings.items():
             for entry in entries:
-                columns = [percent_of(entry.attacks.get(name, SeedValues({})), board.seeds) for name in own]
-                worst = percent_of(entry.worst, board.seeds)
-                shown = Strong(worst) if entry.rank == 1 else worst
-                rows.append([format_eps(eps), rank_of(entry), Code(entry.model), *columns, shown])
-        headers = ["eps", "rank", "model", *(f"{name} %" for name in own), "worst case %"]
-        tables[NORM_NAMES[norm]] = Table(headers, rows)
+                single = [seeds_text(entry.attacks.get(label), summary) for label in columns]
+                worst = seeds_text(entry.worst, summary)
+                best = Strong(worst) if entry.rank == 1 else worst
+                rows.append([format_eps(threat.eps), rank_of(entry), Code(entry.model), *single, best])
+        headers = ["eps", "rank", "model", *(f"{label} %" for label in [*columns, WORST])]
+        tables[norm] = Table(headers, rows)
     return tables
 
 
-def pair_table(board: Summary, first: str, second: str) -> Table:
+def pair_table(summary: Summary, first: str, second: str) -> Table:
     """What differs between the models of a pair, line by line, without NCMI; the claims stand out."""
-    rows = [_line(line, board.seeds) for line in board.pairs[first, second] if line.what != "NCMI"]
+    rows = [_line(line, summary.results.seeds) for line in summary.pairs[first, second] if line.what != NCMI.title]
     measured = ["difference (points)", "95 % over examples", "seeds that differ", "verdict"]
     return Table(["attack", "eps", f"{first} %", f"{second} %", *measured], rows)
 
 
-def seed_table(board: Summary, first: str, second: str) -> Table:
+def seed_table(summary: Summary, first: str, second: str) -> Table:
     """Each claim about a pair, seed by seed, with its interval over examples."""
     rows = []
-    for line in board.pairs[first, second]:
+    for line in summary.pairs[first, second]:
         for number, seed in line.seeds.items() if line.claim else ():
-            if line.what == "NCMI":
+            if line.what == NCMI.title:
                 shown = [f"{seed.first:.3g}", f"{seed.second:.3g}", f"{seed.difference:+.2g}"]
                 ends = "" if seed.interval is None else f" ({seed.interval[0]:+.2g} … {seed.interval[1]:+.2g})"
             else:
@@ -83,9 +86,11 @@ def seed_table(board: Summary, first: str, second: str) -> Table:
     return Table(["claim", "eps", "seed", first, second, "difference", "p"], rows)
 
 
-def percent_of(number: SeedValues, seeds: int) -> str:
-    """Accuracy in percent over seeds, with a mark where any of them is flagged."""
-    text = percent(number.values.values(), seeds)
+def seeds_text(number: SeedValues | None, summary: Summary, metric: Metric = ACCURACY) -> str:
+    """A number over seeds, see `spread`, with a mark where any of them is flagged."""
+    if number is None:
+        return NOTHING
+    text = metric_spread(metric, number.values.values(), summary.results.seeds)
     return f"{text} †" if number.flags else text
 
 
@@ -94,19 +99,15 @@ def rank_of(standing: RankedModel) -> str:
     return str(standing.rank) if standing.rank else standing.why.replace("incomplete", NOTHING)
 
 
-def _measure(number: SeedValues, seeds: int) -> str:
-    return spread(list(number.values.values()), "{:.3g}", seeds)
-
-
 def _line(line: PairTest, planned: int) -> list[str]:
     seeds = line.seeds.values()
-    label = "clean" if line.ball == CLEAN else line.what
+    label = "clean" if line.threat == CLEAN else line.what
     return [
         Strong(label) if line.claim else label,
         _size(line),
         percent([seed.first for seed in seeds], planned),
         percent([seed.second for seed in seeds], planned),
-        difference([seed.difference for seed in seeds]),
+        difference(line.differences),
         _ends(line),
         _differing(line),
         line.verdict or NOTHING,
@@ -115,7 +116,7 @@ def _line(line: PairTest, planned: int) -> list[str]:
 
 def _ends(measured: PairTest | SeedTest) -> str:
     """The interval over examples in points; in words where there is nothing that it could be drawn from."""
-    if measured.alike:
+    if measured.no_discordant:
         return NO_DISCORDANT
     if measured.interval is None:
         return NOTHING
@@ -128,7 +129,7 @@ def _points(fraction: float) -> str:
 
 
 def _size(line: PairTest) -> str:
-    return "" if line.ball == CLEAN else size_of(line.ball)
+    return "" if line.threat == CLEAN else str(line.threat)
 
 
 def _differing(line: PairTest) -> str:
@@ -160,9 +161,14 @@ def spread(values: Sequence[float], form: str, planned: int) -> str:
     return text if len(values) == planned else f"{text} ({len(values)} of {planned} seeds)"
 
 
+def metric_spread(metric: Metric, values: Iterable[float], planned: int) -> str:
+    """What is stored of a metric, one value a seed, as people read it, see `spread`."""
+    return spread([metric.scale * value for value in values], metric.form, planned)
+
+
 def percent(fractions: Iterable[float], planned: int) -> str:
     """Fractions in [0, 1] as percentages, see `spread`."""
-    return spread([100 * value for value in fractions], "{:.1f}", planned)
+    return metric_spread(ACCURACY, fractions, planned)
 
 
 def difference(differences: Sequence[float]) -> str:
@@ -173,6 +179,44 @@ def difference(differences: Sequence[float]) -> str:
     if len(points) == 1:
         return f"{points[0]:+.1f} (one seed)"
     return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
+
+
+def flags_table(summary: Summary) -> Table:
+    """Every flag, with what it is about."""
+    rows = [[Code(flag.model), str(flag.seed), flag.name, flag.about, flag.evidence] for flag in summary.flags]
+    return Table(["model", "seed", "flag", "about", "evidence"], rows)
+
+
+def flags_text(summary: Summary) -> str:
+    """The flags for the terminal, under the name of the suite."""
+    suite, table = summary.results.plan.suite, flags_table(summary)
+    if not table.rows:
+        return f"{suite}: no flag raised"
+    text = tabulate(table.rows, headers=table.headers, disable_numparse=True)
+    return f"{suite}: {len(table.rows)} flags\n\n{text}\n"
+
+
+def limited_table(summary: Summary) -> Table:
+    """The evaluations that the command line limited."""
+    frame = summary.frame[summary.frame["limited"] & summary.frame["accuracy"].notna()]
+    columns = (frame[name] for name in ("model", "seed", "attack", "eps", "n", "accuracy"))
+    rows = [
+        [Code(model), str(seed), attack, format_eps(eps), str(n), ACCURACY.text(accuracy)]
+        for model, seed, attack, eps, n, accuracy in zip(*columns, strict=True)
+    ]
+    return Table(["model", "seed", "attack", "eps", "examples", ACCURACY.head], rows)
+
+
+def ncmi_sentences(summary: Summary, first: str, second: str) -> list[str]:
+    """What is said of a pair's NCMI on clean examples; nothing where neither has any."""
+    sentences = []
+    for line in summary.pairs[first, second]:
+        if line.what == NCMI.title and line.seeds:
+            sides = zip(*((seed.first, seed.second) for seed in line.seeds.values()), strict=True)
+            texts = [metric_spread(NCMI, side, summary.results.seeds) for side in sides]
+            text = f"NCMI on clean examples: `{first}` {texts[0]}, `{second}` {texts[1]}; verdict: {line.verdict}."
+            sentences.append(text)
+    return sentences
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:

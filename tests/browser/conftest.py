@@ -68,10 +68,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, boards: dict[str, Summary]) -
     folder = tmp_path_factory.mktemp("site")
     for name, board in boards.items():
         (folder / name).mkdir()
-        (folder / name / "index.html").write_text(suite_page(board, ROOT / "results" / name))
+        (folder / name / "index.html").write_text(suite_page(board))
     (folder / "hostile").mkdir()
     board = hostile(tmp_path_factory.mktemp("made"))
-    (folder / "hostile" / "index.html").write_text(suite_page(board, folder))
+    (folder / "hostile" / "index.html").write_text(suite_page(board))
     (folder / "index.html").write_text(index_page([*boards.items(), (BAD, board)]))
     return folder
 

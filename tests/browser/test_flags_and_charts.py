@@ -8,12 +8,10 @@ from playwright.sync_api import Locator, expect
 
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.report import Summary
-from robustbench_cmic.report.formats.markdown import about
-from robustbench_cmic.report.frame import CLEAN, Ball, balls, models, size_of
 from robustbench_cmic.report.pairs import WITHDRAWN, PairTest
 from robustbench_cmic.report.summary import RankedModel, SeedValues
 from robustbench_cmic.report.tables import percent
-from robustbench_cmic.suite.fields import format_eps
+from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
 from tests.browser.conftest import Visit, on_every_screen
 
 BESIDE = "FGSM"
@@ -35,7 +33,7 @@ def check_flag(dialog: Locator, board: Summary, name: str, model: str) -> None:
     rows = dialog.locator("tbody tr")
     expect(rows).to_have_count(len(raised))
     for place, flag in enumerate(raised):
-        expect(rows.nth(place).locator("th, td")).to_have_text([flag.model, str(flag.seed), about(flag), flag.evidence])
+        expect(rows.nth(place).locator("th, td")).to_have_text([flag.model, str(flag.seed), flag.about, flag.evidence])
     expect(dialog.locator("tr.here")).to_have_count(sum(flag.model == model for flag in raised))
 
 
@@ -67,16 +65,16 @@ def test_a_flag_opens_its_explanation_and_gives_the_focus_back(visit: Visit, boa
 # --- charts --------------------------------------------------------------------------------------------------------
 
 
-def number(board: Summary, model: str, label: str, ball: Ball) -> SeedValues:
-    """What a curve shows in a ball."""
-    (entry,) = [entry for entry in board.standings[ball] if entry.model == model]
+def number(board: Summary, model: str, label: str, threat: Threat) -> SeedValues:
+    """What a curve shows at a threat."""
+    (entry,) = [entry for entry in board.standings[threat] if entry.model == model]
     return entry.worst if label == "worst case" else entry.attacks[label]
 
 
 def alone(board: Summary, label: str, others: list[tuple[str, str]]) -> int:
     """Which point of the second model's curve lies farthest from other curves, so that nothing hides it."""
-    inside = [ball for ball in balls(board.results) if ball[0] == "linf"]
-    model = models(board.results)[1]
+    inside = [threat for threat in board.results.threats if threat.norm == "linf"]
+    model = board.results.models[1]
 
     def gap(place: int) -> float:
         means = [number(board, *other, inside[place]).mean or 0.0 for other in others]
@@ -88,12 +86,12 @@ def alone(board: Summary, label: str, others: list[tuple[str, str]]) -> int:
 
 def said(board: Summary, label: str, place: int) -> list[str]:
     """What is to be read at a point of the second model's curve."""
-    ball = [ball for ball in balls(board.results) if ball[0] == "linf"][place]
-    model = models(board.results)[1]
-    shown = number(board, model, label, ball)
+    threat = [threat for threat in board.results.threats if threat.norm == "linf"][place]
+    model = board.results.models[1]
+    shown = number(board, model, label, threat)
     flags = f"flagged: {', '.join(shown.flags)}" if shown.flags else "not flagged"
-    accuracy = f"accuracy %: {percent(shown.values.values(), board.seeds)}"
-    return [model, f"{label}, eps {format_eps(ball[1])}", accuracy, flags]
+    accuracy = f"accuracy %: {percent(shown.values.values(), board.results.seeds)}"
+    return [model, f"{label}, eps {format_eps(threat.eps)}", accuracy, flags]
 
 
 def first_claim(board: Summary) -> PairTest:
@@ -106,7 +104,7 @@ def first_claim(board: Summary) -> PairTest:
 @on_every_screen
 def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Summary) -> None:
     page = visit.open()
-    first, second = models(digits.results)
+    first, second = digits.results.models
     place = alone(digits, "worst case", [(first, "worst case")])
     shown = visit.point_at("curves-linf", 1, 1 + place)  # behind the clean accuracy
     expect(shown).to_have_text("".join(said(digits, "worst case", place)))
@@ -122,12 +120,12 @@ def test_pointing_at_a_difference_tells_its_numbers(visit: Visit, digits: Summar
     visit.open()
     line = first_claim(digits)
     shown = visit.point_at("pair-0", 0, 0)
-    expect(shown).to_contain_text("clean" if line.ball == CLEAN else f"{line.what}, {size_of(line.ball)}")
+    expect(shown).to_contain_text("clean" if line.threat == CLEAN else f"{line.what}, {line.threat}")
     difference = 100 * statistics.fmean(seed.difference for seed in line.seeds.values())
     expect(shown).to_contain_text(f"{difference:+.1f} points")
     assert line.interval is not None
     interval = " … ".join(f"{100 * end:+.1f}" for end in line.interval)
-    expect(shown).to_contain_text("no example differs" if line.alike else f"95 % over examples: {interval}")
+    expect(shown).to_contain_text("no example differs" if line.no_discordant else f"95 % over examples: {interval}")
     expect(shown).to_contain_text(line.verdict)
 
 

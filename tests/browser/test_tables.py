@@ -7,9 +7,8 @@ from playwright.sync_api import Locator, expect
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report import Summary
-from robustbench_cmic.report.frame import size_of
 from robustbench_cmic.report.summary import RankedModel
-from robustbench_cmic.report.tables import percent_of
+from robustbench_cmic.report.tables import seeds_text
 from tests.browser.conftest import Visit, at_both_sizes
 
 OPEN = "where this number came from"
@@ -43,18 +42,18 @@ def measured(board: Summary) -> list[tuple[Cell, AttackRecord]]:
 def test_sorting_by_mouse_or_finger(visit: Visit, digits: Summary) -> None:
     table = visit.open().locator("#standings-table")
     entries = standings(digits)
-    assert column(table, 1) == [size_of(entry.ball) for entry in entries]
+    assert column(table, 1) == [str(entry.threat) for entry in entries]
     assert column(table, 3) == [entry.model for entry in entries]
     head = header(table, "worst case %")
     expect(head).to_have_attribute("aria-sort", "none")
     visit.press(head.get_by_role("button"))
     expect(head).to_have_attribute("aria-sort", "ascending")
     entries.sort(key=lambda entry: entry.worst.mean or 0.0)
-    assert column(table, 6) == [percent_of(entry.worst, digits.seeds) for entry in entries]
+    assert column(table, 6) == [seeds_text(entry.worst, digits) for entry in entries]
     visit.press(head.get_by_role("button"))
     expect(head).to_have_attribute("aria-sort", "descending")
     entries.sort(key=lambda entry: -(entry.worst.mean or 0.0))
-    assert column(table, 6) == [percent_of(entry.worst, digits.seeds) for entry in entries]
+    assert column(table, 6) == [seeds_text(entry.worst, digits) for entry in entries]
     assert column(table, 3) == [entry.model for entry in entries], "equal ones stay in their order"
     visit.press(header(table, "model").get_by_role("button"))
     expect(head).to_have_attribute("aria-sort", "none")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from robustbench_cmic.audit import RULES
-from robustbench_cmic.report import flag_table, read_results, summarize
+from robustbench_cmic.report import read_results, summarize
+from robustbench_cmic.report.tables import flags_text
 from tests.conftest import Cli, command, contents
 
 RICH = """\
@@ -100,7 +101,7 @@ def test_audit_prints_the_flags_of_stored_results(rich: Path, cli: Cli, tmp_path
     (folder / "leaderboard.md").unlink()
     done = cli("audit", "elsewhere")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{flag_table(summarize(read_results(folder)))}\n"
+    assert done.stdout == f"{flags_text(summarize(read_results(folder)))}\n"
     assert "no-strong-attack" in done.stdout
     assert (folder / "leaderboard.md").read_bytes() == before
     next(folder.glob("ce.s0.audit.*")).write_text("{")

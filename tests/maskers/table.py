@@ -21,8 +21,8 @@ import yaml
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.plan.cell import title
 from robustbench_cmic.report import Results, read_results, summarize
-from robustbench_cmic.report.formats.markdown import origin_section
-from robustbench_cmic.report.tables import table
+from robustbench_cmic.report.about import origin
+from robustbench_cmic.report.tables import escaped, table
 from tests.maskers.nets import MASKERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,8 @@ def page(honest: Results, maskers: Results) -> str:
             shown = ", ".join(f"{name} {count}/{len(by_seed)}" for name, count in counts.items() if count)
             rows.append([f"`{model}`", shown or "none"])
         lines += [f"## {heading}\n", table(rows, ["model", "flags raised (seeds)"])]
-    return "\n".join([*lines, *origin_section(maskers)]) + "\n"
+    origins = [f"- {label}: {escaped(text)}" for label, text in origin(maskers)]
+    return "\n".join([*lines, "## Where the numbers come from\n", *origins]) + "\n"
 
 
 def wrong(honest: Results, maskers: Results) -> list[str]:

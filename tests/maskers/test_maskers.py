@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from robustbench_cmic.report import Results, summarize
+from robustbench_cmic.suite.fields import Threat
 from tests.maskers import table
 from tests.maskers.nets import (
     BatchNormInTrainMode,
@@ -48,5 +49,5 @@ def test_the_flag_says_what_is_wrong(both: tuple[Results, Results], masker: type
 
 
 def test_a_flagged_model_has_no_rank(both: tuple[Results, Results]) -> None:
-    ranks = {entry.model: entry.rank for entry in summarize(both[1]).standings["linf", 0.1]}
+    ranks = {entry.model: entry.rank for entry in summarize(both[1]).standings[Threat("linf", 0.1)]}
     assert ranks["NoisyInputs"] is ranks["NegatedGradients"] is None

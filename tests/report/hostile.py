@@ -43,7 +43,7 @@ def hostile(tmp_path: Path) -> Summary:
     )  # fmt: skip
     records = {cell + BAD: _record(record) for cell, record in results.records.items()}
     limited = [cell.model_copy(update={"declared": _limited(cell)}) for cell in cells if cell.attack == "none"][:1]
-    return Summary(Results(renamed, records, limited, [BAD]), _audit(board.audit))
+    return Summary(Results(tmp_path, renamed, records, limited, [BAD]), _audit(board.audit))
 
 
 def _cell(cell: Cell) -> Cell:

@@ -27,9 +27,9 @@ def outcome(cell: Cell) -> list[bool] | None:
 
 def commands(folder: Path) -> dict[str, str]:
     """What is shown beside each number, by the id of its record's cell."""
-    found = all_numbers(summarize(read_results(folder)))
-    facts = [dict(found.facts[place] for place in entry.facts) for entry in found.entries]
-    return {fact[RECORD].removesuffix(".json"): fact[AGAIN] for fact in facts}
+    entries, facts = all_numbers(summarize(read_results(folder)))
+    origins = [dict(facts[place] for place in entry["facts"]) for entry in entries]
+    return {origin[RECORD].removesuffix(".json"): origin[AGAIN] for origin in origins}
 
 
 def arguments(command: str) -> list[str]:
@@ -107,7 +107,7 @@ def test_a_suite_whose_name_only_looks_like_toy_size_is_called_by_its_own_file(t
 
 
 def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
-    facts = all_numbers(hostile(tmp_path)).facts
+    _, facts = all_numbers(hostile(tmp_path))
     command = next(text for label, text in facts if label == AGAIN)
     words = subprocess.run(
         ["sh", "-c", f'set -- {command}; printf \'%s\\n\' "$5" "$7" "$9"'], capture_output=True, text=True, check=True

@@ -77,7 +77,7 @@ def test_a_clear_difference_is_said_with_its_p_its_size_and_its_seeds(
     p = 2 * t_test([value / N for value in by])
     assert found.p == pytest.approx(p)
     assert found.verdict == f"CMIC-DL {side} (p = {p:.2g}, {points} points, 3 seeds)"
-    assert found.ball == ("linf", 0.1)
+    assert found.threat == ("linf", 0.1)
 
 
 def test_differences_that_chance_explains_are_not_claimed(tmp_path: Path) -> None:

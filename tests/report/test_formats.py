@@ -13,6 +13,7 @@ import pytest
 
 from robustbench_cmic.report import FORMATS, read_results, summarize, write_report
 from robustbench_cmic.report.formats.latex import escaped, latex
+from robustbench_cmic.suite.fields import Threat
 from tests.conftest import ROOT, Cli
 from tests.report.folders import HEAD, fill, planned
 
@@ -97,7 +98,7 @@ def test_latex_tables_have_as_many_columns_in_every_row(folder: Path) -> None:
 
 def test_the_best_is_bold_in_latex_as_in_markdown(folder: Path) -> None:
     board = summarize(read_results(folder))
-    (best,) = [entry for entry in board.standings["linf", 8 / 255] if entry.rank == 1]
+    (best,) = [entry for entry in board.standings[Threat("linf", 8 / 255)] if entry.rank == 1]
     assert re.search(rf"\\texttt{{{best.model}}} .*\\textbf{{25.5 \$\\pm\$ 0.5}} +\\\\", latex(board))
     assert r"\textbf{100.0 $\pm$ 0.0}" in latex(board)
     assert r"\textbf{95.5 $\pm$ 0.5}" not in latex(board)
@@ -108,7 +109,7 @@ def test_every_format_of_every_suite_by_one_command(folder: Path, cli: Cli) -> N
     chosen = [option for form in FORMATS for option in ("--format", form)]
     done = cli("report", *chosen)
     assert (done.returncode, done.stderr) == (0, "")
-    names = [name for name, _ in FORMATS.values()]
+    names = [name for files in FORMATS.values() for name in files]
     said = [f"results/{suite}/{name}" for suite in ("digits", "made") for name in names]
     assert set(said) <= set(done.stdout.splitlines())
     before = {name: (folder / name).read_bytes() for name in names}

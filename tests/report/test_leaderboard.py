@@ -15,9 +15,10 @@ from robustbench_cmic.audit import RULES
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import Part, Timing
 from robustbench_cmic.records.store import write_record
-from robustbench_cmic.report import Summary, flag_table, write_report
+from robustbench_cmic.report import Summary, write_report
 from robustbench_cmic.report.formats.markdown import leaderboard
-from robustbench_cmic.report.tables import percent_of, rank_of
+from robustbench_cmic.report.tables import flags_text, rank_of, seeds_text
+from robustbench_cmic.suite.fields import Threat
 from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, planned, read, replace
 
 N = 200
@@ -55,8 +56,8 @@ def ranked(tmp_path: Path) -> Path:
 
 def ranking(board: Summary) -> list[tuple[str, str, str]]:
     """Rank, model and worst case in percent, as the leaderboard shows them."""
-    entries = board.standings["linf", 0.1]
-    return [(rank_of(entry), entry.model, percent_of(entry.worst, board.seeds)) for entry in entries]
+    entries = board.standings[Threat("linf", 0.1)]
+    return [(rank_of(entry), entry.model, seeds_text(entry.worst, board)) for entry in entries]
 
 
 def section(text: str, heading: str) -> list[list[str]]:
@@ -110,7 +111,7 @@ def test_every_flag_is_listed_with_its_evidence_and_its_meaning(tmp_path: Path) 
     for name in ("invalid-examples", "no-strong-attack"):
         assert f"- **{name}**: {RULES[name].meaning} ({RULES[name].source})" in text
     assert "**saturated**" not in text
-    terminal = flag_table(read(folder))
+    terminal = flags_text(read(folder))
     assert terminal.startswith("made: 2 flags\n")
     assert re.search(r"^odd +1 +invalid-examples +AutoAttack at L-inf 0\.1 +2 of 200 examples$", terminal, re.MULTILINE)
 
@@ -121,14 +122,14 @@ def test_no_flag_and_no_audit_are_told_apart(tmp_path: Path) -> None:
     text = leaderboard(board)
     assert "## Flags\n\nNo flag was raised." in text
     assert "**This suite is not audited**" not in text
-    assert flag_table(board) == "made: no flag raised"
+    assert flags_text(board) == "made: no flag raised"
     plan = planned(tmp_path, f"{SUITE}audit: off\n")
     board = read(fill(tmp_path / "off", plan, lambda cell: first(100)))
     text = leaderboard(board)
     assert "**This suite is not audited** (`audit: off`)" in text
     assert {tuple(row[2:4]) for row in section(text, "Flags")} == {("not-audited", "everything")}
     assert {rank for rank, _, _ in ranking(board)} == {"flagged"}, "and so nothing is ranked"
-    assert flag_table(board).startswith("made: 12 flags\n")
+    assert flags_text(board).startswith("made: 12 flags\n")
 
 
 def test_flags_of_a_row_are_joined_in_the_csv(tmp_path: Path) -> None:

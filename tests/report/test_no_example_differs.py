@@ -61,9 +61,9 @@ def test_seed_by_seed_only_the_seeds_that_differ_have_an_interval(board: Summary
 
 def test_every_format_for_people_says_so_and_the_one_for_programs_keeps_its_numbers(folder: Path) -> None:
     board = write_report(folder, ["md", "html", "json", "latex"])
-    alike = sum(line.alike for line in board.pairs["a", "b"])
+    alike = sum(line.no_discordant for line in board.pairs["a", "b"])
     assert alike == len(board.pairs["a", "b"]) - 5, "all but four accuracies, and NCMI"
-    in_seeds = sum(seed.alike for line in board.pairs["a", "b"] if line.claim for seed in line.seeds.values())
+    in_seeds = sum(seed.no_discordant for line in board.pairs["a", "b"] if line.claim for seed in line.seeds.values())
     for name in ("leaderboard.md", "index.html"):
         text = (folder / name).read_text()
         assert text.count(f"+0.0 ({ALIKE})") == in_seeds > 0
@@ -80,7 +80,7 @@ def test_the_chart_draws_a_point_and_says_so(board: Summary) -> None:
     chart = forest(lines, ("a", "b"), "pair-0")
     assert chart is not None
     said = [text for trace in chart.figure["data"] for text in trace["hovertext"]]
-    assert sum(f"<br>{ALIKE}<br>" in text for text in said) == sum(line.alike for line in lines)
+    assert sum(f"<br>{ALIKE}<br>" in text for text in said) == sum(line.no_discordant for line in lines)
     assert sum("<br>95 % over examples: " in text for text in said) == 4
     for trace in chart.figure["data"]:
         for text, plus, minus in zip(

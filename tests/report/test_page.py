@@ -26,7 +26,7 @@ from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary, read_results, summarize
 from robustbench_cmic.report.formats.html import index_page, suite_page
 from robustbench_cmic.report.formats.html.pictures import EXAMPLES, gallery
-from robustbench_cmic.report.frame import CLEAN
+from robustbench_cmic.suite.fields import CLEAN, Threat
 from tests.conftest import ROOT
 from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace, train_record
 from tests.report.hostile import BAD, hostile
@@ -70,7 +70,7 @@ def board_of(tmp_path: Path, suite: str, **options: Any) -> tuple[Summary, Path]
 def digits() -> tuple[Summary, Element]:
     folder = ROOT / "results" / "digits"
     board = summarize(read_results(folder))
-    return board, parsed(suite_page(board, folder))
+    return board, parsed(suite_page(board))
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_the_best_is_bold_and_flagged_rows_are_told_apart(tmp_path: Path) -> Non
     kept = {"a": "1111100000", "b": "1111111100"}
     folder = fill(tmp_path / "made", plan, lambda cell: bits(kept[cell.model]) * 20)
     replace(folder, cell_of(plan, "b", 1, "audit"))
-    page = parsed(suite_page(read(folder), folder))
+    page = parsed(suite_page(read(folder)))
     assert [row[1:3] for row in table(page, "standings-table")] == [["1", "a"], ["flagged", "b"]]
     (standings,) = [found for found in page.iter("table") if found.get("id") == "standings-table"]
     assert [row.get("class") for row in standings.iter("tr")] == [None, None, "flagged"]
@@ -148,15 +148,15 @@ def test_curves_hold_means_and_deviations_with_clean_accuracy_at_0(digits: tuple
     for entry in (entry for entries in digits[0].standings.values() for entry in entries):
         for label, number in entry.attacks.items():
             trace = drawn[f"{entry.model}, {label}"]
-            place = trace["x"].index(entry.ball[1])
+            place = trace["x"].index(entry.threat.eps)
             assert trace["marker"]["symbol"][place] == ("x-open" if number.flags else "circle")
             said = f"flagged: {', '.join(number.flags)}" if number.flags else "not flagged"
             assert trace["hovertext"][place].endswith(f"<br>{said}")
 
 
 def test_eps_reads_as_a_fraction_of_255_where_it_is_one(tmp_path: Path) -> None:
-    board, folder = board_of(tmp_path, ATTACKED)
-    chart = data(parsed(suite_page(board, folder)), "figures")["curves-linf"]["figure"]
+    board, _ = board_of(tmp_path, ATTACKED)
+    chart = data(parsed(suite_page(board)), "figures")["curves-linf"]["figure"]
     assert chart["layout"]["xaxis"]["ticktext"] == ["0", "8/255", "0.1", "0.2"]
     assert "worst case, eps 8/255" in chart["data"][0]["hovertext"][1]
 
@@ -172,7 +172,7 @@ def test_the_forest_shows_differences_with_intervals_and_greys_what_is_withdrawn
         trace["x"], trace["y"], trace["error_x"]["array"], trace["error_x"]["arrayminus"], strict=True)}  # fmt: skip
     assert len(drawn) == len(labels) == len(lines) - 1, "all but NCMI"
     x, plus, minus, kind = drawn["<b>worst case, L-inf 0.1</b>"]
-    (line,) = [line for line in lines if (line.what, line.ball) == ("worst case", ("linf", 0.1))]
+    (line,) = [line for line in lines if (line.what, line.threat) == ("worst case", ("linf", 0.1))]
     assert line.interval is not None
     assert (x - minus, x + plus) == pytest.approx([100 * end for end in line.interval])
     assert x == pytest.approx(100 * statistics.fmean(seed.difference for seed in line.seeds.values()))
@@ -194,19 +194,19 @@ def test_nothing_run_yet(tmp_path: Path) -> None:
     for file in folder.glob("?.s*.json"):
         file.unlink()
     board = read(folder)
-    page = parsed(suite_page(board, folder))
+    page = parsed(suite_page(board))
     assert f"Of {len(plan.cells)} cells {len(plan.cells)} not run." in said(page)
     assert "Nothing is measured yet." in said(page)
     assert list(page.iter("table")) == []
-    assert "plotly" not in suite_page(board, folder).lower()
+    assert "plotly" not in suite_page(board).lower()
     assert "nothing measured yet" in said(parsed(index_page([("made", board)])))
     assert "There are no results yet." in said(parsed(index_page([])))
 
 
 def test_one_seed_no_pair_no_audit(tmp_path: Path) -> None:
     suite = ATTACKED.replace("seeds: [0, 1, 2]", "seeds: [7]").replace("pairs: [[a, b]]\n", "") + "audit: off\n"
-    board, folder = board_of(tmp_path, suite)
-    page = parsed(suite_page(board, folder))
+    board, _ = board_of(tmp_path, suite)
+    page = parsed(suite_page(board))
     assert "one seed, which shows nothing about the method" in said(page)
     assert "The suite has no pair of models to compare." in said(page)
     assert "This suite is not audited" in said(page)
@@ -228,7 +228,7 @@ def test_what_is_missing_is_said_first(tmp_path: Path) -> None:
     replace(folder, cell_of(plan, "a", 1, "train"), status="diverged", reason="NaN at step 3")
     (folder / f"{cell_of(plan, 'b', 0, 'AutoAttack', 0.1).id}.json").write_text("{")
     board = read(folder)
-    page = parsed(suite_page(board, folder))
+    page = parsed(suite_page(board))
     (notice,) = [section for section in page.iter("section") if section.get("class") == "notice"]
     assert "1 diverged, 1 failed, 1 not run" in said(notice)
     assert "NaN at step 3" in said(notice)
@@ -247,9 +247,9 @@ def test_the_index_leads_to_suites_with_verdicts_and_flags(digits: tuple[Summary
     raised = sorted(flag.name for flag in digits[0].flags)
     assert ", ".join(f"{raised.count(name)} × {name}" for name in dict.fromkeys(raised)) in said(page)
     (lines,) = digits[0].pairs.values()
-    verdicts = {(line.what, line.ball): line.verdict for line in lines}
+    verdicts = {(line.what, line.threat): line.verdict for line in lines}
     assert f"cnn-cmic against cnn-ce, clean accuracy: {verdicts['accuracy', CLEAN]}" in said(page)
-    worst = verdicts["worst case", ("linf", 0.3)]
+    worst = verdicts["worst case", Threat("linf", 0.3)]
     assert f"cnn-cmic against cnn-ce, worst case, L-inf 0.3: {worst}" in said(page)
 
 
@@ -280,18 +280,18 @@ def write(folder: Path, cell: Any, count: int, **changes: Any) -> None:
 def test_examples_are_of_the_strongest_attack_in_the_middle_ball(tmp_path: Path) -> None:
     board, folder = pictured(tmp_path)
     plan = board.results.plan
-    assert gallery(board, folder) == []
-    assert "pictures are kept only where a run was made" in suite_page(board, folder)
+    assert gallery(board) == []
+    assert "pictures are kept only where a run was made" in suite_page(board)
     write(folder, cell_of(plan, "a", 0, "FGSM", 0.2), 1)
-    assert [(shown.model, shown.size) for shown in gallery(board, folder)] == [("a", "L-inf 0.2")]
+    assert [(shown.model, shown.size) for shown in gallery(board)] == [("a", "L-inf 0.2")]
     write(folder, cell_of(plan, "a", 0, "AutoAttack", 0.1), 0)
     write(folder, cell_of(plan, "a", 0, "FGSM", 0.1), 6)
-    assert [shown.attack for shown in gallery(board, folder)] == ["FGSM"], "an attack without pictures is passed over"
+    assert [shown.attack for shown in gallery(board)] == ["FGSM"], "an attack without pictures is passed over"
     write(folder, cell_of(plan, "a", 0, "AutoAttack", 0.1), 7)
     write(folder, cell_of(plan, "b", 1, "FGSM", 0.1), 7)  # not the smallest seed
-    (shown,) = gallery(board, folder)
+    (shown,) = gallery(board)
     assert (shown.attack, shown.size, len(shown.examples)) == ("AutoAttack", "L-inf 0.1", EXAMPLES)
-    page = parsed(suite_page(board, folder))
+    page = parsed(suite_page(board))
     images = list(page.iter("img"))
     assert len(images) == 3 * EXAMPLES
     assert {image.get("src") for image in images} == {f"data:image/png;base64,{PNG}"}
@@ -317,9 +317,9 @@ def test_pictures_of_anything_but_the_record_are_not_shown(tmp_path: Path, field
     board, folder = pictured(tmp_path)
     cell = cell_of(board.results.plan, "a", 0, "FGSM", 0.1)
     write(folder, cell, 2)
-    assert len(gallery(board, folder)) == 1
+    assert len(gallery(board)) == 1
     write(folder, cell, 2, **{field: other})
-    assert gallery(board, folder) == []
+    assert gallery(board) == []
 
 
 # --- nothing in it runs --------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def check_harmless(text: str) -> Element:
 
 def test_no_string_of_a_suite_becomes_markup(tmp_path: Path) -> None:
     board = hostile(tmp_path)
-    text = suite_page(board, tmp_path)
+    text = suite_page(board)
     page = check_harmless(text)
     assert "{{7*7}}" in said(page)
     plain = " ".join(BAD.split())
@@ -368,7 +368,7 @@ def test_no_string_of_a_suite_becomes_markup(tmp_path: Path) -> None:
 def test_class_names_do_not_become_markup(tmp_path: Path) -> None:
     board, folder = pictured(tmp_path)
     write(folder, cell_of(board.results.plan, "a", 0, "FGSM", 0.1), 2, class_names=[BAD, BAD])
-    page = check_harmless(suite_page(board, folder))
+    page = check_harmless(suite_page(board))
     assert next(page.iter("img")).get("alt") == f"clean image 0, of class {BAD}"
 
 
@@ -382,7 +382,7 @@ def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from robustbench_cmic.report import summarize, read_results;"
         "from robustbench_cmic.report.formats.html import index_page, suite_page;"
         "board = summarize(read_results(Path('cifar100-lite')));"
-        "Path(sys.argv[1]).write_text(suite_page(board, Path('cifar100-lite')) + index_page([('x', board)]))"
+        "Path(sys.argv[1]).write_text(suite_page(board) + index_page([('x', board)]))"
     )
     for name in ("one", "two"):
         subprocess.run([sys.executable, "-c", code, name], cwd=tmp_path, check=True, env={"PYTHONPATH": str(ROOT)})

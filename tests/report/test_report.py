@@ -17,11 +17,12 @@ from robustbench_cmic.records.files import write_json
 from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import AttackRecord, Measures
 from robustbench_cmic.records.store import write_record
-from robustbench_cmic.report import PLAN_FILE, ReportError, read_results, write_report
-from robustbench_cmic.report.formats.csv import COLUMNS
-from robustbench_cmic.report.frame import worst_case
+from robustbench_cmic.report import PLAN_FILE, ReportError, read_results, summarize, write_report
+from robustbench_cmic.report.frame import WORST
+from robustbench_cmic.report.metrics import COLUMNS
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite import load_suite
+from robustbench_cmic.suite.fields import Threat
 from tests.conftest import TINY_SUITE
 from tests.report.folders import PROVENANCE, TIMING, train_record
 
@@ -103,19 +104,22 @@ def test_rows_and_columns_are_those_of_the_contract(folder: Path) -> None:
 
 
 def test_worst_case_is_the_mean_of_the_minimum(folder: Path) -> None:
-    results = read_results(folder)
+    summary = summarize(read_results(folder))
+    results = summary.results
     for model in ("ce", "cmic"):
-        for seed, found in worst_case(results, model, ("linf", 0.1)).items():
+        worst = summary.values(model, WORST, Threat("linf", 0.1)).values
+        assert list(worst) == [0, 1]
+        for seed, accuracy in worst.items():
             cells = [c for c in results.plan.of("attack") if (c.model, c.seed) == (model, seed) and c.norm]
             survive = [all(alive) for alive in zip(*(outcomes(cell) for cell in cells), strict=True)]
-            assert found.accuracy == sum(survive) / N
-            assert found.accuracy < min(sum(outcomes(cell)) / N for cell in cells)
+            assert accuracy == sum(survive) / N
+            assert accuracy < min(sum(outcomes(cell)) / N for cell in cells)
 
 
 def test_worst_case_over_missing_attacks_is_no_worst_case(folder: Path) -> None:
     record_file(folder, "cmic.s1.PGD*").unlink()
-    found = worst_case(read_results(folder), "cmic", ("linf", 0.1))
-    assert list(found) == [0]
+    found = summarize(read_results(folder)).values("cmic", WORST, Threat("linf", 0.1))
+    assert list(found.values) == [0]
 
 
 def test_tables_show_means_spreads_and_differences(folder: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.report.formats.csv import rows
-from robustbench_cmic.report.frame import marginal_shares, worst_case
+from robustbench_cmic.report import Summary
+from robustbench_cmic.report.frame import WORST, marginal_shares, plain_rows
+from robustbench_cmic.suite.fields import Threat
 from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace
 
 N = 40
-SMALL, LARGE = ("linf", 0.1), ("linf", 0.2)
+SMALL, LARGE, OTHER = Threat("linf", 0.1), Threat("linf", 0.2), Threat("l2", 0.1)
 SUITE = f"""{HEAD}attacks:
   - {{name: PGD, eps: [0.2, 0.1], steps: 5}}
   - {{name: FGSM, eps: [0.1, 0.2]}}
@@ -39,43 +40,53 @@ def folder(tmp_path: Path, plan: Plan) -> Path:
     return fill(tmp_path / "made", plan, outcome)
 
 
-def survivors(plan: Plan, model: str, seed: int, ball: tuple[str, float], without: str = "-") -> float:
+def survivors(plan: Plan, model: str, seed: int, threat: Threat, without: str = "-") -> float:
     """By brute force."""
     lists = [
         outcome(cell)
         for cell in plan.of("attack")
-        if (cell.model, cell.seed, cell.norm) == (model, seed, ball[0]) and cell.eps <= ball[1]
+        if (cell.model, cell.seed, cell.norm) == (model, seed, threat.norm) and cell.eps <= threat.eps
         and cell.attack != without
     ]  # fmt: skip
     return sum(all(alive) for alive in zip(*lists, strict=True)) / N
 
 
-@pytest.mark.parametrize("ball", [SMALL, LARGE, ("l2", 0.1)])
-def test_what_a_smaller_ball_breaks_is_broken_in_a_larger_one(
-    folder: Path, plan: Plan, ball: tuple[str, float]
-) -> None:
-    results = read(folder).results
+def worst(summary: Summary, model: str, threat: Threat) -> dict[int, float]:
+    """The fraction that survives everything, for each seed whose attacks all have a result."""
+    return dict(summary.values(model, WORST, threat).values)
+
+
+def shares_of(summary: Summary, model: str, threat: Threat) -> dict[str, list[float]]:
+    """What each attack alone breaks, one number a seed."""
+    frame = marginal_shares(summary.frame)
+    frame = frame[(frame["model"] == model) & (frame["norm"] == threat.norm) & (frame["eps"] == threat.eps)]
+    return {str(attack): list(shares) for attack, shares in frame.groupby("attack")["share"]}
+
+
+@pytest.mark.parametrize("threat", [SMALL, LARGE, OTHER])
+def test_what_a_smaller_ball_breaks_is_broken_in_a_larger_one(folder: Path, plan: Plan, threat: Threat) -> None:
+    summary = read(folder)
     for model in "ab":
-        found = {seed: one.accuracy for seed, one in worst_case(results, model, ball).items()}
-        assert found == {seed: survivors(plan, model, seed, ball) for seed in range(3)}
+        assert worst(summary, model, threat) == {seed: survivors(plan, model, seed, threat) for seed in range(3)}
 
 
 def test_a_larger_ball_is_never_survived_by_more(tmp_path: Path, plan: Plan) -> None:
     """Even where the attack in it does nothing at all."""
     folder = fill(tmp_path / "made", plan, lambda cell: outcome(cell) if cell.eps == 0.1 else [True] * N)
-    results = read(folder).results
-    assert worst_case(results, "a", LARGE) == worst_case(results, "a", SMALL)
-    assert all(one.accuracy < 1 for one in worst_case(results, "a", LARGE).values())
+    summary = read(folder)
+    large, small = (summary.groups["a", WORST, threat] for threat in (LARGE, SMALL))
+    assert all((large[seed].outcomes == small[seed].outcomes).all() for seed in range(3))
+    assert all(accuracy < 1 for accuracy in worst(summary, "a", LARGE).values())
 
 
 def test_a_worst_case_needs_all_attacks_of_smaller_balls_too(folder: Path, plan: Plan) -> None:
     replace(folder, cell_of(plan, "a", 1, "PGD", 0.1))
     replace(folder, cell_of(plan, "a", 2, "FGSM", 0.2))
-    results = read(folder).results
-    assert list(worst_case(results, "a", SMALL)) == [0, 2]
-    assert list(worst_case(results, "a", LARGE)) == [0]
-    assert list(worst_case(results, "b", LARGE)) == [0, 1, 2]
-    assert list(worst_case(results, "a", ("l2", 0.1))) == [0, 1, 2]
+    summary = read(folder)
+    assert list(worst(summary, "a", SMALL)) == [0, 2]
+    assert list(worst(summary, "a", LARGE)) == [0]
+    assert list(worst(summary, "b", LARGE)) == [0, 1, 2]
+    assert list(worst(summary, "a", OTHER)) == [0, 1, 2]
 
 
 def lose(folder: Path, plan: Plan, status: str) -> Cell:
@@ -90,13 +101,12 @@ def lose(folder: Path, plan: Plan, status: str) -> Cell:
 
 def test_transfers_from_a_model_that_diverged_are_left_out(folder: Path, plan: Plan) -> None:
     training = lose(folder, plan, "diverged")
-    board = read(folder)
-    results = board.results
-    found = worst_case(results, "a", LARGE)
-    assert found[0].accuracy == survivors(plan, "a", 0, LARGE)
-    assert found[1].accuracy == survivors(plan, "a", 1, LARGE, without="Transfer:b")
-    assert list(worst_case(results, "b", LARGE)) == [0, 2]
-    table = {(row["model"], row["seed"], row["attack"], row["eps"]): row for row in rows(board)}
+    summary = read(folder)
+    found = worst(summary, "a", LARGE)
+    assert found[0] == survivors(plan, "a", 0, LARGE)
+    assert found[1] == survivors(plan, "a", 1, LARGE, without="Transfer:b")
+    assert list(worst(summary, "b", LARGE)) == [0, 2]
+    table = {(row["model"], row["seed"], row["attack"], row["eps"]): row for row in plain_rows(summary.frame)}
     row = table["a", 1, "Transfer:b", 0.2]
     assert (row["status"], row["cell"], "accuracy" in row) == ("skipped", training.id, False)
     assert table["a", 1, "Transfer:a", 0.2]["status"] == "ok"
@@ -108,15 +118,15 @@ def test_transfers_from_a_model_that_diverged_are_left_out(folder: Path, plan: P
 
 def test_transfers_from_a_model_that_may_still_be_trained_are_missing(folder: Path, plan: Plan) -> None:
     lose(folder, plan, "failed")
-    results = read(folder).results
-    assert list(worst_case(results, "a", LARGE)) == [0, 2]
-    assert list(worst_case(results, "a", SMALL)) == [0, 1, 2]
+    summary = read(folder)
+    assert list(worst(summary, "a", LARGE)) == [0, 2]
+    assert list(worst(summary, "a", SMALL)) == [0, 1, 2]
 
 
 def test_shares_are_of_what_an_attack_alone_breaks(folder: Path, plan: Plan) -> None:
     replace(folder, cell_of(plan, "a", 2, "Noise"))
-    results = read(folder).results
-    shares = marginal_shares(results, "a", LARGE)
+    summary = read(folder)
+    shares = shares_of(summary, "a", LARGE)
     names = ("PGD", "FGSM", "Noise", "Transfer:a", "Transfer:b")
     assert set(shares) == set(names)
     for name in names:
@@ -135,12 +145,12 @@ def test_shares_by_hand(tmp_path: Path) -> None:
         tmp_path, f"{HEAD}attacks:\n  - {{name: FGSM, eps: 0.1}}\n  - {{name: Noise, eps: 0.1}}\naudit: off\n"
     )
     made = {"none": "11110", "FGSM": "11000", "Noise": "10110"}
-    results = read(fill(tmp_path / "made", plan, lambda cell: bits(made[cell.attack]))).results
+    summary = read(fill(tmp_path / "made", plan, lambda cell: bits(made[cell.attack])))
     # The last example is wrong without any attack: it is nobody's.
-    assert marginal_shares(results, "a", SMALL) == {"FGSM": [0.4] * 3, "Noise": [0.2] * 3}
+    assert shares_of(summary, "a", SMALL) == {"FGSM": [0.4] * 3, "Noise": [0.2] * 3}
 
 
 def test_a_single_attack_has_no_share(tmp_path: Path) -> None:
     plan = planned(tmp_path, f"{HEAD}attacks:\n  - {{name: FGSM, eps: 0.1}}\naudit: off\n")
-    results = read(fill(tmp_path / "made", plan, outcome)).results
-    assert marginal_shares(results, "a", SMALL) == {}
+    summary = read(fill(tmp_path / "made", plan, outcome))
+    assert shares_of(summary, "a", SMALL) == {}

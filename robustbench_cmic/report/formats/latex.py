@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from tabulate import tabulate
 
+from robustbench_cmic.report.formats import environment
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import Code, Strong, Table, clean_table, pair_table, plain, robust_tables
+from robustbench_cmic.suite.fields import NORM_NAMES
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -16,38 +18,36 @@ _SPECIAL = {
 }  # fmt: skip
 
 
-def latex(board: Summary) -> str:
+def latex(summary: Summary) -> str:
     """The whole file: a table environment for clean accuracy, each norm and each pair."""
-    return "".join(_environments(board))
+    renderer = environment(__package__, autoescape=False, variable_start_string="<<", variable_end_string=">>",
+                           keep_trailing_newline=True)  # fmt: skip
+    renderer.filters |= {"plain": plain, "escaped": escaped, "tabular": _tabular}
+    tables = list(_tables(summary)) if summary.examples else []
+    return renderer.get_template("leaderboard.tex.j2").render(suite=summary.results.plan.suite, tables=tables)
 
 
-def _environments(board: Summary) -> Iterator[str]:
-    suite = board.results.plan.suite
-    yield f"% {plain(suite)}: made by robustbench_cmic from records; needs \\usepackage{{booktabs}}\n"
-    if not board.examples:
-        return
-    n = " or ".join(map(str, board.examples))
-    over = f"{n} test examples, mean $\\pm$ standard deviation over {board.seeds} seeds" if board.seeds > 1 else (
-        f"{n} test examples, one seed"
-    )  # fmt: skip
-    yield _environment(clean_table(board), f"{escaped(suite)}: clean test examples ({over}).")
-    for norm, table in robust_tables(board).items():
-        caption = (
-            f"{escaped(suite)}: accuracy under attack, {escaped(norm)} ({over}). $\\dagger$: flagged by the audit."
-        )
-        yield _environment(table, caption)
-    for first, second in board.pairs:
+def _tables(summary: Summary) -> Iterator[tuple[str, Table]]:
+    """Each with its caption."""
+    n, seeds = " or ".join(map(str, summary.examples)), summary.results.seeds
+    spread = f"mean $\\pm$ standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    over = f"({n} test examples, {spread})"
+    yield f"clean test examples {over}.", clean_table(summary)
+    for norm, table in robust_tables(summary).items():
+        flagged = r"$\dagger$: flagged by the audit."
+        yield f"accuracy under attack, {NORM_NAMES[norm]} {over}. {flagged}", table
+    for first, second in summary.pairs:
         names = rf"\texttt{{{escaped(second)}}} minus \texttt{{{escaped(first)}}}"
-        yield _environment(pair_table(board, first, second), f"{escaped(suite)}: {names} ({over}).")
+        yield f"{names} {over}.", pair_table(summary, first, second)
 
 
-def _environment(table: Table, caption: str) -> str:
+def _tabular(table: Table) -> str:
     rows = [[_cell(cell) for cell in row] for row in table.rows]
     headers = [escaped(header) for header in table.headers]
     body = tabulate(rows, headers=headers, tablefmt="latex_raw", disable_numparse=True)
     for rule in ("toprule", "midrule", "bottomrule"):  # tabulate has booktabs only where it also escapes
         body = body.replace(r"\hline", rf"\{rule}", 1)
-    return f"\n\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n\\end{{table}}\n"
+    return body
 
 
 def _cell(text: str) -> str:

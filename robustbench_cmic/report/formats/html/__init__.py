@@ -1,4 +1,4 @@
-"""Reports as pages: self-contained HTML files that ask nothing of any network. Made of a board, like every format."""
+"""Reports as pages: self-contained HTML files that ask nothing of any network."""
 
 from __future__ import annotations
 

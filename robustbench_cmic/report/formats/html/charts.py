@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from robustbench_cmic.report.frame import CLEAN, NORM_NAMES, Ball, models, size_of
-from robustbench_cmic.report.pairs import NO_DISCORDANT, WITHDRAWN, PairTest
-from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
+from robustbench_cmic.report.frame import WORST
+from robustbench_cmic.report.metrics import ACCURACY, NCMI
+from robustbench_cmic.report.pairs import NO_DISCORDANT, PairTest
+from robustbench_cmic.report.summary import SeedValues, Summary
 from robustbench_cmic.report.tables import percent
-from robustbench_cmic.suite.fields import format_eps
+from robustbench_cmic.suite.fields import CLEAN, NORM_NAMES, Threat, format_eps
 
-WORST = "worst case"
 # Told apart in greys and by colour-blind eyes, and at least 3:1 on white and on the dark background.
 COLORS = ("#2f7fc1", "#c8641b", "#2b8f6c", "#a65fb0", "#8a7a1f", "#c2476a", "#5b7088", "#4c8f1f")
 DASHES = ("dot", "dash", "dashdot", "longdash", "longdashdot")
@@ -49,20 +49,20 @@ class Chart:
         return [name for name in dict.fromkeys(self.series) if name != WORST]
 
 
-def curves(board: Summary, norm: str) -> Chart:
+def curves(summary: Summary, norm: str) -> Chart:
     """Accuracy of every model over the radii of a norm: the worst case and each attack."""
-    inside = {ball: entries for ball, entries in board.standings.items() if ball[0] == norm}
-    names = list(dict.fromkeys(name for entries in inside.values() for entry in entries for name in entry.attacks))
-    clean = {entry.model: entry.accuracy for entry in board.clean}
+    results = summary.results
+    threats = [threat for threat in results.threats if threat.norm == norm]
+    labels = list(dict.fromkeys(label for threat in threats for label in summary.attacks(threat)))
     traces, series = [], []
-    for place, model in enumerate(models(board.results)):
-        own = {ball: entry for ball, entries in inside.items() for entry in entries if entry.model == model}
-        for number, label in enumerate([WORST, *names]):
-            points = {CLEAN: clean[model]} | {ball: _of(entry, label) for ball, entry in own.items()}
-            if any(numbers.values for ball, numbers in points.items() if ball != CLEAN):
-                traces.append(_curve(model, label, points, board.seeds, (place, number)))
+    for place, model in enumerate(results.models):
+        for number, label in enumerate([WORST, *labels]):
+            attacked = {threat: summary.values(model, label, threat) for threat in threats}
+            if any(numbers.values for numbers in attacked.values()):
+                points = {CLEAN: summary.values(model, "none", CLEAN)} | attacked
+                traces.append(_curve(model, label, points, results.seeds, (place, number)))
                 series.append(label)
-    ticks = sorted({0.0} | {eps for _, eps in inside})
+    ticks = sorted({0.0, *(threat.eps for threat in threats)})
     layout = {
         "xaxis": {
             "title": {"text": f"eps ({NORM_NAMES[norm]})"},
@@ -70,21 +70,18 @@ def curves(board: Summary, norm: str) -> Chart:
             "ticktext": [format_eps(eps) for eps in ticks],
             "zeroline": False,
         },
-        "yaxis": {"title": {"text": "accuracy %"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": ACCURACY.head}, "rangemode": "tozero"},
         "hovermode": "closest",
         "legend": {"orientation": "h", "y": -0.25},
         "margin": {"t": 16, "r": 16, "l": 56, "b": 48},
     }
-    text = f"Accuracy of {len(clean)} models over eps, {NORM_NAMES[norm]}. The table below it holds the same numbers."
+    what = f"Accuracy of {len(results.models)} models over eps, {NORM_NAMES[norm]}."
+    text = f"{what} The table below it holds the same numbers."
     return Chart(f"curves-{norm}", text, HEIGHT, _figure(traces, layout), series)
 
 
-def _of(entry: RankedModel, label: str) -> SeedValues:
-    return entry.worst if label == WORST else entry.attacks.get(label, SeedValues({}))
-
-
 def _curve(
-    model: str, label: str, points: Mapping[Ball, SeedValues], seeds: int, place: tuple[int, int]
+    model: str, label: str, points: Mapping[Threat, SeedValues], seeds: int, place: tuple[int, int]
 ) -> dict[str, Any]:
     """A line with the standard deviation over seeds; where there is no number, it is broken."""
     index, attack = place
@@ -95,10 +92,10 @@ def _curve(
         "type": "scatter",
         "mode": "lines+markers",
         "name": f"{_text(model)}, {_text(label)}",
-        "x": [eps for _, eps in points],
+        "x": [threat.eps for threat in points],
         "y": means,
         "error_y": {"type": "data", "array": [_deviation(number) for number in points.values()], "thickness": 1},
-        "hovertext": [_said(model, label, ball, number, seeds) for ball, number in points.items()],
+        "hovertext": [_hover(model, label, threat, number, seeds) for threat, number in points.items()],
         "hoverinfo": "text",
         "visible": worst,
         "line": {
@@ -118,22 +115,22 @@ def _deviation(number: SeedValues) -> float | None:
     return 100 * statistics.stdev(number.values.values()) if len(number.values) > 1 else None
 
 
-def _said(model: str, label: str, ball: Ball, number: SeedValues, seeds: int) -> str:
-    where = "clean, eps 0" if ball == CLEAN else f"{label}, eps {format_eps(ball[1])}"
+def _hover(model: str, label: str, threat: Threat, number: SeedValues, seeds: int) -> str:
+    where = "clean, eps 0" if threat == CLEAN else f"{label}, eps {format_eps(threat.eps)}"
     flags = f"flagged: {', '.join(number.flags)}" if number.flags else "not flagged"
-    said = [f"accuracy %: {percent(number.values.values(), seeds)}", flags]
-    return "<br>".join([f"<b>{_text(model)}</b>", _text(where), *(_text(line) for line in said)])
+    lines = [where, f"{ACCURACY.head}: {percent(number.values.values(), seeds)}", flags]
+    return "<br>".join([f"<b>{_text(model)}</b>", *map(_text, lines)])
 
 
 def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> Chart | None:
     """The differences of a pair with their intervals over examples; None where there is none. NCMI has other units."""
-    shown = [line for line in lines if line.what != "NCMI" and line.seeds]
+    shown = [line for line in lines if line.what != NCMI.title and line.seeds]
     if not shown:
         return None
     kinds = {
-        "claims": [line for line in shown if line.claim and not _withdrawn(line)],
-        "single attacks": [line for line in shown if not line.claim and not _withdrawn(line)],
-        "withdrawn: flagged": [line for line in shown if _withdrawn(line)],
+        "claims": [line for line in shown if line.claim and not line.withdrawn],
+        "single attacks": [line for line in shown if not line.claim and not line.withdrawn],
+        "withdrawn: flagged": [line for line in shown if line.withdrawn],
     }
     colors = {"claims": COLORS[0], "single attacks": COLORS[4], "withdrawn: flagged": GREY}
     traces = [
@@ -160,17 +157,13 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
     return Chart(identity, text, 150 + 24 * len(shown), _figure(traces, layout))
 
 
-def _withdrawn(line: PairTest) -> bool:
-    return line.verdict.startswith(WITHDRAWN)
-
-
 def _differences(name: str, lines: Sequence[tuple[int, PairTest]], color: str) -> dict[str, Any]:
-    means = [100 * statistics.fmean(seed.difference for seed in line.seeds.values()) for _, line in lines]
+    means = [100 * statistics.fmean(line.differences) for _, line in lines]
     ends = [(mean, mean) if line.interval is None else (100 * line.interval[0], 100 * line.interval[1])
             for mean, (_, line) in zip(means, lines, strict=True)]  # fmt: skip
-    said = []
+    hover = []
     for mean, (_, line) in zip(means, lines, strict=True):
-        said.append(f"<b>{_where(line)}</b><br>{mean:+.1f} points<br>{_interval(line)}<br>{_text(line.verdict)}")
+        hover.append(f"<b>{_text(line.name)}</b><br>{mean:+.1f} points<br>{_interval(line)}<br>{_text(line.verdict)}")
     return {
         "type": "scatter",
         "mode": "markers",
@@ -184,14 +177,14 @@ def _differences(name: str, lines: Sequence[tuple[int, PairTest]], color: str) -
             "arrayminus": [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
             "thickness": 2,
         },
-        "hovertext": said,
+        "hovertext": hover,
         "hoverinfo": "text",
         "marker": {"color": color, "size": 9, "symbol": "square" if name == "claims" else "circle"},
     }
 
 
 def _interval(line: PairTest) -> str:
-    if line.alike:
+    if line.no_discordant:
         return NO_DISCORDANT
     if line.interval is None:
         return "no interval"
@@ -199,11 +192,7 @@ def _interval(line: PairTest) -> str:
 
 
 def _label(line: PairTest) -> str:
-    return f"<b>{_where(line)}</b>" if line.claim and not _withdrawn(line) else _where(line)
-
-
-def _where(line: PairTest) -> str:
-    return "clean" if line.ball == CLEAN else _text(f"{line.what}, {size_of(line.ball)}")
+    return f"<b>{_text(line.name)}</b>" if line.claim and not line.withdrawn else _text(line.name)
 
 
 def _text(text: str) -> str:

@@ -5,27 +5,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from robustbench_cmic.report.about import objectives_text
 from robustbench_cmic.report.formats.html.render import render
-from robustbench_cmic.report.formats.html.suite import verdicts
-from robustbench_cmic.report.frame import models
+from robustbench_cmic.report.metrics import NCMI
 from robustbench_cmic.report.summary import Summary
+from robustbench_cmic.suite.fields import CLEAN
 
 
-def index_page(boards: Sequence[tuple[str, Summary]]) -> str:
+def index_page(summaries: Sequence[tuple[str, Summary]]) -> str:
     """An HTML file that leads to the pages of suites.
 
     Args:
-        boards: name of a suite's folder beside the file, and its board.
+        summaries: name of a suite's folder beside the file, and its results.
     """
     cards = [
         {
             "folder": folder,
-            "board": board,
-            "plan": board.results.plan,
-            "models": models(board.results),
-            "verdicts": verdicts(board),
-            "flags": sorted(Counter(flag.name for flag in board.flags).items()),
+            "summary": summary,
+            "plan": summary.results.plan,
+            "verdicts": verdicts(summary),
+            "flags": sorted(Counter(flag.name for flag in summary.flags).items()),
         }
-        for folder, board in boards
+        for folder, summary in summaries
     ]
-    return render("index.html", ["page.js"], cards=cards)
+    objectives = objectives_text(summary.results for _, summary in summaries)
+    return render("index.html", ["page.js"], cards=cards, objectives=objectives)
+
+
+def verdicts(summary: Summary) -> list[tuple[str, str, str, str]]:
+    """Both models of a pair, what is claimed of them on clean examples or in the worst case, and the verdict."""
+    return [
+        (first, second, "clean accuracy" if line.threat == CLEAN else f"{line.what}, {line.threat}", line.verdict)
+        for (first, second), lines in summary.pairs.items()
+        for line in lines
+        if line.claim and line.what != NCMI.title and line.verdict
+    ]

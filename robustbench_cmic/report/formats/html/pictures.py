@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.pictures import Picture, Pictures, read_pictures
 from robustbench_cmic.records.schema import AttackRecord
-from robustbench_cmic.report.frame import Ball, balls, models, size_of
 from robustbench_cmic.report.summary import Summary
+from robustbench_cmic.suite.fields import Threat
 
 EXAMPLES = 4
 
@@ -20,7 +18,7 @@ class Shown:
     """Some adversarial examples of a model.
 
     Attributes:
-        attack, size: which attack found them, in which ball.
+        attack, size: which attack found them, at which threat.
         accuracy: what that attack leaves, as a fraction.
     """
 
@@ -36,42 +34,38 @@ class Shown:
         """The first few."""
         return self.pictures.examples[:EXAMPLES]
 
-    def said(self, before: bool, example: Picture) -> str:
+    def text(self, before: bool, example: Picture) -> str:
         """`7 (99.8 %)`: what an image was taken for."""
         number = example.before if before else example.after
         confidence = example.confidence_before if before else example.confidence_after
         return f"{self.pictures.name(number)} ({100 * confidence:.1f} %)"
 
 
-def gallery(board: Summary, folder: Path) -> list[Shown]:
-    """For each model with pictures the strongest attack in the ball next to the middle that has any.
-
-    Args:
-        board: a suite's results, judged.
-        folder: the suite's results folder.
-    """
-    found = (_of_model(board, folder, model) for model in models(board.results))
-    return [shown for shown in found if shown is not None]
+def gallery(summary: Summary) -> list[Shown]:
+    """For each model with pictures the strongest attack at the eps next to the middle that has any."""
+    of_models = (_of_model(summary, model) for model in summary.results.models)
+    return [shown for shown in of_models if shown is not None]
 
 
-def _of_model(board: Summary, folder: Path, model: str) -> Shown | None:
-    cells = [cell for cell in board.results.plan.of("attack") if cell.model == model]
-    first = min((cell.seed for cell in cells), default=0)
-    attacked = balls(board.results)
-    for norm in dict.fromkeys(norm for norm, _ in attacked):
-        for ball in _from_the_middle([ball for ball in attacked if ball[0] == norm]):
-            there = [cell for cell in cells if (cell.norm, cell.eps, cell.seed) == (norm, ball[1], first)]
-            for accuracy, record in sorted(_measured(board, there), key=lambda pair: pair[0]):
-                pictures = read_pictures(folder, record.cell.id)
+def _of_model(summary: Summary, model: str) -> Shown | None:
+    results = summary.results
+    attacked = [cell for cell in results.plan.of("attack") if cell.model == model]
+    seed = min((cell.seed for cell in attacked), default=0)
+    for norm in dict.fromkeys(threat.norm for threat in results.threats):
+        for threat in _from_the_middle([threat for threat in results.threats if threat.norm == norm]):
+            cells = [cell for cell in attacked if (cell.norm, cell.eps, cell.seed) == (*threat, seed)]
+            records = [record for cell in cells if (record := results.attack(cell)) is not None]
+            for record in sorted(records, key=lambda record: record.accuracy or 0.0):
+                pictures = read_pictures(results.folder, record.cell.id)
                 if pictures is not None and pictures.examples and _belong(pictures, record):
-                    return Shown(model, first, record.cell.attack, size_of(ball), accuracy, pictures)
+                    return Shown(model, seed, record.cell.attack, str(threat), record.accuracy or 0.0, pictures)
     return None
 
 
-def _from_the_middle(inside: list[Ball]) -> list[Ball]:
-    """The balls of a norm, the middle one first; of a pair in the middle the smaller."""
-    middle = (len(inside) - 1) // 2
-    return [inside[place] for place in sorted(range(len(inside)), key=lambda place: (abs(place - middle), place))]
+def _from_the_middle(threats: list[Threat]) -> list[Threat]:
+    """The threats of a norm, the middle one first; of a pair in the middle the smaller."""
+    middle = (len(threats) - 1) // 2
+    return [threats[place] for place in sorted(range(len(threats)), key=lambda place: (abs(place - middle), place))]
 
 
 def _belong(pictures: Pictures, record: AttackRecord) -> bool:
@@ -83,8 +77,3 @@ def _belong(pictures: Pictures, record: AttackRecord) -> bool:
         record.dataset_sha256,
         record.checkpoint_sha256,
     )
-
-
-def _measured(board: Summary, cells: list[Cell]) -> list[tuple[float, AttackRecord]]:
-    records = (record for cell in cells if (record := board.results.attack(cell)) is not None)
-    return [(record.accuracy, record) for record in records if record.accuracy is not None]

@@ -9,9 +9,10 @@ import re
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from robustbench_cmic.report.formats import environment
 from robustbench_cmic.report.tables import Code, Strong
 
 _TEMPLATES = resources.files(__package__ or "") / "templates"
@@ -28,7 +29,7 @@ def render(template: str, scripts: list[str], **context: Any) -> str:
     """
     sources = [_source(name) for name in scripts]
     head = _source("theme.js")
-    return _environment().get_template(template).render(
+    return _pages().get_template(template).render(
         **context,
         policy=_policy([head, *sources]),
         head_script=Markup(head),
@@ -69,18 +70,12 @@ def _policy(scripts: list[str]) -> str:
 
 
 @functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(__package__ or ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["prose"] = prose
-    environment.tests["code"] = lambda text: isinstance(text, Code)
-    environment.tests["strong"] = lambda text: isinstance(text, Strong)
-    return environment
+def _pages() -> Environment:
+    pages = environment(__package__ or "", autoescape=True)
+    pages.filters["prose"] = prose
+    pages.tests["code"] = lambda text: isinstance(text, Code)
+    pages.tests["strong"] = lambda text: isinstance(text, Strong)
+    return pages
 
 
 def prose(text: str) -> Markup:

@@ -1,0 +1,82 @@
+"""The numbers of a row of results.csv. Each is declared here, once: every table takes its name, title and format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from robustbench_cmic.records.schema import AttackRecord
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured column.
+
+    Attributes:
+        name: of the column in results.csv and in frames.
+        title: what tables for people call it; empty where none has a column for it.
+        unit: of what people read; `%` of a stored fraction.
+        form: how people read it, as a format string.
+        path: where a record of an attack holds it.
+        spent: what the attack cost, not what it left.
+        of_models: told of every model on clean examples.
+        leads: stands before those that do not in tables for people.
+    """
+
+    name: str
+    title: str
+    unit: str
+    form: str
+    path: str
+    spent: bool = False
+    of_models: bool = False
+    leads: bool = False
+
+    def read(self, record: AttackRecord) -> Any:
+        """The value that a record of a successful attack holds; None where it is undefined."""
+        return reduce(getattr, self.path.split("."), record)
+
+    @property
+    def scale(self) -> int:
+        """What people read, over what is stored."""
+        return 100 if self.unit == "%" else 1
+
+    def text(self, value: float) -> str:
+        """One value as people read it, without its unit."""
+        return self.form.format(self.scale * value)
+
+    @property
+    def short_head(self) -> str:
+        """`accuracy %`, `CMI`: the head of a column whose caption gives the other units."""
+        return f"{self.title} %" if self.unit == "%" else self.title
+
+    @property
+    def head(self) -> str:
+        """`accuracy %`, `CMI (nats)`."""
+        return f"{self.title} ({self.unit})" if self.unit not in ("", "%") else self.short_head
+
+
+METRICS = (
+    Metric("n", "n", "", "{:d}", "n", leads=True),
+    Metric("accuracy", "accuracy", "%", "{:.1f}", "accuracy", of_models=True, leads=True),
+    Metric("ci_low", "95 % interval", "", "{:.1f}", "ci_low", leads=True),
+    Metric("ci_high", "", "", "{:.1f}", "ci_high", leads=True),
+    Metric("cmi", "CMI", "nats", "{:.3g}", "information.cmi", of_models=True),
+    Metric("separation", "separation", "nats", "{:.3g}", "information.separation", of_models=True),
+    Metric("ncmi", "NCMI", "", "{:.3g}", "information.ncmi", of_models=True, leads=True),
+    Metric("forwards", "forwards", "", "{:d}", "forwards", spent=True),
+    Metric("backwards", "backwards", "", "{:d}", "backwards", spent=True),
+    Metric("seconds", "seconds", "", "{:.3g}", "timing.seconds", spent=True),
+)
+BY_NAME = {metric.name: metric for metric in METRICS}
+ACCURACY, NCMI = BY_NAME["accuracy"], BY_NAME["ncmi"]
+FOR_PEOPLE = sorted((metric for metric in METRICS if metric.title), key=lambda metric: not metric.leads)
+"""Those that have a column in tables for people, in their order."""
+OF_MODELS = tuple(metric for metric in FOR_PEOPLE if metric.of_models)
+
+MEASURED = tuple(metric.name for metric in METRICS if not metric.spent)
+SPENT = tuple(metric.name for metric in METRICS if metric.spent)
+DECLARED = ("suite", "dataset", "model", "architecture", "objective", "seed", "attack", "norm", "eps")
+COLUMNS = (*DECLARED, *MEASURED, "status", "flags", *SPENT, "cell")
+"""Of results.csv: a contract, with their order."""
