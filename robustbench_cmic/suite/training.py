@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,10 +21,6 @@ class DeclaredOptimizer(Strict):
 
     implementation: ClassVar[str]
     on_gpu: ClassVar[dict[str, bool]] = {"fused": True}
-
-    def arguments(self) -> dict[str, Any]:
-        """The keywords to call `implementation` with."""
-        return self.model_dump(exclude={"name"})
 
 
 class Sgd(DeclaredOptimizer):
