@@ -52,6 +52,9 @@ class AdamW(DeclaredOptimizer):
     weight_decay: NonNegative = 0.01
 
 
+AnyOptimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
+
+
 class DeclaredSchedule(Strict):
     """A learning rate as a pure function of the step, so that a resumed training needs no scheduler state.
 
@@ -143,6 +146,8 @@ class MultiStep(DeclaredSchedule):
         yield from super().warnings(epochs)
 
 
+AnySchedule = Annotated[Constant | OneCycle | Cosine | MultiStep, Field(discriminator="name")]
+
 _START, _END = 25.0, 1e4
 """Of a one-cycle schedule: what the highest learning rate is divided by at the first step, and that at the last."""
 
@@ -175,9 +180,7 @@ class Training(Strict):
 
     epochs: Count
     batch_size: Annotated[int, Field(ge=2, le=10_000_000)]
-    optimizer: Annotated[Sgd | AdamW, Field(discriminator="name")]
-    schedule: Annotated[Constant | OneCycle | Cosine | MultiStep, Field(discriminator="name")] = Constant(
-        name="constant"
-    )
+    optimizer: AnyOptimizer
+    schedule: AnySchedule = Constant(name="constant")
     augmentation: Augmentation = Augmentation()
     limit: Annotated[int, Field(ge=2, le=10_000_000)] | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.feed import Feed, unit
 from robustbench_cmic.seeding import derive_seed, seeded
-from robustbench_cmic.suite.training import AdamW, Sgd, Training
+from robustbench_cmic.suite.training import AnyOptimizer, Training
 from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
 from robustbench_cmic.training.augment import augment, draw
 from robustbench_cmic.training.checkpoint import TrainingRun
@@ -56,7 +56,7 @@ class Divergence:
     last_finite: dict[str, float] | None
 
 
-def build_optimizer(model: nn.Module, declared: Sgd | AdamW) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, declared: AnyOptimizer) -> torch.optim.Optimizer:
     """The optimiser that a suite declares; on a GPU its learning rate is a tensor there, so that graphs can read it."""
     weights, arguments = list(model.parameters()), declared.model_dump(exclude={"name"})
     if weights and weights[0].is_cuda:

@@ -19,7 +19,7 @@ from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.suite.data import Digits
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.objectives import objective_of
-from robustbench_cmic.suite.training import AdamW, Sgd, Training
+from robustbench_cmic.suite.training import AnyOptimizer, Training
 from robustbench_cmic.training.checkpoint import TrainingRun, TrainingState, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
 from robustbench_cmic.training.loop import Acceleration, Divergence, _Loop, build_optimizer, train
@@ -38,7 +38,7 @@ def declare(changes: dict[str, Any]) -> Training:
 DECLARED = declare({})
 
 
-def optimizer_of(declared: dict[str, Any]) -> Sgd | AdamW:
+def optimizer_of(declared: dict[str, Any]) -> AnyOptimizer:
     return declare({"optimizer": declared}).optimizer
 
 
