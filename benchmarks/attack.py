@@ -42,7 +42,8 @@ from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Augmentation, OneCycle, Sgd, Training
-from robustbench_cmic.training.loop import TrainingRun, build_optimizer, train
+from robustbench_cmic.training.checkpoint import TrainingRun
+from robustbench_cmic.training.loop import build_optimizer, train
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 40
 CLASSES = 10

@@ -39,7 +39,8 @@ from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import OneCycle, Sgd, Training
-from robustbench_cmic.training.loop import TrainingRun, build_optimizer, train
+from robustbench_cmic.training.checkpoint import TrainingRun
+from robustbench_cmic.training.loop import build_optimizer, train
 
 BLOCK = 256
 EPS = {
@@ -165,7 +166,7 @@ def harden(model: nn.Module, split: Split, threat: Threat, epochs: int, batch: i
     """Adversarial training (Madry et al. 2018): cross entropy on images that 5 steps of PGD changed first."""
     device = next(model.parameters()).device
     labels = torch.from_numpy(split.labels)
-    optimizer = torch.optim.SGD(model.parameters(), **SGD.arguments())
+    optimizer = torch.optim.SGD(model.parameters(), **SGD.model_dump(exclude={"name"}))
     steps = epochs * (len(labels) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, SGD.lr, total_steps=steps)
     with seeded(0):

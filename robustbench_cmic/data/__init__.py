@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustbench_cmic.suite.data import AnyDataset
+from robustbench_cmic.suite.data import DeclaredDataset
 
 if TYPE_CHECKING:
     from robustbench_cmic.data.base import Data
@@ -27,7 +27,7 @@ def default_folder() -> Path:
     return platformdirs.user_cache_path("robustbench_cmic", appauthor=False) / "data"
 
 
-def load_data(dataset: AnyDataset, folder: Path, memory: int | None = None, say: Say = lambda _: None) -> Data:
+def load_data(dataset: DeclaredDataset, folder: Path, memory: int | None = None, say: Say = lambda _: None) -> Data:
     """Load a data set.
 
     Args:

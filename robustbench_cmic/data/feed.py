@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,17 +60,6 @@ class _Rows(Dataset[npt.NDArray[np.generic]]):
         return self.images[np.asarray(indices, np.int64)]
 
 
-class _Batches:
-    """Index batches as a DataLoader asks for them."""
-
-    def __init__(self, batches: Iterable[Tensor]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.batches:
-            yield batch.tolist()
-
-
 def _exit_with_parent(_: int) -> None:
     exit_with_parent()
 
@@ -115,7 +104,7 @@ class Feed:
             ahead = {"num_workers": self._workers, "prefetch_factor": 4, "multiprocessing_context": "spawn"}
         loader: DataLoader[Tensor] = DataLoader(
             _Rows(self._images),  # type: ignore[arg-type]
-            batch_sampler=_Batches(indices),
+            batch_sampler=(index.tolist() for index in indices),
             collate_fn=torch.from_numpy,
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_exit_with_parent,

@@ -113,8 +113,8 @@ class _Listing:
         """A hash over names, sizes and times of change: while it stays the same, no file is read again."""
         digest = hashlib.sha256()
         for file in (file for split in self.files.values() for file in split):
-            found = file.stat()
-            digest.update(f"{file.relative_to(self.root)}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+            stat = file.stat()
+            digest.update(f"{file.relative_to(self.root)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         return digest.hexdigest()
 
 
@@ -158,16 +158,16 @@ def _list(root: Path) -> _Listing:
             raise DataError(
                 f"{root}: there is no folder `{wanted}` in it; images lie in train/<class>/ and test/<class>/"
             )
-    found = {
+    names = {
         split: {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
         for split, folder in folders.items()
     }
     for one, other in (("train", "test"), ("test", "train")):
-        extra = sorted(found[one] - found[other])
+        extra = sorted(names[one] - names[other])
         if extra:
-            shown = ", ".join(extra[:_SHOWN])
-            raise DataError(f"{root}: the splits should have the same classes; only {folders[one].name} has {shown}")
-    classes = sorted(found["train"])
+            some = ", ".join(extra[:_SHOWN])
+            raise DataError(f"{root}: the splits should have the same classes; only {folders[one].name} has {some}")
+    classes = sorted(names["train"])
     if len(classes) < 2:
         raise DataError(f"{folders['train']}: should hold at least 2 folders, one a class, not {len(classes)}")
     files: dict[str, list[Path]] = {}
@@ -195,19 +195,19 @@ def _read_index(cache: Path, listing: _Listing) -> dict[str, Any] | None:
     """What an earlier look at the same files found; None where there was none."""
     try:
         index = json.loads((cache / "index.json").read_text(encoding="utf-8"))
-        known = index["state"] == listing.state() and index["stored"] == _stored(cache)
-        known = known and isinstance(index["sha256"], str) and np.array(index["histogram"], np.int64).shape == (3, 256)
-        if known and index["decoded"]:
-            known = all(len(_mapped(cache, split)) == len(files) for split, files in listing.files.items())
+        valid = index["state"] == listing.state() and index["stored"] == _stored(cache)
+        valid = valid and isinstance(index["sha256"], str) and np.array(index["histogram"], np.int64).shape == (3, 256)
+        if valid and index["decoded"]:
+            valid = all(len(_mapped(cache, split)) == len(files) for split, files in listing.files.items())
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    return dict(index) if known else None
+    return dict(index) if valid else None
 
 
 def _stored(cache: Path) -> dict[str, list[int]]:
     """Size and time of change of the decoded images, so that a store that anything else has touched is made anew."""
     files = {file.name: file.stat() for file in sorted(cache.glob("*.npy"))}
-    return {name: [found.st_size, found.st_mtime_ns] for name, found in files.items()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in files.items()}
 
 
 def _mapped(cache: Path, split: str) -> npt.NDArray[np.uint8]:
@@ -225,7 +225,7 @@ def _look_at_all(listing: _Listing, size: int, cache: Path, keep: bool, say: Say
     counts = np.zeros((3, 256), np.int64)
     corrupt: list[str] = []
     total = sum(map(len, listing.files.values()))
-    done, began, told = 0, time.monotonic(), time.monotonic()
+    done, began, reported = 0, time.monotonic(), time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for split, files in listing.files.items():
             shape = FolderImages(files, size).shape
@@ -240,9 +240,9 @@ def _look_at_all(listing: _Listing, size: int, cache: Path, keep: bool, say: Say
                     if split == "train":
                         counts += histogram(pixels[None])
                 done += 1
-                if time.monotonic() - told > 5:
-                    told = time.monotonic()
-                    left = (told - began) / done * (total - done)
+                if time.monotonic() - reported > 5:
+                    reported = time.monotonic()
+                    left = (reported - began) / done * (total - done)
                     say(f"{listing.root}: looked at {done} of {total} images, about {left:.0f} s left")
             if store is not None:
                 store.flush()

@@ -6,8 +6,8 @@ The same `.npz` may come from anywhere else, so that suites run unchanged on mac
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from robustbench_cmic.data.arrays import KEYS, read_arrays
 from robustbench_cmic.data.base import Data, DataError
+from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.suite.data import TorchvisionDataset
 from robustbench_cmic.suite.messages import os_error_reason
 
@@ -104,7 +105,9 @@ def _convert(name: str, source: _Source, folder: Path, path: Path, say: Say) -> 
                 return
             arrays = _download(name, source, folder, path, say)
             say(f"{name}: storing {path}")
-            _save(path, dict(zip(KEYS, arrays, strict=True)))
+            buffer = io.BytesIO()
+            np.savez(buffer, allow_pickle=False, **dict(zip(KEYS, arrays, strict=True)))
+            write_atomically(path, buffer.getvalue())
     except OSError as error:
         raise DataError(f"cannot write {path}: {os_error_reason(error)}") from None
 
@@ -155,15 +158,3 @@ def _failure(name: str, source: _Source, folder: Path, path: Path, error: Except
         f"  ways out: place either there; or bring arrays: `dataset: {{name: arrays, path: FILE.npz}}`; "
         "or image files: `dataset: {name: imagefolder, path: FOLDER, size: PIXELS}`"
     )
-
-
-def _save(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            os.fchmod(file.fileno(), 0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

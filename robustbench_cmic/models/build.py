@@ -107,12 +107,12 @@ def _timm(declared: Model, shape: Shape, classes: int) -> nn.Module:
     import timm
 
     name, pretrained = declared.architecture, declared.pretrained
-    own: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0]}
+    arguments: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0]}
     settings = timm.get_pretrained_cfg(name)
     if settings is not None and settings.fixed_input_size:
-        own["img_size"] = shape[1:]
+        arguments["img_size"] = shape[1:]
     try:
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, **own)
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # timm lets through what its models, the network and the hub raise
         what = "timm's weights cannot be had" if pretrained else "timm cannot build it"
         raise ModelError(f"{name} for images of {shape}: {what}: {one_line(error)}") from error

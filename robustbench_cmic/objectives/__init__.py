@@ -7,12 +7,12 @@ import pkgutil
 from robustbench_cmic.objectives.base import Objective, ObjectiveError
 from robustbench_cmic.objectives.ce import CrossEntropy
 from robustbench_cmic.objectives.cmic import Cmic
-from robustbench_cmic.suite.objectives import AnyObjective
+from robustbench_cmic.suite.objectives import DeclaredObjective
 
 __all__ = ["Cmic", "CrossEntropy", "Objective", "ObjectiveError", "build_objective"]
 
 
-def build_objective(declared: AnyObjective, classes: int, seed: int = 0) -> Objective:
+def build_objective(declared: DeclaredObjective, classes: int, seed: int = 0) -> Objective:
     """The objective that a suite declares, on the CPU; `seed` decides what a user's own draws.
 
     Raises:

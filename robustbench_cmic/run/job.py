@@ -25,7 +25,7 @@ from robustbench_cmic.run.jobs.train import load_given_weights, run_training
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, Emit
 from robustbench_cmic.suite.custom import changed_code
-from robustbench_cmic.suite.data import AnyDataset, dataset_of
+from robustbench_cmic.suite.data import DeclaredDataset, dataset_of
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
@@ -107,5 +107,5 @@ def _set_determinism(settings: Settings, training: bool) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _data(dataset: AnyDataset, folder: Path, memory: int | None) -> Data:
+def _data(dataset: DeclaredDataset, folder: Path, memory: int | None) -> Data:
     return load_data(dataset, folder, memory)

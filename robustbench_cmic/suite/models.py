@@ -84,10 +84,10 @@ def timm_models() -> dict[str, str]:
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:  # a dependency of this package: only a broken installation lacks it
         raise ModuleNotFoundError("timm is not installed: pip install timm")
-    found = {}
+    modules = {}
     for file in sorted((Path(spec.origin).parent / "models").glob("*.py")):
-        found.update(dict.fromkeys(_REGISTERED.findall(file.read_text(encoding="utf-8")), file.stem))
-    return found
+        modules.update(dict.fromkeys(_REGISTERED.findall(file.read_text(encoding="utf-8")), file.stem))
+    return modules
 
 
 def architecture_problem(name: str, small_stem: bool, pretrained: bool) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,10 +21,6 @@ class DeclaredOptimizer(Strict):
 
     implementation: ClassVar[str]
     on_gpu: ClassVar[dict[str, bool]] = {"fused": True}
-
-    def arguments(self) -> dict[str, Any]:
-        """The keywords to call `implementation` with."""
-        return self.model_dump(exclude={"name"})
 
 
 class Sgd(DeclaredOptimizer):
@@ -54,6 +50,9 @@ class AdamW(DeclaredOptimizer):
     name: Literal["adamw"]
     lr: Positive
     weight_decay: NonNegative = 0.01
+
+
+AnyOptimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
 
 
 class DeclaredSchedule(Strict):
@@ -147,6 +146,8 @@ class MultiStep(DeclaredSchedule):
         yield from super().warnings(epochs)
 
 
+AnySchedule = Annotated[Constant | OneCycle | Cosine | MultiStep, Field(discriminator="name")]
+
 _START, _END = 25.0, 1e4
 """Of a one-cycle schedule: what the highest learning rate is divided by at the first step, and that at the last."""
 
@@ -179,9 +180,7 @@ class Training(Strict):
 
     epochs: Count
     batch_size: Annotated[int, Field(ge=2, le=10_000_000)]
-    optimizer: Annotated[Sgd | AdamW, Field(discriminator="name")]
-    schedule: Annotated[Constant | OneCycle | Cosine | MultiStep, Field(discriminator="name")] = Constant(
-        name="constant"
-    )
+    optimizer: AnyOptimizer
+    schedule: AnySchedule = Constant(name="constant")
     augmentation: Augmentation = Augmentation()
     limit: Annotated[int, Field(ge=2, le=10_000_000)] | None = None

@@ -1,21 +1,24 @@
-"""Weights and resume states as safetensors: written atomically, checked by hash, never unpickled."""
+"""A training under way, and its resume states as safetensors: written atomically, checked by hash, never unpickled."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_cmic.models.weights import CorruptCheckpointError
+from robustbench_cmic.objectives import Objective
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.records.files import write_atomically
+from robustbench_cmic.records.schema import Epoch
+from robustbench_cmic.suite.objectives import Adversary
 
 
 @dataclass
@@ -31,6 +34,57 @@ class TrainingState:
     tensors: dict[str, Tensor]
     epoch: int
     curve: list[dict[str, Any]]
+
+
+@dataclass
+class TrainingRun:
+    """A training under way: everything that changes from epoch to epoch, and the adversary, who does not.
+
+    Attributes:
+        model: on the device it trains on; its first layer is a `Normalize`.
+        objective: likewise.
+        optimizer: over the model's weights.
+        adversary: changes the images of every step, after their augmentation.
+        curve: finished epochs.
+        collapsed: the latest epochs in a row in which all predictions were one class.
+    """
+
+    model: nn.Sequential
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    adversary: Adversary | None = None
+    curve: list[Epoch] = field(default_factory=list)
+    collapsed: int = 0
+
+    def state(self) -> TrainingState:
+        """A snapshot of it all, as plain tensors and data."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None}
+        tensors["collapsed"] = torch.tensor(self.collapsed)
+        return TrainingState(tensors, len(self.curve), [epoch.model_dump() for epoch in self.curve])
+
+    def restore(self, state: TrainingState) -> None:
+        """Continue from a snapshot."""
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimizer": {}, "collapsed": {}}
+        for name, value in state.tensors.items():
+            group, _, inner = name.partition(".")
+            groups[group][inner] = value
+        self.model.load_state_dict(groups["model"])
+        self.objective.load_state_dict(groups["objective"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in groups["optimizer"].items():
+            index, _, slot = name.partition(".")
+            slots.setdefault(int(index), {})[slot] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        for weight, slot_values in self.optimizer.state.items():
+            for name, value in slot_values.items():
+                # Files know no memory layout; fused optimisers want that of the weight.
+                if value.shape == weight.shape:
+                    slot_values[name] = torch.empty_like(weight).copy_(value)
+        self.curve = [Epoch.model_validate(epoch) for epoch in state.curve]
+        self.collapsed = int(groups["collapsed"][""])
 
 
 def save_state(path: Path, state: TrainingState, cell: str) -> None:

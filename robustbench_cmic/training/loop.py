@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,14 +13,11 @@ from torch import Tensor, nn
 
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.feed import Feed, unit
-from robustbench_cmic.objectives import Objective
-from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.seeding import derive_seed, seeded
-from robustbench_cmic.suite.objectives import Adversary
-from robustbench_cmic.suite.training import AdamW, Sgd, Training
+from robustbench_cmic.suite.training import AnyOptimizer, Training
 from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
 from robustbench_cmic.training.augment import augment, draw
-from robustbench_cmic.training.checkpoint import TrainingState
+from robustbench_cmic.training.checkpoint import TrainingRun
 from robustbench_cmic.training.cuda_graph import GraphedStep
 from robustbench_cmic.training.epoch_log import EpochLog
 
@@ -59,60 +56,9 @@ class Divergence:
     last_finite: dict[str, float] | None
 
 
-@dataclass
-class TrainingRun:
-    """A training under way: everything that changes from epoch to epoch, and the adversary, who does not.
-
-    Attributes:
-        model: on the device it trains on; its first layer is a `Normalize`.
-        objective: likewise.
-        optimizer: over the model's weights.
-        adversary: changes the images of every step, after their augmentation.
-        curve: finished epochs.
-        collapsed: the latest epochs in a row in which all predictions were one class.
-    """
-
-    model: nn.Sequential
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    adversary: Adversary | None = None
-    curve: list[Epoch] = field(default_factory=list)
-    collapsed: int = 0
-
-    def state(self) -> TrainingState:
-        """A snapshot of it all, as plain tensors and data."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None}
-        tensors["collapsed"] = torch.tensor(self.collapsed)
-        return TrainingState(tensors, len(self.curve), [epoch.model_dump() for epoch in self.curve])
-
-    def restore(self, state: TrainingState) -> None:
-        """Continue from a snapshot."""
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimizer": {}, "collapsed": {}}
-        for name, value in state.tensors.items():
-            group, _, inner = name.partition(".")
-            groups[group][inner] = value
-        self.model.load_state_dict(groups["model"])
-        self.objective.load_state_dict(groups["objective"])
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in groups["optimizer"].items():
-            index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        for weight, own in self.optimizer.state.items():
-            for name, value in own.items():
-                # Files know no memory layout; fused optimisers want that of the weight.
-                if value.shape == weight.shape:
-                    own[name] = torch.empty_like(weight).copy_(value)
-        self.curve = [Epoch.model_validate(epoch) for epoch in state.curve]
-        self.collapsed = int(groups["collapsed"][""])
-
-
-def build_optimizer(model: nn.Module, declared: Sgd | AdamW) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, declared: AnyOptimizer) -> torch.optim.Optimizer:
     """The optimiser that a suite declares; on a GPU its learning rate is a tensor there, so that graphs can read it."""
-    weights, arguments = list(model.parameters()), declared.arguments()
+    weights, arguments = list(model.parameters()), declared.model_dump(exclude={"name"})
     if weights and weights[0].is_cuda:
         arguments |= declared.on_gpu | {"lr": torch.tensor(declared.lr, device=weights[0].device)}
     optimizer: torch.optim.Optimizer = pkgutil.resolve_name(declared.implementation)(weights, **arguments)

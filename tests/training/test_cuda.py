@@ -16,9 +16,9 @@ from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.objectives import objective_of
-from robustbench_cmic.training.checkpoint import load_state, save_state
+from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.loop import Acceleration, TrainingRun, _Loop, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, _Loop, build_optimizer, train
 from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, build, declare, optimizer_of, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

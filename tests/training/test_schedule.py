@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.optim import SGD, lr_scheduler
 
-from robustbench_cmic.suite.training import DeclaredSchedule, Training
+from robustbench_cmic.suite.fields import classes_by_name
+from robustbench_cmic.suite.training import AnySchedule, DeclaredSchedule, Training
 
 STEPS, PER_EPOCH = 60, 6
 
@@ -55,6 +56,10 @@ CASES += [
         lambda o: warmed_up(o, lr_scheduler.MultiStepLR(o, [3 * PER_EPOCH - WARM, 7 * PER_EPOCH - WARM], 0.2), WARM),
     ),
 ]
+
+
+def test_every_schedule_that_a_suite_may_name_is_among_the_cases() -> None:
+    assert {case[0]["name"] for case in CASES} == set(classes_by_name(AnySchedule))
 
 
 @pytest.mark.parametrize(("schedule", "make"), CASES)

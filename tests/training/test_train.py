@@ -19,10 +19,10 @@ from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.suite.data import Digits
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.objectives import objective_of
-from robustbench_cmic.suite.training import AdamW, Sgd, Training
-from robustbench_cmic.training.checkpoint import TrainingState, load_state, save_state
+from robustbench_cmic.suite.training import AnyOptimizer, Training
+from robustbench_cmic.training.checkpoint import TrainingRun, TrainingState, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.loop import Acceleration, Divergence, TrainingRun, _Loop, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Divergence, _Loop, build_optimizer, train
 
 CE: dict[str, Any] = {"name": "ce"}
 CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4, "momentum": 0.9}
@@ -38,7 +38,7 @@ def declare(changes: dict[str, Any]) -> Training:
 DECLARED = declare({})
 
 
-def optimizer_of(declared: dict[str, Any]) -> Sgd | AdamW:
+def optimizer_of(declared: dict[str, Any]) -> AnyOptimizer:
     return declare({"optimizer": declared}).optimizer
 
 

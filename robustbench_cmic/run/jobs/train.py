@@ -18,8 +18,8 @@ from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.suite.models import model_of
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
-from robustbench_cmic.training.checkpoint import load_state, save_state
-from robustbench_cmic.training.loop import Acceleration, Divergence, TrainingRun, build_optimizer, train
+from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
+from robustbench_cmic.training.loop import Acceleration, Divergence, build_optimizer, train
 
 
 def run_training(job: Job) -> TrainRecord:
