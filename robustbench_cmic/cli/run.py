@@ -22,6 +22,28 @@ from robustbench_cmic.cli.plan import show_plan
 from robustbench_cmic.run import DONE, INCOMPLETE
 from robustbench_cmic.run.options import Options
 
+JobsOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Cells at a time; by default one a core, on a GPU one.")
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Examples attacked at once; results do not depend on it. [256; GPU: 1024]"),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="ROBUSTBENCH_DATA",
+        metavar="DIR",
+        help="Where data lies and is downloaded to; by default in your cache folder.",
+    ),
+]
+MemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1e6, metavar="GB", help="Stream images that take more than this; by default half of the memory."
+    ),
+]
+
 
 def run(
     suite: SuiteArgument,
@@ -30,30 +52,11 @@ def run(
     seeds: SeedsOption = "",
     only: OnlyOption = [],  # noqa: B006 - typer's way to say "none given"
     limit: LimitOption = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Cells at a time; by default one a core, on a GPU one.")
-    ] = None,
+    jobs: JobsOption = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Examples attacked at once; results do not depend on it. [256; GPU: 1024]"
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="ROBUSTBENCH_DATA",
-            metavar="DIR",
-            help="Where data lies and is downloaded to; by default in your cache folder.",
-        ),
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1e6, metavar="GB", help="Stream images that take more than this; by default half of the memory."
-        ),
-    ] = None,
+    batch_size: BatchSizeOption = None,
+    data: DataOption = None,
+    memory: MemoryOption = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="On a GPU: the same bits each time, more slowly.")
     ] = False,

@@ -41,10 +41,10 @@ def cell_states(cells: list[Cell], folder: Path, dataset_sha256: str | None = No
         folder: the suite's results folder.
         dataset_sha256: fingerprint of the data now; None: do not compare.
     """
-    found: dict[str, CellState] = {}
+    states: dict[str, CellState] = {}
     for cell in cells:
-        found[cell.id] = _cell_state(cell, folder, dataset_sha256, found)
-    return found
+        states[cell.id] = _cell_state(cell, folder, dataset_sha256, states)
+    return states
 
 
 def _cell_state(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict[str, CellState]) -> CellState:
@@ -76,6 +76,6 @@ def _cell_state(cell: Cell, folder: Path, dataset_sha256: str | None, others: di
     return CellState("diverged" if record.status == "diverged" else "done", record.reason, record)
 
 
-def is_blocked(cell: Cell, found: dict[str, CellState]) -> bool:
+def is_blocked(cell: Cell, states: dict[str, CellState]) -> bool:
     """A training that the cell needs has diverged: there is nothing to attack, or nothing to attack with."""
-    return any(found[other].state == "diverged" for other in (cell.needs, cell.source) if other is not None)
+    return any(states[other].state == "diverged" for other in (cell.needs, cell.source) if other is not None)

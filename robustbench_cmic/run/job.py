@@ -20,7 +20,7 @@ from robustbench_cmic.records.schema import AnyRecord, AttackRecord, TrainRecord
 from robustbench_cmic.records.store import failed_record, write_record
 from robustbench_cmic.run.jobs.attack import run_attack
 from robustbench_cmic.run.jobs.audit import run_audit
-from robustbench_cmic.run.jobs.context import Job, Stopwatch, provenance
+from robustbench_cmic.run.jobs.context import Job, Stopwatch, cell_provenance
 from robustbench_cmic.run.jobs.train import load_given_weights, run_training
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, Emit
@@ -64,7 +64,7 @@ def run_job(cell: Cell, settings: Settings, emit: Emit) -> AnyRecord:
     if changed is None:
         return record
     reason = f"the file of {changed} has been changed since the run began: run again"
-    return failed_record(settings.suite, cell, reason, provenance(settings), stopwatch.timing(settings))
+    return failed_record(settings.suite, cell, reason, cell_provenance(settings), stopwatch.timing(settings))
 
 
 def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) -> AnyRecord:
@@ -89,7 +89,7 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
         else:
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
-    return failed_record(settings.suite, cell, reason, provenance(settings), stopwatch.timing(settings))
+    return failed_record(settings.suite, cell, reason, cell_provenance(settings), stopwatch.timing(settings))
 
 
 def _set_determinism(settings: Settings, training: bool) -> None:

@@ -83,13 +83,13 @@ class Job:
         return {
             "suite": self.settings.suite,
             "cell": self.cell,
-            "provenance": provenance(self.settings),
+            "provenance": cell_provenance(self.settings),
             "timing": self.stopwatch.timing(self.settings),
             "dataset_sha256": self.data.sha256,
         }
 
 
-def provenance(settings: Settings) -> dict[str, Any]:
+def cell_provenance(settings: Settings) -> dict[str, Any]:
     """The parent's provenance and what only the process that computes can tell."""
     cuda = settings.device.startswith("cuda")
     return settings.provenance | {

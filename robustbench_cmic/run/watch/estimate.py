@@ -110,8 +110,8 @@ def seconds_left(
         elif name in ended:
             continue
         else:
-            known = alike.get((cell.kind, cell.attack, cell.eps))
-            expected = fmean(known) if known else cell.work * per_work
+            times = alike.get((cell.kind, cell.attack, cell.eps))
+            expected = fmean(times) if times else cell.work * per_work
         total += expected
     left = max(total / jobs, longest)
     return left if math.isfinite(left) else None  # cells of absurdly unequal work tell nothing

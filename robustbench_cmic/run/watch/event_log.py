@@ -86,8 +86,8 @@ def read_latest_run(file: Path) -> list[Event]:
     except OSError:
         return []
     end = len(content)
-    while (found := content.rfind(_RUN_STARTS, 0, end)) >= 0:
-        start = content.rfind(b"\n", 0, found) + 1
+    while (beginning := content.rfind(_RUN_STARTS, 0, end)) >= 0:
+        start = content.rfind(b"\n", 0, beginning) + 1
         events = [event for line in content[start:].split(b"\n") if (event := _parsed(line)) is not None]
         if events and isinstance(events[0], RunStarted):
             return events

@@ -66,7 +66,7 @@ class RunState:
     Args:
         cells: to run, where no `RunStarted` tells them.
         jobs: cells at a time, likewise.
-        known: cells by id, which may start although the run had not announced them.
+        planned: cells by id, which may start although the run had not announced them.
 
     Attributes:
         begin, end: the run's first and last event; None where it had none.
@@ -75,14 +75,14 @@ class RunState:
     """
 
     def __init__(
-        self, cells: Iterable[CellEstimate] = (), jobs: int = 1, known: Mapping[str, Cell] | None = None
+        self, cells: Iterable[CellEstimate] = (), jobs: int = 1, planned: Mapping[str, Cell] | None = None
     ) -> None:
         self.begin: RunStarted | None = None
         self.end: RunEnded | None = None
         self.cells = {cell.id: cell for cell in cells}
         self.ended: dict[str, CellEnded] = {}
         self._jobs = jobs
-        self._known = known or {}
+        self._planned = planned or {}
         self._running: dict[str, _Running] = {}
 
     def add(self, event: Event) -> None:
@@ -93,8 +93,8 @@ class RunState:
                 self.cells = {cell.id: cell for cell in event.cells}
             case CellStarted():
                 self._running[event.cell] = _Running(event.time)
-                if event.cell not in self.cells and event.cell in self._known:
-                    self.cells[event.cell] = cell_estimate(self._known[event.cell])
+                if event.cell not in self.cells and event.cell in self._planned:
+                    self.cells[event.cell] = cell_estimate(self._planned[event.cell])
             case CellProgress() | EpochDone() if event.cell in self._running:
                 self._hear(self._running[event.cell], event)
             case CellEnded():

@@ -120,7 +120,7 @@ def _may_live(first: Event) -> bool:
 def _status(folder: Path, is_running: bool, events: list[Event]) -> SuiteStatus:
     results = read_results(folder)
     cells = {cell.id: cell for cell in [*results.plan.cells, *results.limited]}
-    run = RunState(known=cells)
+    run = RunState(planned=cells)
     for event in events:
         run.add(event)
     done = sum(record.status == "ok" for cell in results.plan.cells if (record := results.records.get(cell.id)))
@@ -145,7 +145,7 @@ def _failures(run: RunState, results: Results, cells: dict[str, Cell], is_runnin
     for cell, event in run.ended.items():
         if event.status in ("failed", "diverged") and (is_running or cell not in results.records):
             bad[cell] = (event.status, event.reason)
-    titles = {cell: title(known) for cell, known in cells.items()} | {cell: run.title(cell) for cell in run.cells}
+    titles = {cell: title(planned) for cell, planned in cells.items()} | {cell: run.title(cell) for cell in run.cells}
     return [
         Failure(cell=cell, title=titles.get(cell, cell), status=status, reason=reason)
         for cell, (status, reason) in bad.items()

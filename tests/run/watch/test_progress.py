@@ -151,7 +151,7 @@ def test_a_long_cell_says_how_much_of_it_is_left(cells: list[Cell]) -> None:
 def test_the_fold_knows_what_runs_and_what_is_left(cells: list[Cell]) -> None:
     """Two equal trainings, one at a time; and one that the run had not announced."""
     first, second, third = (cell for cell in cells if cell.kind == "train" and cell.objective == "ce")
-    state = RunState([cell_estimate(first), cell_estimate(second)], known={cell.id: cell for cell in cells})
+    state = RunState([cell_estimate(first), cell_estimate(second)], planned={cell.id: cell for cell in cells})
     state.add(CellStarted(cell=first.id, time=at(0)))
     assert state.seconds_left(at(5)) is None
     state.add(CellProgress(cell=first.id, done=0, total=100, text="steps", time=at(0)))
