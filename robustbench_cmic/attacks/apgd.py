@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import Loss, make_loss, top_other_classes
-from robustbench_cmic.attacks.pgd import LossGradient, Noise, loss_and_gradient, steepest_ascent
+from robustbench_cmic.attacks.losses import AttackLoss, make_loss, top_other_classes
+from robustbench_cmic.attacks.pgd import DrawNoise, LossGradient, loss_and_gradient, steepest_ascent
 from robustbench_cmic.attacks.threat import check_threat, normalized, project
 from robustbench_cmic.suite.fields import Threat
 
@@ -22,7 +22,7 @@ def apgd(
     images: Tensor,
     labels: Tensor,
     threat: Threat,
-    noise: Noise,
+    noise: DrawNoise,
     *,
     steps: int = 100,
     loss: str = "log_odds",
@@ -172,7 +172,7 @@ def _run(
     starts: Tensor,
     threat: Threat,
     steps: int,
-    loss: Loss,
+    loss: AttackLoss,
 ) -> tuple[Tensor, Tensor]:
     """One run from `starts`: the points to return, (N, C, H, W), and which of them are misclassified, (N,)."""
     at = loss_and_gradient(model, starts, labels, targets, loss)

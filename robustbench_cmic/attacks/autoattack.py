@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.apgd import apgd
 from robustbench_cmic.attacks.fab import fab
-from robustbench_cmic.attacks.pgd import Noise
+from robustbench_cmic.attacks.pgd import DrawNoise
 from robustbench_cmic.attacks.square import checked_rows, square
 from robustbench_cmic.attacks.threat import BLOCK, check_threat, random_perturbations, violations
 from robustbench_cmic.records.schema import Part
@@ -83,7 +83,7 @@ def _attacks(
 ) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
     """The four by name: functions of images, labels and positions in the block."""
 
-    def noise(name: str, images: Tensor, rows: Tensor) -> Noise:
+    def noise(name: str, images: Tensor, rows: Tensor) -> DrawNoise:
         def draw(run: int) -> Tensor:
             with seeded(derive_seed(name, seed, run)):
                 return random_perturbations(threat, torch.Size((BLOCK, *images.shape[1:])))[rows].to(images)

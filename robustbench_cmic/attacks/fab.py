@@ -131,9 +131,9 @@ def to_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, norm: str) -> T
     reached = before + until.nan_to_num(posinf=0.0) * rate
     reached = torch.where(until.isinf(), torch.inf, reached).cummax(1).values
     piece = torch.searchsorted(reached, gap).clamp(max=points.shape[1] - 1)
-    left = rate.gather(1, piece)
-    time = (gap - before.gather(1, piece)).clamp(min=0) / torch.where(left > 0, left, torch.ones_like(left))
+    growth = rate.gather(1, piece)
+    time = (gap - before.gather(1, piece)).clamp(min=0) / torch.where(growth > 0, growth, torch.ones_like(growth))
     # Beyond the last entry to move there is no such piece: all go to the box.
-    time = torch.where(left > 0, time, torch.inf)
+    time = torch.where(growth > 0, time, torch.inf)
     lengths = torch.minimum(torch.where(w != 0, time * speed, 0.0), room)
     return lengths * w.sign()

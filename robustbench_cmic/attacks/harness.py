@@ -25,7 +25,7 @@ from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.fields import Threat
 
-Progress = Callable[[int, int, int], None]
+OnBatch = Callable[[int, int, int], None]
 """Called with (examples done, examples in all, how many of those done are classified correctly)."""
 
 
@@ -52,7 +52,7 @@ def evaluate_attack(
     threat: Threat | None,
     seed: int,
     batch_size: int = BLOCK,
-    progress: Progress | None = None,
+    progress: OnBatch | None = None,
     source: nn.Module | None = None,
     kept: BrokenBefore | None = None,
     keep_images: bool = False,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-class Loss(Protocol):
+class AttackLoss(Protocol):
     """A loss with all that it needs besides logits, labels and targets filled in."""
 
     def __call__(self, logits: Tensor, labels: Tensor, targets: Tensor | None = None, /) -> Tensor:
@@ -187,7 +187,7 @@ def class_centroids(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
     return torch.where(counts > 0, sums / counts.clamp(min=1), torch.full_like(sums, 1 / classes))
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, AttackLoss] = {
     "ce": cross_entropy,
     "margin": margin,
     "dlr": dlr,
@@ -197,7 +197,7 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def make_loss(name: str, centroids: Tensor | None = None) -> Loss:
+def make_loss(name: str, centroids: Tensor | None = None) -> AttackLoss:
     """The loss of that name, a key of `LOSSES`, its centroids (C, C) filled in.
 
     Raises:

@@ -91,8 +91,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was lacking; for the CPU and for CUDA's libraries torch has no exception of its own."""
     words = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+    by_type = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return by_type or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
 def with_less_memory(target: CountedModel, rows: int, action: Callable[[], Result]) -> Result:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.pgd import Noise
+from robustbench_cmic.attacks.pgd import DrawNoise
 from robustbench_cmic.attacks.threat import check_threat, normalized, project
 from robustbench_cmic.suite.fields import Threat
 
 
 def random_points(
-    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, samples: int
+    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, noise: DrawNoise, samples: int
 ) -> Tensor:
     """The best of `samples` random points of the ball.
 

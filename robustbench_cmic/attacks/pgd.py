@@ -10,11 +10,11 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import LOSSES, Loss, make_loss, top_other_classes
+from robustbench_cmic.attacks.losses import LOSSES, AttackLoss, make_loss, top_other_classes
 from robustbench_cmic.attacks.threat import check_threat, normalized, project, random_perturbations
 from robustbench_cmic.suite.fields import Norm, Threat
 
-Noise = Callable[[int], Tensor]
+DrawNoise = Callable[[int], Tensor]
 """Number of a run -> random perturbations of the ball for all images."""
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -132,7 +132,7 @@ def pgd_search(
     labels: Tensor,
     threat: Threat,
     search: Search,
-    noise: Noise | None,
+    noise: DrawNoise | None,
     weight: float = 1.0,
     centroids: Tensor | None = None,
 ) -> Tensor:
@@ -173,7 +173,7 @@ def _pgd_run(
     starts: Tensor,
     threat: Threat,
     search: Search,
-    loss: Loss,
+    loss: AttackLoss,
     weight: float,
 ) -> Tensor:
     """One run from `starts`: the last points, or the first misclassified ones, (N, C, H, W)."""
@@ -213,7 +213,7 @@ class LossGradient:
 
 
 def loss_and_gradient(
-    model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor | None, loss: Loss, weight: float = 1.0
+    model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor | None, loss: AttackLoss, weight: float = 1.0
 ) -> LossGradient:
     """Loss, gradient and errors at the images.
 

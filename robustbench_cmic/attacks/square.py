@@ -13,7 +13,7 @@ from robustbench_cmic.attacks.losses import margin
 from robustbench_cmic.attacks.threat import BLOCK, check_threat, normalized
 from robustbench_cmic.suite.fields import Threat
 
-CHUNK = 100
+QUERIES_AT_ONCE = 100
 """Queries for which random numbers are drawn together."""
 P_SCHEDULE = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64), (6000, 128), (8000, 256))
 """Up to this query of 10,000, the share of the image that a square takes is divided by this."""
@@ -93,8 +93,8 @@ def checked_rows(rows: Tensor, labels: Tensor) -> Tensor:
 
 def _numbers(queries: int, each: int, rows: Tensor, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
     """Query after query, `each` uniform numbers of [0, 1) for every example: (N, each)."""
-    for start in range(0, queries, CHUNK):
-        drawn = torch.rand(CHUNK, BLOCK, each, generator=generator)[:, rows].to(like.device)
+    for start in range(0, queries, QUERIES_AT_ONCE):
+        drawn = torch.rand(QUERIES_AT_ONCE, BLOCK, each, generator=generator)[:, rows].to(like.device)
         yield from drawn[: queries - start]
 
 

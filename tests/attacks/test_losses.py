@@ -17,7 +17,7 @@ from robustbench_cmic.attacks.losses import (
     top_other_classes,
 )
 from robustbench_cmic.attacks.pgd import pgd
-from robustbench_cmic.suite.fields import Loss as SuiteLoss
+from robustbench_cmic.suite.fields import Loss
 from tests.attacks.nets import convolutional, examples, predicted
 
 CLASSES = 5
@@ -149,7 +149,7 @@ def test_targeted_losses_as_defined() -> None:
     reference = torchattacks.APGDT(convolutional())
     theirs = reference.dlr_loss_targeted(logits, labels, targets)
     torch.testing.assert_close(LOSSES["dlr"](logits, labels, targets), theirs)
-    assert list(LOSSES) == list(get_args(SuiteLoss)), "what a suite may name"
+    assert list(LOSSES) == list(get_args(Loss)), "what a suite may name"
 
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "dlr"])  # its divisor pulls as well

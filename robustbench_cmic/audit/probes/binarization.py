@@ -24,7 +24,7 @@ from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.signatures import one_line
 
-POINTS = (64, 96, 128, 192)
+INNER_POINTS = (64, 96, 128, 192)
 """Inner points, the image itself among them: half of them random points of the ball, half of its boundary, so that what
 tells the adversarial one from them is not that it lies at the boundary. Among so many, until as many random points as
 that find no adversarial one: the easiest test that chance does not pass is the one to ask.
@@ -147,7 +147,7 @@ def _binarize(model: nn.Module, images: Tensor, classes: int, threat: Threat) ->
     by_chance = torch.zeros_like(binarized.separable)
     for index, image in enumerate(images):
         lead = max(float(top[index, 0] - top[index, 1]), 1e-3)
-        for count in POINTS:
+        for count in INNER_POINTS:
             within = random_perturbations(threat, torch.Size((count // 2, *image.shape))).to(images)
             within[0] = 0
             boundary = _boundary_points(image, count // 2 + 1, threat)
