@@ -408,7 +408,7 @@ def test_l2_balls_may_be_larger_than_one(tmp_path: Path) -> None:
 
 
 def test_names_in_the_schema_are_those_that_exist() -> None:
-    assert set(OBJECTIVES) == {"ce", "cmic"}
+    assert {"ce", "cmic"} <= set(OBJECTIVES)
     places = [objective.implementation for objective in OBJECTIVES.values()]
     places += [dataset.implementation for dataset in DATASETS.values()]
     for place in [*ARCHITECTURES.values(), *places]:
