@@ -7,11 +7,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
-
-import filelock
 
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
@@ -27,6 +23,8 @@ def exclusive(*folders: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds one of them, or they cannot be written.
     """
+    import filelock  # only who takes a lock needs it
+
     with contextlib.ExitStack() as stack:
         for folder in folders:
             try:
@@ -54,6 +52,9 @@ def is_held(folder: Path) -> bool:
 
 def exit_with_parent() -> None:
     """End this process with its parent, `kill -9` included: an orphan would write into folders that others may lock."""
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
     parent = parent_process()
     if parent is None:  # started otherwise
         return

@@ -264,9 +264,4 @@ class AuditRecord(_Record):
 
 
 AnyRecord = TrainRecord | AttackRecord | AuditRecord
-KINDS: dict[str, type[TrainRecord] | type[AttackRecord] | type[AuditRecord]] = {
-    "train": TrainRecord,
-    "attack": AttackRecord,
-    "audit": AuditRecord,
-}
-ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
+RECORD_ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])

@@ -19,8 +19,7 @@ from robustbench_cmic.records.files import CorruptRecordError, read_json, write_
 from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.packing import count_correct, unpack_replicates
 from robustbench_cmic.records.schema import (
-    ADAPTER,
-    KINDS,
+    RECORD_ADAPTER,
     RECORD_SCHEMA,
     AnyRecord,
     AttackRecord,
@@ -97,9 +96,10 @@ class Store:
         return self.weights(cell.id) if cell.kind == "train" else self.images(cell.id)
 
     def inputs(self, cell: Cell) -> list[Path]:
-        """The files that a worker needs to run a cell, of those that exist; the last may be that of an earlier attempt.
+        """The files that a worker reads to run a cell, in the same order in every store; not all of them need exist.
 
-        Two stores list them in the same order. What else is read is named in `Settings`: data and given weights.
+        The last is the resume state of a training that an earlier run began. Data and given weights are read, too:
+        where they lie stands in `Settings`.
         """
         needed = [
             path for other in (cell.needs, cell.source) if other for path in (self.record(other), self.weights(other))
@@ -109,9 +109,9 @@ class Store:
         return [*needed, self.resume_state(cell.id)]
 
     def outputs(self, cell: Cell) -> list[Path]:
-        """The files that a cell may leave, in the same order in every store; one that is gone afterwards is to go.
+        """The files that a cell may leave, in the same order in every store, the record last.
 
-        The record comes last: where it is, the rest is.
+        One that is not there afterwards, such as the resume state of a training that is done, is to be nowhere.
         """
         return [self.resume_state(cell.id), self.product(cell), self.pictures(cell.id), self.record(cell.id)]
 
@@ -165,9 +165,8 @@ def write_record(folder: Path, record: AnyRecord) -> None:
 
 def failed_record(suite: str, cell: Cell, reason: str, provenance: dict[str, Any], timing: Timing) -> AnyRecord:
     """The record of a cell that ended without a result."""
-    return KINDS[cell.kind](
-        suite=suite, cell=cell, status="failed", reason=reason, provenance=provenance, timing=timing
-    )
+    facts = {"suite": suite, "status": "failed", "reason": reason, "provenance": provenance, "timing": timing}
+    return RECORD_ADAPTER.validate_python({"kind": cell.kind, "cell": cell, **facts})
 
 
 def read_record(path: Path) -> AnyRecord:
@@ -180,7 +179,7 @@ def read_record(path: Path) -> AnyRecord:
     """
     payload = read_json(path)
     try:
-        record = ADAPTER.validate_python(payload)
+        record = RECORD_ADAPTER.validate_python(payload)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the record"

@@ -11,12 +11,14 @@ import shutil
 import signal
 import subprocess
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from robustbench_cmic import __version__
 from robustbench_cmic.records.files import write_json
 from robustbench_cmic.suite.schema import suite_json_schema
 from tests.conftest import ROOT, TINY_SUITE, Cli, command, contents
@@ -417,6 +419,14 @@ def test_mistakes_get_one_clear_sentence_and_exit_2(tmp_path: Path, arguments: t
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert {file.name for file in tmp_path.iterdir()} == set(files), "nothing is written"
+
+
+def test_the_version_stands_in_one_place() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["project"]["dynamic"] == ["version"]
+    file = ROOT / project["tool"]["hatch"]["version"]["path"]
+    assert f'\n__version__ = "{__version__}"\n' in file.read_text()
 
 
 def test_module_and_console_script_are_the_same(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from robustbench_cmic.run.watch.events import EVENT, CellProgress, Event, RunStarted
+from robustbench_cmic.run.watch.events import EVENT_ADAPTER, CellProgress, Event, RunStarted
 from robustbench_cmic.suite.messages import os_error_reason
 
 PROGRESS_EVERY = datetime.timedelta(seconds=1)
@@ -97,6 +97,6 @@ def read_latest_run(file: Path) -> list[Event]:
 
 def _parsed(line: bytes) -> Event | None:
     try:
-        return EVENT.validate_json(line)
+        return EVENT_ADAPTER.validate_json(line)
     except ValidationError:
         return None

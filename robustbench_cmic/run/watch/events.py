@@ -131,6 +131,6 @@ class RunEnded(_Event):
 
 
 Event = RunStarted | CellStarted | CellProgress | EpochDone | CellEnded | RunEnded
-EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 Emit = Callable[[Event], None]
 """Takes an event: what a worker calls to tell something, and what a listener is."""

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, seconds_left
 from robustbench_cmic.run.watch.events import (
     CellEnded,
@@ -114,7 +114,9 @@ class RunState:
 
     def title(self, cell: str) -> str:
         """A cell in words; its id where nobody knows it."""
-        return self.cells[cell].title if cell in self.cells else cell
+        if cell in self.cells:
+            return self.cells[cell].title
+        return title(self._planned[cell]) if cell in self._planned else cell
 
     def running(self, now: datetime.datetime) -> list[RunningCell]:
         """The cells under way, in the order in which they began."""

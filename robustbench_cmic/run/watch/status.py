@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime
 
-from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Status
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import Results, of_own_making, read_results
@@ -119,8 +118,7 @@ def _may_live(first: Event) -> bool:
 
 def _status(folder: Path, is_running: bool, events: list[Event]) -> SuiteStatus:
     results = read_results(folder)
-    cells = {cell.id: cell for cell in [*results.plan.cells, *results.limited]}
-    run = RunState(planned=cells)
+    run = RunState(planned={cell.id: cell for cell in [*results.plan.cells, *results.limited]})
     for event in events:
         run.add(event)
     done = sum(record.status == "ok" for cell in results.plan.cells if (record := results.records.get(cell.id)))
@@ -128,13 +126,13 @@ def _status(folder: Path, is_running: bool, events: list[Event]) -> SuiteStatus:
         suite=results.plan.suite,
         cells_done=done,
         cells_total=len(results.plan.cells),
-        failures=_failures(run, results, cells, is_running),
+        failures=_failures(run, results, is_running),
         records=folder,
         **_of_run(run, is_running),
     )
 
 
-def _failures(run: RunState, results: Results, cells: dict[str, Cell], is_running: bool) -> list[Failure]:
+def _failures(run: RunState, results: Results, is_running: bool) -> list[Failure]:
     """What ended without a result, by the records and, where there is none, by what the run has said."""
     to_do = set(run.cells) if is_running else set()
     bad: dict[str, tuple[Status, str]] = {
@@ -145,9 +143,8 @@ def _failures(run: RunState, results: Results, cells: dict[str, Cell], is_runnin
     for cell, event in run.ended.items():
         if event.status in ("failed", "diverged") and (is_running or cell not in results.records):
             bad[cell] = (event.status, event.reason)
-    titles = {cell: title(planned) for cell, planned in cells.items()} | {cell: run.title(cell) for cell in run.cells}
     return [
-        Failure(cell=cell, title=titles.get(cell, cell), status=status, reason=reason)
+        Failure(cell=cell, title=run.title(cell), status=status, reason=reason)
         for cell, (status, reason) in bad.items()
     ]
 
