@@ -154,8 +154,7 @@ def title_of(objective: str) -> str:
 
 def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     """What verdicts call the two: by their objectives, where those tell them apart."""
-    objectives = {cell.model: cell.objective for cell in results.plan.of("train")}
-    names = [OBJECTIVES.get(objectives[model], model) for model in (first, second)]
+    names = [OBJECTIVES.get(results.trainings[model].objective, model) for model in (first, second)]
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 
