@@ -138,7 +138,7 @@ def _lines(results: Results, groups: Mapping[Key, Group], first: str, second: st
     numbers = [(attack, threat) for model, attack, threat in groups if model == first]
     for threat in (CLEAN, *results.threats):
         for attack in [attack for attack, where in numbers if where == threat and ":" not in attack]:
-            sides = [groups[model, attack, threat] for model in (first, second)]
+            sides = [groups.get((model, attack, threat), {}) for model in (first, second)]
             flags = flag_names(*sides)
             if threat == CLEAN:
                 yield _accuracies(ACCURACY.title, threat, True, sides, flags)
@@ -148,7 +148,7 @@ def _lines(results: Results, groups: Mapping[Key, Group], first: str, second: st
 
 
 def title_of(objective: str) -> str:
-    """What people call an objective, or a model's lack of one."""
+    """What people call an objective: a user's own by its name."""
     return OBJECTIVES.get(objective, objective)
 
 
@@ -180,6 +180,7 @@ def _over_examples(differences: Sequence[NDArray[np.float64]], resamples: int) -
 
 
 def _ncmi(results: Results, sides: Sequence[Group], flags: tuple[str, ...]) -> PairTest:
+    # NaN, where it is undefined, is not equal to itself.
     left, right = ({seed: row for seed, row in side.items() if row.ncmi == row.ncmi} for side in sides)
     seeds = {}
     spread: list[list[float]] = []
