@@ -17,7 +17,7 @@ from pathlib import Path
 
 from about import machine, table
 
-from robustbench_cmic.report import FORMATS, read_results, write_report
+from robustbench_cmic.report import FORMATS, STANDARD, read_results, write_report
 from tests.report.folders import fill, planned
 
 MODELS = "".join(
@@ -58,16 +58,16 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Print a row for each format."""
+    """Print a row for what is written by default, and for each format."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = made(Path(temporary))
         count = len(read_results(folder).plan.of("attack"))
         reading = seconds(lambda: read_results(folder))
         rows = [["reading the records", f"{reading:.2f}", "1.0"]]
-        for form in FORMATS:
-            took = seconds(lambda form=form: write_report(folder, [form]))  # type: ignore[misc]
-            rows.append([form, f"{took:.2f}", f"{took / reading:.1f}"])
+        for forms in (STANDARD, *((form,) for form in FORMATS)):
+            took = seconds(lambda forms=forms: write_report(folder, forms))  # type: ignore[misc]
+            rows.append([" and ".join(forms), f"{took:.2f}", f"{took / reading:.1f}"])
     print(table(rows, [f"{count} rows", "seconds", "time / reading"]))
     print(f"\n{machine('cpu')}")
 

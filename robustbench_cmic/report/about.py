@@ -21,8 +21,7 @@ def objectives_text(results: Iterable[Results]) -> str:
 
 def what_was_run(results: Results) -> list[tuple[str, str]]:
     """Each model by its id with all parameters, as the cells declare them."""
-    trainings = {cell.model: cell for cell in reversed(results.plan.of("train"))}
-    return [(model, _model(trainings[model].declared)) for model in results.models]
+    return [(model, _model(results.trainings[model].declared)) for model in results.models]
 
 
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:

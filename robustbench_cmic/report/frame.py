@@ -16,7 +16,7 @@ from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.records.store import PLAN_FILE
 from robustbench_cmic.report.metrics import COLUMNS, DECLARED, MEASURED, METRICS, SPENT
-from robustbench_cmic.report.results import ReportError, Results, folders_of, of_own_making, read_results
+from robustbench_cmic.report.results import NOT_RUN, ReportError, Results, folders_of, of_own_making, read_results
 from robustbench_cmic.suite.fields import Threat
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-NOT_RUN = "not run"
 WORST = "worst case"
 EXTRA = ("limited", "counted", "worst_case_flags", "outcomes")
 """What frames hold besides the columns of results.csv."""
-_PLAIN = (*DECLARED, "cell", "status", "seconds", *MEASURED, "forwards", "backwards", "flags")
+_PLAIN = (*DECLARED, "cell", "status", "seconds", *MEASURED, *(name for name in SPENT if name != "seconds"), "flags")
 _PARTS = ("model", "objective", "training", "attack")
 Key = tuple[str, str, Threat]
 """A number over seeds: model, label of the attack or `worst case`, threat."""
@@ -156,9 +155,8 @@ def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a table: whole numbers stay whole where some are missing, whatever pandas would infer."""
     import pandas as pd
 
-    types = {"n": "Int64", "forwards": "Int64", "backwards": "Int64", "limited": "bool", "counted": "bool"}
-    floats = [name for name in (*MEASURED, *SPENT) if name not in types]
-    return pd.DataFrame(rows, columns=[*COLUMNS, *EXTRA]).astype(types | dict.fromkeys(floats, "float64"))
+    types = {metric.name: "Int64" if metric.is_count else "float64" for metric in METRICS}
+    return pd.DataFrame(rows, columns=[*COLUMNS, *EXTRA]).astype(types | {"limited": "bool", "counted": "bool"})
 
 
 def _rows(results: Results, audit: Audit) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -179,16 +177,15 @@ def _rows(results: Results, audit: Audit) -> Iterator[tuple[str, dict[str, Any]]
 
 def _row(results: Results, cell: Cell) -> dict[str, Any]:
     row: dict[str, Any] = {"suite": results.plan.suite, "dataset": results.plan.dataset, "outcomes": None}
-    row |= {name: getattr(cell, name) for name in DECLARED[2:]} | {"cell": cell.id}
-    trainings = [results.records.get(other or "") for other in (cell.needs, cell.source)]
-    lost = next((record for record in trainings if record is not None and record.status != "ok"), None)
-    record = results.records.get(cell.id)
-    if lost is not None:
-        # The training's record says why; its clean row carries its fate, the attacks on it were never begun.
-        return row | {"status": lost.status if cell.attack == "none" else "skipped", "cell": lost.cell.id}
+    row |= {name: getattr(cell, name) for name in DECLARED[2:]}
+    status, said_by = results.status(cell)
+    record = results.records.get(said_by)
+    if record is not None and said_by != cell.id and cell.attack == "none":
+        status = record.status  # the clean row carries its training's fate; the attacks on it were never begun
+    row |= {"status": status, "cell": said_by}
     if not isinstance(record, AttackRecord):
-        return row | {"status": NOT_RUN}
-    row |= {"status": record.status, "seconds": record.timing.seconds}
+        return row
+    row["seconds"] = record.timing.seconds
     if record.information is not None and record.outcomes is not None and record.n:
         row |= {metric.name: metric.read(record) for metric in METRICS}
         row["outcomes"] = unpack_outcomes(record.outcomes, record.n)

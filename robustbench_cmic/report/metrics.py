@@ -38,6 +38,11 @@ class Metric:
         return reduce(getattr, self.path.split("."), record)
 
     @property
+    def is_count(self) -> bool:
+        """A whole number."""
+        return self.form == "{:d}"
+
+    @property
     def scale(self) -> int:
         """What people read, over what is stored."""
         return 100 if self.unit == "%" else 1

@@ -138,7 +138,7 @@ def _lines(results: Results, groups: Mapping[Key, Group], first: str, second: st
     numbers = [(attack, threat) for model, attack, threat in groups if model == first]
     for threat in (CLEAN, *results.threats):
         for attack in [attack for attack, where in numbers if where == threat and ":" not in attack]:
-            sides = [groups[model, attack, threat] for model in (first, second)]
+            sides = [groups.get((model, attack, threat), {}) for model in (first, second)]
             flags = flag_names(*sides)
             if threat == CLEAN:
                 yield _accuracies(ACCURACY.title, threat, True, sides, flags)
@@ -155,8 +155,7 @@ def title_of(objective: str, otherwise: str | None = None) -> str:
 
 def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     """What verdicts call the two: by their objectives, where those tell them apart."""
-    objectives = {cell.model: cell.objective for cell in results.plan.of("train")}
-    names = [title_of(objectives[model], model) for model in (first, second)]
+    names = [title_of(results.trainings[model].objective, model) for model in (first, second)]
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 
@@ -182,6 +181,7 @@ def _over_examples(differences: Sequence[NDArray[np.float64]], resamples: int) -
 
 
 def _ncmi(results: Results, sides: Sequence[Group], flags: tuple[str, ...]) -> PairTest:
+    # NaN, where it is undefined, is not equal to itself.
     left, right = ({seed: row for seed, row in side.items() if row.ncmi == row.ncmi} for side in sides)
     seeds = {}
     spread: list[list[float]] = []

@@ -18,6 +18,8 @@ from robustbench_cmic.records.store import PLAN_FILE, Store, read_record
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.messages import UserError
 
+NOT_RUN = "not run"
+
 
 class ReportError(UserError):
     """A results folder that cannot be reported; the message says why."""
@@ -55,6 +57,20 @@ class Results:
     def threats(self) -> list[Threat]:
         """The norms and radii attacked, ascending within a norm."""
         return sorted({Threat(cell.norm, cell.eps) for cell in self.plan.of("attack") if cell.norm})
+
+    @cached_property
+    def trainings(self) -> dict[str, Cell]:
+        """The first training of each model."""
+        return {cell.model: cell for cell in reversed(self.plan.of("train"))}
+
+    def status(self, cell: Cell) -> tuple[str, str]:
+        """What became of a cell, and the id of the record that says so: a training's, where that gave no model."""
+        for other in (cell.needs, cell.source):
+            training = self.records.get(other or "")
+            if training is not None and training.status != "ok":
+                return "skipped", training.cell.id
+        record = self.records.get(cell.id)
+        return NOT_RUN if record is None else record.status, cell.id
 
     def attack(self, cell: Cell) -> AttackRecord | None:
         """The record of an attack that gave a result; None where there is none."""

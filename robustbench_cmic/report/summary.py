@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_cmic.audit import RULES, Audit, Rule, flag_results
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.report.frame import NOT_RUN, WORST, Group, Key, flag_names, group_rows, results_frame
+from robustbench_cmic.report.frame import WORST, Group, Key, flag_names, group_rows, results_frame
 from robustbench_cmic.report.metrics import ACCURACY, NCMI, OF_MODELS
 from robustbench_cmic.report.pairs import PairTest, pair_tests
 from robustbench_cmic.report.results import Results
@@ -152,11 +152,11 @@ class Summary:
     @cached_property
     def clean(self) -> list[CleanModel]:
         """Every model on clean examples, in the suite's order."""
-        trainings = {cell.model: cell for cell in reversed(self.results.plan.of("train"))}
         entries = []
         for model in self.results.models:
+            training = self.results.trainings[model]
             measures = {metric.name: self.values(model, "none", CLEAN, metric.name) for metric in OF_MODELS}
-            entries.append(CleanModel(model, trainings[model].objective, trainings[model].architecture, measures))
+            entries.append(CleanModel(model, training.objective, training.architecture, measures))
         sound = [entry.accuracy.mean for entry in entries if self._is_sound(entry.accuracy)]
         best = max((mean for mean in sound if mean is not None), default=None)
         return [
@@ -235,11 +235,7 @@ def _about(cells: Iterable[Cell]) -> str:
 def _missing(results: Results) -> Missing | None:
     by_status: dict[str, list[Cell]] = {}
     for cell in results.plan.cells:
-        record = results.records.get(cell.id)
-        trainings = [results.records.get(other or "") for other in (cell.needs, cell.source)]
-        lost = any(training is not None and training.status != "ok" for training in trainings)
-        status = "skipped" if lost else record.status if record is not None else NOT_RUN
-        by_status.setdefault(status, []).append(cell)
+        by_status.setdefault(results.status(cell)[0], []).append(cell)
     if len(by_status.get("ok", ())) == len(results.plan.cells):
         return None
     reasons = tuple(

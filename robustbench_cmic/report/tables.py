@@ -6,7 +6,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -121,11 +121,7 @@ def _ends(measured: PairTest | SeedTest) -> str:
     if measured.interval is None:
         return NOTHING
     low, high = measured.interval
-    return f"{_points(low)} … {_points(high)}"
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.1f}"
+    return f"{100 * low:+.1f} … {100 * high:+.1f}"
 
 
 def _size(line: PairTest) -> str:
@@ -199,10 +195,10 @@ def flags_text(summary: Summary) -> str:
 def limited_table(summary: Summary) -> Table:
     """The evaluations that the command line limited."""
     frame = summary.frame[summary.frame["limited"] & summary.frame["accuracy"].notna()]
-    columns = (frame[name] for name in ("model", "seed", "attack", "eps", "n", "accuracy"))
+    evaluations: Any = frame.itertuples()  # whose fields are columns
     rows = [
-        [Code(model), str(seed), attack, format_eps(eps), str(n), ACCURACY.text(accuracy)]
-        for model, seed, attack, eps, n, accuracy in zip(*columns, strict=True)
+        [Code(row.model), str(row.seed), row.attack, format_eps(row.eps), str(row.n), ACCURACY.text(row.accuracy)]
+        for row in evaluations
     ]
     return Table(["model", "seed", "attack", "eps", "examples", ACCURACY.head], rows)
 
@@ -213,9 +209,8 @@ def ncmi_sentences(summary: Summary, first: str, second: str) -> list[str]:
     for line in summary.pairs[first, second]:
         if line.what == NCMI.title and line.seeds:
             sides = zip(*((seed.first, seed.second) for seed in line.seeds.values()), strict=True)
-            texts = [metric_spread(NCMI, side, summary.results.seeds) for side in sides]
-            text = f"NCMI on clean examples: `{first}` {texts[0]}, `{second}` {texts[1]}; verdict: {line.verdict}."
-            sentences.append(text)
+            a, b = (metric_spread(NCMI, side, summary.results.seeds) for side in sides)
+            sentences.append(f"NCMI on clean examples: `{first}` {a}, `{second}` {b}; verdict: {line.verdict}.")
     return sentences
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from robustbench_cmic.report.frame import NOT_RUN, models_frame
+from robustbench_cmic.report.frame import models_frame
 from robustbench_cmic.report.metrics import COLUMNS
+from robustbench_cmic.report.results import NOT_RUN
 from robustbench_cmic.report.summary import Summary
 
 
