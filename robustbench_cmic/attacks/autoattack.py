@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.apgd import apgd
+from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.fab import fab
 from robustbench_cmic.attacks.square import BLOCK, square
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite.attacks import AutoAttack
 
 PartName = Literal["APGD-CE", "APGD-T", "FAB-T", "Square"]
 
@@ -44,6 +46,12 @@ class Part:
     forwards: int
     backwards: int
     seconds: float
+
+
+def run(call: AttackCall[AutoAttack]) -> tuple[Tensor, list[Part]]:
+    """`autoattack`, as a suite's `AutoAttack` asks for it."""
+    budget = call.attack.model_dump(include={"targets", "steps", "queries"})
+    return autoattack(call.model, call.images, call.labels, call.threat, seed=call.block_seed, rows=call.rows, **budget)
 
 
 def autoattack(

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.autoattack import Part
-from robustbench_cmic.attacks.blocks import BLOCK, AttackCall, attack_block, uses_centroids
+from robustbench_cmic.attacks.blocks import BLOCK, SeededAttack, attack_block
 from robustbench_cmic.attacks.losses import class_centroids
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen, is_out_of_memory, with_less_memory
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.data.feed import Examples
+from robustbench_cmic.suite.attack_base import Attack
 
 Progress = Callable[[int, int, int], None]
 """Called with (examples done, examples in all, how many of those done are classified correctly)."""
@@ -100,8 +101,7 @@ def evaluate_attack(
     labels: Tensor,
     *,
     classes: int,
-    setting: dict[str, Any],
-    threat: Threat | None,
+    attack: Attack | None,
     seed: int,
     batch_size: int = BLOCK,
     progress: Progress | None = None,
@@ -117,8 +117,7 @@ def evaluate_attack(
         images: (N, C, H, W) float32 in [0, 1], on the model's device; or such images that are brought there in slices.
         labels: (N,) int64.
         classes: number of classes.
-        setting: the attack's `name` and parameters, see `dispatch.AttackCall`.
-        threat: the ball; None for `none`, the clean evaluation.
+        attack: at one threat; None for the clean evaluation.
         seed: of the cell.
         batch_size: examples that a native attack has in memory at once; the verdict does not depend on it. Attacks
             that draw from generators of their own always run on whole blocks of 256.
@@ -134,8 +133,8 @@ def evaluate_attack(
         AttackError: the attack crashed, or its result or the model's logits are unusable.
         torch.OutOfMemoryError: not even a few times `target.MIN_ROWS` examples fit.
     """
-    own = setting["name"].count(":") == 1  # a user's code never holds the model that is judged
-    target = CountedModel(copy.deepcopy(model) if own else model if source is None else source, classes)
+    copied = attack is not None and attack.distrusted  # a user's code never holds the model that is judged
+    target = CountedModel(copy.deepcopy(model) if copied else model if source is None else source, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
     judge = CountedModel(model, classes)  # the judge's own passes are not the attack's
     judged = _Accumulator(keep_images, keep_broken)
@@ -143,14 +142,14 @@ def evaluate_attack(
     with contextlib.ExitStack() as stack:
         for network in {id(each): each for each in (model, target.model)}.values():
             stack.enter_context(_untouched(network))
-        order = None if threat is None else AttackCall(setting, threat, seed)
-        if order is not None and uses_centroids(setting):
+        order = None if attack is None else SeededAttack(attack=attack, seed=seed)
+        if order is not None and order.attack.uses_centroids:
             order = replace(order, centroids=_centroids(target, images, labels, batch_size))
-        size = BLOCK if order is not None and order.whole_blocks else batch_size
+        size = BLOCK if order is not None and order.attack.whole_blocks else batch_size
         for start, stop in _batches(len(images), size):
             batch = _Batch(start, images[start:stop], labels[start:stop], kept)
 
-            act = functools.partial(_attack_and_judge, order, target, judge, batch, threat, judged)
+            act = functools.partial(_attack_and_judge, order, target, judge, batch, judged)
             with_less_memory(target, stop - start, act)
             if progress is not None:
                 correct += int(judged.correct[-1].sum())
@@ -181,7 +180,7 @@ class _Batch:
             self.attacked[kept.places[inside] - start] = False
             self.kept = kept.images[inside].to(images)
 
-    def run(self, order: AttackCall | None, target: CountedModel) -> tuple[Any, list[Part]]:
+    def run(self, order: SeededAttack[Attack] | None, target: CountedModel) -> tuple[Any, list[Part]]:
         """The examples after the attack: those that are attacked as it returns them, the others as they were kept."""
         if order is None:
             return self.images, []
@@ -197,20 +196,19 @@ class _Batch:
 
 
 def _attack_and_judge(
-    order: AttackCall | None,
+    order: SeededAttack[Attack] | None,
     target: CountedModel,
     judge: CountedModel,
     batch: _Batch,
-    threat: Threat | None,
     judged: _Accumulator,
 ) -> None:
     found, parts = _guarded(order, target, batch)
     judge.rows = target.rows
-    _judge(judge, batch, found, threat, judged)
+    _judge(judge, batch, found, None if order is None else order.threat, judged)
     _add(judged.parts, parts)
 
 
-def _guarded(order: AttackCall | None, target: CountedModel, batch: _Batch) -> tuple[Any, list[Part]]:
+def _guarded(order: SeededAttack[Attack] | None, target: CountedModel, batch: _Batch) -> tuple[Any, list[Part]]:
     """Run the attack; whatever it raises becomes an `AttackError`, but for a lack of memory."""
     try:
         return batch.run(order, target)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.pgd import Noise
 from robustbench_cmic.attacks.threat import Threat, l2_norms
+from robustbench_cmic.suite import attacks as suite
+
+if TYPE_CHECKING:
+    from robustbench_cmic.attacks.autoattack import Part
+
+
+def run(call: AttackCall[suite.Noise]) -> tuple[Tensor, list[Part]]:
+    """`random_points`, as a suite's `Noise` asks for it."""
+    return random_points(call.model, call.images, call.labels, call.threat, call.noise, call.attack.samples), []
 
 
 def random_points(

@@ -25,7 +25,7 @@ from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.state import CellState, cell_states, is_blocked
 from robustbench_cmic.run.resume import pending_cells
 from robustbench_cmic.suite import shipped_suites
-from robustbench_cmic.suite.fields import NATIVE_ATTACKS
+from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
 from robustbench_cmic.suite.models import ARCHITECTURES
 from robustbench_cmic.suite.objectives import OBJECTIVES
 from robustbench_cmic.suite.torchattacks import attack_modules

@@ -33,7 +33,7 @@ def custom_objective(name: str, parameters: dict[str, Any], classes: int, seed: 
 def _build(name: str, parameters: dict[str, Any], classes: int) -> Objective:
     try:
         objective = pkgutil.resolve_name(name)(classes, **parameters)
-    except Exception as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
         raise ObjectiveError(f"{name} failed for {classes} classes: {_told(error)}") from error
     if not isinstance(objective, Objective):
         kind = type(objective).__name__
@@ -74,5 +74,5 @@ def _problem(terms: Any) -> str | None:
     return None if terms["total"].requires_grad else "its `total` has no gradient in the logits"
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

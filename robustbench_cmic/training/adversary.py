@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.model import frozen
-from robustbench_cmic.attacks.pgd import Search, pgd_search
+from robustbench_cmic.attacks.pgd import pgd_search
 from robustbench_cmic.attacks.threat import Threat
+from robustbench_cmic.suite import fields as suite
+from robustbench_cmic.suite.attacks import PGD
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,10 @@ class Adversary:
     """Who changes the images of every training step, by PGD on the model as it is before the step.
 
     Attributes:
-        threat: the ball around each image.
-        search: how it is searched.
-        random_start: start at a random point of the ball instead of at the image.
+        attack: at one threat.
     """
 
-    threat: Threat
-    search: Search
-    random_start: bool = True
+    attack: PGD
 
     def find(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Adversarial images, inside ball and box.
@@ -47,20 +45,19 @@ class Adversary:
             # The CPU's generator alone: torch.manual_seed also seeds the GPU's, from which layers draw.
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
-                drawn = self.threat.noise(images.shape)
+                drawn = Threat(*self.attack.threat).noise(images.shape)
             # Out of pinned memory, for only such a copy does not make the host wait for the device.
             return (drawn.pin_memory() if images.is_cuda else drawn).to(images, non_blocking=True)
 
         with frozen(model):
-            return pgd_search(model, images, labels, self.threat, self.search, noise if self.random_start else None)
+            return pgd_search(model, images, labels, self.attack, noise if self.attack.random_start else None)
 
 
 def build_adversary(declared: dict[str, Any] | None) -> Adversary | None:
     """The adversary that an objective declares: `norm`, `eps`, `alpha` (a number), `steps`, `loss`, `random_start`."""
     if declared is None:
         return None
-    search = Search(**{key: declared[key] for key in ("alpha", "steps", "loss")})
-    return Adversary(Threat(declared["norm"], declared["eps"]), search, declared["random_start"])
+    return Adversary(PGD.from_declared({"name": "PGD"} | declared, suite.Threat(declared["norm"], declared["eps"])))
 
 
 class AtPrecision(nn.Module):

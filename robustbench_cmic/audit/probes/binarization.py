@@ -21,6 +21,8 @@ from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
 from robustbench_cmic.attacks.threat import Threat, l2_norms
 from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite import fields as suite
+from robustbench_cmic.suite.schema import attack_of
 
 POINTS = (64, 96, 128, 192)
 """Inner points, the image itself among them: half of them random points of the ball, half of its boundary, so that what
@@ -48,9 +50,10 @@ def binarization_test(model: nn.Module, images: Tensor, classes: int, check: dic
     about = {key: check[key] for key in ("of", "norm", "eps", "attack")}
     if len(images) == 0:
         return ActiveTest(**about)
-    # With two classes there is no third logit to divide by.
-    setting = check["attack"] | ({"loss": "margin"} if check["attack"].get("loss") == "dlr" else {})
     threat = Threat(check["norm"], check["eps"])
+    attack = attack_of(check["attack"], suite.Threat(check["norm"], check["eps"]))
+    if attack is not None and attack.raised_loss == "dlr":  # with two classes there is no third logit to divide by
+        attack = attack.varied(loss="margin")
     try:
         with frozen(model), seeded(derive_seed("active test", seed)):
             altered, lucky = _binarize(model, images, classes, threat)
@@ -59,7 +62,7 @@ def binarization_test(model: nn.Module, images: Tensor, classes: int, check: dic
         if len(tested) == 0:
             return ActiveTest(**about, by_chance=by_chance)
         labels = torch.zeros(len(tested), dtype=torch.int64, device=images.device)
-        verdict = evaluate_attack(altered, tested, labels, classes=2, setting=setting, threat=threat, seed=seed)
+        verdict = evaluate_attack(altered, tested, labels, classes=2, attack=attack, seed=seed)
     except AttackError as error:
         return ActiveTest(**about, error=str(error)[:300])
     except Exception as error:  # whatever a model's own code raises

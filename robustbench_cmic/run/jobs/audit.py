@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
-from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.audit.probes.behaviour import correctly_classified, forward_facts, gradient_facts, output_facts
 from robustbench_cmic.audit.probes.binarization import binarization_test
 from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import AuditRecord, Check
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
+from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.schema import attack_of
 
 
 def run_audit(job: Job) -> AuditRecord:
@@ -66,8 +67,7 @@ def _check(job: Job, model: nn.Module, images: Tensor, labels: Tensor, check: di
             images,
             labels,
             classes=job.data.classes,
-            setting=check["attack"],
-            threat=Threat(check["norm"], check["eps"]),
+            attack=attack_of(check["attack"], Threat(check["norm"], check["eps"])),
             seed=job.cell.seed,
             batch_size=job.settings.batch_size,
         )

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from robustbench_cmic.plan.cell import Cell, Kind, title
-from robustbench_cmic.suite.fields import Frozen
+from robustbench_cmic.suite.attack_base import GRADIENT
+from robustbench_cmic.suite.fields import Frozen, Threat
+from robustbench_cmic.suite.schema import attack_of
 
 
 class CellEstimate(Frozen):
@@ -63,19 +65,13 @@ def declared_work(cell: Cell) -> float:
     if cell.kind == "audit":
         audit = cell.declared["audit"]
         probed = min(examples, 1e-3 * float(audit["examples"]))
-        return probed * sum(_attack_work(check["attack"]) for check in audit["checks"])
-    return examples * _attack_work(cell.declared["attack"])
+        return probed * sum(_passes(check["attack"], Threat(check["norm"], check["eps"])) for check in audit["checks"])
+    return examples * _passes(cell.declared["attack"], Threat(cell.norm, cell.eps))
 
 
-def _attack_work(setting: dict[str, Any]) -> float:
-    if setting["name"] == "AutoAttack":
-        # Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess.
-        gradients: int = setting["steps"] * (1 + 2 * setting["targets"])
-        return (3.0 * gradients + float(setting["queries"])) / 50
-    starts = setting.get("restarts", setting.get("n_restarts", 1)) * max(1, setting.get("targets", 0))
-    # Of early stop a quarter is a guess, too.
-    share = 0.25 if setting.get("early_stop") else 1.0
-    return float(setting.get("samples", 0)) + 3.0 * share * float(setting.get("steps", 1)) * float(starts)
+def _passes(declared: dict[str, Any], threat: Threat) -> float:
+    attack = attack_of(declared, threat)
+    return GRADIENT if attack is None else attack.work
 
 
 class Pace:
