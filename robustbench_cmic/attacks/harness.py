@@ -143,7 +143,7 @@ def evaluate_attack(
         for network in {id(each): each for each in (model, target.model)}.values():
             stack.enter_context(_untouched(network))
         order = None if attack is None else SeededAttack(attack=attack, seed=seed)
-        if order is not None and order.attack.uses_centroids:
+        if order is not None and order.attack.raised_loss == "cmic":
             order = replace(order, centroids=_centroids(target, images, labels, batch_size))
         size = BLOCK if order is not None and order.attack.whole_blocks else batch_size
         for start, stop in _batches(len(images), size):

@@ -37,15 +37,10 @@ class AttackResult:
         """Number of examples."""
         return self.record.n or 0
 
-    @property
-    def threat(self) -> Threat:
-        """The ball."""
-        return Threat(self.cell.norm, self.cell.eps)
-
     @cached_property
     def attack(self) -> Attack | None:
         """None for the clean evaluation."""
-        return attack_of(self.cell.declared["attack"], self.threat)
+        return attack_of(self.cell.declared["attack"], self.cell.threat)
 
     @property
     def kind(self) -> Kind | None:
@@ -128,7 +123,7 @@ class AuditedModel:
         """The attacks in each ball."""
         rows: dict[Threat, list[AttackResult]] = {}
         for row in self.rows:
-            rows.setdefault(row.threat, []).append(row)
+            rows.setdefault(row.cell.threat, []).append(row)
         return rows
 
     def every_cell(self) -> frozenset[str]:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from robustbench_cmic.audit import rules_attacks as attacks
-from robustbench_cmic.audit import rules_model as model
 from robustbench_cmic.audit.case import AttackResult, AuditedModel
 from robustbench_cmic.audit.flags import Flag
+from robustbench_cmic.audit.rules_attacks import COMPARISON_RULES, NUMBER_RULES
+from robustbench_cmic.audit.rules_model import AUDIT_RULES, PROBE_RULES, TEST_RULES, gave_nothing
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 
-CHECKED = (
-    model.RANDOM_FORWARD, model.BATCH_DEPENDENT, model.TRAINING_MODE,
-    model.PROBABILITIES, model.BOUNDED_OUTPUTS, model.SATURATED, model.ZERO_GRADIENTS, model.MISLEADING_GRADIENTS,
-    attacks.ONE_STEP_BEATS_ITERATED, attacks.BLACK_BOX_BEATS_WHITE_BOX, attacks.MARGIN_BEATS_CROSS_ENTROPY,
-    attacks.NOT_MONOTONE, attacks.SURVIVES_EVERYTHING, attacks.NOT_CONVERGED, attacks.BEATEN_BY_REFERENCE,
-    model.AUDIT_FAILED, model.TEST_INCONCLUSIVE, model.TEST_FAILED,
-    attacks.INVALID_EXAMPLES, attacks.ATTACKED_AS_TRAINED, attacks.FEW_EXAMPLES,
-    model.NOT_AUDITED, model.AUDIT_GAVE_NOTHING, attacks.NO_STRONG_ATTACK,
-)  # fmt: skip
-"""The rules in the order in which an attack's flags are listed."""
-_EXPLAINED_LAST = (
-    model.TEST_FAILED, model.TEST_INCONCLUSIVE, attacks.INVALID_EXAMPLES, attacks.ATTACKED_AS_TRAINED,
-    attacks.BEATEN_BY_REFERENCE, attacks.FEW_EXAMPLES, attacks.NO_STRONG_ATTACK, model.AUDIT_FAILED, model.NOT_AUDITED,
-)  # fmt: skip
-RULES = {rule.name: rule for rule in (*CHECKED[:14], *_EXPLAINED_LAST)}
+RULES = {rule.name: rule for rule in (*PROBE_RULES, *COMPARISON_RULES, *TEST_RULES, *NUMBER_RULES, *AUDIT_RULES)}
 """Name -> rule, in the order in which reports explain them."""
+_LAST = ("beaten-by-reference", "audit-failed", "active-test-inconclusive", "active-test-failed", "invalid-examples",
+         "attacked-as-trained", "few-examples", "not-audited")  # fmt: skip
+CHECKED = (
+    *PROBE_RULES,
+    *COMPARISON_RULES,
+    *(RULES[name] for name in _LAST),
+    replace(RULES["audit-failed"], check=gave_nothing),
+)
+"""The rules in the order in which an attack's flags are listed; `no-strong-attack` is about worst cases alone."""
 
 
 @dataclass(frozen=True)
@@ -82,5 +77,5 @@ def _of_worst_case(rows: list[AttackResult], flags: list[Flag]) -> list[Flag]:
     raised = [flag for flag in flags if flag.scope != "rows" and cells & flag.cells]
     flagged = {cell for flag in flags if flag.scope == "rows" for cell in flag.cells}
     if not any(row.strong and row.cell.id not in flagged for row in rows):
-        raised.append(Flag(attacks.NO_STRONG_ATTACK.name, cells, "balls", f"{len(rows)} attacks in this ball"))
+        raised.append(Flag("no-strong-attack", cells, "balls", f"{len(rows)} attacks in this ball"))
     return raised

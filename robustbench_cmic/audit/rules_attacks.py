@@ -14,7 +14,8 @@ from robustbench_cmic.audit.case import AttackResult, AuditedModel, CheckResult
 from robustbench_cmic.audit.flags import ATHALYE, CARLINI, Finding, Rule
 from robustbench_cmic.audit.rules_model import scope_of
 from robustbench_cmic.statistics import discordant_pairs, mcnemar, wilson_interval
-from robustbench_cmic.suite.attacks import FGSM, PGD
+from robustbench_cmic.suite.attack_base import Attack
+from robustbench_cmic.suite.attacks import FGSM, PGD, IteratedAttack
 from robustbench_cmic.suite.fields import format_eps
 from robustbench_cmic.suite.objectives import Adversary
 
@@ -161,8 +162,12 @@ def _survives_everything(model: AuditedModel) -> Iterator[Finding]:
 def _not_converged(model: AuditedModel) -> Iterator[Finding]:
     """An attack with twice the steps and a further start; where it breaks more, the attack is flagged at every eps."""
     for check, weak, lead in _stronger_checks(model, "longer", POINTS):
-        evidence = f"{check.attack.budget} at eps {format_eps(check.attack.threat.eps)}: {lead}"
+        evidence = f"{_budget(check.attack)} at eps {format_eps(check.attack.threat.eps)}: {lead}"
         yield Finding(_ids(_family(model, weak)), "rows", evidence)
+
+
+def _budget(attack: Attack) -> str:
+    return f"{attack.steps} steps, {attack.restarts} starts" if isinstance(attack, IteratedAttack) else attack.name
 
 
 def _beaten_by_reference(model: AuditedModel) -> Iterator[Finding]:
@@ -176,7 +181,7 @@ def _beaten_by_reference(model: AuditedModel) -> Iterator[Finding]:
                 together = together & row.at(positions)
             lead = _lead(check.correct, together, POINTS)
             if lead is not None:
-                yield Finding(_ids(rows), "balls", f"{check.attack.budget} on the margin: {lead}")
+                yield Finding(_ids(rows), "balls", f"{_budget(check.attack)} on the margin: {lead}")
 
 
 def _invalid_examples(model: AuditedModel) -> Iterator[Finding]:
@@ -207,72 +212,78 @@ def _few_examples(model: AuditedModel) -> Iterator[Finding]:
         yield Finding(_ids(few), "balls", f"{few[0].n} examples")
 
 
-ONE_STEP_BEATS_ITERATED = Rule(
-    "one-step-beats-iterated",
-    "One step of an attack breaks more than many steps do: the iterated attack is misled.",
-    f"{ATHALYE} (one-step attacks perform better than iterative attacks)",
-    _one_step_beats_iterated,
+COMPARISON_RULES = (
+    Rule(
+        "one-step-beats-iterated",
+        "One step of an attack breaks more than many steps do: the iterated attack is misled.",
+        f"{ATHALYE} (one-step attacks perform better than iterative attacks)",
+        _one_step_beats_iterated,
+    ),
+    Rule(
+        "black-box-beats-white-box",
+        "Noise, another model's examples, random search or an attack of unknown kind break what attacks with full "
+        "knowledge leave: the gradients hide what is there.",
+        f"{ATHALYE} (black-box attacks are better than white-box attacks)",
+        _black_box_beats_white_box,
+    ),
+    Rule(
+        "margin-beats-cross-entropy",
+        "The same attack on the margin between logits breaks clearly more than on cross entropy: the number is one of "
+        "the loss, not of the model.",
+        "Gowal et al. 2019; Croce & Hein 2020, section 4",
+        _margin_beats_cross_entropy,
+    ),
+    Rule(
+        "not-monotone",
+        "A larger ball holds every smaller one, yet the attack breaks fewer examples in it.",
+        f"{CARLINI}, section 4.6",
+        _not_monotone,
+    ),
+    Rule(
+        "survives-everything",
+        "Examples survive in a ball that holds every image there is, where each can be turned into any other.",
+        f"{ATHALYE} (unbounded attacks do not reach 100 % success)",
+        _survives_everything,
+    ),
+    Rule(
+        "not-converged",
+        "Twice the steps and a further start break clearly more: the attack was stopped too early.",
+        f"{CARLINI}, section 4.7",
+        _not_converged,
+    ),
 )
-BLACK_BOX_BEATS_WHITE_BOX = Rule(
-    "black-box-beats-white-box",
-    "Noise, another model's examples, random search or an attack of unknown kind break what attacks with full "
-    "knowledge leave: the gradients hide what is there.",
-    f"{ATHALYE} (black-box attacks are better than white-box attacks)",
-    _black_box_beats_white_box,
+"""On one attack against another."""
+NUMBER_RULES = (
+    Rule(
+        "invalid-examples",
+        "The attack left ball or box; its examples were projected back, and may be weaker than what it found.",
+        f"{CARLINI}, section 4.8",
+        _invalid_examples,
+    ),
+    Rule(
+        "attacked-as-trained",
+        "The attack is the one that the model was trained against: the number shows training, not robustness.",
+        f"{CARLINI}, section 3.2",
+        _attacked_as_trained,
+    ),
+    Rule(
+        "beaten-by-reference",
+        "The audit's own attack, the same for all models, breaks clearly more than all attacks of the suite together.",
+        "Croce & Hein 2020: a worst case over weak attacks is none",
+        _beaten_by_reference,
+    ),
+    Rule(
+        "few-examples",
+        "Fewer than 100 examples: an interval of ten points to either side at best.",
+        f"{CARLINI}, section 4.9",
+        _few_examples,
+    ),
+    Rule(
+        "no-strong-attack",
+        "No unflagged attack with many steps on another loss than cross entropy was run in this ball: the worst case "
+        "is one of weak attacks.",
+        "Croce & Hein 2020",
+        lambda _: iter(()),  # a worst case has it, not an attack: see `judge`
+    ),
 )
-MARGIN_BEATS_CROSS_ENTROPY = Rule(
-    "margin-beats-cross-entropy",
-    "The same attack on the margin between logits breaks clearly more than on cross entropy: the number is one of the "
-    "loss, not of the model.",
-    "Gowal et al. 2019; Croce & Hein 2020, section 4",
-    _margin_beats_cross_entropy,
-)
-NOT_MONOTONE = Rule(
-    "not-monotone",
-    "A larger ball holds every smaller one, yet the attack breaks fewer examples in it.",
-    f"{CARLINI}, section 4.6",
-    _not_monotone,
-)
-SURVIVES_EVERYTHING = Rule(
-    "survives-everything",
-    "Examples survive in a ball that holds every image there is, where each can be turned into any other.",
-    f"{ATHALYE} (unbounded attacks do not reach 100 % success)",
-    _survives_everything,
-)
-NOT_CONVERGED = Rule(
-    "not-converged",
-    "Twice the steps and a further start break clearly more: the attack was stopped too early.",
-    f"{CARLINI}, section 4.7",
-    _not_converged,
-)
-INVALID_EXAMPLES = Rule(
-    "invalid-examples",
-    "The attack left ball or box; its examples were projected back, and may be weaker than what it found.",
-    f"{CARLINI}, section 4.8",
-    _invalid_examples,
-)
-ATTACKED_AS_TRAINED = Rule(
-    "attacked-as-trained",
-    "The attack is the one that the model was trained against: the number shows training, not robustness.",
-    f"{CARLINI}, section 3.2",
-    _attacked_as_trained,
-)
-BEATEN_BY_REFERENCE = Rule(
-    "beaten-by-reference",
-    "The audit's own attack, the same for all models, breaks clearly more than all attacks of the suite together.",
-    "Croce & Hein 2020: a worst case over weak attacks is none",
-    _beaten_by_reference,
-)
-FEW_EXAMPLES = Rule(
-    "few-examples",
-    "Fewer than 100 examples: an interval of ten points to either side at best.",
-    f"{CARLINI}, section 4.9",
-    _few_examples,
-)
-NO_STRONG_ATTACK = Rule(
-    "no-strong-attack",
-    "No unflagged attack with many steps on another loss than cross entropy was run in this ball: the worst case is "
-    "one of weak attacks.",
-    "Croce & Hein 2020",
-    lambda _: iter(()),  # a worst case has it, not an attack: see `judge`
-)
+"""On what numbers are worth."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from robustbench_cmic.audit.case import AuditedModel
 from robustbench_cmic.audit.flags import ATHALYE, CARLINI, Finding, Rule, Scope
@@ -132,8 +131,8 @@ def _crashed(model: AuditedModel) -> Iterator[Finding]:
             yield Finding(model.attacked(), "model", f"{', '.join(lost)}: {next(iter(lost.values()))}")
 
 
-def _gave_nothing(model: AuditedModel) -> Iterator[Finding]:
-    """Without a probe nothing may pass for audited."""
+def gave_nothing(model: AuditedModel) -> Iterator[Finding]:
+    """Without a probe nothing may pass for audited: `audit-failed`, too."""
     if model.probe is None and model.audit is not None:
         yield Finding(model.attacked(), "model", model.audit.reason or "it was made on other examples")
 
@@ -143,74 +142,83 @@ def _not_audited(model: AuditedModel) -> Iterator[Finding]:
         yield Finding(model.attacked(), "model", "")
 
 
-RANDOM_FORWARD = Rule(
-    "random-forward",
-    "The same image gives other outputs each time: attacks that do not average over the randomness aim at noise.",
-    f"{ATHALYE} (stochastic gradients)",
-    _random_forward,
+PROBE_RULES = (
+    Rule(
+        "random-forward",
+        "The same image gives other outputs each time: attacks that do not average over the randomness aim at noise.",
+        f"{ATHALYE} (stochastic gradients)",
+        _random_forward,
+    ),
+    Rule(
+        "batch-dependent",
+        "An image's output depends on the other images of its batch: there is no classifier of one image to attack.",
+        f"{CARLINI}, section 5",
+        _batch_dependent,
+    ),
+    Rule(
+        "training-mode",
+        "Layers stay in training mode when the model is told to evaluate: what is attacked is not what is deployed.",
+        f"{CARLINI}, section 5",
+        _training_mode,
+    ),
+    Rule(
+        "probabilities",
+        "The model returns probabilities, not logits: a loss takes their softmax again, and its gradient fades.",
+        "Carlini & Wagner 2017, section VIII-A",
+        _probabilities,
+    ),
+    Rule(
+        "bounded-outputs",
+        "Many images share one and the same largest output: a squashing function has flattened the outputs, and their "
+        "gradient.",
+        f"{ATHALYE} (vanishing gradients)",
+        _bounded_outputs,
+    ),
+    Rule(
+        "saturated",
+        "The softmax of many images is exactly 1 in float32: cross entropy has lost the part of its gradient that "
+        "belongs to the true class, and attacks on it step in a wrong direction.",
+        "Carlini & Wagner 2016, Defensive Distillation is Not Robust; Yu & Xu 2023",
+        _saturated,
+    ),
+    Rule(
+        "zero-gradients",
+        "The loss has no gradient in the image: no attack that follows it can move.",
+        f"{ATHALYE} (shattered and vanishing gradients)",
+        _zero_gradients,
+    ),
+    Rule(
+        "misleading-gradients",
+        "A small step along the gradient of the margin does not raise the margin: the gradient is not that of the "
+        "model.",
+        f"{ATHALYE} (shattered gradients); {CARLINI}, section 4.4",
+        _misleading_gradients,
+    ),
 )
-BATCH_DEPENDENT = Rule(
-    "batch-dependent",
-    "An image's output depends on the other images of its batch: there is no classifier of one image to attack.",
-    f"{CARLINI}, section 5",
-    _batch_dependent,
+"""On the forward pass, the outputs and the gradients."""
+TEST_RULES = (
+    Rule(
+        "active-test-failed",
+        "The model was altered so that an adversarial example certainly is in the ball; the attack did not find it.",
+        "Zimmermann et al. 2022",
+        _test_failed,
+    ),
+    Rule(
+        "active-test-inconclusive",
+        "Around too few images an adversarial example could be hidden that chance does not find: nobody knows whether "
+        "the attack finds what is there.",
+        "Zimmermann et al. 2022, on the success rate of random points",
+        _test_inconclusive,
+    ),
 )
-TRAINING_MODE = Rule(
-    "training-mode",
-    "Layers stay in training mode when the model is told to evaluate: what is attacked is not what is deployed.",
-    f"{CARLINI}, section 5",
-    _training_mode,
+"""On binarization tests."""
+AUDIT_RULES = (
+    Rule(
+        "audit-failed",
+        "The audit of the model, or a part of it, crashed: a crash proves nothing.",
+        "this project",
+        _crashed,
+    ),
+    Rule("not-audited", "The audit of the model has not been run.", "this project", _not_audited),
 )
-PROBABILITIES = Rule(
-    "probabilities",
-    "The model returns probabilities, not logits: a loss takes their softmax again, and its gradient fades.",
-    "Carlini & Wagner 2017, section VIII-A",
-    _probabilities,
-)
-BOUNDED_OUTPUTS = Rule(
-    "bounded-outputs",
-    "Many images share one and the same largest output: a squashing function has flattened the outputs, and their "
-    "gradient.",
-    f"{ATHALYE} (vanishing gradients)",
-    _bounded_outputs,
-)
-SATURATED = Rule(
-    "saturated",
-    "The softmax of many images is exactly 1 in float32: cross entropy has lost the part of its gradient that belongs "
-    "to the true class, and attacks on it step in a wrong direction.",
-    "Carlini & Wagner 2016, Defensive Distillation is Not Robust; Yu & Xu 2023",
-    _saturated,
-)
-ZERO_GRADIENTS = Rule(
-    "zero-gradients",
-    "The loss has no gradient in the image: no attack that follows it can move.",
-    f"{ATHALYE} (shattered and vanishing gradients)",
-    _zero_gradients,
-)
-MISLEADING_GRADIENTS = Rule(
-    "misleading-gradients",
-    "A small step along the gradient of the margin does not raise the margin: the gradient is not that of the model.",
-    f"{ATHALYE} (shattered gradients); {CARLINI}, section 4.4",
-    _misleading_gradients,
-)
-TEST_FAILED = Rule(
-    "active-test-failed",
-    "The model was altered so that an adversarial example certainly is in the ball; the attack did not find it.",
-    "Zimmermann et al. 2022",
-    _test_failed,
-)
-TEST_INCONCLUSIVE = Rule(
-    "active-test-inconclusive",
-    "Around too few images an adversarial example could be hidden that chance does not find: nobody knows whether the "
-    "attack finds what is there.",
-    "Zimmermann et al. 2022, on the success rate of random points",
-    _test_inconclusive,
-)
-AUDIT_FAILED = Rule(
-    "audit-failed",
-    "The audit of the model, or a part of it, crashed: a crash proves nothing.",
-    "this project",
-    _crashed,
-)
-AUDIT_GAVE_NOTHING = replace(AUDIT_FAILED, check=_gave_nothing)
-NOT_AUDITED = Rule("not-audited", "The audit of the model has not been run.", "this project", _not_audited)
+"""On the audit itself."""

@@ -23,23 +23,23 @@ HUGE = Threat("linf", 1.0)
 """The ball that holds every image there is."""
 
 
-def audit_cell(training: Cell, suite: Suite, evaluation: dict[str, Any]) -> Cell:
-    """The audit of one trained model under a suite's attacks."""
+def declared_audit(suite: Suite) -> dict[str, Any]:
+    """What the audit of any trained model does under a suite's attacks, as plain data."""
     level = LEVELS[suite.audit]
-    declared = {
-        "train": training.declared,
-        "evaluation": evaluation,
-        "judge": EVALUATION,
-        "audit": {
-            "version": AUDIT,
-            "level": suite.audit,
-            "examples": level["examples"],
-            "active_examples": level["active_examples"],
-            "step": _step(suite),
-            "checks": list(_checks(suite)),
-            "active": list(_active(suite)),
-        },
+    return {
+        "version": AUDIT,
+        "level": suite.audit,
+        "examples": level["examples"],
+        "active_examples": level["active_examples"],
+        "step": _step(suite),
+        "checks": list(_checks(suite)),
+        "active": list(_active(suite)),
     }
+
+
+def audit_cell(training: Cell, audit: dict[str, Any], evaluation: dict[str, Any]) -> Cell:
+    """The audit of one trained model."""
+    declared = {"train": training.declared, "evaluation": evaluation, "judge": EVALUATION, "audit": audit}
     return training.model_copy(
         update={
             "id": cell_id([training.model, f"s{training.seed}", "audit"], declared),
@@ -48,6 +48,11 @@ def audit_cell(training: Cell, suite: Suite, evaluation: dict[str, Any]) -> Cell
             "declared": declared,
         }
     )
+
+
+def _attacks(suite: Suite) -> list[Attack]:
+    """Every attack at each of its threats."""
+    return [attack.at(threat) for attack in suite.attacks for threat in attack.threats()]
 
 
 def _threats(suite: Suite) -> list[Threat]:
@@ -67,7 +72,7 @@ def _checks(suite: Suite) -> Iterator[dict[str, Any]]:
     yield from _noise(suite)
     steps = {"name": "PGD", "alpha": 2.5 / 40, "steps": 40, "random_start": True, "restarts": 1, "targets": 0}
     steps |= {"schedule": "constant", "early_stop": True}
-    if any(attack.on_margin() is not None for attack in suite.attacks):
+    if any("other-loss" in attack.audited() for attack in _attacks(suite)):
         yield _check("huge", "", HUGE, steps | {"loss": "ce"})
     yield _check("huge", "", HUGE, steps | {"loss": "margin"})
 
@@ -81,17 +86,11 @@ def _references(suite: Suite) -> Iterator[dict[str, Any]]:
 
 def _other_losses(suite: Suite) -> Iterator[dict[str, Any]]:
     """Attacks on cross entropy again, on the margin; not where the suite has that attack itself, on any other loss."""
-    others: dict[Threat, list[Attack]] = {}
-    for attack in suite.attacks:
-        if not attack.raises_cross_entropy:
-            for threat in attack.threats():
-                others.setdefault(threat, []).append(attack.at(threat))
-    for attack in suite.attacks:
-        for threat in attack.threats() if attack.on_margin() is not None else []:
-            varied = attack.at(threat).on_margin()
-            theirs = any(other.same_but_for_loss(attack.at(threat)) for other in others.get(threat, []))
-            if varied is not None and threat.eps > 0 and not theirs:
-                yield _check("other-loss", attack.label, threat, varied.declared())
+    others = [attack for attack in _attacks(suite) if not attack.raises_cross_entropy]
+    for attack in _attacks(suite):
+        theirs = any(other.threat == attack.threat and other.same_but_for_loss(attack) for other in others)
+        if attack.threat.eps > 0 and not theirs:
+            yield from _variant("other-loss", attack)
 
 
 def _longer(suite: Suite) -> Iterator[dict[str, Any]]:
@@ -103,9 +102,7 @@ def _longer(suite: Suite) -> Iterator[dict[str, Any]]:
         threats = sorted(threat for threat in attack.threats() if threat.eps > 0)
         some = [*threats[:1], *threats[len(threats) // 2 :][:1]]
         for threat in threats if suite.audit == "strict" else dict.fromkeys(some):
-            varied = attack.at(threat).longer()
-            if varied is not None:
-                yield _check("longer", attack.label, threat, varied.declared())
+            yield from _variant("longer", attack.at(threat))
 
 
 def _noise(suite: Suite) -> Iterator[dict[str, Any]]:
@@ -122,10 +119,16 @@ def _noise(suite: Suite) -> Iterator[dict[str, Any]]:
 def _active(suite: Suite) -> Iterator[dict[str, Any]]:
     """Attacks to be tried on models that are altered so that an adversarial example is there."""
     for attack in suite.attacks:
-        threat = min((threat for threat in attack.threats() if threat.eps > 0), default=None)
-        varied = None if threat is None else attack.at(threat).for_binarization()
-        if threat is not None and varied is not None:
-            yield _check("active", attack.label, threat, varied.declared())
+        threats = [threat for threat in attack.threats() if threat.eps > 0]
+        if threats:
+            yield from _variant("active", attack.at(min(threats)))
+
+
+def _variant(check: str, attack: Attack) -> Iterator[dict[str, Any]]:
+    """An attack of the suite, at one threat, as a check tries it; nothing where it does not."""
+    variant = attack.audited().get(check)
+    if variant is not None:
+        yield _check(check, attack.label, attack.threat, variant.declared())
 
 
 def _check(check: str, of: str, threat: Threat, attack: dict[str, Any]) -> dict[str, Any]:

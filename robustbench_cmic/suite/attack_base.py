@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self, cast
+
+from pydantic import ConfigDict, PrivateAttr
 
 from robustbench_cmic.suite.fields import Name, Norm, NumberList, Strict, Threat, radius_problem
 
@@ -21,11 +22,13 @@ class Attack(Strict):
 
     Attributes:
         implementation: `module:function`, called with an `attacks.blocks.AttackCall`.
+        family: what it does, unless its parameters decide.
         whole_blocks: it draws from generators that know of no blocks, and is run on a whole one at a time.
         distrusted: it runs on a copy of the model, for nobody knows what it does to it.
     """
 
     implementation: ClassVar[str]
+    family: ClassVar[Kind]
     whole_blocks: ClassVar[bool] = False
     distrusted: ClassVar[bool] = False
     of_the_suite: ClassVar[set[str]] = {"id", "norm", "eps"}
@@ -56,8 +59,8 @@ class Attack(Strict):
 
     def threats(self) -> list[Threat]:
         """Every ball that it is run in, in the suite's order; ascending, where smaller ones decide larger ones."""
-        radii = self.eps or []
-        return [Threat(self.threat_norm(), eps) for eps in (sorted(radii) if self.carries_over else radii)]
+        radii = sorted(self.eps or []) if self.carries_over else self.eps or []
+        return [Threat(self.threat_norm(), eps) for eps in radii]
 
     @property
     def threat(self) -> Threat:
@@ -100,9 +103,9 @@ class Attack(Strict):
         yield from ()
 
     @property
-    @abstractmethod
     def kind(self) -> Kind:
-        """What it does, at one threat."""
+        """What it does."""
+        return self.family
 
     @property
     def raised_loss(self) -> str | None:
@@ -116,40 +119,44 @@ class Attack(Strict):
         return self.raised_loss == "ce"
 
     @property
-    def uses_centroids(self) -> bool:
-        """Its loss needs the mean outputs of each class."""
-        return self.raised_loss == "cmic"
-
-    @property
     def strong(self) -> bool:
         """A worst case may rest on it: it follows the model's gradients, but not those of cross entropy."""
         return self.kind == "gradient" and not self.raises_cross_entropy
 
     @property
-    @abstractmethod
     def work(self) -> float:
-        """Passes through the network an example at one threat, roughly."""
-
-    @property
-    def budget(self) -> str:
-        """What it is given, in words; empty where that is not counted in steps and starts."""
-        return ""
+        """Passes through the network an example, roughly: one gradient, unless it says more."""
+        return GRADIENT
 
     def same_but_for_loss(self, other: Attack) -> bool:
         """Another attack at one threat is this one on another loss; whether an example stops early is no difference."""
-        ours, theirs = self.declared(), other.declared()
-        ignored = ("loss", "early_stop", "ascending")
-        same = all(value == theirs.get(key) for key, value in ours.items() if key not in ignored)
+        theirs, ignored = other.declared(), ("loss", "early_stop", "ascending")
+        same = all(value == theirs.get(key) for key, value in self.declared().items() if key not in ignored)
         return same and self.raised_loss is not None
 
-    def on_margin(self) -> Self | None:
-        """For the audit: the same on the margin, where it raises cross entropy and could raise another loss."""
-        return None
+    def audited(self) -> dict[str, Self]:
+        """As an audit tries it at one threat: on `other-loss` than cross entropy; `longer`; `active`, for tests."""
+        return {}
 
-    def longer(self) -> Self | None:
-        """For the audit: the same with more steps and starts, where there are any."""
-        return None
 
-    def for_binarization(self) -> Self | None:
-        """For the audit's binarization test: as it should find what is hidden there; None where it need not."""
-        return None
+class ForeignAttack(Attack):
+    """An attack of other people's: further keys are its own parameters. At one threat it keeps what was declared."""
+
+    model_config = ConfigDict(extra="allow")
+    whole_blocks = True
+    prefix: ClassVar[str] = ""
+    """What cells put before the name."""
+
+    _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def declared(self) -> dict[str, Any]:
+        """As it was made, or read."""
+        return self._declared
+
+    @classmethod
+    def from_declared(cls, declared: dict[str, Any], threat: Threat) -> Self:
+        """The way back; the code behind it may be another by now, or gone."""
+        name = declared["name"].removeprefix(cls.prefix)
+        attack = cls.model_validate({"name": name, "norm": threat.norm, "eps": [threat.eps]})
+        attack._declared = declared
+        return attack

@@ -21,25 +21,19 @@ FEW_STEPS = 10
 """An attack of fewer steps is not strong."""
 
 
-class FGSM(Attack):
+class _InBall(Attack):
+    norm: Norm = "linf"
+    eps: NumberList
+
+
+class FGSM(_InBall):
     """Fast gradient sign method (Goodfellow et al. 2015): one step of size eps; with `norm: l2` along the gradient."""
 
     implementation = "robustbench_cmic.attacks.pgd:run"
+    family = "one-step"
 
     name: Literal["FGSM"]
-    norm: Norm = "linf"
-    eps: NumberList
     loss: Loss = "ce"
-
-    @property
-    def kind(self) -> Kind:
-        """A single step."""
-        return "one-step"
-
-    @property
-    def work(self) -> float:
-        """One gradient."""
-        return GRADIENT
 
     @property
     def search(self) -> PGD:
@@ -47,12 +41,12 @@ class FGSM(Attack):
         eps = self.threat.eps
         return PGD(name="PGD", norm=self.norm, eps=[eps], alpha=eps, steps=1, random_start=False, loss=self.loss)
 
-    def on_margin(self) -> FGSM | None:
-        """On the margin."""
-        return self.varied(loss="margin") if self.raises_cross_entropy else None
+    def audited(self) -> dict[str, Self]:
+        """On the margin, too."""
+        return {"other-loss": self.varied(loss="margin")} if self.raises_cross_entropy else {}
 
 
-class IteratedAttack(Attack):
+class IteratedAttack(_InBall):
     """What attacks that descend in steps have in common.
 
     Attributes:
@@ -66,9 +60,8 @@ class IteratedAttack(Attack):
     """
 
     implementation = "robustbench_cmic.attacks.pgd:run"
+    family = "gradient"
 
-    norm: Norm = "linf"
-    eps: NumberList
     alpha: Step | None = None
     steps: Count = 10
     random_start: bool = True
@@ -99,7 +92,7 @@ class IteratedAttack(Attack):
     @property
     def kind(self) -> Kind:
         """A single step is none of many."""
-        return "one-step" if self.steps == 1 and self.restarts == 1 else "gradient"
+        return "one-step" if self.steps == 1 and self.restarts == 1 else self.family
 
     @property
     def strong(self) -> bool:
@@ -113,9 +106,9 @@ class IteratedAttack(Attack):
         return GRADIENT * float(self.steps) * float(self.restarts * max(1, self.targets))
 
     @property
-    def budget(self) -> str:
-        """`40 steps, 2 starts`."""
-        return f"{self.steps} steps, {self.restarts} starts"
+    def search(self) -> PGD:
+        """The attack as PGD on the model whose gradients it follows."""
+        return PGD.model_validate(self.model_dump(exclude={"sources"}) | {"name": "PGD"})
 
 
 class PGD(IteratedAttack):
@@ -136,11 +129,6 @@ class PGD(IteratedAttack):
         """Of what early stop saves, a quarter is a guess."""
         return (0.25 if self.early_stop else 1.0) * super().work
 
-    @property
-    def search(self) -> PGD:
-        """Itself."""
-        return self
-
     def warnings(self) -> Iterator[tuple[str, str]]:
         """Steps that cannot reach the edge of the ball."""
         for eps in self.eps if self.alpha is not None else []:
@@ -148,20 +136,14 @@ class PGD(IteratedAttack):
             if problem is not None:
                 yield "alpha", problem
 
-    def on_margin(self) -> PGD | None:
-        """On the margin."""
-        return self.varied(loss="margin") if self.raises_cross_entropy else None
-
-    def longer(self) -> PGD:
-        """Twice the steps and a further start."""
-        return self.varied(steps=2 * self.steps, restarts=self.restarts + 1, early_stop=True)
-
-    def for_binarization(self) -> PGD:
-        """Whether any iterate gets there is asked, not whether the last one stays there."""
-        return self.varied(early_stop=True)
+    def audited(self) -> dict[str, Self]:
+        """On the margin; with twice the steps and a further start; in tests any iterate counts, not only the last."""
+        variants = {"other-loss": self.varied(loss="margin")} if self.raises_cross_entropy else {}
+        variants["longer"] = self.varied(steps=2 * self.steps, restarts=self.restarts + 1, early_stop=True)
+        return variants | {"active": self.varied(early_stop=True)}
 
 
-class AutoAttack(Attack):
+class AutoAttack(_InBall):
     """AutoAttack, standard (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T, Square, each on what is left.
 
     Attributes:
@@ -172,20 +154,14 @@ class AutoAttack(Attack):
     """
 
     implementation = "robustbench_cmic.attacks.autoattack:run"
+    family = "gradient"
     whole_blocks = True
 
     name: Literal["AutoAttack"]
-    norm: Norm = "linf"
-    eps: NumberList
     targets: Count = 9
     steps: Count = 100
     queries: Count = 5000
     ascending: bool = False
-
-    @property
-    def kind(self) -> Kind:
-        """Most of it follows gradients; none of them is that of cross entropy."""
-        return "gradient"
 
     @property
     def work(self) -> float:
@@ -193,12 +169,12 @@ class AutoAttack(Attack):
         gradients = self.steps * (1 + 2 * self.targets)
         return (GRADIENT * gradients + float(self.queries)) / 50
 
-    def for_binarization(self) -> AutoAttack:
-        """As it is."""
-        return self
+    def audited(self) -> dict[str, Self]:
+        """In tests as it is."""
+        return {"active": self}
 
 
-class Noise(Attack):
+class Noise(_InBall):
     """Random points of the ball: no attack worth the name should do worse.
 
     Attributes:
@@ -206,16 +182,10 @@ class Noise(Attack):
     """
 
     implementation = "robustbench_cmic.attacks.noise:run"
+    family = "noise"
 
     name: Literal["Noise"]
-    norm: Norm = "linf"
-    eps: NumberList
     samples: Count = 100
-
-    @property
-    def kind(self) -> Kind:
-        """It asks nothing but whether a point is adversarial."""
-        return "noise"
 
     @property
     def work(self) -> float:
@@ -236,11 +206,6 @@ class Transfer(IteratedAttack):
     sources: Literal["all", "pairs"] = "all"
     steps: Count = 40
     loss: Loss = "margin"
-
-    @property
-    def search(self) -> PGD:
-        """PGD on the source."""
-        return PGD.model_validate(self.model_dump(exclude={"sources"}) | {"name": "PGD"})
 
 
 NativeAttack = (

@@ -12,9 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import ConfigDict, PrivateAttr
-
-from robustbench_cmic.suite.attack_base import GRADIENT, Attack, Kind
+from robustbench_cmic.suite.attack_base import ForeignAttack
 from robustbench_cmic.suite.fields import CustomName, Norm, NumberList, Threat, parse_parameter
 from robustbench_cmic.suite.messages import suggestion
 from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, find_module
@@ -145,7 +143,7 @@ def _plain(value: object) -> bool:
     return isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
-class CustomAttack(Attack):
+class CustomAttack(ForeignAttack):
     """An attack of your own: `name(model, images, labels, *, eps, norm, **parameters)` returns adversarial images.
 
     Further keys are its parameters: numbers (also as `eps/4`), words, true/false, or lists of these.
@@ -154,15 +152,13 @@ class CustomAttack(Attack):
         name: `package.module:name` of a function.
     """
 
-    model_config = ConfigDict(extra="allow")
     implementation = "robustbench_cmic.attacks.custom:run"
-    whole_blocks = True
+    family = "unknown"
     distrusted = True
 
     name: CustomName
     norm: Norm
     eps: NumberList
-    _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -180,17 +176,6 @@ class CustomAttack(Attack):
         declared = {"name": self.name, "code_sha256": custom_code_sha256(self.name), "parameters": parameters}
         return self.from_declared(declared, threat)
 
-    def declared(self) -> dict[str, Any]:
-        """The name, the file's hash and the parameters."""
-        return self._declared
-
-    @classmethod
-    def from_declared(cls, declared: dict[str, Any], threat: Threat) -> Self:
-        """The way back; the file may be another by now, or gone."""
-        attack = cls.model_validate({"name": declared["name"], "norm": threat.norm, "eps": [threat.eps]})
-        attack._declared = declared
-        return attack
-
     def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Those of the code and of its parameters, too."""
         for key, sentence in custom_problems(self.name, ATTACK, self.parameters, self.eps):
@@ -198,20 +183,10 @@ class CustomAttack(Attack):
         yield from super().problems()
 
     @property
-    def kind(self) -> Kind:
-        """Nobody knows what it does: it is taken for the least that it may be."""
-        return "unknown"
-
-    @property
     def raised_loss(self) -> None:
         """Its parameters mean what its author says."""
 
     @property
     def raises_cross_entropy(self) -> bool:
-        """It may."""
+        """Nobody knows: it is taken for the least that it may be."""
         return True
-
-    @property
-    def work(self) -> float:
-        """One gradient, for want of knowledge."""
-        return GRADIENT

@@ -12,7 +12,7 @@ import inspect
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,39 +64,28 @@ def _submodule(folders: list[Path], name: str) -> tuple[Path | None, list[Path]]
     return None, [folder / name for folder in folders if (folder / name).is_dir()]
 
 
-def locate_custom(name: str, form: str = "package.module:name") -> Path:
-    """The file of a user's own code.
-
-    Raises:
-        CustomCodeError: the name is not of this form, or there is no such module.
-    """
-    if not re.fullmatch(CUSTOM_NAME, name):
-        raise CustomCodeError(f"should be written {form}, not '{name}'")
-    file = find_module(name)
-    if file is None:
-        module = name.partition(":")[0]
-        raise CustomCodeError(
-            f"there is no module {module} here: put it beside the suite, install it, or run from its folder"
-        )
-    return file
-
-
 def custom_signature(name: str, form: str = "package.module:name") -> inspect.Signature | None:
     """The parameters of a user's own function or class; None where its source does not tell them.
 
     Raises:
-        CustomCodeError: it is not there, or cannot be called.
+        CustomCodeError: the name is not of this form, or what it names is not there, or cannot be called.
     """
-    file = locate_custom(name, form)
-    path, _, word = name.partition(":")
+    if not re.fullmatch(CUSTOM_NAME, name):
+        raise CustomCodeError(f"should be written {form}, not '{name}'")
+    module, _, word = name.partition(":")
+    file = find_module(name)
+    if file is None:
+        where = "put it beside the suite, install it, or run from its folder"
+        raise CustomCodeError(f"there is no module {module} here: {where}")
     try:
         tree = parsed(file.read_bytes(), file.name)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:  # as an import would fail
-        raise CustomCodeError(f"the module {path} cannot be imported: {one_line(error)}") from error
+        raise CustomCodeError(f"the module {module} cannot be imported: {one_line(error)}") from error
     bindings = _bindings(tree)
     bound = bindings.get(word, [])
     if not bound and not _open_ended(tree, word):
-        known = sorted(key for key, nodes in bindings.items() if _callable(nodes[0]) and not key.startswith("_"))
+        definitions = [key for key, nodes in bindings.items() if isinstance(nodes[0], _Function | ast.ClassDef)]
+        known = sorted(key for key in definitions if not key.startswith("_"))
         raise CustomCodeError(f"{file} defines no {word}; {suggestion(word, known, listing='it has')}")
     if len(bound) == 1 and isinstance(bound[0], ast.Assign):
         value = _constant(bound[0].value, bindings)
@@ -109,9 +98,7 @@ def read_signature(tree: ast.Module, name: str) -> inspect.Signature | None:
     """The parameters with which a function or class of a module is called; None where its source does not tell them."""
     bindings = _bindings(tree)
     nodes = bindings.get(name, [])
-    if len(nodes) != 1:
-        return None
-    return _signature(nodes[0], bindings)
+    return _signature(nodes[0], bindings) if len(nodes) == 1 else None
 
 
 @lru_cache(maxsize=64)  # a suite asks for the same module at every eps
@@ -170,10 +157,6 @@ def _open_ended(tree: ast.Module, name: str) -> bool:
     )
 
 
-def _callable(node: ast.AST) -> bool:
-    return isinstance(node, _Function | ast.ClassDef)
-
-
 def _signature(node: ast.AST, bindings: _Bindings) -> inspect.Signature | None:
     if not isinstance(node, _Function | ast.ClassDef) or not all(map(_transparent, node.decorator_list)):
         return None
@@ -206,29 +189,24 @@ def _name(node: ast.expr) -> str:
 
 
 def _parameters(arguments: ast.arguments, bindings: _Bindings) -> list[inspect.Parameter]:
-    def parameter(argument: ast.arg, kind: Any, default: ast.expr | None = None) -> inspect.Parameter:
-        value = inspect.Parameter.empty if default is None else _constant(default, bindings)
-        return inspect.Parameter(argument.arg, kind, default=value)
-
     by_place = [*arguments.posonlyargs, *arguments.args]
-    defaults = [None] * (len(by_place) - len(arguments.defaults)) + list(arguments.defaults)
-    read = [
-        parameter(
-            argument,
-            inspect.Parameter.POSITIONAL_ONLY
-            if place < len(arguments.posonlyargs)
-            else inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default,
-        )
-        for place, (argument, default) in enumerate(zip(by_place, defaults, strict=True))
+    without = [None] * (len(by_place) - len(arguments.defaults))
+    defaults = dict(zip(by_place, [*without, *arguments.defaults], strict=True))
+    defaults |= dict(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    kinds: list[tuple[Any, Sequence[ast.arg | None]]] = [
+        (inspect.Parameter.POSITIONAL_ONLY, arguments.posonlyargs),
+        (inspect.Parameter.POSITIONAL_OR_KEYWORD, arguments.args),
+        (inspect.Parameter.VAR_POSITIONAL, [arguments.vararg]),
+        (inspect.Parameter.KEYWORD_ONLY, arguments.kwonlyargs),
+        (inspect.Parameter.VAR_KEYWORD, [arguments.kwarg]),
     ]
-    if arguments.vararg is not None:
-        read.append(parameter(arguments.vararg, inspect.Parameter.VAR_POSITIONAL))
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        read.append(parameter(argument, inspect.Parameter.KEYWORD_ONLY, default))
-    if arguments.kwarg is not None:
-        read.append(parameter(arguments.kwarg, inspect.Parameter.VAR_KEYWORD))
-    return read
+    parameters = []
+    for kind, group in kinds:
+        for argument in (each for each in group if each is not None):
+            default = defaults.get(argument)
+            value = inspect.Parameter.empty if default is None else _constant(default, bindings)
+            parameters.append(inspect.Parameter(argument.arg, kind, default=value))
+    return parameters
 
 
 def _constant(node: ast.expr, bindings: _Bindings) -> Any:

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, PrivateAttr, WithJsonSchema
+from pydantic import WithJsonSchema
 
-from robustbench_cmic.suite.attack_base import GRADIENT, Attack, Kind
+from robustbench_cmic.suite.attack_base import GRADIENT, ForeignAttack, Kind
 from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
 from robustbench_cmic.suite.fields import Norm, Text, Threat, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
@@ -80,18 +80,17 @@ def class_parameters(name: str) -> Mapping[str, inspect.Parameter]:
 _LIBRARY_NAME = {"type": "string", "pattern": "^[^:]+$", "not": {"enum": list(NATIVE_ATTACKS)}}
 
 
-class TorchattacksAttack(Attack):
+class TorchattacksAttack(ForeignAttack):
     """Any attack class of torchattacks by name; further keys are its own parameters.
 
     `eps` and `norm` say in which ball the result is judged; they are also passed to the attack where it takes them.
     """
 
-    model_config = ConfigDict(extra="allow")
     implementation = "robustbench_cmic.attacks.torchattacks:run"
-    whole_blocks = True
+    family = "gradient"
+    prefix = "torchattacks."
 
     name: Annotated[Text, WithJsonSchema(_LIBRARY_NAME)]
-    _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -106,6 +105,8 @@ class TorchattacksAttack(Attack):
         Raises:
             ValueError: the attack has no ball of its own and the suite names none, or the two disagree.
         """
+        if self._declared and self.norm is not None:
+            return self.norm
         taken = class_parameters(self.name)
         if "norm" in taken:
             return self.norm or "linf"
@@ -117,13 +118,6 @@ class TorchattacksAttack(Attack):
         if self.norm not in (None, own):
             raise ValueError(f"{self.name} is an {own} attack; leave `norm` out")
         return own
-
-    @property
-    def threat(self) -> Threat:
-        """As it was declared."""
-        assert self.norm is not None
-        assert self.eps is not None
-        return Threat(self.norm, self.eps[0])
 
     def at(self, threat: Threat) -> Self:
         """With the parameters as numbers, and those that the suite leaves out at the library's defaults.
@@ -138,19 +132,7 @@ class TorchattacksAttack(Attack):
         left_out = {*_OURS, "eps", "norm", "n_classes", "verbose"}
         plain = {key: value for key, value in defaults.items() if isinstance(value, bool | int | float | str)}
         declared = {key: value for key, value in plain.items() if key not in left_out} | own
-        return self.from_declared({"name": f"torchattacks.{self.name}"} | declared, threat)
-
-    def declared(self) -> dict[str, Any]:
-        """The class as `torchattacks.Name`, and its parameters."""
-        return self._declared
-
-    @classmethod
-    def from_declared(cls, declared: dict[str, Any], threat: Threat) -> Self:
-        """The way back; another release may be installed by now."""
-        name = declared["name"].removeprefix("torchattacks.")
-        attack = cls.model_validate({"name": name, "norm": threat.norm, "eps": [threat.eps]})
-        attack._declared = declared
-        return attack
+        return self.from_declared({"name": self.prefix + self.name} | declared, threat)
 
     def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """A class that there is not, parameters that it does not take, and a ball that is left open."""

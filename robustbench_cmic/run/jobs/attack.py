@@ -17,7 +17,6 @@ from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
 from robustbench_cmic.run.jobs.pictures import keep_pictures, room_for_pictures
 from robustbench_cmic.statistics import wilson_interval
-from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.schema import attack_of
 
 
@@ -33,7 +32,7 @@ def run_attack(job: Job) -> AttackRecord:
     if cell.after is not None:
         kept, inputs[cell.after] = _kept(job, cell.after)
     examples, labels, examples_sha256 = evaluated(job)
-    attack = attack_of(cell.declared["attack"], Threat(cell.norm, cell.eps))
+    attack = attack_of(cell.declared["attack"], cell.threat)
     carries_over = attack is not None and attack.carries_over
     began = time.perf_counter()
     verdict = evaluate_attack(

@@ -66,7 +66,7 @@ def declared_work(cell: Cell) -> float:
         audit = cell.declared["audit"]
         probed = min(examples, 1e-3 * float(audit["examples"]))
         return probed * sum(_passes(check["attack"], Threat(check["norm"], check["eps"])) for check in audit["checks"])
-    return examples * _passes(cell.declared["attack"], Threat(cell.norm, cell.eps))
+    return examples * _passes(cell.declared["attack"], cell.threat)
 
 
 def _passes(declared: dict[str, Any], threat: Threat) -> float:
