@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_outcomes
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord, Check
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
 from robustbench_cmic.suite.attack_base import Attack, Kind
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.schema import attack_of
@@ -145,14 +145,12 @@ class AuditedModel:
         return [
             CheckResult(check.of, attack, unpack_outcomes(check.outcomes, n))
             for check in checks
-            if check.check == name and check.outcomes is not None and (attack := _attack(check)) is not None
+            if check.check == name
+            and check.outcomes is not None
+            and (attack := attack_of(check.attack, check.threat)) is not None
         ]
 
     def mirrored(self, check: CheckResult) -> AttackResult | None:
         """The attack of the suite that a check mirrors."""
         rows = self.by_threat.get(check.attack.threat, [])
         return next((row for row in rows if row.cell.attack == check.of), None)
-
-
-def _attack(check: Check) -> Attack | None:
-    return attack_of(check.attack, Threat(check.norm, check.eps))

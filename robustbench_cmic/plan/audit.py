@@ -12,7 +12,7 @@ from typing import Any
 from robustbench_cmic.plan.cell import Cell, cell_id
 from robustbench_cmic.plan.versions import AUDIT, EVALUATION
 from robustbench_cmic.suite.attack_base import Attack
-from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.fields import Frozen, Norm, Threat
 from robustbench_cmic.suite.schema import Suite
 
 LEVELS: dict[str, dict[str, int]] = {
@@ -23,23 +23,61 @@ HUGE = Threat("linf", 1.0)
 """The ball that holds every image there is."""
 
 
-def declared_audit(suite: Suite) -> dict[str, Any]:
-    """What the audit of any trained model does under a suite's attacks, as plain data."""
-    level = LEVELS[suite.audit]
-    return {
-        "version": AUDIT,
-        "level": suite.audit,
-        "examples": level["examples"],
-        "active_examples": level["active_examples"],
-        "step": _step(suite),
-        "checks": list(_checks(suite)),
-        "active": list(_active(suite)),
-    }
+class PlannedCheck(Frozen):
+    """One of the audit's own attacks.
+
+    Attributes:
+        check: what for: `reference`, `other-loss`, `longer`, `noise`, `huge`, `active`.
+        of: label of the suite's attack that it mirrors; empty where it mirrors none.
+        attack: name and parameters.
+    """
+
+    check: str
+    of: str
+    norm: Norm
+    eps: float
+    attack: dict[str, Any]
+
+    @property
+    def threat(self) -> Threat:
+        """The ball."""
+        return Threat(self.norm, self.eps)
 
 
-def audit_cell(training: Cell, audit: dict[str, Any], evaluation: dict[str, Any]) -> Cell:
+class PlannedAudit(Frozen):
+    """What an audit does, whatever the model.
+
+    Attributes:
+        examples, active_examples: how many of the evaluated ones it is made on, and how many binarization tests are.
+        step: of the gradients' test, in units of images in [0, 1].
+        checks, active: the audit's own attacks, on the model and in binarization tests.
+    """
+
+    version: int
+    level: str
+    examples: int
+    active_examples: int
+    step: float
+    checks: list[PlannedCheck]
+    active: list[PlannedCheck]
+
+
+def plan_audit(suite: Suite) -> PlannedAudit:
+    """The audit of any trained model under a suite's attacks."""
+    return PlannedAudit(
+        version=AUDIT,
+        level=suite.audit,
+        examples=LEVELS[suite.audit]["examples"],
+        active_examples=LEVELS[suite.audit]["active_examples"],
+        step=_step(suite),
+        checks=list(_checks(suite)),
+        active=list(_active(suite)),
+    )
+
+
+def audit_cell(training: Cell, audit: PlannedAudit, evaluation: dict[str, Any]) -> Cell:
     """The audit of one trained model."""
-    declared = {"train": training.declared, "evaluation": evaluation, "judge": EVALUATION, "audit": audit}
+    declared = {"train": training.declared, "evaluation": evaluation, "judge": EVALUATION, "audit": audit.model_dump()}
     return training.model_copy(
         update={
             "id": cell_id([training.model, f"s{training.seed}", "audit"], declared),
@@ -65,7 +103,7 @@ def _step(suite: Suite) -> float:
     return min([*(threat.eps for threat in _threats(suite) if threat.norm == "linf"), 8 / 255]) / 10
 
 
-def _checks(suite: Suite) -> Iterator[dict[str, Any]]:
+def _checks(suite: Suite) -> Iterator[PlannedCheck]:
     yield from _references(suite)
     yield from _other_losses(suite)
     yield from _longer(suite)
@@ -77,14 +115,14 @@ def _checks(suite: Suite) -> Iterator[dict[str, Any]]:
     yield _check("huge", "", HUGE, steps | {"loss": "margin"})
 
 
-def _references(suite: Suite) -> Iterator[dict[str, Any]]:
+def _references(suite: Suite) -> Iterator[PlannedCheck]:
     """In every ball the same strong attack, whatever the suite runs there: no worst case may be clearly above it."""
     own = {"name": "PGD", "steps": 40, "random_start": True, "restarts": 2, "targets": 0, "schedule": "linear"}
     for threat in _threats(suite):
         yield _check("reference", "", threat, own | {"alpha": threat.eps / 4, "loss": "margin", "early_stop": True})
 
 
-def _other_losses(suite: Suite) -> Iterator[dict[str, Any]]:
+def _other_losses(suite: Suite) -> Iterator[PlannedCheck]:
     """Attacks on cross entropy again, on the margin; not where the suite has that attack itself, on any other loss."""
     others = [attack for attack in _attacks(suite) if not attack.raises_cross_entropy]
     for attack in _attacks(suite):
@@ -93,7 +131,7 @@ def _other_losses(suite: Suite) -> Iterator[dict[str, Any]]:
             yield from _variant("other-loss", attack)
 
 
-def _longer(suite: Suite) -> Iterator[dict[str, Any]]:
+def _longer(suite: Suite) -> Iterator[PlannedCheck]:
     """Iterated attacks with twice the steps and a further restart: in the smallest and a middle ball, if strict in all.
 
     In large balls little is left that more steps could break.
@@ -105,7 +143,7 @@ def _longer(suite: Suite) -> Iterator[dict[str, Any]]:
             yield from _variant("longer", attack.at(threat))
 
 
-def _noise(suite: Suite) -> Iterator[dict[str, Any]]:
+def _noise(suite: Suite) -> Iterator[PlannedCheck]:
     samples = LEVELS[suite.audit]["samples"]
     every = _threats(suite)
     theirs = {threat for attack in suite.attacks if attack.kind == "noise" for threat in attack.threats()}
@@ -116,7 +154,7 @@ def _noise(suite: Suite) -> Iterator[dict[str, Any]]:
                 yield _check("noise", "", threat, {"name": "Noise", "samples": samples})
 
 
-def _active(suite: Suite) -> Iterator[dict[str, Any]]:
+def _active(suite: Suite) -> Iterator[PlannedCheck]:
     """Attacks to be tried on models that are altered so that an adversarial example is there."""
     for attack in suite.attacks:
         threats = [threat for threat in attack.threats() if threat.eps > 0]
@@ -124,12 +162,14 @@ def _active(suite: Suite) -> Iterator[dict[str, Any]]:
             yield from _variant("active", attack.at(min(threats)))
 
 
-def _variant(check: str, attack: Attack) -> Iterator[dict[str, Any]]:
+def _variant(check: str, attack: Attack) -> Iterator[PlannedCheck]:
     """An attack of the suite, at one threat, as a check tries it; nothing where it does not."""
     variant = attack.audited().get(check)
     if variant is not None:
         yield _check(check, attack.label, attack.threat, variant.declared())
 
 
-def _check(check: str, of: str, threat: Threat, attack: dict[str, Any]) -> dict[str, Any]:
-    return {"check": check, "of": of, "norm": threat.norm, "eps": threat.eps, "attack": attack}
+def _check(check: str, of: str, threat: Threat, attack: dict[str, Any]) -> PlannedCheck:
+    return PlannedCheck.model_validate(
+        {"check": check, "of": of, "norm": threat.norm, "eps": threat.eps, "attack": attack}
+    )

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robustbench_cmic.plan.audit import audit_cell, declared_audit
+from robustbench_cmic.plan.audit import audit_cell, plan_audit
 from robustbench_cmic.plan.cell import Cell, Plan, cell_id
 from robustbench_cmic.plan.versions import EVALUATION, SUBSET, TRAINING
 from robustbench_cmic.suite.attack_base import Attack
@@ -36,7 +36,7 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
         evaluation["by_command_line"] = True
     cells: list[Cell] = []
     trainings: dict[int, list[Cell]] = {seed: [] for seed in suite.seeds}
-    audit = None if suite.audit == "off" or not suite.attacks or limit is not None else declared_audit(suite)
+    audit = None if suite.audit == "off" or not suite.attacks or limit is not None else plan_audit(suite)
     for model in suite.models:
         for seed in suite.seeds:
             training = _training_cell(suite, model, seed)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
 from robustbench_cmic.attacks.threat import Threat, l2_norms
+from robustbench_cmic.plan.audit import PlannedCheck
 from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.seeding import derive_seed, seeded
-from robustbench_cmic.suite import fields as suite
 from robustbench_cmic.suite.schema import attack_of
 
 POINTS = (64, 96, 128, 192)
@@ -37,21 +36,21 @@ digits); at 0.9 it finds nearly all, and as many random points as built the test
 """
 
 
-def binarization_test(model: nn.Module, images: Tensor, classes: int, check: dict[str, Any], seed: int) -> ActiveTest:
+def binarization_test(model: nn.Module, images: Tensor, classes: int, check: PlannedCheck, seed: int) -> ActiveTest:
     """Build such a model for each image and attack all of them at once.
 
     Args:
         model: returns logits (N, classes); in eval mode.
         images: (N, C, H, W) in [0, 1], no two alike.
         classes: of the model.
-        check: `of`, `norm`, `eps` and `attack`, as an audit declares them.
+        check: the attack that is tested, and in which ball.
         seed: decides the points.
     """
-    about = {key: check[key] for key in ("of", "norm", "eps", "attack")}
+    about = check.model_dump(exclude={"check"})
     if len(images) == 0:
         return ActiveTest(**about)
-    threat = Threat(check["norm"], check["eps"])
-    attack = attack_of(check["attack"], suite.Threat(check["norm"], check["eps"]))
+    threat = Threat(*check.threat)
+    attack = attack_of(check.attack, check.threat)
     if attack is not None and attack.raised_loss == "dlr":  # with two classes there is no third logit to divide by
         attack = attack.varied(loss="margin")
     try:

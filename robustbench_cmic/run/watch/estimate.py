@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
+from robustbench_cmic.plan.audit import PlannedAudit
 from robustbench_cmic.plan.cell import Cell, Kind, title
 from robustbench_cmic.suite.attack_base import GRADIENT
 from robustbench_cmic.suite.fields import Frozen, Threat
@@ -63,9 +64,9 @@ def declared_work(cell: Cell) -> float:
     whole = sizes[evaluation["split"] == "test"]
     examples = 1e-3 * float(min(whole, evaluation.get("limit") or whole))
     if cell.kind == "audit":
-        audit = cell.declared["audit"]
-        probed = min(examples, 1e-3 * float(audit["examples"]))
-        return probed * sum(_passes(check["attack"], Threat(check["norm"], check["eps"])) for check in audit["checks"])
+        audit = PlannedAudit.model_validate(cell.declared["audit"])
+        probed = min(examples, 1e-3 * float(audit.examples))
+        return probed * sum(_passes(check.attack, check.threat) for check in audit.checks)
     return examples * _passes(cell.declared["attack"], cell.threat)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.threat import Threat
 from robustbench_cmic.audit.probes.binarization import _binarize, binarization_test
+from robustbench_cmic.plan.audit import PlannedCheck
 from tests.attacks.nets import convolutional, examples
 
 PGD = {
@@ -27,8 +28,8 @@ def narrow(features: int) -> nn.Module:
         return nn.Sequential(trunk, nn.Linear(features, 10)).eval()
 
 
-def check(attack: dict[str, Any], norm: str = "linf", eps: float = 0.1) -> dict[str, Any]:
-    return {"of": "x", "norm": norm, "eps": eps, "attack": attack}
+def check(attack: dict[str, Any], norm: str = "linf", eps: float = 0.1) -> PlannedCheck:
+    return PlannedCheck.model_validate({"check": "active", "of": "x", "norm": norm, "eps": eps, "attack": attack})
 
 
 @pytest.mark.parametrize("model", [convolutional(), narrow(24)], ids=["wide", "narrow"])
