@@ -9,13 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.apgd import apgd
+from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.fab import fab
 from robustbench_cmic.attacks.pgd import DrawNoise
 from robustbench_cmic.attacks.square import checked_rows, square
 from robustbench_cmic.attacks.threat import BLOCK, check_threat, random_perturbations, violations
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.seeding import derive_seed, seeded
+from robustbench_cmic.suite.attacks import AutoAttack
 from robustbench_cmic.suite.fields import Threat
+
+
+def run(call: AttackCall[AutoAttack]) -> tuple[Tensor, list[Part]]:
+    """`autoattack`, as a suite's `AutoAttack` asks for it."""
+    budget = call.attack.model_dump(include={"targets", "steps", "queries"})
+    return autoattack(call.model, call.images, call.labels, call.threat, seed=call.block_seed, rows=call.rows, **budget)
 
 
 def autoattack(

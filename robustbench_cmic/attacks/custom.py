@@ -5,28 +5,30 @@ from __future__ import annotations
 import pkgutil
 from typing import Any
 
-from torch import Tensor, nn
-
+from robustbench_cmic.attacks.blocks import AttackCall
+from robustbench_cmic.attacks.model import AttackError
+from robustbench_cmic.records.schema import Part
 from robustbench_cmic.seeding import seeded
-from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.custom import CustomAttack
+from robustbench_cmic.suite.signatures import one_line
 
 
-def custom_attack(
-    setting: dict[str, Any], model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, seed: int
-) -> Any:
-    """What a user's function returns for some examples, and that may be anything.
+def run(call: AttackCall[CustomAttack]) -> tuple[Any, list[Part]]:
+    """What a user's function returns for copies of the examples, and that may be anything.
 
-    Args:
-        setting: `name`, and `parameters` to call it with.
-        model: returns logits.
-        images: (N, C, H, W) in [0, 1]; the function gets a copy.
-        labels: (N,); likewise.
-        threat: passed as `eps` and `norm`.
-        seed: of the global generators of Python, numpy and torch while it runs.
+    The global generators of Python, numpy and torch are seeded while it runs.
+
+    Raises:
+        AttackError: it cannot be imported.
     """
     # Before seeding: what a module draws while it is imported, it draws for the first examples of a process only.
-    function = pkgutil.resolve_name(setting["name"])
-    with seeded(seed):
-        return function(
-            model, images.clone(), labels.clone(), eps=threat.eps, norm=threat.norm, **setting["parameters"]
+    try:
+        function = pkgutil.resolve_name(call.attack.name)
+    except (Exception, SystemExit) as error:  # whatever a user's own code does
+        raise AttackError(f"{call.attack.name} cannot be imported: {one_line(error)}") from error
+    images, labels = call.images.clone(), call.labels.clone()
+    with seeded(call.block_seed):
+        found = function(
+            call.model, images, labels, eps=call.threat.eps, norm=call.threat.norm, **call.attack.parameters
         )
+    return found, []

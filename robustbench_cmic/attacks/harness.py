@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.blocks import AttackCall, attack_block, uses_centroids
+from robustbench_cmic.attacks.blocks import SeededAttack, attack_block
 from robustbench_cmic.attacks.judge import AttackEvaluation, Batch, Judge
 from robustbench_cmic.attacks.losses import class_centroids
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen, is_out_of_memory, with_less_memory
 from robustbench_cmic.attacks.threat import BLOCK, check_threat
 from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.records.schema import Part
-from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.attack_base import Attack
 
 OnBatch = Callable[[int, int, int], None]
 """Called with (examples done, examples in all, how many of those done are classified correctly)."""
@@ -48,8 +48,7 @@ def evaluate_attack(
     labels: Tensor,
     *,
     classes: int,
-    setting: dict[str, Any],
-    threat: Threat | None,
+    attack: Attack | None,
     seed: int,
     batch_size: int = BLOCK,
     progress: OnBatch | None = None,
@@ -65,8 +64,7 @@ def evaluate_attack(
         images: (N, C, H, W) float32 in [0, 1], on the model's device; or such images that are brought there in slices.
         labels: (N,) int64.
         classes: number of classes.
-        setting: the attack's `name` and parameters, see `blocks.AttackCall`.
-        threat: the ball; None for `none`, the clean evaluation.
+        attack: at one threat; None for the clean evaluation.
         seed: of the cell.
         batch_size: examples that a native attack has in memory at once; fewer and fewer go through the network
             together where that is too many, and the verdict does not depend on it. Attacks that draw from generators
@@ -81,22 +79,23 @@ def evaluate_attack(
         AttackError: the attack crashed, or its result or the model's logits are unusable.
         torch.OutOfMemoryError: not even a few times `model.MIN_ROWS` examples fit.
     """
+    threat = None if attack is None else attack.threat
     if threat is not None:
         check_threat(threat)
-    custom = setting["name"].count(":") == 1  # a user's code never holds the model that is judged
-    target = CountedModel(copy.deepcopy(model) if custom else model if source is None else source, classes)
+    copied = attack is not None and attack.distrusted  # a user's code never holds the model that is judged
+    target = CountedModel(copy.deepcopy(model) if copied else model if source is None else source, classes)
     target.training = False  # torchattacks puts a model back into the mode in which it found it
     judge = Judge(CountedModel(model, classes), threat, keep_images, keep_broken)
     batches: list[AttackEvaluation] = []
     correct = 0
     with _untouched(model, target.model):
-        call = None if threat is None else AttackCall(setting, threat, seed)
-        if call is not None and uses_centroids(setting):
-            call = replace(call, centroids=_centroids(target, images, labels, batch_size))
-        size = BLOCK if call is not None and call.whole_blocks else batch_size
+        seeded = None if attack is None else SeededAttack(attack=attack, seed=seed)
+        if seeded is not None and seeded.attack.raised_loss == "cmic":
+            seeded = replace(seeded, centroids=_centroids(target, images, labels, batch_size))
+        size = BLOCK if attack is not None and attack.whole_blocks else batch_size
         for start, stop in _batches(len(images), size):
             batch = _batch(start, images[start:stop], labels[start:stop], kept)
-            action = partial(_attack_and_judge, call, target, judge, batch)
+            action = partial(_attack_and_judge, seeded, target, judge, batch)
             batches.append(with_less_memory(target, stop - start, action))
             if progress is not None:
                 correct += int(batches[-1].correct.sum())
@@ -115,10 +114,12 @@ def _batch(start: int, images: Tensor, labels: Tensor, kept: BrokenBefore | None
     return Batch(places, images, labels, attacked, kept.images[inside].to(images))
 
 
-def _attack_and_judge(call: AttackCall | None, target: CountedModel, judge: Judge, batch: Batch) -> AttackEvaluation:
+def _attack_and_judge(
+    attack: SeededAttack[Attack] | None, target: CountedModel, judge: Judge, batch: Batch
+) -> AttackEvaluation:
     """Run the attack, and judge it; whatever it raises becomes an `AttackError`, but for a lack of memory."""
     try:
-        returned, parts = _attack(call, target, batch)
+        returned, parts = _attack(attack, target, batch)
     except AttackError:
         raise
     except Exception as error:
@@ -129,18 +130,18 @@ def _attack_and_judge(call: AttackCall | None, target: CountedModel, judge: Judg
     return judge.judge(batch, returned, parts)
 
 
-def _attack(call: AttackCall | None, target: CountedModel, batch: Batch) -> tuple[Any, list[Part]]:
+def _attack(attack: SeededAttack[Attack] | None, target: CountedModel, batch: Batch) -> tuple[Any, list[Part]]:
     """The examples after the attack: those that are attacked as it returns them, the others as they were kept."""
-    if call is None:
+    if attack is None:
         return batch.images, []
     if batch.kept is None:
-        return attack_block(call, target, batch.images, batch.labels, batch.places)
+        return attack_block(attack, target, batch.images, batch.labels, batch.places)
     result = batch.images.clone()
     rows = batch.attacked
     result[~rows] = batch.kept
     parts: list[Part] = []
     if bool(rows.any()):
-        result[rows], parts = attack_block(call, target, batch.images[rows], batch.labels[rows], batch.places[rows])
+        result[rows], parts = attack_block(attack, target, batch.images[rows], batch.labels[rows], batch.places[rows])
     return result, parts
 
 

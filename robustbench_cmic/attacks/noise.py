@@ -5,9 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.pgd import DrawNoise
 from robustbench_cmic.attacks.threat import check_threat, normalized, project
+from robustbench_cmic.records.schema import Part
+from robustbench_cmic.suite import attacks as suite
 from robustbench_cmic.suite.fields import Threat
+
+
+def run(call: AttackCall[suite.Noise]) -> tuple[Tensor, list[Part]]:
+    """`random_points`, as a suite's `Noise` asks for it."""
+    return random_points(call.model, call.images, call.labels, call.threat, call.noise, call.attack.samples), []
 
 
 def random_points(

@@ -2,69 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.losses import LOSSES, AttackLoss, make_loss, top_other_classes
 from robustbench_cmic.attacks.threat import check_threat, normalized, project, random_perturbations
+from robustbench_cmic.records.schema import Part
+from robustbench_cmic.suite.attacks import FGSM, PGD, Schedule, Transfer
 from robustbench_cmic.suite.fields import Norm, Threat
 
 DrawNoise = Callable[[int], Tensor]
 """Number of a run -> random perturbations of the ball for all images."""
-Schedule = Literal["constant", "linear", "cosine"]
 
 
-@dataclass(frozen=True)
-class Search:
-    """How the ball is searched.
-
-    Attributes:
-        alpha: step size, in units of images; at least 0.
-        steps: gradient steps of one restart, at least 1.
-        loss: what is raised, a key of `LOSSES`.
-        restarts: starts, at least 1; later ones attack only what the earlier ones left.
-        early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
-        targets: 0: away from the label, wherever to. k > 0: every restart is k runs, each towards one of the k classes
-            most likely at the image but the label, at most all of them; a run attacks only what the earlier ones left.
-        schedule: of the step size at step t of T, from 0 on: `constant`: alpha; `linear`: alpha (1 - t / T);
-            `cosine`: alpha (1 + cos(pi t / T)) / 2.
-
-    Raises:
-        ValueError: a value out of range; the message says which.
-    """
-
-    alpha: float
-    steps: int
-    loss: str = "ce"
-    restarts: int = 1
-    early_stop: bool = False
-    targets: int = 0
-    schedule: Schedule = "constant"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1:
-            raise ValueError(f"steps and restarts should be at least 1, not {self.steps} and {self.restarts}")
-        if not 0 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha should be at least 0 and finite, not {self.alpha}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss should be one of {', '.join(LOSSES)}, not {self.loss!r}")
-        if self.targets < 0:
-            raise ValueError(f"targets should be at least 0, not {self.targets}")
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(f"schedule should be one of {', '.join(get_args(Schedule))}, not {self.schedule!r}")
-
-    def step_size(self, step: int) -> float:
-        """The step size of a step, counted from 0."""
-        if self.schedule == "linear":
-            return self.alpha * (1 - step / self.steps)
-        if self.schedule == "cosine":
-            return self.alpha * (1 + math.cos(math.pi * step / self.steps)) / 2
-        return self.alpha
+def run(call: AttackCall[FGSM | PGD | Transfer]) -> tuple[Tensor, list[Part]]:
+    """PGD as a suite's `FGSM`, `PGD` or `Transfer` asks for it."""
+    search = call.attack.search
+    noise = call.noise if search.random_start else None
+    return pgd_search(call.model, call.images, call.labels, search, noise, centroids=call.centroids), []
 
 
 def pgd(
@@ -104,8 +64,10 @@ def pgd(
         restarts: how often to start. Without `early_stop` the last iterate of the first restart that is misclassified
             is returned, or that of the last restart where none is.
         early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
-        targets: see `Search`; whatever the target, misclassified as anything is success.
-        schedule: see `Search`.
+        targets: 0: away from the label, wherever to. k > 0: every restart is k runs, each towards one of the k classes
+            most likely at the image but the label, at most all of them; a run attacks only what the earlier ones left.
+            Whatever the target, misclassified as anything is success.
+        schedule: of the step size, see `PGD.step_size`.
         centroids: (C, C) float64, for the loss `cmic`: the outputs' means by class, see `losses.class_centroids`.
 
     Returns:
@@ -119,31 +81,48 @@ def pgd(
         raise ValueError("images should be in [0, 1]")
     threat = Threat(cast(Norm, norm), eps)
     check_threat(threat)
-    search = Search(alpha, steps, loss, restarts, early_stop, targets, schedule)
+    _check_parameters(alpha, steps, loss, restarts, targets, schedule)
+    parameters: dict[str, Any] = {"norm": norm, "eps": [eps], "alpha": alpha, "steps": steps, "restarts": restarts}
+    parameters |= {"targets": targets, "schedule": schedule, "loss": loss, "early_stop": early_stop}
+    attack = PGD.model_construct(name="PGD", **parameters)
     noise = (lambda _: random_perturbations(threat, images.shape).to(images)) if random_start else None
     # torchattacks and most others average the loss over the batch. Signs survive that; the last bit of the gradient
     # does not, hence the same factor here.
-    return pgd_search(model, images, labels, threat, search, noise, 1 / max(1, len(images)), centroids)
+    return pgd_search(model, images, labels, attack, noise, 1 / max(1, len(images)), centroids)
+
+
+def _check_parameters(alpha: float, steps: int, loss: str, restarts: int, targets: int, schedule: str) -> None:
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"steps and restarts should be at least 1, not {steps} and {restarts}")
+    if not 0 <= alpha < float("inf"):
+        raise ValueError(f"alpha should be at least 0 and finite, not {alpha}")
+    if loss not in LOSSES:
+        raise ValueError(f"loss should be one of {', '.join(LOSSES)}, not {loss!r}")
+    if targets < 0:
+        raise ValueError(f"targets should be at least 0, not {targets}")
+    if schedule not in get_args(Schedule):
+        raise ValueError(f"schedule should be one of {', '.join(get_args(Schedule))}, not {schedule!r}")
 
 
 def pgd_search(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    threat: Threat,
-    search: Search,
+    search: PGD,
     noise: DrawNoise | None,
     weight: float = 1.0,
     centroids: Tensor | None = None,
 ) -> Tensor:
     """`pgd` with explicit random starts (None: start at the images) and weight of each example's loss.
 
-    Runs are counted through: run k of restart r, of t targets each, starts from `noise(r * t + k)`.
+    `search` is at one threat, and takes its starts from `noise` alone. Runs are counted through: run k of restart r, of
+    t targets each, starts from `noise(r * t + k)`.
     """
     images = images.detach()
     result = images.clone()
     if len(images) == 0:
         return result
+    threat = search.threat
     loss = make_loss(search.loss, centroids)
     classes: Tensor | None = None
     runs = search.restarts
@@ -172,7 +151,7 @@ def _pgd_run(
     targets: Tensor | None,
     starts: Tensor,
     threat: Threat,
-    search: Search,
+    search: PGD,
     loss: AttackLoss,
     weight: float,
 ) -> Tensor:

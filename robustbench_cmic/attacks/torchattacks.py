@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from torch import Tensor
 
-from torch import Tensor, nn
+from robustbench_cmic.attacks.blocks import AttackCall
+from robustbench_cmic.records.schema import Part
+from robustbench_cmic.seeding import seeded
+from robustbench_cmic.suite.torchattacks import TorchattacksAttack, class_parameters
 
-from robustbench_cmic.suite.fields import Threat
-from robustbench_cmic.suite.torchattacks import signature
 
+def run(call: AttackCall[TorchattacksAttack]) -> tuple[Tensor, list[Part]]:
+    """What an instance of a torchattacks class returns for copies of the examples.
 
-def torchattacks_attack(
-    name: str, model: nn.Module, threat: Threat, classes: int, seed: int, setting: dict[str, Any]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """An instance of a torchattacks class, ready to be called with images and labels.
-
-    Args:
-        name: `torchattacks.APGDT`, say.
-        model: what to attack.
-        threat: passed as `eps` and `norm` where the class takes them.
-        classes: passed as `n_classes` where the class takes it and the suite does not set it: the library's default
-            is 10, whatever the model has.
-        seed: passed where the class takes one, because its own default is one fixed seed, or the time of day.
-        setting: `name` and the parameters that the suite sets.
+    `eps` and `norm` are passed where the class takes them. So is the number of classes, unless the suite sets it: the
+    library's default is 10, whatever the model has. So is a seed: the default is one fixed seed, or the time of day.
     """
     import torchattacks
 
-    short = name.removeprefix("torchattacks.")
+    name = call.attack.name
     ours = {
-        "eps": threat.eps,
-        "norm": {"linf": "Linf", "l2": "L2"}[threat.norm],
-        "n_classes": classes,
-        "seed": seed,
+        "eps": call.threat.eps,
+        "norm": {"linf": "Linf", "l2": "L2"}[call.threat.norm],
+        "n_classes": call.model.classes,
+        "seed": call.block_seed,
     }
-    taken = {key: value for key, value in ours.items() if key in signature(short).defaults}
-    parameters = {key: value for key, value in setting.items() if key != "name"}
-    attack: Callable[[Tensor, Tensor], Tensor] = getattr(torchattacks, short)(model, **(taken | parameters))
-    return attack
+    taken = {key: value for key, value in ours.items() if key in class_parameters(name)}
+    with seeded(call.block_seed):
+        attack = getattr(torchattacks, name)(call.model, **(taken | call.attack.parameters))
+        return attack(call.images.clone(), call.labels.clone()), []

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.packing import outcome_bits
-from robustbench_cmic.records.schema import AttackRecord, AuditRecord, Check
+from robustbench_cmic.records.packing import unpack_outcomes
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
+from robustbench_cmic.suite.attack_base import Attack, Kind
+from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.schema import attack_of
 
-# What torchattacks' classes are, for those that are not iterated attacks with the gradient of cross entropy.
-ONE_STEP = {"FGSM", "FFGSM", "RFGSM"}
-"""RFGSM where its `steps` are 1."""
-BLACK_BOX = {"GN", "OnePixel", "Pixle", "Square", "SPSA"}
-OTHER_LOSS = {"APGDT", "AutoAttack", "CW", "DeepFool", "EADEN", "EADL1", "FAB", "JSMA", "Jitter", "SparseFool"}
-"""Besides those whose `loss` says so."""
-MINIMAL = {"DeepFool", "EADEN", "EADL1", "JSMA", "SparseFool"}
-"""They look for a small change in a norm of their own, not for any in the ball."""
-FEW_STEPS = 10
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Outcomes = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -29,81 +28,70 @@ class AttackResult:
     record: AttackRecord
 
     @cached_property
-    def bits(self) -> int:
-        """The outcomes: bit i from the left is 1 where example i is classified correctly."""
-        return outcome_bits(self.record.outcomes or "", self.n)
+    def correct(self) -> Outcomes:
+        """(n,) truth values: the example is classified correctly."""
+        return unpack_outcomes(self.record.outcomes or "", self.n)
 
     @property
     def n(self) -> int:
         """Number of examples."""
         return self.record.n or 0
 
-    @property
-    def setting(self) -> dict[str, Any]:
-        """The attack's name and parameters."""
-        setting: dict[str, Any] = self.cell.declared["attack"]
-        return setting
+    @cached_property
+    def attack(self) -> Attack | None:
+        """None for the clean evaluation."""
+        return attack_of(self.cell.declared["attack"], self.cell.threat)
 
     @property
-    def ball(self) -> tuple[str, float]:
-        """Norm and eps."""
-        return self.cell.norm, self.cell.eps
-
-    @property
-    def _library(self) -> str:
-        name: str = self.setting["name"]
-        return name.removeprefix("torchattacks.") if name.startswith("torchattacks.") else ""
-
-    @property
-    def _own(self) -> bool:
-        """Code of a user's own. Nobody knows what it does: it is taken for the least that it may be."""
-        return ":" in self.setting["name"]
+    def kind(self) -> Kind | None:
+        """What the attack does, seen from the model that it is tried on."""
+        if self.cell.source not in (None, self.cell.needs):
+            return "transfer"
+        return None if self.attack is None else self.attack.kind
 
     @property
     def one_step(self) -> bool:
         """A single step along the gradient."""
-        if self._library:
-            return self._library in ONE_STEP and self.setting.get("steps", 1) == 1
-        iterated = self.setting["name"] in ("PGD", "Transfer") and not self.black_box
-        single = iterated and self.setting["steps"] == 1 and self.setting["restarts"] == 1
-        return self.setting["name"] == "FGSM" or single
+        return self.kind == "one-step"
 
     @property
     def black_box(self) -> bool:
         """Without the gradients of the attacked model, as far as is known."""
-        transferred = self.setting["name"] == "Transfer" and self.cell.source != self.cell.needs
-        return self.setting["name"] == "Noise" or transferred or self._own or self._library in BLACK_BOX
+        return self.kind in ("black-box", "noise", "transfer", "unknown")
 
     @property
     def search(self) -> bool:
         """An iterated attack with the gradients of the attacked model."""
-        return self.setting["name"] != "none" and not self.one_step and not self.black_box
+        return self.kind in ("gradient", "minimum-norm")
 
     @property
     def strong(self) -> bool:
-        """A search that a worst case may rest on: not on cross entropy, many steps, and they reach across the ball."""
-        if not self.search or self.on_cross_entropy or self._library in MINIMAL:
-            return False
-        if self.setting["name"] not in ("PGD", "Transfer"):
-            return True
-        steps, alpha = self.setting["steps"], self.setting["alpha"]
-        return bool(steps >= FEW_STEPS and steps * alpha >= self.cell.eps)
+        """A worst case may rest on it."""
+        return self.search and self.attack is not None and self.attack.strong
 
     @property
     def on_cross_entropy(self) -> bool:
         """What it raises is cross entropy, as float32 computes it, or may be."""
-        if self._own:
-            return True
-        if self._library:
-            return self._library not in OTHER_LOSS | BLACK_BOX and self.setting.get("loss", "ce") == "ce"
-        return self.setting.get("loss") == "ce"
+        return self.attack is not None and self.attack.raises_cross_entropy
 
-    def at(self, positions: list[int]) -> int:
-        """The outcomes of some examples, in order, as bits."""
-        found = 0
-        for position in positions:
-            found = found << 1 | (self.bits >> (self.n - 1 - position) & 1)
-        return found
+    def at(self, positions: list[int]) -> Outcomes:
+        """The outcomes of some examples, in order."""
+        return self.correct[positions]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One of the audit's own attacks that did not crash.
+
+    Attributes:
+        of: label of the suite's attack that it mirrors.
+        attack: what was run.
+        correct: outcomes of the audit's examples.
+    """
+
+    of: str
+    attack: Attack
+    correct: Outcomes
 
 
 @dataclass(frozen=True)
@@ -114,20 +102,29 @@ class AuditedModel:
         training: its cell.
         clean: the clean evaluation; None where there is none.
         rows: the attacks that gave a result, in the plan's order.
-        probe: what the audit found; None where it gave nothing.
+        audit: the audit's record, whatever became of it; None where there is none.
     """
 
     training: Cell
     clean: AttackResult | None
     rows: list[AttackResult]
-    probe: AuditRecord | None
+    audit: AnyRecord | None
 
-    def balls(self) -> dict[tuple[str, float], list[AttackResult]]:
+    @cached_property
+    def probe(self) -> AuditRecord | None:
+        """What the audit found; None where it gave nothing, or was not made on a part of the attacks' examples."""
+        if not isinstance(self.audit, AuditRecord) or self.audit.status != "ok":
+            return None
+        last = max(self.audit.positions, default=-1)
+        return self.audit if all(row.n > last for row in self.rows) else None
+
+    @cached_property
+    def by_threat(self) -> dict[Threat, list[AttackResult]]:
         """The attacks in each ball."""
-        found: dict[tuple[str, float], list[AttackResult]] = {}
+        rows: dict[Threat, list[AttackResult]] = {}
         for row in self.rows:
-            found.setdefault(row.ball, []).append(row)
-        return found
+            rows.setdefault(row.cell.threat, []).append(row)
+        return rows
 
     def every_cell(self) -> frozenset[str]:
         """All evaluations of the model, the clean one too."""
@@ -141,18 +138,19 @@ class AuditedModel:
         """The attacks that raise cross entropy."""
         return frozenset(row.cell.id for row in self.rows if row.on_cross_entropy)
 
-    def checks(self, name: str) -> list[tuple[Check, int]]:
-        """The audit's own attacks of one kind that did not crash, with their outcomes as bits."""
-        if self.probe is None:
-            return []
-        n = len(self.probe.positions)
+    def checks(self, name: str) -> list[CheckResult]:
+        """The audit's own attacks of one kind that did not crash."""
+        checks = [] if self.probe is None else self.probe.checks
+        n = 0 if self.probe is None else len(self.probe.positions)
         return [
-            (check, outcome_bits(check.outcomes, n))
-            for check in self.probe.checks
-            if check.check == name and check.outcomes is not None
+            CheckResult(check.of, attack, unpack_outcomes(check.outcomes, n))
+            for check in checks
+            if check.check == name
+            and check.outcomes is not None
+            and (attack := attack_of(check.attack, check.threat)) is not None
         ]
 
-    def mirrored(self, check: Check) -> AttackResult | None:
+    def mirrored(self, check: CheckResult) -> AttackResult | None:
         """The attack of the suite that a check mirrors."""
-        ball = (check.norm, check.eps)
-        return next((row for row in self.rows if row.cell.attack == check.of and row.ball == ball), None)
+        rows = self.by_threat.get(check.attack.threat, [])
+        return next((row for row in rows if row.cell.attack == check.of), None)

@@ -1,4 +1,4 @@
-"""The rules of the audit on attacks: each a pure function from a case to the flags that it raises.
+"""The rules of the audit on attacks, one against another and against the audit's own.
 
 Thresholds are chosen so that chance raises no flag: a paired comparison has to differ by `POINTS` of the examples, with
 an exact one-sided p (McNemar) of at most `ALPHA`. On the 128 examples of a standard audit that takes at least 10
@@ -7,14 +7,20 @@ examples, 8 points: what differs by less passes unnoticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from robustbench_cmic.audit.case import AttackResult, AuditedModel
-from robustbench_cmic.audit.flags import Flag
-from robustbench_cmic.audit.rules_model import active, crashed, forward_pass, gradients, outputs, scope_of
-from robustbench_cmic.records.schema import Check
-from robustbench_cmic.statistics import discordant, mcnemar, wilson_interval
+from robustbench_cmic.audit.case import AttackResult, AuditedModel, CheckResult
+from robustbench_cmic.audit.flags import ATHALYE, CARLINI, Finding, Rule
+from robustbench_cmic.audit.rules_model import scope_of
+from robustbench_cmic.statistics import discordant_pairs, mcnemar, wilson_interval
+from robustbench_cmic.suite.attack_base import Attack
+from robustbench_cmic.suite.attacks import FGSM, PGD, IteratedAttack
 from robustbench_cmic.suite.fields import format_eps
+from robustbench_cmic.suite.objectives import Adversary
+
+if TYPE_CHECKING:
+    from robustbench_cmic.audit.case import Outcomes
 
 ALPHA = 0.001
 POINTS = 0.02
@@ -23,214 +29,261 @@ MARGIN_POINTS = 0.15
 MIN_EXAMPLES = 100
 SURVIVORS = 0.05
 
-Rule = Callable[[AuditedModel], Iterator[Flag]]
-
 
 def _ids(rows: Iterable[AttackResult]) -> frozenset[str]:
     return frozenset(row.cell.id for row in rows)
 
 
-def _beats(strong: int, weak: int, n: int, points: float) -> tuple[bool, str]:
-    """Whether outcomes `strong` have clearly fewer survivors than `weak`, both of n examples, and by how much."""
-    only_weak, only_strong = discordant(weak, strong)
+def _about(row: AttackResult, evidence: str) -> Finding:
+    return Finding(frozenset({row.cell.id}), "rows", evidence)
+
+
+def _lead(strong: Outcomes, weak: Outcomes, points: float) -> str | None:
+    """By how much outcomes `strong` have clearly fewer survivors than `weak`, of the same examples; None: not clear."""
+    n = len(weak)
+    if len(strong) != n:  # of other data: nothing to compare
+        return None
+    only_weak, only_strong = discordant_pairs(weak, strong)
     p = mcnemar(only_weak, only_strong, "greater")
-    clear = (only_weak - only_strong) / n >= points and p <= ALPHA
-    shown = f"{100 * strong.bit_count() / n:.1f} % against {100 * weak.bit_count() / n:.1f} % of {n}, p = {p:.1g}"
-    return clear, shown
+    if (only_weak - only_strong) / n < points or p > ALPHA:
+        return None
+    return f"{100 * int(strong.sum()) / n:.1f} % against {100 * int(weak.sum()) / n:.1f} % of {n}, p = {p:.1g}"
 
 
-def one_step(case: AuditedModel) -> Iterator[Flag]:
-    """A one-step attack against iterated ones."""
-    for rows in case.balls().values():
+def _one_step_beats_iterated(model: AuditedModel) -> Iterator[Finding]:
+    for rows in model.by_threat.values():
         for strong in rows:
             for weak in rows:
                 if strong.one_step and weak.search:
-                    clear, shown = _beats(strong.bits, weak.bits, weak.n, POINTS)
-                    if clear:
-                        yield _row_flag("one-step-beats-iterated", weak, f"{strong.cell.attack} {shown}")
+                    lead = _lead(strong.correct, weak.correct, POINTS)
+                    if lead is not None:
+                        yield _about(weak, f"{strong.cell.attack} {lead}")
 
 
-def black_box(case: AuditedModel) -> Iterator[Flag]:
+def _black_box_beats_white_box(model: AuditedModel) -> Iterator[Finding]:
     """Attacks that know nothing of the gradients, against those that follow them."""
-    for ball, rows in case.balls().items():
+    positions = [] if model.probe is None else model.probe.positions
+    noise = model.checks("noise")
+    for threat, rows in model.by_threat.items():
         blind = [row for row in rows if row.black_box]
         seeing = [row for row in rows if row.search]
         for weak in seeing:
             for strong in blind:
-                clear, shown = _beats(strong.bits, weak.bits, weak.n, POINTS)
-                if clear:
-                    yield _row_flag("black-box-beats-white-box", weak, f"{strong.cell.attack} {shown}")
-            for check, bits in case.checks("noise"):
-                if (check.norm, check.eps) == ball and case.probe is not None:
-                    clear, shown = _beats(bits, weak.at(case.probe.positions), len(case.probe.positions), POINTS)
-                    if clear:
-                        yield _row_flag("black-box-beats-white-box", weak, f"noise {shown}")
+                lead = _lead(strong.correct, weak.correct, POINTS)
+                if lead is not None:
+                    yield _about(weak, f"{strong.cell.attack} {lead}")
+            for check in noise:
+                lead = _lead(check.correct, weak.at(positions), POINTS) if check.attack.threat == threat else None
+                if lead is not None:
+                    yield _about(weak, f"noise {lead}")
         yield from _beyond_all(blind, seeing)
         yield from _square(rows)
 
 
-def _beyond_all(blind: list[AttackResult], seeing: list[AttackResult]) -> Iterator[Flag]:
+def _beyond_all(blind: list[AttackResult], seeing: list[AttackResult]) -> Iterator[Finding]:
     """What survives every attack with gradients together, and still falls to one without."""
-    if not seeing:
+    if not seeing or len({row.n for row in (*blind, *seeing)}) > 1:
         return
-    survivors = -1
-    for row in seeing:
-        survivors &= row.bits
     n = seeing[0].n
+    survivors = seeing[0].correct.copy()
+    for row in seeing:
+        survivors &= row.correct
     for strong in blind:
-        more = survivors & ~strong.bits
-        if more.bit_count() >= max(3, POINTS * n):
-            evidence = f"{strong.cell.attack} breaks {more.bit_count()} of {n} that all attacks with gradients leave"
-            yield Flag("black-box-beats-white-box", _ids([*blind, *seeing]), "balls", evidence)
+        more = int((survivors & ~strong.correct).sum())
+        if more >= max(3, POINTS * n):
+            evidence = f"{strong.cell.attack} breaks {more} of {n} that all attacks with gradients leave"
+            yield Finding(_ids([*blind, *seeing]), "balls", evidence)
 
 
-def _square(rows: list[AttackResult]) -> Iterator[Flag]:
+def _square(rows: list[AttackResult]) -> Iterator[Finding]:
     """AutoAttack's random search comes last: what it breaks, three attacks with gradients left."""
     for row in rows:
         for part in row.record.parts:
             if part.name == "Square" and part.broken >= max(3, POINTS * row.n):
-                evidence = f"Square breaks {part.broken} of {row.n} that APGD and FAB leave"
-                yield Flag("black-box-beats-white-box", _ids(rows), "balls", evidence)
+                yield Finding(_ids(rows), "balls", f"Square breaks {part.broken} of {row.n} that APGD and FAB leave")
 
 
-def margin_loss(case: AuditedModel) -> Iterator[Flag]:
+def _margin_beats_cross_entropy(model: AuditedModel) -> Iterator[Finding]:
     """The same attack on cross entropy and on the margin: of the suite, or with the audit's own on its examples."""
-    for rows in case.balls().values():
-        for weak in rows:
+    for rows in model.by_threat.values():
+        for weak in (row for row in rows if row.on_cross_entropy):
             for strong in rows:
-                if weak.on_cross_entropy and _differ_in_loss(weak, strong):
-                    clear, shown = _beats(strong.bits, weak.bits, weak.n, MARGIN_POINTS)
-                    if clear:
-                        yield _row_flag("margin-beats-cross-entropy", weak, f"{strong.cell.attack} {shown}")
-    for check, weak, shown in _stronger_checks(case, "other-loss", MARGIN_POINTS):
-        yield _row_flag("margin-beats-cross-entropy", weak, f"on the {check.attack['loss']} {shown}")
+                lead = _lead(strong.correct, weak.correct, MARGIN_POINTS) if _differ_in_loss(weak, strong) else None
+                if lead is not None:
+                    yield _about(weak, f"{strong.cell.attack} {lead}")
+    for check, weak, lead in _stronger_checks(model, "other-loss", MARGIN_POINTS):
+        yield _about(weak, f"on the {check.attack.raised_loss} {lead}")
 
 
 def _differ_in_loss(first: AttackResult, second: AttackResult) -> bool:
-    ours, theirs = first.setting, second.setting
-    if ours["name"] != theirs["name"] or "loss" not in ours:
+    if first.attack is None or second.attack is None or second.attack.raised_loss == "ce":
         return False
-    ignored = ("loss", "early_stop", "ascending")
-    same = all(value == theirs.get(key) for key, value in ours.items() if key not in ignored)
-    return same and theirs["loss"] != "ce"
+    return first.attack.same_but_for_loss(second.attack)
 
 
-def _stronger_checks(case: AuditedModel, name: str, points: float) -> Iterator[tuple[Check, AttackResult, str]]:
+def _stronger_checks(model: AuditedModel, name: str, points: float) -> Iterator[tuple[CheckResult, AttackResult, str]]:
     """The audit's attacks of one kind that break clearly more than the attack of the suite that they mirror."""
-    for check, bits in case.checks(name):
-        weak = case.mirrored(check)
-        if weak is not None and case.probe is not None:
-            positions = case.probe.positions
-            clear, shown = _beats(bits, weak.at(positions), len(positions), points)
-            if clear:
-                yield check, weak, shown
+    for check in model.checks(name):
+        weak = model.mirrored(check)
+        if weak is not None and model.probe is not None:
+            lead = _lead(check.correct, weak.at(model.probe.positions), points)
+            if lead is not None:
+                yield check, weak, lead
 
 
-def monotone(case: AuditedModel) -> Iterator[Flag]:
+def _family(model: AuditedModel, one: AttackResult) -> list[AttackResult]:
+    """The same attack in all balls of its norm."""
+    return [row for row in model.rows if (row.cell.attack, row.cell.norm) == (one.cell.attack, one.cell.norm)]
+
+
+def _not_monotone(model: AuditedModel) -> Iterator[Finding]:
     """An iterated attack in balls of growing size."""
-    rows = [row for row in case.rows if row.search]
-    for large in rows:
-        same = [row for row in rows if (row.cell.attack, row.cell.norm) == (large.cell.attack, large.cell.norm)]
-        smaller = [row for row in same if row.cell.eps < large.cell.eps]
+    for large in (row for row in model.rows if row.search):
+        smaller = [row for row in _family(model, large) if row.search and row.cell.eps < large.cell.eps]
         # One flag a number, by the smaller ball that tells most.
-        for small in sorted(smaller, key=lambda row: row.bits.bit_count()):
-            clear, shown = _beats(small.bits, large.bits, large.n, POINTS)
-            if clear:
-                yield _row_flag("not-monotone", large, f"at eps {format_eps(small.cell.eps)} {shown}")
+        for small in sorted(smaller, key=lambda row: int(row.correct.sum())):
+            lead = _lead(small.correct, large.correct, POINTS)
+            if lead is not None:
+                yield _about(large, f"at eps {format_eps(small.cell.eps)} {lead}")
                 break
 
 
-def huge_ball(case: AuditedModel) -> Iterator[Flag]:
+def _survives_everything(model: AuditedModel) -> Iterator[Finding]:
     """Survivors where there should be none; 1 in 20 is forgiven."""
-    for check, bits in case.checks("huge"):
-        n = len(case.probe.positions) if case.probe else 0
-        low, _ = wilson_interval(bits.bit_count(), n)
-        if low > SURVIVORS:
-            whole = check.attack["loss"] != "ce"
-            cells = case.attacked() if whole else case.cross_entropy_rows()
-            evidence = f"{bits.bit_count()} of {n} examples survive PGD on {check.attack['loss']} at eps {check.eps:g}"
-            yield Flag("survives-everything", cells, scope_of(whole), evidence)
+    for check in model.checks("huge"):
+        n, survivors = len(check.correct), int(check.correct.sum())
+        if wilson_interval(survivors, n)[0] > SURVIVORS:
+            whole = not check.attack.raises_cross_entropy
+            cells = model.attacked() if whole else model.cross_entropy_rows()
+            attack = f"PGD on {check.attack.raised_loss} at eps {check.attack.threat.eps:g}"
+            yield Finding(cells, scope_of(whole), f"{survivors} of {n} examples survive {attack}")
 
 
-def converged(case: AuditedModel) -> Iterator[Flag]:
+def _not_converged(model: AuditedModel) -> Iterator[Finding]:
     """An attack with twice the steps and a further start; where it breaks more, the attack is flagged at every eps."""
-    for check, weak, shown in _stronger_checks(case, "longer", POINTS):
-        same = [row for row in case.rows if (row.cell.attack, row.cell.norm) == (weak.cell.attack, weak.cell.norm)]
-        evidence = (
-            f"{check.attack['steps']} steps, {check.attack['restarts']} starts at eps {format_eps(check.eps)}: {shown}"
-        )
-        yield Flag("not-converged", _ids(same), "rows", evidence)
+    for check, weak, lead in _stronger_checks(model, "longer", POINTS):
+        evidence = f"{_budget(check.attack)} at eps {format_eps(check.attack.threat.eps)}: {lead}"
+        yield Finding(_ids(_family(model, weak)), "rows", evidence)
 
 
-def reference(case: AuditedModel) -> Iterator[Flag]:
+def _budget(attack: Attack) -> str:
+    return f"{attack.steps} steps, {attack.restarts} starts" if isinstance(attack, IteratedAttack) else attack.name
+
+
+def _beaten_by_reference(model: AuditedModel) -> Iterator[Finding]:
     """All attacks of the suite in a ball together, against the audit's own attack there."""
-    if case.probe is None:
-        return
-    positions = case.probe.positions
-    for check, bits in case.checks("reference"):
-        rows = case.balls().get((check.norm, check.eps), [])
+    positions = [] if model.probe is None else model.probe.positions
+    for check in model.checks("reference"):
+        rows = model.by_threat.get(check.attack.threat, [])
         if rows:
-            together = -1
+            together = rows[0].at(positions)
             for row in rows:
-                together &= row.at(positions)
-            clear, shown = _beats(bits, together, len(positions), POINTS)
-            if clear:
-                yield Flag("beaten-by-reference", _ids(rows), "balls", f"{_steps(check)} on the margin: {shown}")
+                together = together & row.at(positions)
+            lead = _lead(check.correct, together, POINTS)
+            if lead is not None:
+                yield Finding(_ids(rows), "balls", f"{_budget(check.attack)} on the margin: {lead}")
 
 
-def _steps(check: Check) -> str:
-    return f"{check.attack['steps']} steps, {check.attack['restarts']} starts"
-
-
-def invalid(case: AuditedModel) -> Iterator[Flag]:
-    """Examples outside ball or box."""
-    for row in case.rows:
+def _invalid_examples(model: AuditedModel) -> Iterator[Finding]:
+    for row in model.rows:
         if row.record.outside:
-            yield _row_flag("invalid-examples", row, f"{row.record.outside} of {row.n} examples")
+            yield _about(row, f"{row.record.outside} of {row.n} examples")
 
 
-def as_trained(case: AuditedModel) -> Iterator[Flag]:
-    """The attack of an adversarial training, again."""
-    objective = case.training.declared["objective"] or {}
-    adversary = objective.get("adversary")
-    if adversary is None:
+def _attacked_as_trained(model: AuditedModel) -> Iterator[Finding]:
+    declared = (model.training.declared["objective"] or {}).get("adversary")
+    if declared is None:
         return
-    for row in case.rows:
-        own = row.setting
-        steps = 1 if own["name"] == "FGSM" else own.get("steps", 0)
-        native = own["name"] in ("FGSM", "PGD") and own["loss"] == adversary["loss"] and not own.get("targets")
-        # One step against a training with many is weaker, but not the attack that it was trained on.
-        as_long = steps == adversary["steps"] or 1 < steps < adversary["steps"]
-        if native and row.cell.norm == adversary["norm"] and as_long:
-            evidence = f"trained with {adversary['steps']} steps on {adversary['loss']}, attacked with {steps}"
-            yield _row_flag("attacked-as-trained", row, evidence)
+    adversary = Adversary.model_validate(declared)
+    for row in model.rows:
+        if isinstance(row.attack, FGSM | PGD) and row.cell.norm == adversary.norm:
+            search = row.attack.search
+            same = search.loss == adversary.loss and search.targets == 0
+            # One step against a training with many is weaker, but not the attack that it was trained on.
+            as_long = search.steps == adversary.steps or 1 < search.steps < adversary.steps
+            if same and as_long:
+                trained = f"trained with {adversary.steps} steps on {adversary.loss}"
+                yield _about(row, f"{trained}, attacked with {search.steps}")
 
 
-def enough_examples(case: AuditedModel) -> Iterator[Flag]:
-    """Numbers that are too small to claim anything."""
-    few = [row for row in case.rows if row.n < MIN_EXAMPLES]
+def _few_examples(model: AuditedModel) -> Iterator[Finding]:
+    few = [row for row in model.rows if row.n < MIN_EXAMPLES]
     if few:
-        yield Flag("few-examples", _ids(few), "balls", f"{few[0].n} examples")
+        yield Finding(_ids(few), "balls", f"{few[0].n} examples")
 
 
-def _row_flag(name: str, row: AttackResult, evidence: str) -> Flag:
-    return Flag(name, frozenset({row.cell.id}), "rows", evidence)
-
-
-ALL: tuple[Rule, ...] = (
-    forward_pass,
-    outputs,
-    gradients,
-    one_step,
-    black_box,
-    margin_loss,
-    monotone,
-    huge_ball,
-    converged,
-    reference,
-    crashed,
-    active,
-    invalid,
-    as_trained,
-    enough_examples,
+COMPARISON_RULES = (
+    Rule(
+        "one-step-beats-iterated",
+        "One step of an attack breaks more than many steps do: the iterated attack is misled.",
+        f"{ATHALYE} (one-step attacks perform better than iterative attacks)",
+        _one_step_beats_iterated,
+    ),
+    Rule(
+        "black-box-beats-white-box",
+        "Noise, another model's examples, random search or an attack of unknown kind break what attacks with full "
+        "knowledge leave: the gradients hide what is there.",
+        f"{ATHALYE} (black-box attacks are better than white-box attacks)",
+        _black_box_beats_white_box,
+    ),
+    Rule(
+        "margin-beats-cross-entropy",
+        "The same attack on the margin between logits breaks clearly more than on cross entropy: the number is one of "
+        "the loss, not of the model.",
+        "Gowal et al. 2019; Croce & Hein 2020, section 4",
+        _margin_beats_cross_entropy,
+    ),
+    Rule(
+        "not-monotone",
+        "A larger ball holds every smaller one, yet the attack breaks fewer examples in it.",
+        f"{CARLINI}, section 4.6",
+        _not_monotone,
+    ),
+    Rule(
+        "survives-everything",
+        "Examples survive in a ball that holds every image there is, where each can be turned into any other.",
+        f"{ATHALYE} (unbounded attacks do not reach 100 % success)",
+        _survives_everything,
+    ),
+    Rule(
+        "not-converged",
+        "Twice the steps and a further start break clearly more: the attack was stopped too early.",
+        f"{CARLINI}, section 4.7",
+        _not_converged,
+    ),
 )
+"""On one attack against another."""
+NUMBER_RULES = (
+    Rule(
+        "invalid-examples",
+        "The attack left ball or box; its examples were projected back, and may be weaker than what it found.",
+        f"{CARLINI}, section 4.8",
+        _invalid_examples,
+    ),
+    Rule(
+        "attacked-as-trained",
+        "The attack is the one that the model was trained against: the number shows training, not robustness.",
+        f"{CARLINI}, section 3.2",
+        _attacked_as_trained,
+    ),
+    Rule(
+        "beaten-by-reference",
+        "The audit's own attack, the same for all models, breaks clearly more than all attacks of the suite together.",
+        "Croce & Hein 2020: a worst case over weak attacks is none",
+        _beaten_by_reference,
+    ),
+    Rule(
+        "few-examples",
+        "Fewer than 100 examples: an interval of ten points to either side at best.",
+        f"{CARLINI}, section 4.9",
+        _few_examples,
+    ),
+    Rule(
+        "no-strong-attack",
+        "No unflagged attack with many steps on another loss than cross entropy was run in this ball: the worst case "
+        "is one of weak attacks.",
+        "Croce & Hein 2020",
+        lambda _: iter(()),  # a worst case has it, not an attack: see `judge`
+    ),
+)
+"""On what numbers are worth."""

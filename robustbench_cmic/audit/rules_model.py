@@ -1,22 +1,18 @@
-"""The rules of the audit on what its probes found of the model itself: a defect has to concern a tenth of the examples.
-
-Each is a pure function from a case to the flags that it raises.
-"""
+"""The rules of the audit on what its probes found of the model: a defect has to concern a tenth of the examples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from robustbench_cmic.audit.case import AuditedModel
-from robustbench_cmic.audit.flags import Flag
-from robustbench_cmic.records.schema import Gradients
+from robustbench_cmic.audit.flags import ATHALYE, CARLINI, Finding, Rule, Scope
+from robustbench_cmic.records.schema import ActiveTest, Forward, Outputs
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.fields import format_eps
 
 TENTH = 0.1
-ACTIVE = 0.8
-"""The success rate that an attack should reach; flagged where it is clearly below.
+FOUND = 0.8
+"""The success rate that an attack should reach in a binarization test; flagged where it is clearly below.
 
 Zimmermann et al. 2022 ask for 0.95, of attacks with many more steps. With 40 steps, on digits, attacks on honest models
 find 45 to 48 of 48, and on defences that mask gradients 0 to 20.
@@ -24,83 +20,205 @@ find 45 to 48 of 48, and on defences that mask gradients 0 to 20.
 MIN_TESTED = 16
 
 
-def scope_of(whole: bool) -> Literal["rows", "model"]:
+def scope_of(whole: bool) -> Scope:
     """What a flag reaches that is about the model, or only about attacks on cross entropy."""
     return "model" if whole else "rows"
 
 
-def forward_pass(case: AuditedModel) -> Iterator[Flag]:
-    """Outputs that depend on chance, on the batch, or on a mode that should be off."""
-    if case.probe is None or case.probe.forward_pass is None:
-        return
-    n, facts = len(case.probe.positions), case.probe.forward_pass
-    if facts.repeat:
-        yield Flag("random-forward", case.every_cell(), "model", f"{facts.repeat} of {n} examples")
-    elif facts.companions:
-        yield Flag("batch-dependent", case.every_cell(), "model", f"{facts.companions} of {n} examples")
-    if facts.training:
-        yield Flag("training-mode", case.every_cell(), "model", f"layers: {', '.join(facts.training[:3])}")
+def _forward(model: AuditedModel) -> Forward:
+    probed = None if model.probe is None else model.probe.forward_pass
+    return probed or Forward(repeat=0, companions=0, training=[])
 
 
-def outputs(case: AuditedModel) -> Iterator[Flag]:
-    """Outputs that are no logits, are flattened, or lie so far apart that float32 rounds their softmax to 1."""
-    if case.probe is None or case.probe.outputs is None:
-        return
-    n, facts = len(case.probe.positions), case.probe.outputs
-    if facts.probabilities:
-        yield Flag("probabilities", case.attacked(), "model", f"all {n} outputs are at least 0 and add up to 1")
+def _outputs(model: AuditedModel) -> Outputs:
+    probed = None if model.probe is None else model.probe.outputs
+    return probed or Outputs(probabilities=False, saturated=0, at_bound=0, median_lead=0.0)
+
+
+def _probed(model: AuditedModel) -> int:
+    """Number of examples."""
+    return 0 if model.probe is None else len(model.probe.positions)
+
+
+def _random_forward(model: AuditedModel) -> Iterator[Finding]:
+    differ = _forward(model).repeat
+    if differ:
+        yield Finding(model.every_cell(), "model", f"{differ} of {_probed(model)} examples")
+
+
+def _batch_dependent(model: AuditedModel) -> Iterator[Finding]:
+    facts = _forward(model)
+    if facts.companions and not facts.repeat:  # what differs by chance differs with other companions, too
+        yield Finding(model.every_cell(), "model", f"{facts.companions} of {_probed(model)} examples")
+
+
+def _training_mode(model: AuditedModel) -> Iterator[Finding]:
+    layers = _forward(model).training
+    if layers:
+        yield Finding(model.every_cell(), "model", f"layers: {', '.join(layers[:3])}")
+
+
+def _probabilities(model: AuditedModel) -> Iterator[Finding]:
+    if _outputs(model).probabilities:
+        yield Finding(model.attacked(), "model", f"all {_probed(model)} outputs are at least 0 and add up to 1")
+
+
+def _bounded_outputs(model: AuditedModel) -> Iterator[Finding]:
+    n, facts = _probed(model), _outputs(model)
     if facts.at_bound >= max(2, TENTH * n):
-        yield Flag("bounded-outputs", case.attacked(), "model", f"{facts.at_bound} of {n} examples")
-    if facts.saturated >= TENTH * n:
+        yield Finding(model.attacked(), "model", f"{facts.at_bound} of {n} examples")
+
+
+def _saturated(model: AuditedModel) -> Iterator[Finding]:
+    n, facts = _probed(model), _outputs(model)
+    if n and facts.saturated >= TENTH * n:
         evidence = f"{facts.saturated} of {n} examples; the median lead is {facts.median_lead:.3g}"
-        yield Flag("saturated", case.cross_entropy_rows(), "rows", evidence)
+        yield Finding(model.cross_entropy_rows(), "rows", evidence)
 
 
-def gradients(case: AuditedModel) -> Iterator[Flag]:
-    """Gradients that are 0, NaN, missing, or not those of the model."""
-    for facts in case.probe.gradients if case.probe else []:
+def _zero_gradients(model: AuditedModel) -> Iterator[Finding]:
+    """Gradients that are 0, NaN or missing."""
+    for facts in model.probe.gradients if model.probe else []:
         whole = facts.loss == "margin"
-        cells = case.attacked() if whole else case.cross_entropy_rows()
-        lost = facts.zero + facts.bad
         if facts.error:
-            yield Flag("zero-gradients", case.attacked(), "model", f"of the loss {facts.loss}: {facts.error}")
-        elif facts.n and lost >= TENTH * facts.n:
-            yield Flag("zero-gradients", cells, scope_of(whole), f"of the loss {facts.loss}: {_lost(facts)}")
-        elif whole and facts.unhelpful >= max(2, TENTH * facts.n):
-            yield Flag("misleading-gradients", cells, scope_of(whole), f"{facts.unhelpful} of {facts.n} examples")
+            yield Finding(model.attacked(), "model", f"of the loss {facts.loss}: {facts.error}")
+        elif facts.n and facts.zero + facts.bad >= TENTH * facts.n:
+            lost = f"{facts.zero} zero and {facts.bad} not finite of {facts.n} examples"
+            cells = model.attacked() if whole else model.cross_entropy_rows()
+            yield Finding(cells, scope_of(whole), f"of the loss {facts.loss}: {lost}")
 
 
-def _lost(facts: Gradients) -> str:
-    return f"{facts.zero} zero and {facts.bad} not finite of {facts.n} examples"
+def _misleading_gradients(model: AuditedModel) -> Iterator[Finding]:
+    """Gradients of the margin that are there, and are not those of the model."""
+    for facts in model.probe.gradients if model.probe else []:
+        lost = facts.error or (facts.n and facts.zero + facts.bad >= TENTH * facts.n)
+        if facts.loss == "margin" and not lost and facts.unhelpful >= max(2, TENTH * facts.n):
+            yield Finding(model.attacked(), "model", f"{facts.unhelpful} of {facts.n} examples")
 
 
-def active(case: AuditedModel) -> Iterator[Flag]:
+def _tests(model: AuditedModel) -> list[ActiveTest]:
+    return [test for test in model.probe.active if not test.error] if model.probe else []
+
+
+def _test_failed(model: AuditedModel) -> Iterator[Finding]:
     """Attacks that do not find what was put there; where one of them does, the others are too weak, not the model."""
-    whole_tests = [test for test in case.probe.active if not test.error] if case.probe else []
-    tests = [test for test in whole_tests if test.tested >= MIN_TESTED]
-    for test in whole_tests:
-        if test.tested < MIN_TESTED:
-            evidence = (
-                f"{test.of} at eps {format_eps(test.eps)}: {test.tested} images, and {test.by_chance} left to chance"
-            )
-            yield Flag("active-test-inconclusive", _of(case, test.of), "rows", evidence)
-    failed = [test for test in tests if wilson_interval(test.found, test.tested)[1] < ACTIVE]
+    tests = [test for test in _tests(model) if test.tested >= MIN_TESTED]
+    failed = [test for test in tests if wilson_interval(test.found, test.tested)[1] < FOUND]
     for test in failed:
         whole = len(failed) == len(tests)
+        cells = model.attacked() if whole else _cells_of(model, test.of)
         evidence = f"{test.of} at eps {format_eps(test.eps)}: found {test.found} of {test.tested}"
-        reached = case.attacked() if whole else _of(case, test.of)
-        yield Flag("active-test-failed", reached, scope_of(whole), evidence)
+        yield Finding(cells, scope_of(whole), evidence)
 
 
-def _of(case: AuditedModel, attack: str) -> frozenset[str]:
-    return frozenset(row.cell.id for row in case.rows if row.cell.attack == attack)
+def _test_inconclusive(model: AuditedModel) -> Iterator[Finding]:
+    for test in _tests(model):
+        if test.tested < MIN_TESTED:
+            left = f"{test.tested} images, and {test.by_chance} left to chance"
+            yield Finding(_cells_of(model, test.of), "rows", f"{test.of} at eps {format_eps(test.eps)}: {left}")
 
 
-def crashed(case: AuditedModel) -> Iterator[Flag]:
+def _cells_of(model: AuditedModel, attack: str) -> frozenset[str]:
+    return frozenset(row.cell.id for row in model.rows if row.cell.attack == attack)
+
+
+def _crashed(model: AuditedModel) -> Iterator[Finding]:
     """Checks and tests that gave nothing."""
-    if case.probe is None:
-        return
-    lost = {f"{check.check} {check.of}".strip(): check.error for check in case.probe.checks if check.error}
-    lost |= {f"active test of {test.of}": test.error for test in case.probe.active if test.error}
-    if lost:
-        yield Flag("audit-failed", case.attacked(), "model", f"{', '.join(lost)}: {next(iter(lost.values()))}")
+    if model.probe is not None:
+        lost = {f"{check.check} {check.of}".strip(): check.error for check in model.probe.checks if check.error}
+        lost |= {f"active test of {test.of}": test.error for test in model.probe.active if test.error}
+        if lost:
+            yield Finding(model.attacked(), "model", f"{', '.join(lost)}: {next(iter(lost.values()))}")
+
+
+def gave_nothing(model: AuditedModel) -> Iterator[Finding]:
+    """Without a probe nothing may pass for audited: `audit-failed`, too."""
+    if model.probe is None and model.audit is not None:
+        yield Finding(model.attacked(), "model", model.audit.reason or "it was made on other examples")
+
+
+def _not_audited(model: AuditedModel) -> Iterator[Finding]:
+    if model.audit is None:
+        yield Finding(model.attacked(), "model", "")
+
+
+PROBE_RULES = (
+    Rule(
+        "random-forward",
+        "The same image gives other outputs each time: attacks that do not average over the randomness aim at noise.",
+        f"{ATHALYE} (stochastic gradients)",
+        _random_forward,
+    ),
+    Rule(
+        "batch-dependent",
+        "An image's output depends on the other images of its batch: there is no classifier of one image to attack.",
+        f"{CARLINI}, section 5",
+        _batch_dependent,
+    ),
+    Rule(
+        "training-mode",
+        "Layers stay in training mode when the model is told to evaluate: what is attacked is not what is deployed.",
+        f"{CARLINI}, section 5",
+        _training_mode,
+    ),
+    Rule(
+        "probabilities",
+        "The model returns probabilities, not logits: a loss takes their softmax again, and its gradient fades.",
+        "Carlini & Wagner 2017, section VIII-A",
+        _probabilities,
+    ),
+    Rule(
+        "bounded-outputs",
+        "Many images share one and the same largest output: a squashing function has flattened the outputs, and their "
+        "gradient.",
+        f"{ATHALYE} (vanishing gradients)",
+        _bounded_outputs,
+    ),
+    Rule(
+        "saturated",
+        "The softmax of many images is exactly 1 in float32: cross entropy has lost the part of its gradient that "
+        "belongs to the true class, and attacks on it step in a wrong direction.",
+        "Carlini & Wagner 2016, Defensive Distillation is Not Robust; Yu & Xu 2023",
+        _saturated,
+    ),
+    Rule(
+        "zero-gradients",
+        "The loss has no gradient in the image: no attack that follows it can move.",
+        f"{ATHALYE} (shattered and vanishing gradients)",
+        _zero_gradients,
+    ),
+    Rule(
+        "misleading-gradients",
+        "A small step along the gradient of the margin does not raise the margin: the gradient is not that of the "
+        "model.",
+        f"{ATHALYE} (shattered gradients); {CARLINI}, section 4.4",
+        _misleading_gradients,
+    ),
+)
+"""On the forward pass, the outputs and the gradients."""
+TEST_RULES = (
+    Rule(
+        "active-test-failed",
+        "The model was altered so that an adversarial example certainly is in the ball; the attack did not find it.",
+        "Zimmermann et al. 2022",
+        _test_failed,
+    ),
+    Rule(
+        "active-test-inconclusive",
+        "Around too few images an adversarial example could be hidden that chance does not find: nobody knows whether "
+        "the attack finds what is there.",
+        "Zimmermann et al. 2022, on the success rate of random points",
+        _test_inconclusive,
+    ),
+)
+"""On binarization tests."""
+AUDIT_RULES = (
+    Rule(
+        "audit-failed",
+        "The audit of the model, or a part of it, crashed: a crash proves nothing.",
+        "this project",
+        _crashed,
+    ),
+    Rule("not-audited", "The audit of the model has not been run.", "this project", _not_audited),
+)
+"""On the audit itself."""

@@ -14,8 +14,8 @@ from robustbench_cmic.records.files import unwritten, write_atomically
 def list_() -> None:
     """List what suites may name: suites that come along, data sets, architectures, objectives, attacks."""
     from robustbench_cmic.suite import shipped_suites
+    from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
     from robustbench_cmic.suite.data import DATASETS
-    from robustbench_cmic.suite.fields import NATIVE_ATTACKS
     from robustbench_cmic.suite.models import ARCHITECTURES
     from robustbench_cmic.suite.objectives import OBJECTIVES
     from robustbench_cmic.suite.torchattacks import attack_modules

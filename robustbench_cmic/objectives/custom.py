@@ -34,7 +34,7 @@ def custom_objective(classes: int, *, name: str, parameters: dict[str, Any], see
 def _build(name: str, parameters: dict[str, Any], classes: int) -> Objective:
     try:
         objective = pkgutil.resolve_name(name)(classes, **parameters)
-    except Exception as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
         raise ObjectiveError(f"{name} failed for {classes} classes: {one_line(error)}") from error
     if not isinstance(objective, Objective):
         kind = type(objective).__name__

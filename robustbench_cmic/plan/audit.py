@@ -11,34 +11,73 @@ from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, cell_id
 from robustbench_cmic.plan.versions import AUDIT, EVALUATION
-from robustbench_cmic.suite.attacks import AutoAttack, Fgsm, Noise, Pgd, attack_setting, balls
+from robustbench_cmic.suite.attack_base import Attack
+from robustbench_cmic.suite.fields import Frozen, Norm, Threat
 from robustbench_cmic.suite.schema import Suite
 
 LEVELS: dict[str, dict[str, int]] = {
     "standard": {"examples": 128, "active_examples": 48, "samples": 20},
     "strict": {"examples": 512, "active_examples": 192, "samples": 200},
 }
-HUGE = ("linf", 1.0)
+HUGE = Threat("linf", 1.0)
 """The ball that holds every image there is."""
 
 
-def audit_cell(training: Cell, suite: Suite, evaluation: dict[str, Any]) -> Cell:
-    """The audit of one trained model under a suite's attacks."""
-    level = LEVELS[suite.audit]
-    declared = {
-        "train": training.declared,
-        "evaluation": evaluation,
-        "judge": EVALUATION,
-        "audit": {
-            "version": AUDIT,
-            "level": suite.audit,
-            "examples": level["examples"],
-            "active_examples": level["active_examples"],
-            "step": _step(suite),
-            "checks": list(_checks(suite)),
-            "active": list(_active(suite)),
-        },
-    }
+class PlannedCheck(Frozen):
+    """One of the audit's own attacks.
+
+    Attributes:
+        check: what for: `reference`, `other-loss`, `longer`, `noise`, `huge`, `active`.
+        of: label of the suite's attack that it mirrors; empty where it mirrors none.
+        attack: name and parameters.
+    """
+
+    check: str
+    of: str
+    norm: Norm
+    eps: float
+    attack: dict[str, Any]
+
+    @property
+    def threat(self) -> Threat:
+        """The ball."""
+        return Threat(self.norm, self.eps)
+
+
+class PlannedAudit(Frozen):
+    """What an audit does, whatever the model.
+
+    Attributes:
+        examples, active_examples: how many of the evaluated ones it is made on, and how many binarization tests are.
+        step: of the gradients' test, in units of images in [0, 1].
+        checks, active: the audit's own attacks, on the model and in binarization tests.
+    """
+
+    version: int
+    level: str
+    examples: int
+    active_examples: int
+    step: float
+    checks: list[PlannedCheck]
+    active: list[PlannedCheck]
+
+
+def plan_audit(suite: Suite) -> PlannedAudit:
+    """The audit of any trained model under a suite's attacks."""
+    return PlannedAudit(
+        version=AUDIT,
+        level=suite.audit,
+        examples=LEVELS[suite.audit]["examples"],
+        active_examples=LEVELS[suite.audit]["active_examples"],
+        step=_step(suite),
+        checks=list(_checks(suite)),
+        active=list(_active(suite)),
+    )
+
+
+def audit_cell(training: Cell, audit: PlannedAudit, evaluation: dict[str, Any]) -> Cell:
+    """The audit of one trained model."""
+    declared = {"train": training.declared, "evaluation": evaluation, "judge": EVALUATION, "audit": audit.model_dump()}
     return training.model_copy(
         update={
             "id": cell_id([training.model, f"s{training.seed}", "audit"], declared),
@@ -49,88 +88,88 @@ def audit_cell(training: Cell, suite: Suite, evaluation: dict[str, Any]) -> Cell
     )
 
 
+def _attacks(suite: Suite) -> list[Attack]:
+    """Every attack at each of its threats."""
+    return [attack.at(threat) for attack in suite.attacks for threat in attack.threats()]
+
+
+def _threats(suite: Suite) -> list[Threat]:
+    """Every ball of the suite that holds more than the image, once."""
+    return sorted({threat for attack in suite.attacks for threat in attack.threats() if threat.eps > 0})
+
+
 def _step(suite: Suite) -> float:
     """A tenth of the smallest L-inf ball, or of 8/255: what a gradient tells should hold that far at least."""
-    radii = [eps for attack in suite.attacks for norm, eps in balls(attack) if norm == "linf" and eps > 0]
-    return min([*radii, 8 / 255]) / 10
+    return min([*(threat.eps for threat in _threats(suite) if threat.norm == "linf"), 8 / 255]) / 10
 
 
-def _checks(suite: Suite) -> Iterator[dict[str, Any]]:
+def _checks(suite: Suite) -> Iterator[PlannedCheck]:
     yield from _references(suite)
     yield from _other_losses(suite)
     yield from _longer(suite)
     yield from _noise(suite)
     steps = {"name": "PGD", "alpha": 2.5 / 40, "steps": 40, "random_start": True, "restarts": 1, "targets": 0}
     steps |= {"schedule": "constant", "early_stop": True}
-    losses = {attack.loss for attack in suite.attacks if isinstance(attack, Fgsm | Pgd)}
-    for loss in ("ce", "margin"):
-        if loss in losses or loss == "margin":
-            yield _check("huge", "", HUGE, steps | {"loss": loss})
+    if any("other-loss" in attack.audited() for attack in _attacks(suite)):
+        yield _check("huge", "", HUGE, steps | {"loss": "ce"})
+    yield _check("huge", "", HUGE, steps | {"loss": "margin"})
 
 
-def _references(suite: Suite) -> Iterator[dict[str, Any]]:
+def _references(suite: Suite) -> Iterator[PlannedCheck]:
     """In every ball the same strong attack, whatever the suite runs there: no worst case may be clearly above it."""
     own = {"name": "PGD", "steps": 40, "random_start": True, "restarts": 2, "targets": 0, "schedule": "linear"}
-    for norm, eps in sorted({ball for attack in suite.attacks for ball in balls(attack) if ball[1] > 0}):
-        yield _check("reference", "", (norm, eps), own | {"alpha": eps / 4, "loss": "margin", "early_stop": True})
+    for threat in _threats(suite):
+        yield _check("reference", "", threat, own | {"alpha": threat.eps / 4, "loss": "margin", "early_stop": True})
 
 
-def _other_losses(suite: Suite) -> Iterator[dict[str, Any]]:
-    """Attacks on cross entropy again, on the margin; not where the suite has that attack itself."""
-    theirs = [
-        (ball, _without_loss(attack_setting(attack, ball[1])))
-        for attack in suite.attacks
-        if isinstance(attack, Fgsm | Pgd) and attack.loss != "ce"
-        for ball in balls(attack)
-    ]
-    for attack in suite.attacks:
-        if isinstance(attack, Fgsm | Pgd) and attack.loss == "ce":
-            for ball in balls(attack):
-                setting = attack_setting(attack, ball[1])
-                if ball[1] > 0 and (ball, _without_loss(setting)) not in theirs:
-                    yield _check("other-loss", attack.label, ball, setting | {"loss": "margin"})
+def _other_losses(suite: Suite) -> Iterator[PlannedCheck]:
+    """Attacks on cross entropy again, on the margin; not where the suite has that attack itself, on any other loss."""
+    others = [attack for attack in _attacks(suite) if not attack.raises_cross_entropy]
+    for attack in _attacks(suite):
+        theirs = any(other.threat == attack.threat and other.same_but_for_loss(attack) for other in others)
+        if attack.threat.eps > 0 and not theirs:
+            yield from _variant("other-loss", attack)
 
 
-def _without_loss(setting: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in setting.items() if key not in ("loss", "early_stop", "ascending")}
-
-
-def _longer(suite: Suite) -> Iterator[dict[str, Any]]:
+def _longer(suite: Suite) -> Iterator[PlannedCheck]:
     """Iterated attacks with twice the steps and a further restart: in the smallest and a middle ball, if strict in all.
 
     In large balls little is left that more steps could break.
     """
     for attack in suite.attacks:
-        if isinstance(attack, Pgd):
-            all_balls = sorted(ball for ball in balls(attack) if ball[1] > 0)
-            some = [*all_balls[:1], *all_balls[len(all_balls) // 2 :][:1]]
-            for ball in all_balls if suite.audit == "strict" else dict.fromkeys(some):
-                setting = attack_setting(attack, ball[1])
-                more = {"steps": 2 * setting["steps"], "restarts": setting["restarts"] + 1, "early_stop": True}
-                yield _check("longer", attack.label, ball, setting | more)
+        threats = sorted(threat for threat in attack.threats() if threat.eps > 0)
+        some = [*threats[:1], *threats[len(threats) // 2 :][:1]]
+        for threat in threats if suite.audit == "strict" else dict.fromkeys(some):
+            yield from _variant("longer", attack.at(threat))
 
 
-def _noise(suite: Suite) -> Iterator[dict[str, Any]]:
+def _noise(suite: Suite) -> Iterator[PlannedCheck]:
     samples = LEVELS[suite.audit]["samples"]
-    every = sorted({ball for attack in suite.attacks for ball in balls(attack) if ball[1] > 0})
-    theirs = {ball for attack in suite.attacks if isinstance(attack, Noise) for ball in balls(attack)}
-    for norm in sorted({norm for norm, _ in every}):
-        of_norm = [ball for ball in every if ball[0] == norm]
-        for ball in of_norm if suite.audit == "strict" else of_norm[-1:]:
-            if ball not in theirs:
-                yield _check("noise", "", ball, {"name": "Noise", "samples": samples})
+    every = _threats(suite)
+    theirs = {threat for attack in suite.attacks if attack.kind == "noise" for threat in attack.threats()}
+    for norm in sorted({threat.norm for threat in every}):
+        of_norm = [threat for threat in every if threat.norm == norm]
+        for threat in of_norm if suite.audit == "strict" else of_norm[-1:]:
+            if threat not in theirs:
+                yield _check("noise", "", threat, {"name": "Noise", "samples": samples})
 
 
-def _active(suite: Suite) -> Iterator[dict[str, Any]]:
-    """Iterated attacks to be tried on models that are altered so that an adversarial example is there."""
+def _active(suite: Suite) -> Iterator[PlannedCheck]:
+    """Attacks to be tried on models that are altered so that an adversarial example is there."""
     for attack in suite.attacks:
-        if isinstance(attack, Pgd | AutoAttack):
-            ball = min((ball for ball in balls(attack) if ball[1] > 0), default=None)
-            if ball is not None:
-                # Whether any iterate gets there is asked, not whether the last one stays there.
-                early = {"early_stop": True} if isinstance(attack, Pgd) else {}
-                yield _check("active", attack.label, ball, attack_setting(attack, ball[1]) | early)
+        threats = [threat for threat in attack.threats() if threat.eps > 0]
+        if threats:
+            yield from _variant("active", attack.at(min(threats)))
 
 
-def _check(check: str, of: str, ball: tuple[str, float], setting: dict[str, Any]) -> dict[str, Any]:
-    return {"check": check, "of": of, "norm": ball[0], "eps": ball[1], "attack": setting}
+def _variant(check: str, attack: Attack) -> Iterator[PlannedCheck]:
+    """An attack of the suite, at one threat, as a check tries it; nothing where it does not."""
+    variant = attack.audited().get(check)
+    if variant is not None:
+        yield _check(check, attack.label, attack.threat, variant.declared())
+
+
+def _check(check: str, of: str, threat: Threat, attack: dict[str, Any]) -> PlannedCheck:
+    return PlannedCheck.model_validate(
+        {"check": check, "of": of, "norm": threat.norm, "eps": threat.eps, "attack": attack}
+    )

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robustbench_cmic.plan.audit import audit_cell
+from robustbench_cmic.plan.audit import audit_cell, plan_audit
 from robustbench_cmic.plan.cell import Cell, Plan, cell_id
 from robustbench_cmic.plan.versions import EVALUATION, SUBSET, TRAINING
-from robustbench_cmic.suite.attacks import CLEAN, AnyAttack, AutoAttack, Pgd, Transfer, attack_setting, balls
-from robustbench_cmic.suite.fields import Norm
+from robustbench_cmic.suite.attack_base import Attack
+from robustbench_cmic.suite.attacks import Transfer
+from robustbench_cmic.suite.fields import CLEAN, Threat
 from robustbench_cmic.suite.models import Model
-from robustbench_cmic.suite.schema import Suite
+from robustbench_cmic.suite.schema import CLEAN_EVALUATION, Suite
 
 
 def make_plan(suite: Suite, limit: int | None = None) -> Plan:
@@ -33,13 +34,14 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
         evaluation["by_command_line"] = True
     cells: list[Cell] = []
     trainings: dict[int, list[Cell]] = {seed: [] for seed in suite.seeds}
+    audit = None if suite.audit == "off" or not suite.attacks or limit is not None else plan_audit(suite)
     for model in suite.models:
         for seed in suite.seeds:
             training = _training_cell(suite, model, seed)
             trainings[seed].append(training)
             cells += [training, *attack_cells(training, suite.attacks, evaluation)]
-            if suite.audit != "off" and suite.attacks and limit is None:
-                cells.append(audit_cell(training, suite, evaluation))
+            if audit is not None:
+                cells.append(audit_cell(training, audit, evaluation))
     for attack in suite.attacks:
         if isinstance(attack, Transfer):
             for seed in suite.seeds:
@@ -79,16 +81,16 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     )
 
 
-def attack_cells(training: Cell, attacks: Sequence[AnyAttack], evaluation: dict[str, Any]) -> Iterator[Cell]:
+def attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterator[Cell]:
     """The clean evaluation of a trained model, then attack by attack, each over its radii; all but transfers."""
-    yield _cell(training, evaluation, "none", None, CLEAN)
+    yield _cell(training, evaluation, "none", CLEAN, CLEAN_EVALUATION)
     for attack in attacks:
         if isinstance(attack, Transfer):
             continue
         before: Cell | None = None
-        for norm, eps in balls(attack):
-            cell = _cell(training, evaluation, attack.label, (norm, eps), attack_setting(attack, eps), after=before)
-            before = cell if isinstance(attack, Pgd | AutoAttack) and attack.ascending else None
+        for threat in attack.threats():
+            cell = _cell(training, evaluation, attack.label, threat, attack.at(threat).declared(), after=before)
+            before = cell if attack.carries_over else None
             yield cell
 
 
@@ -109,25 +111,24 @@ def transfer_cells(
             paired = source == target or frozenset((source.model, target.model)) in partners
             if attack.sources == "all" or paired:
                 label = f"{attack.label}:{source.model}"
-                for ball in balls(attack):
-                    yield _cell(target, evaluation, label, ball, attack_setting(attack, ball[1]), source=source)
+                for threat in attack.threats():
+                    yield _cell(target, evaluation, label, threat, attack.at(threat).declared(), source=source)
 
 
 def _cell(
     training: Cell,
     evaluation: dict[str, Any],
     label: str,
-    ball: tuple[Norm, float] | None,
-    setting: dict[str, Any],
+    threat: Threat,
+    attack: dict[str, Any],
     source: Cell | None = None,
     after: Cell | None = None,
 ) -> Cell:
-    norm, eps = ball or ("", 0.0)
     declared = {
         "train": training.declared,
-        "attack": setting,
-        "norm": norm,
-        "eps": eps,
+        "attack": attack,
+        "norm": threat.norm,
+        "eps": threat.eps,
         "evaluation": evaluation,
         "judge": EVALUATION,
     }
@@ -136,15 +137,15 @@ def _cell(
     if after is not None:
         declared["after"] = after.id
     prefix = [training.model, f"s{training.seed}", label]
-    if ball is not None:
-        prefix += [norm, f"eps{eps:.5g}"]
+    if threat != CLEAN:
+        prefix += [threat.norm, f"eps{threat.eps:.5g}"]
     return training.model_copy(
         update={
             "id": cell_id(prefix, declared),
             "kind": "attack",
             "attack": label,
-            "norm": norm,
-            "eps": eps,
+            "norm": threat.norm,
+            "eps": threat.eps,
             "needs": training.id,
             "source": None if source is None else source.id,
             "after": None if after is None else after.id,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from robustbench_cmic.suite.fields import Frozen, format_eps
+from robustbench_cmic.suite.fields import Frozen, Threat, format_eps
 
 Kind = Literal["train", "attack", "audit"]
 PLAN_SCHEMA: Literal["robustbench_cmic/plan/2"] = "robustbench_cmic/plan/2"
@@ -50,6 +50,11 @@ class Cell(Frozen):
     source: str | None = None
     after: str | None = None
     declared: dict[str, Any]
+
+    @property
+    def threat(self) -> Threat:
+        """The ball; `CLEAN` where there is none."""
+        return Threat(self.norm, self.eps)
 
     @property
     def dependencies(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from robustbench_cmic.plan.audit import PlannedCheck
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.suite.fields import Frozen
 
@@ -152,22 +153,14 @@ class AttackRecord(_Record):
     images_sha256: str | None = None
 
 
-class Check(Frozen):
+class Check(PlannedCheck):
     """One of the audit's own attacks, on its examples.
 
     Attributes:
-        check: what for: `reference`, `other-loss`, `longer`, `noise`, `huge`.
-        of: label of the suite's attack that it mirrors; empty where it mirrors none.
-        attack: name and parameters.
         outcomes: packed like those of an attack record, for the audit's examples; None where the check crashed.
         error: why it crashed.
     """
 
-    check: str
-    of: str
-    norm: Literal["linf", "l2"]
-    eps: float
-    attack: dict[str, Any]
     outcomes: str | None = None
     error: str = ""
 

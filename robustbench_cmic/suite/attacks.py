@@ -1,52 +1,52 @@
-"""The schema's part on attacks; parameters have torchattacks' names."""
+"""Attacks that a suite may name: their parameters (with torchattacks' names), and all that others need to know of them.
+
+A class says what may be written, what that means at one threat, what kind of attack it is, what it costs, how an audit
+varies it, and which function computes it. A new attack is a class here, its line in `NativeAttack`, and that function.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from robustbench_cmic.suite.custom import ATTACK, custom_code_sha256, custom_parameters
-from robustbench_cmic.suite.fields import (
-    CUSTOM_TAG,
-    NATIVE_ATTACKS,
-    Count,
-    CustomName,
-    Loss,
-    Name,
-    Norm,
-    NumberList,
-    Step,
-    Strict,
-    resolve_relative,
-)
-from robustbench_cmic.suite.torchattacks import TorchattacksAttack, ball_norm, resolved_parameters
+from robustbench_cmic.suite.attack_base import GRADIENT, Attack, Kind
+from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, resolve_relative
 
-Targets = Annotated[int, Field(ge=0, le=10_000)]
+Schedule = Literal["constant", "linear", "cosine"]
+
+FEW_STEPS = 10
+"""An attack of fewer steps is not strong."""
 
 
-class _Native(Strict):
-    """What every native attack says: the ball, and what results call it."""
-
-    name: str
-    id: Name | None = None
+class _InBall(Attack):
     norm: Norm = "linf"
     eps: NumberList
 
-    @property
-    def label(self) -> str:
-        """What results call it."""
-        return self.id or self.name
 
-
-class Fgsm(_Native):
+class FGSM(_InBall):
     """Fast gradient sign method (Goodfellow et al. 2015): one step of size eps; with `norm: l2` along the gradient."""
+
+    implementation = "robustbench_cmic.attacks.pgd:run"
+    family = "one-step"
 
     name: Literal["FGSM"]
     loss: Loss = "ce"
 
+    @property
+    def search(self) -> PGD:
+        """PGD with one step of size eps from the image."""
+        eps = self.threat.eps
+        return PGD(name="PGD", norm=self.norm, eps=[eps], alpha=eps, steps=1, random_start=False, loss=self.loss)
 
-class IteratedAttack(_Native):
+    def audited(self) -> dict[str, Self]:
+        """On the margin, too."""
+        return {"other-loss": self.varied(loss="margin")} if self.raises_cross_entropy else {}
+
+
+class IteratedAttack(_InBall):
     """What attacks that descend in steps have in common.
 
     Attributes:
@@ -59,16 +59,59 @@ class IteratedAttack(_Native):
         loss: what is raised.
     """
 
+    implementation = "robustbench_cmic.attacks.pgd:run"
+    family = "gradient"
+
     alpha: Step | None = None
     steps: Count = 10
     random_start: bool = True
     restarts: Count = 1
-    targets: Targets = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    targets: Annotated[int, Field(ge=0, le=10_000)] = 0
+    schedule: Schedule = "constant"
     loss: Loss = "ce"
 
+    def at(self, threat: Threat) -> Self:
+        """With `alpha` as a number."""
+        return self.varied(norm=threat.norm, eps=[threat.eps], alpha=self._alpha(threat.eps))
 
-class Pgd(IteratedAttack):
+    def _alpha(self, eps: float) -> float:
+        return 2.5 * eps / self.steps if self.alpha is None else resolve_relative(self.alpha, eps)
+
+    def step_size(self, step: int) -> float:
+        """The size of a step, counted from 0, at one threat.
+
+        At step t of T: `constant`: alpha; `linear`: alpha (1 - t / T); `cosine`: alpha (1 + cos(pi t / T)) / 2.
+        """
+        alpha = self._alpha(self.threat.eps)
+        if self.schedule == "linear":
+            return alpha * (1 - step / self.steps)
+        if self.schedule == "cosine":
+            return alpha * (1 + math.cos(math.pi * step / self.steps)) / 2
+        return alpha
+
+    @property
+    def kind(self) -> Kind:
+        """A single step is none of many."""
+        return "one-step" if self.steps == 1 and self.restarts == 1 else self.family
+
+    @property
+    def strong(self) -> bool:
+        """With many steps, which reach across the ball."""
+        reach = self.steps * self._alpha(self.threat.eps)
+        return super().strong and self.steps >= FEW_STEPS and reach >= self.threat.eps
+
+    @property
+    def work(self) -> float:
+        """A gradient for every step."""
+        return GRADIENT * float(self.steps) * float(self.restarts * max(1, self.targets))
+
+    @property
+    def search(self) -> PGD:
+        """The attack as PGD on the model whose gradients it follows."""
+        return PGD.model_validate(self.model_dump(exclude={"sources"}) | {"name": "PGD"})
+
+
+class PGD(IteratedAttack):
     """Projected gradient descent (Madry et al. 2018).
 
     Attributes:
@@ -81,8 +124,26 @@ class Pgd(IteratedAttack):
     early_stop: bool = False
     ascending: bool = False
 
+    @property
+    def work(self) -> float:
+        """Of what early stop saves, a quarter is a guess."""
+        return (0.25 if self.early_stop else 1.0) * super().work
 
-class AutoAttack(_Native):
+    def warnings(self) -> Iterator[tuple[str, str]]:
+        """Steps that cannot reach the edge of the ball."""
+        for eps in self.eps if self.alpha is not None else []:
+            problem = reach_problem(self._alpha(eps), self.steps, eps)
+            if problem is not None:
+                yield "alpha", problem
+
+    def audited(self) -> dict[str, Self]:
+        """On the margin; with twice the steps and a further start; in tests any iterate counts, not only the last."""
+        variants = {"other-loss": self.varied(loss="margin")} if self.raises_cross_entropy else {}
+        variants["longer"] = self.varied(steps=2 * self.steps, restarts=self.restarts + 1, early_stop=True)
+        return variants | {"active": self.varied(early_stop=True)}
+
+
+class AutoAttack(_InBall):
     """AutoAttack, standard (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T, Square, each on what is left.
 
     Attributes:
@@ -92,22 +153,44 @@ class AutoAttack(_Native):
         ascending: as for `PGD`.
     """
 
+    implementation = "robustbench_cmic.attacks.autoattack:run"
+    family = "gradient"
+    whole_blocks = True
+
     name: Literal["AutoAttack"]
     targets: Count = 9
     steps: Count = 100
     queries: Count = 5000
     ascending: bool = False
 
+    @property
+    def work(self) -> float:
+        """Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess."""
+        gradients = self.steps * (1 + 2 * self.targets)
+        return (GRADIENT * gradients + float(self.queries)) / 50
 
-class Noise(_Native):
+    def audited(self) -> dict[str, Self]:
+        """In tests as it is."""
+        return {"active": self}
+
+
+class Noise(_InBall):
     """Random points of the ball: no attack worth the name should do worse.
 
     Attributes:
         samples: points tried for each example.
     """
 
+    implementation = "robustbench_cmic.attacks.noise:run"
+    family = "noise"
+
     name: Literal["Noise"]
     samples: Count = 100
+
+    @property
+    def work(self) -> float:
+        """A pass for every point."""
+        return float(self.samples) + GRADIENT
 
 
 class Transfer(IteratedAttack):
@@ -117,94 +200,29 @@ class Transfer(IteratedAttack):
         sources: `all`: every model of the suite on every other and on itself; `pairs`: on its partners and itself.
     """
 
+    of_the_suite = {"id", "norm", "eps", "sources"}
+
     name: Literal["Transfer"]
     sources: Literal["all", "pairs"] = "all"
     steps: Count = 40
     loss: Loss = "margin"
 
 
-class CustomAttack(_Native):
-    """An attack of your own: `name(model, images, labels, *, eps, norm, **parameters)` returns adversarial images.
-
-    Further keys are its parameters: numbers (also as `eps/4`), words, true/false, or lists of these.
-
-    Attributes:
-        name: `package.module:name` of a function.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    name: CustomName
-    norm: Norm
-
-    @property
-    def label(self) -> str:
-        """What results call it; a colon there stands between a transfer and its source."""
-        return self.id or self.name.replace(":", ".")
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The keys that are the attack's own, as written."""
-        return dict(self.model_extra or {})
-
-
-AnyAttack = Fgsm | Pgd | AutoAttack | Noise | Transfer | CustomAttack | TorchattacksAttack
-
-
-def _attack_kind(value: Any) -> str:
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    if isinstance(name, str) and ":" in name:
-        return CUSTOM_TAG
-    return name if name in NATIVE_ATTACKS else "library"
-
-
-Attack = Annotated[
-    Annotated[Fgsm, Tag("FGSM")]
-    | Annotated[Pgd, Tag("PGD")]
+NativeAttack = (
+    Annotated[FGSM, Tag("FGSM")]
+    | Annotated[PGD, Tag("PGD")]
     | Annotated[AutoAttack, Tag("AutoAttack")]
     | Annotated[Noise, Tag("Noise")]
     | Annotated[Transfer, Tag("Transfer")]
-    | Annotated[CustomAttack, Tag(CUSTOM_TAG)]
-    | Annotated[TorchattacksAttack, Tag("library")],
-    Discriminator(_attack_kind),
-]
-
-CLEAN: dict[str, Any] = {"name": "none"}
-
-
-def balls(attack: AnyAttack) -> list[tuple[Norm, float]]:
-    """Norm and radius of every ball that an attack is run in: ascending, where smaller ones decide larger ones."""
-    norm: Norm = ball_norm(attack) if isinstance(attack, TorchattacksAttack) else attack.norm
-    radii = attack.eps or []
-    if isinstance(attack, Pgd | AutoAttack) and attack.ascending:
-        radii = sorted(radii)
-    return [(norm, eps) for eps in radii]
+)
+"""Attacks that this package implements; every other name without a colon is a class of torchattacks."""
+NATIVE_ATTACKS: dict[str, type[Attack]] = {
+    tag.tag: attack for attack, tag in (get_args(each) for each in get_args(NativeAttack))
+}
 
 
-def attack_setting(attack: AnyAttack, eps: float) -> dict[str, Any]:
-    """An attack's name and parameters at one eps, as numbers."""
-    if isinstance(attack, Fgsm):
-        return {"name": "FGSM", "loss": attack.loss}
-    if isinstance(attack, Noise):
-        return {"name": "Noise", "samples": attack.samples}
-    if isinstance(attack, AutoAttack):
-        numbers = {"targets": attack.targets, "steps": attack.steps, "queries": attack.queries}
-        return {"name": "AutoAttack"} | numbers | _ascending(attack)
-    if isinstance(attack, Pgd | Transfer):
-        alpha = 2.5 * eps / attack.steps if attack.alpha is None else resolve_relative(attack.alpha, eps)
-        own = ("steps", "random_start", "restarts", "targets", "schedule", "loss")
-        setting = {"name": attack.name, "alpha": alpha} | {key: getattr(attack, key) for key in own}
-        return (
-            setting
-            if isinstance(attack, Transfer)
-            else setting | {"early_stop": attack.early_stop} | _ascending(attack)
-        )
-    if isinstance(attack, CustomAttack):
-        parameters = custom_parameters(attack.name, ATTACK, attack.parameters, eps)
-        return {"name": attack.name, "code_sha256": custom_code_sha256(attack.name), "parameters": parameters}
-    return {"name": f"torchattacks.{attack.name}", **resolved_parameters(attack, eps)}
-
-
-def _ascending(attack: Pgd | AutoAttack) -> dict[str, Any]:
-    """Only where it is so: what the attack does to an example is the same."""
-    return {"ascending": True} if attack.ascending else {}
+def reach_problem(alpha: float, steps: int, eps: float) -> str | None:
+    """What is odd about steps that do not reach across a ball, as a sentence; None where they do."""
+    if alpha * steps >= eps * (1 - 1e-9):
+        return None
+    return f"alpha * steps is {alpha * steps:g}: cannot reach the edge of the ball at eps {eps:g}"

@@ -13,14 +13,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustbench_cmic.suite.attacks import AnyAttack, Attack, CustomAttack, Pgd
-from robustbench_cmic.suite.checks_custom import own_code_errors
-from robustbench_cmic.suite.fields import NATIVE_ATTACKS, Norm, resolve_relative
+from robustbench_cmic.suite.attack_base import Attack
+from robustbench_cmic.suite.attacks import reach_problem
+from robustbench_cmic.suite.fields import Threat, radius_problem
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
 from robustbench_cmic.suite.models import Model, architecture_problem
-from robustbench_cmic.suite.schema import Suite
-from robustbench_cmic.suite.torchattacks import TorchattacksAttack, attack_modules, ball_norm, parameter_problems
+from robustbench_cmic.suite.schema import AnyAttack, Suite
 
 Well = list[tuple[int, Any]]
 """(position in the list, well-formed item)"""
@@ -32,12 +31,12 @@ class Parts:
 
     raw: dict[str, Any]
     models: list[tuple[int, Model]]
-    attacks: list[tuple[int, AnyAttack]]
+    attacks: list[tuple[int, Attack]]
 
 
 def well_formed(raw: dict[str, Any]) -> Parts:
     """The models and attacks of `raw` (matrices expanded) that fit the schema."""
-    return Parts(raw, _items(TypeAdapter(Model), raw.get("models")), _items(TypeAdapter(Attack), raw.get("attacks")))
+    return Parts(raw, _items(TypeAdapter(Model), raw.get("models")), _items(TypeAdapter(AnyAttack), raw.get("attacks")))
 
 
 def _items(adapter: TypeAdapter[Any], values: Any) -> Well:
@@ -71,26 +70,18 @@ def errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
 def warnings(suite: Suite) -> Iterator[Problem]:
     """What is allowed but hardly meant."""
     for index, attack in enumerate(suite.attacks):
-        if isinstance(attack, Pgd) and attack.alpha is not None:
-            for eps in attack.eps:
-                where: Location = ("attacks", index, "alpha")
-                yield from _reach_warnings(resolve_relative(attack.alpha, eps), attack.steps, eps, where)
+        yield from (Problem(sentence, ("attacks", index, key)) for key, sentence in attack.warnings())
     for index, model in enumerate(suite.models):
         adversary = None if model.objective is None else model.objective.adversary
         if adversary is not None:
-            at: Location = ("models", index, "objective", "adversary", "alpha")
-            yield from _reach_warnings(adversary.step_size(), adversary.steps, adversary.eps, at)
+            problem = reach_problem(adversary.step_size(), adversary.steps, adversary.eps)
+            if problem is not None:
+                yield Problem(problem, ("models", index, "objective", "adversary", "alpha"))
     if suite.evaluation.per_class and suite.evaluation.limit is None:
         yield Problem("has no effect without `limit`: all examples are taken", ("evaluation", "per_class"))
     if suite.training is not None:
         for place, sentence in suite.training.schedule.warnings(suite.training.epochs):
             yield Problem(sentence, ("training", "schedule", *place))
-
-
-def _reach_warnings(alpha: float, steps: int, eps: float, where: Location) -> Iterator[Problem]:
-    if alpha * steps < eps * (1 - 1e-9):
-        message = f"alpha * steps is {alpha * steps:g}: cannot reach the edge of the ball at eps {eps:g}"
-        yield Problem(message, where)
 
 
 def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
@@ -107,7 +98,9 @@ def _model_errors(parts: Parts, expanded: ExpandedModels) -> Iterator[Problem]:
         for key, sentence in [] if objective is None else objective.problems():
             yield Problem(sentence, (*where, key))
         if objective is not None and objective.adversary is not None:
-            yield from _radius_errors(objective.adversary.norm, objective.adversary.eps, (*where, "adversary", "eps"))
+            outside = radius_problem(Threat(objective.adversary.norm, objective.adversary.eps))
+            if outside is not None:
+                yield Problem(outside, (*where, "adversary", "eps"))
     seen: dict[str, int] = {}
     for index, entry in enumerate(expanded.entries):
         own = entry.get("id") if isinstance(entry, dict) else None
@@ -222,48 +215,11 @@ def _seed_errors(parts: Parts) -> Iterator[Problem]:
 def _attack_errors(parts: Parts) -> Iterator[Problem]:
     labels: dict[str, int] = {}
     for index, attack in parts.attacks:
-        if isinstance(attack, TorchattacksAttack):
-            problems = list(_library_errors(index, attack))
-            yield from problems
-            if problems:
-                continue
-        if isinstance(attack, CustomAttack):
-            yield from own_code_errors(attack, ("attacks", index))
+        where: Location = ("attacks", index)
+        yield from (Problem(sentence, (*where, *key)) for key, sentence in attack.problems())
         label = attack.label
         if label == "none":
-            yield Problem("'none' is the name of the clean evaluation: choose another id", ("attacks", index))
+            yield Problem("'none' is the name of the clean evaluation: choose another id", where)
         first = labels.setdefault(label, index)
         if first != index:
-            message = f"attacks[{first}] is named '{label}' too: give one of them another `id`"
-            yield Problem(message, ("attacks", index))
-        norm = ball_norm(attack) if isinstance(attack, TorchattacksAttack) else attack.norm
-        for position, eps in enumerate(attack.eps or []):
-            where = ("attacks", index, "eps", position)
-            if eps < 0:
-                yield Problem(f"should be at least 0, not {eps:g}", where)
-            elif norm == "linf" and eps > 1:
-                yield from _radius_errors(norm, eps, where)
-            elif eps in (attack.eps or [])[:position]:
-                yield Problem(f"eps {eps:g} is listed twice", where)
-
-
-def _radius_errors(norm: Norm, eps: float, where: Location) -> Iterator[Problem]:
-    if norm == "linf" and eps > 1:
-        hint = f"; in pixel units? then write {eps:g}/255" if eps <= 255 else ""
-        yield Problem(f"{eps:g} is outside [0, 1], the range of the images{hint}", where)
-
-
-def _library_errors(index: int, attack: TorchattacksAttack) -> Iterator[Problem]:
-    if attack.name not in attack_modules():
-        known = [*NATIVE_ATTACKS, *attack_modules()]
-        yield Problem(f"unknown attack '{attack.name}'; {suggestion(attack.name, known)}", ("attacks", index, "name"))
-        return
-    for key, sentence in parameter_problems(attack):
-        yield Problem(sentence, ("attacks", index, key))
-    try:
-        ball_norm(attack)
-    except ValueError as error:
-        yield Problem(str(error), ("attacks", index))
-        return
-    if attack.eps is None:
-        yield Problem(f"{attack.name} needs `eps`, the radius of the ball", ("attacks", index))
+            yield Problem(f"attacks[{first}] is named '{label}' too: give one of them another `id`", where)

@@ -1,7 +1,6 @@
 """Code of a user's own, which a suite names as `package.module:name`: where it is, and how it may be called.
 
-What is read here of objectives and attacks is read from the imported module: an attack whose module cannot be
-imported would otherwise be found out when all models are trained.
+It is read, never run: only the job that needs it imports it.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from robustbench_cmic.suite.fields import parse_parameter
+from robustbench_cmic.suite.attack_base import ForeignAttack
+from robustbench_cmic.suite.fields import CustomName, Norm, NumberList, Threat, parse_parameter
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, module_file
+from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, find_module
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ ATTACK = Call("the harness", ("model", "images", "labels"), ("eps", "norm"), res
 
 def custom_code_sha256(name: str) -> str | None:
     """SHA-256 (hex) of the file of a user's own code; None for names without a colon."""
-    file = module_file(name) if ":" in name else None
+    file = find_module(name) if ":" in name else None
     return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -60,8 +60,24 @@ def changed_code(declared: Mapping[str, Any]) -> str | None:
     return next((found for found in nested if found is not None), None)
 
 
-def call_problems(name: str, call: Call, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong with calling `name` with the parameters `given`: (key of the suite, sentence) pairs."""
+def custom_problems(
+    name: str, call: Call, given: dict[str, Any], radii: Sequence[float] = ()
+) -> Iterator[tuple[str, str]]:
+    """Code that is not there, cannot be called, or does not take its parameters; of each key what is wrong first.
+
+    Args:
+        name: `package.module:name`.
+        call: how it is called.
+        given: its parameters as the suite has them.
+        radii: every eps that they may be relative to; none for an objective.
+
+    Yields:
+        (key of the suite, sentence) pairs.
+    """
+    yield from (dict(_value_problems(given, radii)) | dict(_call_problems(name, call, given))).items()
+
+
+def _call_problems(name: str, call: Call, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
     try:
         signature = custom_signature(name)
     except CustomCodeError as error:
@@ -97,13 +113,8 @@ def _own(signature: inspect.Signature, call: Call) -> dict[str, inspect.Paramete
     return {one.name: one for one in rest if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
 
 
-def value_problems(given: dict[str, Any], radii: Sequence[float] = ()) -> Iterator[tuple[str, str]]:
-    """Values that no parameter can have: (key, sentence) pairs.
-
-    Args:
-        given: parameters as the suite has them.
-        radii: every eps that they may be relative to; none for an objective.
-    """
+def _value_problems(given: dict[str, Any], radii: Sequence[float]) -> Iterator[tuple[str, str]]:
+    """Values that no parameter can have."""
     for key, value in given.items():
         try:
             for eps in radii or (None,):
@@ -115,10 +126,11 @@ def value_problems(given: dict[str, Any], radii: Sequence[float] = ()) -> Iterat
 def custom_parameters(name: str, call: Call, given: dict[str, Any], eps: float | None = None) -> dict[str, Any]:
     """The parameters to call `name` with, as plain data; those that the suite leaves out at their defaults.
 
-    Defaults that are no number, word or truth value are left to the function; its file's hash stands for them.
+    Defaults that its source does not give as a number, a word or a truth value are left to the function; its file's
+    hash stands for them.
 
     Raises:
-        OwnCodeError: it cannot be imported or called; no checked suite names such code.
+        CustomCodeError: it is not there or cannot be called; no checked suite names such code.
     """
     signature = custom_signature(name)
     own = {} if signature is None else _own(signature, call)
@@ -129,3 +141,52 @@ def custom_parameters(name: str, call: Call, given: dict[str, Any], eps: float |
 
 def _plain(value: object) -> bool:
     return isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+
+
+class CustomAttack(ForeignAttack):
+    """An attack of your own: `name(model, images, labels, *, eps, norm, **parameters)` returns adversarial images.
+
+    Further keys are its parameters: numbers (also as `eps/4`), words, true/false, or lists of these.
+
+    Attributes:
+        name: `package.module:name` of a function.
+    """
+
+    implementation = "robustbench_cmic.attacks.custom:run"
+    family = "unknown"
+    distrusted = True
+
+    name: CustomName
+    norm: Norm
+    eps: NumberList
+
+    @property
+    def label(self) -> str:
+        """What results call it; a colon there stands between a transfer and its source."""
+        return self.id or self.name.replace(":", ".")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the function is called with: as the suite has it, and at one threat as numbers, defaults among them."""
+        return dict(self._declared["parameters"] if self._declared else self.model_extra or {})
+
+    def at(self, threat: Threat) -> Self:
+        """With the file's hash, the parameters as plain data and those that the suite leaves out at their defaults."""
+        parameters = custom_parameters(self.name, ATTACK, self.parameters, threat.eps)
+        declared = {"name": self.name, "code_sha256": custom_code_sha256(self.name), "parameters": parameters}
+        return self.from_declared(declared, threat)
+
+    def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Those of the code and of its parameters, too."""
+        for key, sentence in custom_problems(self.name, ATTACK, self.parameters, self.eps):
+            yield (key,), sentence
+        yield from super().problems()
+
+    @property
+    def raised_loss(self) -> None:
+        """Its parameters mean what its author says."""
+
+    @property
+    def raises_cross_entropy(self) -> bool:
+        """Nobody knows: it is taken for the least that it may be."""
+        return True

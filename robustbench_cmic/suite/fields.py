@@ -15,7 +15,7 @@ Text = Annotated[str, StringConstraints(max_length=2000)]
 CUSTOM_NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 CUSTOM_TAG = "package.module:name"
 """What messages call code of a user's own."""
-# The pattern is for editors: `own_code` says in words what is wrong with a name.
+# The pattern is for editors: `custom` says in words what is wrong with a name.
 CustomName = Annotated[Text, WithJsonSchema({"type": "string", "pattern": f"^{CUSTOM_NAME}$"})]
 
 Norm = Literal["linf", "l2"]
@@ -101,6 +101,16 @@ class Threat(NamedTuple):
 CLEAN = Threat("", 0.0)
 
 
+def radius_problem(threat: Threat) -> str | None:
+    """What is wrong with a radius, as a sentence; None where it is right."""
+    if threat.eps < 0:
+        return f"should be at least 0, not {threat.eps:g}"
+    if threat.norm == "linf" and threat.eps > 1:
+        hint = f"; in pixel units? then write {threat.eps:g}/255" if threat.eps <= 255 else ""
+        return f"{threat.eps:g} is outside [0, 1], the range of the images{hint}"
+    return None
+
+
 _FRACTION = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")
 _RELATIVE = re.compile(rf"\s*(?:({_DECIMAL})\s*\*\s*)?eps\s*(?:([*/])\s*({_DECIMAL})\s*)?")
 
@@ -168,7 +178,7 @@ def _check_step(value: Any) -> float | str:
 def format_eps(eps: float) -> str:
     """An eps as people write it: `8/255` where that is what it is, else a decimal.
 
-    >>> radius(8 / 255), radius(0.2), radius(0.0123456)
+    >>> format_eps(8 / 255), format_eps(0.2), format_eps(0.0123456)
     ('8/255', '0.2', '0.01235')
     """
     levels = eps * 255
@@ -209,6 +219,3 @@ NumberList = Annotated[
     WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}]}),
 ]
 """One number or a list of them."""
-
-NATIVE_ATTACKS = ("FGSM", "PGD", "AutoAttack", "Noise", "Transfer")
-"""Attacks that this package implements; every other name without a colon is a class of torchattacks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from robustbench_cmic.suite.custom import custom_code_sha256
 from robustbench_cmic.suite.fields import Name, Number, Positive, Strict, Text
 from robustbench_cmic.suite.messages import suggestion
 from robustbench_cmic.suite.objectives import AnyObjective
-from robustbench_cmic.suite.signatures import _own_problem
+from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, decorated_functions
 
 ARCHITECTURES = {
     "small_cnn": "robustbench_cmic.models.architectures:small_cnn",
@@ -75,9 +74,6 @@ def model_of(declared: Mapping[str, Any]) -> Model:
     return Model.model_validate({k: v for k, v in declared.items() if k != "code_sha256"} | {"id": "model"})
 
 
-_REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
-
-
 @functools.cache
 def timm_models() -> dict[str, str]:
     """Name of every model of timm -> the module that defines it; read from the source: importing takes seconds."""
@@ -86,7 +82,9 @@ def timm_models() -> dict[str, str]:
         raise ModuleNotFoundError("timm is not installed: pip install timm")
     modules = {}
     for file in sorted((Path(spec.origin).parent / "models").glob("*.py")):
-        modules.update(dict.fromkeys(_REGISTERED.findall(file.read_text(encoding="utf-8")), file.stem))
+        modules.update(
+            dict.fromkeys(decorated_functions(file.read_text(encoding="utf-8"), "register_model"), file.stem)
+        )
     return modules
 
 
@@ -94,7 +92,7 @@ def architecture_problem(name: str, small_stem: bool, pretrained: bool) -> str |
     """What is wrong with an architecture for this stem and these weights, as a sentence; None where it is right."""
     base, _, tag = name.partition(".")
     if ":" in name:
-        problem = _own_problem(name)
+        problem = _custom_problem(name)
     elif name in ARCHITECTURES or (base in timm_models() and (not tag or pretrained)):
         problem = None
     elif base in timm_models():
@@ -111,3 +109,11 @@ def architecture_problem(name: str, small_stem: bool, pretrained: bool) -> str |
     if problem is None and pretrained and base not in timm_models():
         problem = f"`pretrained` is for models of timm, not for {name}"
     return problem
+
+
+def _custom_problem(name: str) -> str | None:
+    try:
+        custom_signature(name, "package.module:function")
+    except CustomCodeError as error:
+        return str(error)
+    return None

@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_serializer, model_validator
 
+from robustbench_cmic.suite.attacks import PGD
 from robustbench_cmic.suite.custom import (
     OBJECTIVE,
-    call_problems,
     custom_code_sha256,
     custom_parameters,
-    value_problems,
+    custom_problems,
 )
 from robustbench_cmic.suite.fields import (
     CUSTOM_TAG,
@@ -64,6 +64,19 @@ class Adversary(Strict):
             ValueError: a step that is not finite; no validated adversary has one.
         """
         return resolve_relative(f"2.5*eps/{self.steps}" if self.alpha is None else self.alpha, self.eps)
+
+    @property
+    def attack(self) -> PGD:
+        """The attack on every step's images, at its threat."""
+        return PGD(
+            name="PGD",
+            norm=self.norm,
+            eps=[self.eps],
+            alpha=self.step_size(),
+            steps=self.steps,
+            loss=self.loss,
+            random_start=self.random_start,
+        )
 
     @field_serializer("alpha")
     def _alpha_as_number(self, _: float | str | None) -> float:
@@ -189,8 +202,7 @@ class CustomObjective(DeclaredObjective):
 
     def problems(self) -> Iterable[tuple[str, str]]:
         """Code that is not there, cannot be called, or does not take its parameters: one sentence for each key."""
-        by_value, by_call = value_problems(self.parameters), call_problems(self.name, OBJECTIVE, self.parameters)
-        return (dict(by_value) | dict(by_call)).items()
+        return custom_problems(self.name, OBJECTIVE, self.parameters)
 
 
 def _objective_kind(value: Any) -> str | None:

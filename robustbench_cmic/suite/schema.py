@@ -9,13 +9,39 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
-from robustbench_cmic.suite.attacks import Attack
+from robustbench_cmic.suite.attack_base import Attack
+from robustbench_cmic.suite.attacks import NATIVE_ATTACKS, NativeAttack
+from robustbench_cmic.suite.custom import CustomAttack
 from robustbench_cmic.suite.data import AnyDataset, Evaluation
-from robustbench_cmic.suite.fields import Name, Seed, Strict, Text
+from robustbench_cmic.suite.fields import CUSTOM_TAG, Name, Seed, Strict, Text, Threat
 from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.torchattacks import TorchattacksAttack
 from robustbench_cmic.suite.training import Training
+
+
+def _attack_kind(value: Any) -> str:
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    if isinstance(name, str) and ":" in name:
+        return CUSTOM_TAG
+    return name if name in NATIVE_ATTACKS else "library"
+
+
+AnyAttack = Annotated[
+    NativeAttack | Annotated[CustomAttack, Tag(CUSTOM_TAG)] | Annotated[TorchattacksAttack, Tag("library")],
+    Discriminator(_attack_kind),
+]
+CLEAN_EVALUATION: dict[str, Any] = {"name": "none"}
+"""What the evaluation of unchanged images declares as its attack."""
+
+
+def attack_of(declared: dict[str, Any], threat: Threat) -> Attack | None:
+    """The attack that a cell declares, at the cell's threat; None for the clean evaluation."""
+    if declared == CLEAN_EVALUATION:
+        return None
+    kind = CustomAttack if ":" in declared["name"] else NATIVE_ATTACKS.get(declared["name"], TorchattacksAttack)
+    return kind.from_declared(declared, threat)
 
 
 class Suite(Strict):
@@ -32,7 +58,7 @@ class Suite(Strict):
     models: Annotated[list[Model], Field(min_length=1)]
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
-    attacks: list[Attack] = []
+    attacks: list[AnyAttack] = []
     evaluation: Evaluation = Evaluation()
     audit: Literal["strict", "standard", "off"] = "standard"
 

@@ -1,101 +1,121 @@
-"""What classes and functions of other people take, and where the modules of a user's own lie."""
+"""What functions and classes of other people take, read from their source. Nobody's module is imported or run.
+
+torchattacks' classes, timm's models and a user's own code are read alike. What a source does not tell (decorated, built
+at run time, inherited from another file) is unknown, and passes unchecked.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import inspect
+import operator
 import re
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from robustbench_cmic.suite.fields import CUSTOM_NAME
 from robustbench_cmic.suite.messages import UserError, suggestion
 
-REQUIRED = object()
+UNREAD = object()
+"""A default that is there, and that the source does not give as a number, a word or a truth value."""
+_TRANSPARENT = ("no_grad", "enable_grad", "inference_mode", "cache", "lru_cache", "final", "override")
+"""Decorators that leave parameters as they are."""
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
-
-@dataclass(frozen=True)
-class Signature:
-    """The parameters of one attack class: name -> default, or `REQUIRED`."""
-
-    name: str
-    defaults: dict[str, Any]
-
-
-def _defaults(arguments: ast.arguments) -> dict[str, Any]:
-    names = [argument.arg for argument in arguments.args][1:]
-    values = [_constant(node) for node in arguments.defaults]
-    defaults = dict(zip(names, [REQUIRED] * (len(names) - len(values)) + values, strict=True))
-    for argument, node in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        defaults[argument.arg] = REQUIRED if node is None else _constant(node)
-    return defaults
-
-
-def _constant(node: ast.expr) -> Any:
-    """The value of a default such as `8 / 255`; None for what is no number, word or truth value."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        left, right = _constant(node.left), _constant(node.right)
-        return left / right if isinstance(left, int | float) and isinstance(right, int | float) and right else None
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Bindings = Mapping[str, list[ast.AST]]
 
 
 class CustomCodeError(UserError):
     """Code that is not there or cannot be called; the message says why."""
 
 
-def module_problem(name: str, form: str = "package.module:name") -> str | None:
-    """What is wrong with the part before the colon, as a sentence; None where it names a Python file."""
-    if not re.fullmatch(CUSTOM_NAME, name):
-        return f"should be written {form}, not '{name}'"
-    module = name.partition(":")[0]
+def find_module(name: str) -> Path | None:
+    """The Python file of `package.module:name`; None where there is none. No package above it is imported, either."""
+    first, *rest = name.partition(":")[0].split(".")
     try:
-        file = module_file(name)
-    except (Exception, SystemExit) as error:  # whatever the package's own __init__ does
-        return f"the package of {module} cannot be imported: {one_line(error)}"
-    if file is None:
-        return f"there is no module {module} here: put it beside the suite, install it, or run from its folder"
-    return None
-
-
-def module_file(name: str) -> Path | None:
-    """The Python file of `package.module:name`; None where there is none."""
-    try:
-        spec = importlib.util.find_spec(name.partition(":")[0])
-    except ModuleNotFoundError:
+        spec = importlib.util.find_spec(first)
+    except ValueError:  # a module that was made at run time
         return None
-    origin = None if spec is None else spec.origin
-    return Path(origin) if origin is not None and origin.endswith(".py") else None
+    if spec is None:
+        return None
+    file = Path(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else None
+    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
+    for part in rest:
+        file, folders = _submodule(folders, part)
+    return file
 
 
-def custom_signature(name: str) -> inspect.Signature | None:
-    """The parameters of a user's own function or class; None where Python does not know them.
+def _submodule(folders: list[Path], name: str) -> tuple[Path | None, list[Path]]:
+    """A module's file, and the folders in which a package's own modules lie; the first folder that has it counts."""
+    for folder in folders:
+        for file, inside in ((folder / name / "__init__.py", [folder / name]), (folder / f"{name}.py", [])):
+            if file.is_file():
+                return file, inside
+    return None, [folder / name for folder in folders if (folder / name).is_dir()]
+
+
+def custom_signature(name: str, form: str = "package.module:name") -> inspect.Signature | None:
+    """The parameters of a user's own function or class; None where its source does not tell them.
 
     Raises:
-        OwnCodeError: it cannot be imported or called.
+        CustomCodeError: the name is not of this form, or what it names is not there, or cannot be called.
     """
-    problem = module_problem(name)
-    if problem is not None:
-        raise CustomCodeError(problem)
-    path, _, word = name.partition(":")
+    if not re.fullmatch(CUSTOM_NAME, name):
+        raise CustomCodeError(f"should be written {form}, not '{name}'")
+    module, _, word = name.partition(":")
+    file = find_module(name)
+    if file is None:
+        where = "put it beside the suite, install it, or run from its folder"
+        raise CustomCodeError(f"there is no module {module} here: {where}")
     try:
-        module = importlib.import_module(path)
-    except (Exception, SystemExit) as error:  # whatever the user's own code does
-        raise CustomCodeError(f"the module {path} cannot be imported: {one_line(error)}") from error
-    if not hasattr(module, word):
-        known = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise CustomCodeError(f"{module.__file__} defines no {word}; {suggestion(word, known, listing='it has')}")
-    found = getattr(module, word)
-    if not callable(found):
-        raise CustomCodeError(f"{name} should be a function or a class, not of type {type(found).__name__}")
-    try:
-        return inspect.signature(found)
-    except ValueError:  # of functions written in C
-        return None
+        tree = parsed(file.read_bytes(), file.name)
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:  # as an import would fail
+        raise CustomCodeError(f"the module {module} cannot be imported: {one_line(error)}") from error
+    bindings = _bindings(tree)
+    bound = bindings.get(word, [])
+    if not bound and not _open_ended(tree, word):
+        definitions = [key for key, nodes in bindings.items() if isinstance(nodes[0], _Function | ast.ClassDef)]
+        known = sorted(key for key in definitions if not key.startswith("_"))
+        raise CustomCodeError(f"{file} defines no {word}; {suggestion(word, known, listing='it has')}")
+    if len(bound) == 1 and isinstance(bound[0], ast.Assign):
+        value = _constant(bound[0].value, bindings)
+        if value is not UNREAD:
+            raise CustomCodeError(f"{name} should be a function or a class, not of type {type(value).__name__}")
+    return read_signature(tree, word)
+
+
+def read_signature(tree: ast.Module, name: str) -> inspect.Signature | None:
+    """The parameters with which a function or class of a module is called; None where its source does not tell them."""
+    bindings = _bindings(tree)
+    nodes = bindings.get(name, [])
+    return _signature(nodes[0], bindings) if len(nodes) == 1 else None
+
+
+@lru_cache(maxsize=64)  # a suite asks for the same module at every eps
+def parsed(source: bytes, file: str) -> ast.Module:
+    """The tree of a module; `file` is for error messages.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: it is no Python.
+    """
+    with warnings.catch_warnings():  # of somebody else's escape sequences
+        warnings.simplefilter("ignore")
+        return ast.parse(source, file)
+
+
+def decorated_functions(source: str, decorator: str) -> list[str]:
+    """The functions of a module below `@decorator`, by their layout: a tree of all of timm takes a second to build."""
+    return re.findall(rf"^@{decorator}\s*\ndef (\w+)\(", source, re.MULTILINE)
 
 
 def one_line(error: BaseException) -> str:
@@ -103,22 +123,106 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _own_problem(name: str) -> str | None:
-    problem = module_problem(name, "package.module:function")
-    file = None if problem is not None else module_file(name)
-    if file is None:
-        return problem
-    function = name.partition(":")[2]
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError) as error:
-        return f"{file} cannot be read as Python: {error}"
-    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            defined |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Assign):
-            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    if function in defined or "*" in defined:
+def _bindings(tree: ast.Module) -> _Bindings:
+    """Every name that a module's text binds -> the nodes that do; what functions and classes hold inside is no name."""
+    bindings: dict[str, list[ast.AST]] = {}
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        names: list[str] = []
+        if isinstance(node, _Function | ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names = [node.id]
+        else:
+            pending += ast.iter_child_nodes(node)
+        for name in names:
+            bindings.setdefault(name, []).append(node)
+    return bindings
+
+
+def _open_ended(tree: ast.Module, name: str) -> bool:
+    """A module may have names that its text does not bind."""
+    return any(
+        (isinstance(node, ast.ImportFrom) and node.names[0].name == "*")
+        or (isinstance(node, ast.Name) and node.id in ("exec", "globals", "locals", "setattr", "vars"))
+        or (isinstance(node, ast.Attribute) and node.attr in ("modules", "__dict__"))
+        or (isinstance(node, ast.Global) and name in node.names)
+        or (isinstance(node, ast.FunctionDef) and node.name == "__getattr__")
+        for node in ast.walk(tree)
+    )
+
+
+def _signature(node: ast.AST, bindings: _Bindings) -> inspect.Signature | None:
+    if not isinstance(node, _Function | ast.ClassDef) or not all(map(_transparent, node.decorator_list)):
         return None
-    return f"{file} defines no {function}; {suggestion(function, sorted(defined), listing='it has')}"
+    if isinstance(node, _Function):
+        return inspect.Signature(_parameters(node.args, bindings))
+    inside = _bindings(ast.Module(node.body, []))
+    if node.keywords or "__new__" in inside:  # a metaclass may call it in any way
+        return None
+    if "__init__" in inside:
+        method, *others = inside["__init__"]
+        if others or not isinstance(method, _Function) or method.decorator_list:
+            return None
+        return inspect.Signature(_parameters(method.args, bindings)[1:])
+    bases = [base.id if isinstance(base, ast.Name) else "" for base in node.bases if _name(base) != "object"]
+    if not bases:
+        return inspect.Signature()
+    parents = bindings.get(bases[0], [])
+    if len(bases) != 1 or len(parents) != 1 or not isinstance(parents[0], ast.ClassDef):
+        return None
+    return _signature(parents[0], {key: nodes for key, nodes in bindings.items() if key != node.name})
+
+
+def _transparent(decorator: ast.expr) -> bool:
+    return _name(decorator.func if isinstance(decorator, ast.Call) else decorator) in _TRANSPARENT
+
+
+def _name(node: ast.expr) -> str:
+    """`name` of `name` and of `module.name`."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _parameters(arguments: ast.arguments, bindings: _Bindings) -> list[inspect.Parameter]:
+    by_place = [*arguments.posonlyargs, *arguments.args]
+    without = [None] * (len(by_place) - len(arguments.defaults))
+    defaults = dict(zip(by_place, [*without, *arguments.defaults], strict=True))
+    defaults |= dict(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    kinds: list[tuple[Any, Sequence[ast.arg | None]]] = [
+        (inspect.Parameter.POSITIONAL_ONLY, arguments.posonlyargs),
+        (inspect.Parameter.POSITIONAL_OR_KEYWORD, arguments.args),
+        (inspect.Parameter.VAR_POSITIONAL, [arguments.vararg]),
+        (inspect.Parameter.KEYWORD_ONLY, arguments.kwonlyargs),
+        (inspect.Parameter.VAR_KEYWORD, [arguments.kwarg]),
+    ]
+    parameters = []
+    for kind, group in kinds:
+        for argument in (each for each in group if each is not None):
+            default = defaults.get(argument)
+            value = inspect.Parameter.empty if default is None else _constant(default, bindings)
+            parameters.append(inspect.Parameter(argument.arg, kind, default=value))
+    return parameters
+
+
+def _constant(node: ast.expr, bindings: _Bindings) -> Any:
+    """The value of a literal, of `8 / 255`, or of a module's constant; `UNREAD` for all else."""
+    if isinstance(node, ast.BinOp):
+        left, right = _constant(node.left, bindings), _constant(node.right, bindings)
+        numbers = isinstance(left, int | float) and isinstance(right, int | float)
+        if not numbers or type(node.op) not in _ARITHMETIC or (isinstance(node.op, ast.Div) and right == 0):
+            return UNREAD
+        return _ARITHMETIC[type(node.op)](left, right)
+    if isinstance(node, ast.Name):
+        bound = bindings.get(node.id, [])
+        if len(bound) != 1 or not isinstance(bound[0], ast.Assign):
+            return UNREAD
+        return _constant(bound[0].value, {key: nodes for key, nodes in bindings.items() if key != node.id})
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, RecursionError):
+        return UNREAD

@@ -8,14 +8,18 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import inspect
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic import WithJsonSchema
 
-from robustbench_cmic.suite.fields import NATIVE_ATTACKS, Name, Norm, NumberList, Text, describe, resolve_relative
+from robustbench_cmic.suite.attack_base import GRADIENT, ForeignAttack, Kind
+from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
+from robustbench_cmic.suite.fields import Norm, Text, Threat, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.signatures import REQUIRED, Signature, _defaults
+from robustbench_cmic.suite.signatures import parsed, read_signature
 
 _FIXED_NORMS: dict[str, Norm] = {"PGDL2": "l2", "PGDRSL2": "l2"}
 """Classes whose one norm is not L-inf; the others that take `eps` without `norm` are L-inf attacks."""
@@ -29,6 +33,15 @@ _CHOICES = {
 
 _OURS = {"model": "the harness passes the model", "seed": "the harness seeds every block of examples"}
 
+# What the classes are, for those that are not iterated attacks with the gradient of cross entropy.
+ONE_STEP = {"FGSM", "FFGSM", "RFGSM"}
+"""RFGSM where its `steps` are 1."""
+BLACK_BOX = {"GN", "OnePixel", "Pixle", "Square", "SPSA"}
+OTHER_LOSS = {"APGDT", "AutoAttack", "CW", "DeepFool", "EADEN", "EADL1", "FAB", "JSMA", "Jitter", "SparseFool"}
+"""Besides those whose `loss` says so."""
+MINIMAL = {"DeepFool", "EADEN", "EADL1", "JSMA", "SparseFool"}
+"""They look for a small change in a norm of their own, not for any in the ball."""
+
 
 def _package() -> Path:
     spec = importlib.util.find_spec("torchattacks")
@@ -37,12 +50,16 @@ def _package() -> Path:
     return Path(spec.origin).parent
 
 
+def _parsed(file: Path) -> ast.Module:
+    return parsed(file.read_bytes(), file.name)
+
+
 @functools.cache
 def attack_modules() -> dict[str, Path]:
     """Name of every attack class of torchattacks -> the file that defines it."""
     package = _package()
     modules: dict[str, Path] = {}
-    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
+    for node in _parsed(package / "__init__.py").body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("attacks."):
             file = package / Path(*(node.module or "").split(".")).with_suffix(".py")
             modules.update({alias.name: file for alias in node.names})
@@ -50,56 +67,128 @@ def attack_modules() -> dict[str, Path]:
 
 
 @functools.cache
-def signature(name: str) -> Signature:
-    """The parameters of the attack class `name`.
+def class_parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the attack class `name`; none where its source does not tell them.
 
     Raises:
         KeyError: torchattacks has no such attack.
     """
-    file = attack_modules()[name]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for item in node.body:
-                if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                    return Signature(name, _defaults(item.args))
-    return Signature(name, {})
+    signature = read_signature(_parsed(attack_modules()[name]), name)
+    return {} if signature is None else signature.parameters
 
 
-def ball_norm(attack: TorchattacksAttack) -> Norm:
-    """The norm of the ball in which the attack's result is judged.
+_LIBRARY_NAME = {"type": "string", "pattern": "^[^:]+$", "not": {"enum": list(NATIVE_ATTACKS)}}
 
-    Raises:
-        ValueError: the attack has no ball of its own and the suite names none, or the two disagree.
+
+class TorchattacksAttack(ForeignAttack):
+    """Any attack class of torchattacks by name; further keys are its own parameters.
+
+    `eps` and `norm` say in which ball the result is judged; they are also passed to the attack where it takes them.
     """
-    defaults = signature(attack.name).defaults
-    if "norm" in defaults:
-        return attack.norm or "linf"
-    own = _FIXED_NORMS.get(attack.name, "linf") if "eps" in defaults else None
-    if own is None:
-        if attack.norm is None or attack.eps is None:
-            raise ValueError(f"{attack.name} has no eps of its own: give `norm` and `eps`, the ball to judge it in")
-        return attack.norm
-    if attack.norm not in (None, own):
-        raise ValueError(f"{attack.name} is an {own} attack; leave `norm` out")
-    return own
 
+    implementation = "robustbench_cmic.attacks.torchattacks:run"
+    family = "gradient"
+    prefix = "torchattacks."
 
-def parameter_problems(attack: TorchattacksAttack) -> list[tuple[str, str]]:
-    """What is wrong with the attack's own parameters: (key, sentence) pairs."""
-    defaults = signature(attack.name).defaults
-    known = [name for name in defaults if name not in _OURS]
-    problems: list[tuple[str, str]] = []
-    for key, value in attack.parameters.items():
-        if key in _OURS:
-            problems.append((key, f"cannot be set: {_OURS[key]}"))
-        elif key not in defaults:
-            problems.append((key, f"{attack.name} has no such parameter; {suggestion(key, known)}"))
-        else:
-            problem = _type_problem(attack.name, key, value, defaults[key])
-            if problem:
-                problems.append((key, problem))
-    missing = [name for name in known if defaults[name] is REQUIRED and name not in {"eps", "norm", *attack.parameters}]
-    return problems + [(name, f"{attack.name} needs this parameter") for name in missing]
+    name: Annotated[Text, WithJsonSchema(_LIBRARY_NAME)]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the class is made with: as the suite has it, and at one threat as numbers, defaults among them."""
+        if self._declared:
+            return {key: value for key, value in self._declared.items() if key != "name"}
+        return dict(self.model_extra or {})
+
+    def threat_norm(self) -> Norm:
+        """The norm of the ball in which the attack's result is judged.
+
+        Raises:
+            ValueError: the attack has no ball of its own and the suite names none, or the two disagree.
+        """
+        if self._declared and self.norm is not None:
+            return self.norm
+        taken = class_parameters(self.name)
+        if "norm" in taken:
+            return self.norm or "linf"
+        own = _FIXED_NORMS.get(self.name, "linf") if "eps" in taken else None
+        if own is None:
+            if self.norm is None or self.eps is None:
+                raise ValueError(f"{self.name} has no eps of its own: give `norm` and `eps`, the ball to judge it in")
+            return self.norm
+        if self.norm not in (None, own):
+            raise ValueError(f"{self.name} is an {own} attack; leave `norm` out")
+        return own
+
+    def at(self, threat: Threat) -> Self:
+        """With the parameters as numbers, and those that the suite leaves out at the library's defaults.
+
+        The defaults are in it so that a record says what was run, and a release that changes one makes another cell.
+        """
+        defaults = {key: parameter.default for key, parameter in class_parameters(self.name).items()}
+        own = {
+            key: resolve_relative(value, threat.eps) if isinstance(defaults[key], float) else value
+            for key, value in self.parameters.items()
+        }
+        left_out = {*_OURS, "eps", "norm", "n_classes", "verbose"}
+        plain = {key: value for key, value in defaults.items() if isinstance(value, bool | int | float | str)}
+        declared = {key: value for key, value in plain.items() if key not in left_out} | own
+        return self.from_declared({"name": self.prefix + self.name} | declared, threat)
+
+    def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """A class that there is not, parameters that it does not take, and a ball that is left open."""
+        if self.name not in attack_modules():
+            known = [*NATIVE_ATTACKS, *attack_modules()]
+            yield ("name",), f"unknown attack '{self.name}'; {suggestion(self.name, known)}"
+            return
+        for key, sentence in self._parameter_problems():
+            yield (key,), sentence
+        try:
+            self.threat_norm()
+        except ValueError as error:
+            yield (), str(error)
+            return
+        if self.eps is None:
+            yield (), f"{self.name} needs `eps`, the radius of the ball"
+        yield from super().problems()
+
+    def _parameter_problems(self) -> Iterator[tuple[str, str]]:
+        taken = class_parameters(self.name)
+        known = [name for name in taken if name not in _OURS]
+        for key, value in self.parameters.items():
+            if key in _OURS:
+                yield key, f"cannot be set: {_OURS[key]}"
+            elif key not in taken:
+                yield key, f"{self.name} has no such parameter; {suggestion(key, known)}"
+            else:
+                problem = _type_problem(self.name, key, value, taken[key].default)
+                if problem:
+                    yield key, problem
+        for name in known:
+            if taken[name].default is inspect.Parameter.empty and name not in {"eps", "norm", *self.parameters}:
+                yield name, f"{self.name} needs this parameter"
+
+    @property
+    def kind(self) -> Kind:
+        """By the tables above; all else steps along a gradient."""
+        if self.name in ONE_STEP and self.parameters.get("steps", 1) == 1:
+            return "one-step"
+        return "black-box" if self.name in BLACK_BOX else "minimum-norm" if self.name in MINIMAL else "gradient"
+
+    @property
+    def raised_loss(self) -> str | None:
+        """Its parameter `loss`."""
+        return self.parameters.get("loss")
+
+    @property
+    def raises_cross_entropy(self) -> bool:
+        """Most do without saying so."""
+        return self.name not in OTHER_LOSS | BLACK_BOX and self.parameters.get("loss", "ce") == "ce"
+
+    @property
+    def work(self) -> float:
+        """A gradient for every step of every start."""
+        starts = self.parameters.get("restarts", self.parameters.get("n_restarts", 1))
+        return GRADIENT * float(self.parameters.get("steps", 1)) * float(starts)
 
 
 def _type_problem(name: str, key: str, value: Any, default: Any) -> str | None:
@@ -123,45 +212,3 @@ def _type_problem(name: str, key: str, value: Any, default: Any) -> str | None:
         except ValueError as error:
             return str(error)
     return None
-
-
-def resolved_parameters(attack: TorchattacksAttack, eps: float) -> dict[str, Any]:
-    """The attack's own parameters at one eps, as numbers; those the suite leaves out at the library's defaults.
-
-    The defaults are in it so that a record says what was run, and a release that changes one makes another cell.
-    """
-    defaults = signature(attack.name).defaults
-    own = {
-        key: resolve_relative(value, eps) if isinstance(defaults[key], float) else value
-        for key, value in attack.parameters.items()
-    }
-    left_out = {key for key in defaults if key in _OURS or key in ("eps", "norm", "n_classes", "verbose")}
-    known = {key: value for key, value in defaults.items() if isinstance(value, bool | int | float | str)}
-    return {key: value for key, value in known.items() if key not in left_out} | own
-
-
-_LIBRARY_NAME = {"type": "string", "pattern": "^[^:]+$", "not": {"enum": list(NATIVE_ATTACKS)}}
-
-
-class TorchattacksAttack(BaseModel):
-    """Any attack class of torchattacks by name; further keys are its own parameters.
-
-    `eps` and `norm` say in which ball the result is judged; they are also passed to the attack where it takes them.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    name: Annotated[Text, WithJsonSchema(_LIBRARY_NAME)]
-    id: Name | None = None
-    norm: Norm | None = None
-    eps: NumberList | None = None
-
-    @property
-    def label(self) -> str:
-        """What results call it: `id`, or the name."""
-        return self.id or self.name
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The keys that are the attack's own, as written."""
-        return dict(self.model_extra or {})

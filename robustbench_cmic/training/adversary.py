@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.model import frozen
-from robustbench_cmic.attacks.pgd import Search, pgd_search
+from robustbench_cmic.attacks.pgd import pgd_search
 from robustbench_cmic.attacks.threat import random_perturbations
-from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.objectives import Adversary
 
 
@@ -28,19 +27,18 @@ def find_adversarial(adversary: Adversary, model: nn.Module, images: Tensor, lab
     Returns:
         (N, C, H, W), detached.
     """
-    threat = Threat(adversary.norm, adversary.eps)
+    attack = adversary.attack
 
     def noise(_: int) -> Tensor:
         # The CPU's generator alone: torch.manual_seed also seeds the GPU's, from which layers draw.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            drawn = random_perturbations(threat, images.shape)
+            drawn = random_perturbations(attack.threat, images.shape)
         # Out of pinned memory, for only such a copy does not make the host wait for the device.
         return (drawn.pin_memory() if images.is_cuda else drawn).to(images, non_blocking=True)
 
-    search = Search(alpha=adversary.step_size(), steps=adversary.steps, loss=adversary.loss)
     with frozen(model):
-        return pgd_search(model, images, labels, threat, search, noise if adversary.random_start else None)
+        return pgd_search(model, images, labels, attack, noise if attack.random_start else None)
 
 
 class AtPrecision(nn.Module):

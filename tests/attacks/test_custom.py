@@ -16,11 +16,10 @@ from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report import write_report
 from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.schema import attack_of
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.conftest import Cli, contents
 from tests.in_process import carried_out
-
-BALL = Threat("linf", 0.1)
 
 
 def wander(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, norm: str, steps: int) -> Tensor:
@@ -37,8 +36,8 @@ def wander(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, norm
 
 def judge(model: nn.Module, images: Tensor, labels: Tensor, **others: Any) -> AttackEvaluation:
     setting = {"name": f"{__name__}:wander", "code_sha256": "0", "parameters": {"steps": 3}}
-    parameters: dict[str, Any] = {"classes": 10, "threat": BALL, "seed": 0} | others
-    return evaluate_attack(model, images, labels, setting=setting, **parameters)
+    parameters: dict[str, Any] = {"classes": 10, "seed": 0} | others
+    return evaluate_attack(model, images, labels, attack=attack_of(setting, Threat("linf", 0.1)), **parameters)
 
 
 def test_generators_are_seeded_for_fixed_blocks_and_left_alone() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchattacks
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks import blocks, harness
+from robustbench_cmic.attacks import harness
+from robustbench_cmic.attacks import torchattacks as library
 from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.judge import AttackEvaluation, Batch, Judge
 from robustbench_cmic.attacks.model import AttackError, CountedModel
@@ -20,18 +22,22 @@ from robustbench_cmic.attacks.threat import project
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.fields import Norm, Threat
+from robustbench_cmic.suite.schema import attack_of
 from tests.attacks.nets import convolutional, examples, predicted
 
 PGD = {
     "name": "PGD", "alpha": 0.01, "steps": 5, "loss": "ce", "restarts": 2, "early_stop": False, "random_start": True,
     "targets": 0, "schedule": "constant",
 }  # fmt: skip
+TRANSFER = {key: value for key, value in PGD.items() if key != "early_stop"} | {"name": "Transfer"}
 BALL = Threat("linf", 0.1)
 
 
 def judge(model: nn.Module, images: Tensor, labels: Tensor, setting: dict[str, Any], **others: Any) -> AttackEvaluation:
     parameters: dict[str, Any] = {"classes": 10, "threat": BALL, "seed": 0} | others
-    return evaluate_attack(model, images, labels, setting=setting, **parameters)
+    threat = parameters.pop("threat")
+    attack = None if threat is None else attack_of(setting, threat)
+    return evaluate_attack(model, images, labels, attack=attack, **parameters)
 
 
 @pytest.fixture
@@ -39,10 +45,11 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], N
     """Puts any function in the place of a library attack."""
 
     def plant(attack: Callable[..., Any]) -> None:
-        def make(_: str, model: nn.Module, *__: object) -> Callable[[Tensor, Tensor], Any]:
+        def make(model: nn.Module) -> Callable[[Tensor, Tensor], Any]:
             return lambda images, labels: attack(model, images, labels)
 
-        monkeypatch.setattr(blocks, "torchattacks_attack", make)
+        monkeypatch.setattr(torchattacks, "Planted", make, raising=False)
+        monkeypatch.setattr(library, "class_parameters", lambda _: {})
 
     return plant
 
@@ -146,12 +153,12 @@ def test_clean_errors_count_as_errors(planted: Any) -> None:
     assert not bool((judge(model, images, labels, LIBRARY).correct & ~clean).any())
 
 
-@pytest.mark.parametrize("setting", [{"name": "FGSM", "loss": "ce"}, PGD])
+@pytest.mark.parametrize("setting", [{"name": "FGSM", "loss": "ce"}, PGD | {"alpha": 0.0}])
 def test_eps_zero_equals_clean_exactly(setting: dict[str, Any]) -> None:
     model = convolutional()
     images, labels = examples(60)
     clean = judge(model, images, labels, {"name": "none"}, threat=None)
-    attacked = judge(model, images, labels, setting | {"alpha": 0.0}, threat=Threat("linf", 0.0))
+    attacked = judge(model, images, labels, setting, threat=Threat("linf", 0.0))
     assert torch.equal(attacked.correct, clean.correct)
     assert attacked.logits.tolist() == clean.logits.tolist()
     assert torch.equal(clean.correct, predicted(model, images) == labels)
@@ -346,8 +353,8 @@ def test_a_transfer_is_crafted_on_the_source_and_judged_on_the_model() -> None:
     source, model = convolutional(seed=1), convolutional(seed=2)
     images, _ = examples(40)
     labels = predicted(model, images)
-    verdict = judge(model, images, labels, PGD | {"name": "Transfer"}, source=source, keep_images=True)
-    own = judge(source, images, labels, PGD | {"name": "Transfer"}, keep_images=True)
+    verdict = judge(model, images, labels, TRANSFER, source=source, keep_images=True)
+    own = judge(source, images, labels, TRANSFER, keep_images=True)
     assert verdict.images is not None
     assert own.images is not None
     assert torch.equal(verdict.images, own.images), "the same examples, whoever they are tried on"

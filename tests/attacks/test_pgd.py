@@ -8,8 +8,9 @@ import torchattacks
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.losses import LOSSES, class_centroids
-from robustbench_cmic.attacks.pgd import Search, pgd, pgd_search
+from robustbench_cmic.attacks.pgd import pgd, pgd_search
 from robustbench_cmic.attacks.threat import l2_norms, random_perturbations, violations
+from robustbench_cmic.suite.attacks import PGD
 from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import Linear, convolutional, examples, predicted
 from tests.attacks.oracles import LinearClassifier, inner_images, linear_robust
@@ -238,8 +239,8 @@ def test_targets_are_the_likeliest_classes_at_the_image_one_run_each() -> None:
 
     for targets in (1, 2, 5, 9):
         started.clear()
-        search = Search(alpha=1e-6, steps=1, loss="margin", restarts=2, targets=targets)
-        found = pgd_search(model, images, order[:1], Threat("linf", 0.1), search, noise)
+        search = PGD(name="PGD", eps=[0.1], alpha=1e-6, steps=1, loss="margin", restarts=2, targets=targets)
+        found = pgd_search(model, images, order[:1], search, noise)
         towards = order[min(targets, 5)]  # of the last run
         expected = images + 1e-6 * (model.weight[towards] - model.weight[order[0]]).sign().reshape(1, 1, 8, 8)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
@@ -255,7 +256,7 @@ def test_targets_are_the_likeliest_classes_at_the_image_one_run_each() -> None:
     ],
 )
 def test_step_sizes_follow_the_schedule(schedule: str, sizes: list[float]) -> None:
-    search = Search(alpha=0.4, steps=4, schedule=schedule)  # type: ignore[arg-type]
+    search = PGD(name="PGD", eps=[0.4], alpha=0.4, steps=4, schedule=schedule)  # type: ignore[arg-type]
     assert [search.step_size(step) for step in range(4)] == pytest.approx(sizes)
     model, images, labels = linear_case()
     settings = {"eps": 0.4, "steps": 4, "loss": "margin", "random_start": False, "schedule": schedule}

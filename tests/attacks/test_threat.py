@@ -17,13 +17,22 @@ from robustbench_cmic.attacks.noise import random_points
 from robustbench_cmic.attacks.pgd import pgd
 from robustbench_cmic.attacks.square import square
 from robustbench_cmic.attacks.threat import check_threat, normalized, norms, project, violations
+from robustbench_cmic.suite.attacks import PGD
 from robustbench_cmic.suite.fields import CLEAN, Norm, Threat
 from tests.attacks.nets import convolutional, examples
 
-PGD: dict[str, Any] = {
+SETTING: dict[str, Any] = {
     "name": "PGD", "alpha": 0.01, "steps": 1, "loss": "ce", "restarts": 1, "early_stop": False, "random_start": True,
     "targets": 0, "schedule": "constant",
 }  # fmt: skip
+
+
+def unchecked(threat: Threat) -> PGD:
+    """An attack that no suite would let through."""
+    parameters: dict[str, Any] = SETTING | {"norm": threat.norm, "eps": [threat.eps]}
+    return PGD.model_construct(**parameters)
+
+
 ATTACKS: dict[str, Callable[[Tensor, Tensor, Threat], object]] = {
     "pgd": lambda x, y, threat: pgd(convolutional(), x, y, eps=threat.eps, norm=threat.norm, alpha=0.1, steps=1),
     "apgd": lambda x, y, threat: apgd(convolutional(), x, y, threat, lambda _: torch.ones_like(x), steps=1),
@@ -34,7 +43,7 @@ ATTACKS: dict[str, Callable[[Tensor, Tensor, Threat], object]] = {
     "noise": lambda x, y, threat: random_points(convolutional(), x, y, threat, lambda _: torch.ones_like(x), 1),
     "autoattack": lambda x, y, threat: autoattack(convolutional(), x, y, threat, seed=0, queries=1, steps=1),
     "harness": lambda x, y, threat: evaluate_attack(
-        convolutional(), x, y, classes=10, setting=PGD, threat=threat, seed=0
+        convolutional(), x, y, classes=10, attack=unchecked(threat), seed=0
     ),
 }
 

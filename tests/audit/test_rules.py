@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.audit import RULES, Audit, flag_results
-from robustbench_cmic.audit.rules_attacks import ALL, MARGIN_POINTS
+from robustbench_cmic.audit.judge import CHECKED
+from robustbench_cmic.audit.rules_attacks import MARGIN_POINTS
 from robustbench_cmic.plan.cell import Plan
 from robustbench_cmic.records.schema import ActiveTest, AnyRecord, AuditRecord
+from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.torchattacks import BLACK_BOX, MINIMAL, ONE_STEP, OTHER_LOSS, attack_modules
 from tests.audit.worlds import (
     AUTOATTACK,
     FGSM,
@@ -219,7 +222,7 @@ def test_flags_reach_worst_cases_as_far_as_they_say(
     name: str, expected: tuple[str, str], world: Audit, near: list[Audit]
 ) -> None:
     """One of an attack does not: another attack in the ball may be sound, and the worst case is its."""
-    found = {eps: [flag.name for flag in world.of_worst_case(TRAINING, ("linf", eps))] for eps in (0.1, 0.2)}
+    found = {eps: [flag.name for flag in world.of_worst_case(TRAINING, Threat("linf", eps))] for eps in (0.1, 0.2)}
     reached = {eps for eps in (0.1, 0.2) if f" {eps}" in expected[0] and expected[1] != "rows"}
     assert {eps for eps in (0.1, 0.2) if name in found[eps]} == reached
 
@@ -232,7 +235,8 @@ def test_every_flag_has_a_test_and_a_meaning() -> None:
     flags += [flag for world in worlds for found in world.worst.values() for flag in found]
     assert {flag.name for flag in flags} == set(RULES)
     assert all(rule.meaning.endswith(".") and rule.source for rule in RULES.values())
-    assert len(set(ALL)) == len(ALL) == 15
+    assert {rule.name for rule in CHECKED} | {"no-strong-attack"} == set(RULES)
+    assert all(RULES[name].name == name for name in RULES)
 
 
 def test_nothing_wrong_raises_nothing() -> None:
@@ -262,7 +266,7 @@ def test_nothing_wrong_raises_nothing() -> None:
 )
 def test_a_worst_case_of_weak_attacks_is_flagged(rows: list[Any], weak: bool) -> None:
     found = world(rows)
-    flags = found.of_worst_case(TRAINING, ("linf", 0.1))
+    flags = found.of_worst_case(TRAINING, Threat("linf", 0.1))
     assert [flag.name for flag in flags] == (["no-strong-attack"] if weak else [])
     assert all(about(flag) == ", ".join(sorted(f"{one.cell.attack} 0.1" for one in rows)) for flag in flags)
     assert "no-strong-attack" not in {flag.name for one in rows for flag in found.of_cell(one.cell)}
@@ -272,7 +276,7 @@ def test_a_worst_case_of_weak_attacks_is_flagged(rows: list[Any], weak: bool) ->
 def test_an_attack_of_unknown_kind_exposes_others_and_vouches_for_nothing(setting: dict[str, Any]) -> None:
     own = row(setting, range(50), label="own")
     alone = world([own])
-    assert [flag.name for flag in alone.of_worst_case(TRAINING, ("linf", 0.1))] == ["no-strong-attack"]
+    assert [flag.name for flag in alone.of_worst_case(TRAINING, Threat("linf", 0.1))] == ["no-strong-attack"]
     assert alone.flags == {TRAINING: []}
     exposing = world([own, row(MARGIN, range(30)), row(AUTOATTACK, range(50))], adversary=ADVERSARY)
     assert raised(exposing) == [("black-box-beats-white-box", "PGD 0.1", "rows")]
@@ -284,8 +288,8 @@ def test_an_attack_of_unknown_kind_exposes_others_and_vouches_for_nothing(settin
 
 def test_worst_cases_are_judged_ball_by_ball() -> None:
     found = world([row(PGD), row(AUTOATTACK), row(PGD, eps=0.2)])
-    assert found.worst.keys() == {(TRAINING, ("linf", 0.2))}
-    assert found.of_worst_case("another", ("linf", 0.2)) == []
+    assert found.worst.keys() == {(TRAINING, Threat("linf", 0.2))}
+    assert found.of_worst_case("another", Threat("linf", 0.2)) == []
 
 
 def test_flags_are_found_by_cell() -> None:
@@ -378,17 +382,16 @@ def test_a_transfer_from_another_model_is_blind_and_one_from_the_model_itself_is
 
 def test_kinds_are_of_attacks_that_exist() -> None:
     """Every class of torchattacks is of one kind, and no kind names a class that is not there."""
-    from robustbench_cmic.audit.case import BLACK_BOX, ONE_STEP, OTHER_LOSS
-    from robustbench_cmic.suite.torchattacks import attack_modules
-
-    assert set(attack_modules()) >= BLACK_BOX | ONE_STEP | OTHER_LOSS
+    assert set(attack_modules()) >= BLACK_BOX | ONE_STEP | OTHER_LOSS | MINIMAL
+    assert not BLACK_BOX & ONE_STEP
+    assert not MINIMAL & (BLACK_BOX | ONE_STEP)
 
 
 def test_outcomes_of_some_examples() -> None:
     one = row(PGD, [1, 2], n=5)
     assert packed([1, 2], 5) == one.record.outcomes
-    assert one.bits == 0b10011
-    assert one.at([0, 1, 4]) == 0b101
-    assert one.at([1, 2]) == 0
-    assert one.at([]) == 0
-    assert [one.at([place]) for place in range(5)] == [1, 0, 0, 1, 1]
+    assert one.correct.tolist() == [True, False, False, True, True]
+    assert one.at([0, 1, 4]).tolist() == [True, False, True]
+    assert one.at([1, 2]).tolist() == [False, False]
+    assert one.at([]).tolist() == []
+    assert [one.at([place]).tolist() for place in range(5)] == [[True], [False], [False], [True], [True]]

@@ -125,9 +125,9 @@ OBJECTIVES = [
     ('{name: "own.code:NUMBER"}', ".name: own.code:NUMBER should be a function or a class, not of type int"),
     (
         '{name: "own.broken:Mine"}',
-        ".name: the module own.broken cannot be imported: ModuleNotFoundError: No module named 'torhc'",
+        ".name: the module own.broken cannot be imported: SyntaxError: invalid syntax (broken.py, line 1)",
     ),
-    ('{name: "own.leaves:Mine"}', ".name: the module own.leaves cannot be imported: SystemExit: 3"),
+    ('{name: "own.leaves:Mine"}', ".gamma: own.leaves:Mine needs this parameter"),
     ('{name: "own.code:Mine"}', ".gamma: own.code:Mine needs this parameter"),
     (
         '{name: "own.code:Mine", gama: 1, gamma: 1}',
@@ -192,8 +192,8 @@ ATTACKS = [
 
 def test_every_mistake_is_a_sentence_with_file_line_and_key(folder: Path, cli: Cli) -> None:
     """Each in a suite of its own would take minutes; a suite is told all of its mistakes at once."""
-    (folder / "own" / "broken.py").write_text("import torhc\n")
-    (folder / "own" / "leaves.py").write_text("raise SystemExit(3)\n")
+    (folder / "own" / "broken.py").write_text("class Mine(:\n")
+    (folder / "own" / "leaves.py").write_text(f"{CODE}raise SystemExit(3)\n")
     files = folder / "own" / "code.py", folder / "own" / "attacks.py"
     lines, expected = [*SUITE.splitlines()[:3], "models:"], []
     for index, (text, sentence) in enumerate(OBJECTIVES):
@@ -207,6 +207,51 @@ def test_every_mistake_is_a_sentence_with_file_line_and_key(folder: Path, cli: C
     done = cli("validate", "suites/y.yaml")
     assert done.returncode == 2
     assert done.stderr.splitlines() == expected
+
+
+SPIED = """\
+suite: spied
+dataset: {name: digits}
+training: {epochs: 1, batch_size: 64, optimizer: {name: sgd, lr: 0.1}, limit: 128}
+models:
+  - {id: a, architecture: "spied.nets:build", objective: {name: "spied.code:Mine", gamma: 1}}
+  - {id: b, architecture: mlp, objective: {name: ce}}
+attacks:
+  - {name: "spied.attacks:free", id: free, norm: l2, eps: 0.5}
+evaluation: {limit: 20}
+audit: off
+"""
+
+
+def test_validate_and_plan_run_nobodys_code_and_what_an_import_shows_fails_its_cell(
+    folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched = folder / "touched"
+    spy = f"from pathlib import Path\nPath({str(touched)!r}).touch()\n"
+    net = "from torch import nn\n\ndef build(shape, classes):\n"
+    net += "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    ends = {
+        "__init__": "",
+        "nets": net,
+        "code": f"{CODE}import torhc\n",
+        "attacks": f"{ATTACK_CODE}raise SystemExit(3)\n",
+    }
+    (folder / "spied").mkdir()
+    for name, code in ends.items():
+        (folder / "spied" / f"{name}.py").write_text(spy + code)
+    (folder / "spied.yaml").write_text(SPIED)
+    for command in ("validate", "plan"):
+        done = cli(command, "suites/spied.yaml")
+        assert done.returncode == 0, done.stderr
+        assert not touched.exists(), command
+    monkeypatch.syspath_prepend(folder)
+    records = carried_out(folder / "spied.yaml", folder.parent / "made")
+    assert touched.exists()
+    reasons = {record.reason for record in records if record.status == "failed"}
+    assert reasons >= {
+        "spied.code:Mine failed for 10 classes: ModuleNotFoundError: No module named 'torhc'",
+        "spied.attacks:free cannot be imported: SystemExit: 3",
+    }
 
 
 @pytest.mark.parametrize(

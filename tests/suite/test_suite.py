@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite, shipped_suites
-from robustbench_cmic.suite.attacks import AutoAttack, Noise, Pgd, Transfer
+from robustbench_cmic.suite.attacks import PGD, AutoAttack, Noise, Transfer
 from robustbench_cmic.suite.data import DATASETS
 from robustbench_cmic.suite.fields import parse_number, resolve_relative
 from robustbench_cmic.suite.models import ARCHITECTURES
@@ -403,7 +403,7 @@ def test_steps_relative_to_eps(text: float | str, value: float) -> None:
 def test_l2_balls_may_be_larger_than_one(tmp_path: Path) -> None:
     suite = load(tmp_path, replaced("{name: FGSM, eps: 0.1}", "{name: PGD, norm: l2, eps: 1.5}")).suite
     attack = suite.attacks[0]
-    assert isinstance(attack, Pgd)
+    assert isinstance(attack, PGD)
     assert attack.eps == [1.5]
 
 

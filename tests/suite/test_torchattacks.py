@@ -7,21 +7,20 @@ import inspect
 import pytest
 import torchattacks
 
-from robustbench_cmic.suite.signatures import REQUIRED
-from robustbench_cmic.suite.torchattacks import attack_modules, signature
+from robustbench_cmic.suite.torchattacks import attack_modules, class_parameters
 
 
 @pytest.mark.parametrize("name", sorted(attack_modules()))
 def test_signatures_are_read_right(name: str) -> None:
     parameters = inspect.signature(getattr(torchattacks, name).__init__).parameters
-    ours = signature(name).defaults
+    ours = class_parameters(name)
     assert list(ours) == list(parameters)[1:]
-    for key, value in ours.items():
+    for key, parameter in ours.items():
         default = parameters[key].default
-        if value is REQUIRED:
+        if parameter.default is inspect.Parameter.empty:
             assert default is inspect.Parameter.empty
         elif isinstance(default, int | float | str):
-            assert value == default
+            assert parameter.default == default
 
 
 def test_knows_the_attacks_and_not_the_wrappers() -> None:

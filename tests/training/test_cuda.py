@@ -14,7 +14,7 @@ from robustbench_cmic.attacks import harness
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.attacks import PGD
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
@@ -104,14 +104,12 @@ def test_nothing_in_an_epoch_waits_for_the_device(graphed: bool, monkeypatch: py
 def test_verdicts_are_those_of_the_cpu() -> None:
     training = prepare(CE)
     train(training, EXAMPLES, declared=DECLARED, seed=0)
-    setting = {"name": "PGD", "alpha": 0.02, "steps": 10, "random_start": True}
-    setting |= {"restarts": 1, "loss": "ce", "early_stop": False}
+    attack = PGD(name="PGD", eps=[0.1], alpha=0.02, steps=10)
     images, labels = torch.from_numpy(DIGITS.test.images[:]), torch.from_numpy(DIGITS.test.labels)
     found = []
     for device in ("cuda", "cpu"):
         verdict = harness.evaluate_attack(
-            training.model.to(device), images.to(device), labels.to(device), classes=10, setting=setting,
-            threat=Threat("linf", 0.1), seed=0,
+            training.model.to(device), images.to(device), labels.to(device), classes=10, attack=attack, seed=0,
         )  # fmt: skip
         found.append(verdict.correct.cpu())
     assert int((found[0] != found[1]).sum()) <= 3

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,11 @@ from torch import Tensor, nn
 from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
 from robustbench_cmic.attacks.threat import normalized, random_perturbations
+from robustbench_cmic.plan.audit import PlannedCheck
 from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.schema import attack_of
 from robustbench_cmic.suite.signatures import one_line
 
 INNER_POINTS = (64, 96, 128, 192)
@@ -37,32 +38,23 @@ digits); at 0.9 it finds nearly all, and as many random points as built the test
 """
 
 
-def binarization_test(
-    model: nn.Module,
-    images: Tensor,
-    classes: int,
-    *,
-    of: str,
-    threat: Threat,
-    setting: dict[str, Any],
-    seed: int,
-) -> ActiveTest:
+def binarization_test(model: nn.Module, images: Tensor, classes: int, check: PlannedCheck, seed: int) -> ActiveTest:
     """Build such a model for each image and attack all of them at once.
 
     Args:
         model: returns logits (N, classes); in eval mode.
         images: (N, C, H, W) in [0, 1], no two alike.
         classes: of the model.
-        of: label of the suite's attack that is tested.
-        threat: the ball.
-        setting: the attack's name and parameters.
+        check: the attack that is tested, and in which ball.
         seed: decides the points.
     """
-    about = {"of": of, "norm": threat.norm, "eps": threat.eps, "attack": setting}
+    about = check.model_dump(exclude={"check"})
     if len(images) == 0:
         return ActiveTest(**about)
-    if setting.get("loss") == "dlr":  # with two classes there is no third logit to divide by
-        setting = setting | {"loss": "margin"}
+    threat = check.threat
+    attack = attack_of(check.attack, check.threat)
+    if attack is not None and attack.raised_loss == "dlr":  # with two classes there is no third logit to divide by
+        attack = attack.varied(loss="margin")
     try:
         # The words decide which points are drawn.
         with frozen(model), seeded(derive_seed("active test", seed)):
@@ -71,7 +63,7 @@ def binarization_test(
         if len(tested) == 0:
             return ActiveTest(**about, by_chance=int(by_chance.sum()))
         labels = torch.zeros(len(tested), dtype=torch.int64, device=images.device)
-        evaluation = evaluate_attack(binarized, tested, labels, classes=2, setting=setting, threat=threat, seed=seed)
+        evaluation = evaluate_attack(binarized, tested, labels, classes=2, attack=attack, seed=seed)
     except AttackError as error:
         return ActiveTest(**about, error=str(error)[:300])
     except Exception as error:  # whatever a model's own code raises

@@ -17,7 +17,7 @@ from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
 from robustbench_cmic.run.jobs.pictures import keep_pictures, room_for_pictures
 from robustbench_cmic.statistics import wilson_interval
-from robustbench_cmic.suite.fields import Threat
+from robustbench_cmic.suite.schema import attack_of
 
 
 def run_attack(job: Job) -> AttackRecord:
@@ -32,21 +32,21 @@ def run_attack(job: Job) -> AttackRecord:
     if cell.after is not None:
         kept, inputs[cell.after] = _kept(job, cell.after)
     examples, labels, examples_sha256 = evaluated(job)
-    ascending = cell.declared["attack"].get("ascending", False)
+    attack = attack_of(cell.declared["attack"], cell.threat)
+    carries_over = attack is not None and attack.carries_over
     began = time.perf_counter()
     verdict = evaluate_attack(
         model,
         examples,
         labels,
         classes=job.data.classes,
-        setting=cell.declared["attack"],
-        threat=Threat(cell.norm, cell.eps) if cell.norm else None,
+        attack=attack,
         seed=cell.seed,
         batch_size=settings.batch_size,
         progress=lambda done, total, correct: job.progress(done, total, "examples", correct / done),
         source=source,
         kept=kept,
-        keep_images=ascending,
+        keep_images=carries_over,
         keep_broken=shown,
     )
     job.stopwatch.examples_per_second = round(len(examples) / (time.perf_counter() - began), 1)
@@ -54,7 +54,6 @@ def run_attack(job: Job) -> AttackRecord:
         keep_pictures(job, verdict.broken, examples.indices, checkpoint_sha256)
     n, correct = len(verdict.correct), int(verdict.correct.sum())
     low, high = wilson_interval(correct, n)
-    clean = cell.attack == "none"
     return AttackRecord(
         **job.common(),
         status="ok",
@@ -67,13 +66,13 @@ def run_attack(job: Job) -> AttackRecord:
         ci_high=high,
         outcomes=pack_outcomes(verdict.correct.tolist()),
         information=_measures(measure_information(verdict.logits, labels)),
-        ncmi_replicates=pack_replicates(bootstrap_ncmi(verdict.logits, labels).tolist()) if clean else None,
+        ncmi_replicates=pack_replicates(bootstrap_ncmi(verdict.logits, labels).tolist()) if attack is None else None,
         outside=verdict.outside,
         forwards=verdict.forwards,
         backwards=verdict.backwards,
         parts=verdict.parts,
         kept=0 if kept is None else len(kept.places),
-        images_sha256=_keep(job, verdict) if ascending else None,
+        images_sha256=_keep(job, verdict) if carries_over else None,
     )
 
 

@@ -10,9 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
+from robustbench_cmic.plan.audit import PlannedAudit
 from robustbench_cmic.plan.cell import Cell, Kind, title
+from robustbench_cmic.suite.attack_base import GRADIENT
 from robustbench_cmic.suite.data import dataset_of
-from robustbench_cmic.suite.fields import Frozen
+from robustbench_cmic.suite.fields import Frozen, Threat
+from robustbench_cmic.suite.schema import attack_of
 
 
 class CellEstimate(Frozen):
@@ -55,21 +58,15 @@ def declared_work(cell: Cell) -> float:
     whole = sizes[evaluation["split"] == "test"]
     examples = 1e-3 * float(min(whole, evaluation.get("limit") or whole))
     if cell.kind == "audit":
-        audit = cell.declared["audit"]
-        probed = min(examples, 1e-3 * float(audit["examples"]))
-        return probed * sum(_attack_work(check["attack"]) for check in audit["checks"])
-    return examples * _attack_work(cell.declared["attack"])
+        audit = PlannedAudit.model_validate(cell.declared["audit"])
+        probed = min(examples, 1e-3 * float(audit.examples))
+        return probed * sum(_passes(check.attack, check.threat) for check in audit.checks)
+    return examples * _passes(cell.declared["attack"], cell.threat)
 
 
-def _attack_work(setting: dict[str, Any]) -> float:
-    if setting["name"] == "AutoAttack":
-        # Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess.
-        gradients: int = setting["steps"] * (1 + 2 * setting["targets"])
-        return (3.0 * gradients + float(setting["queries"])) / 50
-    starts = setting.get("restarts", setting.get("n_restarts", 1)) * max(1, setting.get("targets", 0))
-    # Of early stop a quarter is a guess, too.
-    share = 0.25 if setting.get("early_stop") else 1.0
-    return float(setting.get("samples", 0)) + 3.0 * share * float(setting.get("steps", 1)) * float(starts)
+def _passes(declared: dict[str, Any], threat: Threat) -> float:
+    attack = attack_of(declared, threat)
+    return GRADIENT if attack is None else attack.work
 
 
 def seconds_left(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.audit.probes.binarization import _binarize, binarization_test
+from robustbench_cmic.plan.audit import PlannedCheck
 from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples
@@ -32,7 +33,8 @@ def narrow(features: int) -> nn.Module:
 def binarized(
     model: nn.Module, attack: dict[str, Any], *, images: Tensor = IMAGES, threat: Threat = BALL, seed: int = 0
 ) -> ActiveTest:
-    return binarization_test(model, images, 10, of="x", threat=threat, setting=attack, seed=seed)
+    planned = {"check": "active", "of": "x", "norm": threat.norm, "eps": threat.eps, "attack": attack}
+    return binarization_test(model, images, 10, PlannedCheck.model_validate(planned), seed)
 
 
 @pytest.mark.parametrize("model", [convolutional(), narrow(24)], ids=["wide", "narrow"])

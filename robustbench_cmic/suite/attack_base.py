@@ -1,0 +1,162 @@
+"""What every attack of a suite says of itself, whoever implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, Self, cast
+
+from pydantic import ConfigDict, PrivateAttr
+
+from robustbench_cmic.suite.fields import Name, Norm, NumberList, Strict, Threat, radius_problem
+
+Kind = Literal["gradient", "one-step", "black-box", "transfer", "minimum-norm", "noise", "unknown"]
+"""What an attack does: steps along the model's gradients (many, or one), anything without them, a search for a small
+change in a norm of its own; `transfer` is what was found on another model, `unknown` a user's own."""
+
+GRADIENT = 3.0
+"""Passes that an example's gradient costs: one forward, and one back that costs two."""
+
+
+class Attack(Strict):
+    """An attack as a suite has it; with one eps and every parameter a number it is an attack at one threat, see `at`.
+
+    Attributes:
+        implementation: `module:function`, called with an `attacks.blocks.AttackCall`.
+        family: what it does, unless its parameters decide.
+        whole_blocks: it draws from generators that know of no blocks, and is run on a whole one at a time.
+        distrusted: it runs on a copy of the model, for nobody knows what it does to it.
+    """
+
+    implementation: ClassVar[str]
+    family: ClassVar[Kind]
+    whole_blocks: ClassVar[bool] = False
+    distrusted: ClassVar[bool] = False
+    of_the_suite: ClassVar[set[str]] = {"id", "norm", "eps"}
+    """Fields that say nothing of what the attack does in a ball."""
+
+    name: str
+    id: Name | None = None
+    norm: Norm | None = None
+    eps: NumberList | None = None
+
+    @property
+    def label(self) -> str:
+        """What results call it: `id`, or the name."""
+        return self.id or self.name
+
+    @property
+    def carries_over(self) -> bool:
+        """What it broke in a smaller ball it leaves as it is in a larger one: its field `ascending`, if it has one."""
+        return bool(getattr(self, "ascending", False))
+
+    def threat_norm(self) -> Norm:
+        """The norm of the balls.
+
+        Raises:
+            ValueError: the suite leaves it open, or contradicts the attack.
+        """
+        return cast(Norm, self.norm)
+
+    def threats(self) -> list[Threat]:
+        """Every ball that it is run in, in the suite's order; ascending, where smaller ones decide larger ones."""
+        radii = sorted(self.eps or []) if self.carries_over else self.eps or []
+        return [Threat(self.threat_norm(), eps) for eps in radii]
+
+    @property
+    def threat(self) -> Threat:
+        """The ball of an attack at one threat."""
+        (threat,) = self.threats()
+        return threat
+
+    def at(self, threat: Threat) -> Self:
+        """The attack at one threat: every parameter is a number."""
+        return self.varied(norm=threat.norm, eps=[threat.eps])
+
+    def varied(self, **changes: Any) -> Self:
+        """The attack with some fields changed, checked as a suite's are."""
+        return type(self).model_validate(self.model_dump() | changes)
+
+    def declared(self) -> dict[str, Any]:
+        """What a cell declares of an attack at one threat: name and parameters as plain data."""
+        declared = self.model_dump(exclude=self.of_the_suite)
+        if declared.get("ascending") is False:  # what the attack does to an example is the same
+            del declared["ascending"]
+        return declared
+
+    @classmethod
+    def from_declared(cls, declared: dict[str, Any], threat: Threat) -> Self:
+        """The way back from `declared`, at its threat."""
+        return cls.model_validate(declared | {"norm": threat.norm, "eps": [threat.eps]})
+
+    def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What is wrong beyond types: (keys and positions within the attack, sentence) pairs."""
+        radii = self.eps or []
+        for position, eps in enumerate(radii):
+            problem = radius_problem(Threat(self.threat_norm(), eps))
+            if problem is None and eps in radii[:position]:
+                problem = f"eps {eps:g} is listed twice"
+            if problem is not None:
+                yield ("eps", position), problem
+
+    def warnings(self) -> Iterator[tuple[str, str]]:
+        """What is allowed but hardly meant: (key, sentence) pairs."""
+        yield from ()
+
+    @property
+    def kind(self) -> Kind:
+        """What it does."""
+        return self.family
+
+    @property
+    def raised_loss(self) -> str | None:
+        """The loss that it raises, where that is a parameter of it: its field `loss`."""
+        loss: str | None = getattr(self, "loss", None)
+        return loss
+
+    @property
+    def raises_cross_entropy(self) -> bool:
+        """What it raises is cross entropy, as float32 computes it, or may be."""
+        return self.raised_loss == "ce"
+
+    @property
+    def strong(self) -> bool:
+        """A worst case may rest on it: it follows the model's gradients, but not those of cross entropy."""
+        return self.kind == "gradient" and not self.raises_cross_entropy
+
+    @property
+    def work(self) -> float:
+        """Passes through the network an example, roughly: one gradient, unless it says more."""
+        return GRADIENT
+
+    def same_but_for_loss(self, other: Attack) -> bool:
+        """Another attack at one threat is this one on another loss; whether an example stops early is no difference."""
+        theirs, ignored = other.declared(), ("loss", "early_stop", "ascending")
+        same = all(value == theirs.get(key) for key, value in self.declared().items() if key not in ignored)
+        return same and self.raised_loss is not None
+
+    def audited(self) -> dict[str, Self]:
+        """As an audit tries it at one threat: on `other-loss` than cross entropy; `longer`; `active`, for tests."""
+        return {}
+
+
+class ForeignAttack(Attack):
+    """An attack of other people's: further keys are its own parameters. At one threat it keeps what was declared."""
+
+    model_config = ConfigDict(extra="allow")
+    whole_blocks = True
+    prefix: ClassVar[str] = ""
+    """What cells put before the name."""
+
+    _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def declared(self) -> dict[str, Any]:
+        """As it was made, or read."""
+        return self._declared
+
+    @classmethod
+    def from_declared(cls, declared: dict[str, Any], threat: Threat) -> Self:
+        """The way back; the code behind it may be another by now, or gone."""
+        name = declared["name"].removeprefix(cls.prefix)
+        attack = cls.model_validate({"name": name, "norm": threat.norm, "eps": [threat.eps]})
+        attack._declared = declared
+        return attack
