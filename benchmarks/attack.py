@@ -107,7 +107,7 @@ def network(data: Path, device: str) -> tuple[nn.Module, Tensor, Tensor]:
         splits.append(Split(split.images[chosen], split.labels[chosen]))
     moments = moments_of(splits[0].images)
     declared = Model(id="resnet18", architecture="resnet18", stem="small")
-    model = build_model(declared, whole.image_shape, CLASSES, (moments.mean, moments.std), seed=0).to(device)
+    model = build_model(declared, whole.image_shape, CLASSES, moments, seed=0).to(device)
     model = model.to(memory_format=torch.channels_last)
     if WEIGHTS.exists():
         model.load_state_dict(safetensors.torch.load_file(WEIGHTS))

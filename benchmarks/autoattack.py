@@ -150,7 +150,7 @@ def network(kind: str, name: str, data: Data, threat: Threat, epochs: int, devic
     moments = moments_of(data.train.images)
     architecture = "small_resnet" if name == "cifar100" else "small_cnn"
     declared = Model(id=kind, architecture=architecture)
-    model = build_model(declared, data.image_shape, data.classes, (moments.mean, moments.std), seed=0).to(device)
+    model = build_model(declared, data.image_shape, data.classes, moments, seed=0).to(device)
     if kind == "adversarial":
         harden(model, data.train, threat, epochs)
     else:

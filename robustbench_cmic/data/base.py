@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,7 @@ Images = npt.NDArray[Any] | StreamedImages
 """(N, C, H, W) of uint8 (0 ... 255 for [0, 1]) or float32 in [0, 1]: in memory, memory-mapped, or streamed."""
 
 
-@dataclass(frozen=True)
-class Moments:
+class Moments(NamedTuple):
     """Mean and standard deviation of a split, per channel, of images in [0, 1]."""
 
     mean: tuple[float, ...]
@@ -70,33 +69,25 @@ class Split:
     labels: Labels
 
 
+@dataclass(eq=False)
 class Data:
     """A labelled data set in two splits.
 
-    Args:
+    Attributes:
         train: to train on.
         test: to evaluate on.
         classes: number of classes; each has at least one training image.
-        sha256: fingerprint of the content; computed from the arrays where it is not given.
-        moments: of the training images; computed where they are not given.
+        known_sha256: fingerprint of the content, where a source has it already.
+        known_moments: of the training images, likewise.
         class_names: what the classes are called, by label; None where they have no names.
     """
 
-    def __init__(
-        self,
-        train: Split,
-        test: Split,
-        classes: int,
-        sha256: str | None = None,
-        moments: Moments | None = None,
-        class_names: Sequence[str] | None = None,
-    ) -> None:
-        self.train = train
-        self.test = test
-        self.classes = classes
-        self.class_names = class_names
-        self._sha256 = sha256
-        self._moments = moments
+    train: Split
+    test: Split
+    classes: int
+    known_sha256: str | None = None
+    known_moments: Moments | None = None
+    class_names: Sequence[str] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -111,12 +102,12 @@ class Data:
     @functools.cached_property
     def sha256(self) -> str:
         """SHA-256 (hex) over shapes, types and contents of images and labels of both splits."""
-        return self._sha256 or fingerprint([self.train, self.test])
+        return self.known_sha256 or fingerprint([self.train, self.test])
 
     @functools.cached_property
     def moments(self) -> Moments:
         """Mean and standard deviation of the training images, per channel, computed exactly or in float64."""
-        return self._moments or moments_of(self.train.images)
+        return self.known_moments or moments_of(self.train.images)
 
 
 def fingerprint(splits: Sequence[Split]) -> str:

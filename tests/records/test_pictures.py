@@ -95,8 +95,7 @@ def test_pictures_fit_records_data_and_ball(finished: Path) -> None:
 def test_predictions_and_confidence_are_the_models(finished: Path) -> None:
     """The trained model is asked anew about the clean images; about adversarial ones up to the rounding of a PNG."""
     cell = next(cell for cell in attacks(finished / "tiny.yaml") if cell.attack == "FGSM")
-    moments = (DIGITS.moments.mean, DIGITS.moments.std)
-    model = build_model(model_of(cell.declared["train"]["model"]), DIGITS.image_shape, 10, moments, 0)
+    model = build_model(model_of(cell.declared["train"]["model"]), DIGITS.image_shape, 10, DIGITS.moments, 0)
     from safetensors.torch import load_file
 
     model.load_state_dict(load_file(finished / "results.work" / "tiny" / f"{cell.needs}.safetensors"))

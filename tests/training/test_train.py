@@ -48,9 +48,7 @@ def digits() -> Split:
 
 
 def build(architecture: str, seed: int) -> nn.Sequential:
-    return build_model(
-        Model(id="x", architecture=architecture), (1, 8, 8), 10, (DIGITS.moments.mean, DIGITS.moments.std), seed
-    )
+    return build_model(Model(id="x", architecture=architecture), (1, 8, 8), 10, DIGITS.moments, seed)
 
 
 def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD, seed: int = 0) -> TrainingRun:

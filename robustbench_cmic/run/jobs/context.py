@@ -73,8 +73,7 @@ class Job:
     def model(self, declared: Model) -> nn.Sequential:
         """A classifier for the job's data, on the device."""
         data = self.data
-        moments = (data.moments.mean, data.moments.std)
-        model = build_model(declared, data.image_shape, data.classes, moments, self.cell.seed)
+        model = build_model(declared, data.image_shape, data.classes, data.moments, self.cell.seed)
         # Convolutions are faster with the channels last in memory, on CPUs and GPUs alike.
         return model.to(self.settings.device).to(memory_format=torch.channels_last)
 
