@@ -79,7 +79,7 @@ def test_records_pictures_and_weights_come_back_as_from_local_processes(
     ours, theirs = (Store.of_suite("tiny", folder / "results", None) for folder in (tmp_path, finished))
     assert contents(ours.results) == contents(theirs.results)
     for store in (ours, theirs):
-        assert len(list(store.pictures("").parent.iterdir())) == 4
+        assert len(list(store.pictures_folder.iterdir())) == 4
     cells = make_plan(suite).cells
     for cell in cells:
         for one, other in zip(ours.outputs(cell), theirs.outputs(cell), strict=True):
