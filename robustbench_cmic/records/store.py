@@ -71,13 +71,18 @@ class Store:
         """What libraries print while cells run, and traces of crashes."""
         return self.work / "workers.log"
 
+    @property
+    def pictures_folder(self) -> Path:
+        """The pictures of all attacks."""
+        return self.results / "pictures"
+
     def record(self, cell: str) -> Path:
         """The record of a cell."""
         return self.results / f"{cell}.json"
 
     def pictures(self, cell: str) -> Path:
         """Pictures of what an attack did."""
-        return self.results / "pictures" / f"{cell}.json"
+        return self.pictures_folder / f"{cell}.json"
 
     def weights(self, cell: str) -> Path:
         """The weights that a training has left."""
@@ -146,7 +151,7 @@ class Store:
 
     def remove_temporary_files(self) -> None:
         """Remove what a run that was killed had half written."""
-        for folder in (self.results, self.pictures("").parent, self.work):
+        for folder in (self.results, self.pictures_folder, self.work):
             for file in folder.glob(".*.tmp"):
                 file.unlink(missing_ok=True)
 

@@ -3,7 +3,7 @@
 To write another, say for a cluster: a class that is called with `Settings` and the number of cells at a time and has
 the method of `Executor`, and a row in `EXECUTORS`. Its `run` takes cells from a `Queue`, calls `run.job.run_cell` for
 each wherever it likes, hands on the events that this emits, and gives the last of them, `CellEnded`, to `Queue.end`.
-A cell that died without one has `death` for it. Where no disk is shared, `Store.inputs` lists the files to bring to a
+For a cell that died without one there is `death`. Where no disk is shared, `Store.inputs` lists the files to bring to a
 worker, beside the data folder and the given weights that `Settings` names, and `Store.outputs` those to bring back.
 """
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.records.files import file_sha256
 from robustbench_cmic.records.schema import Status
 from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.executors import EXECUTORS, Queue, death
@@ -21,7 +22,8 @@ from robustbench_cmic.run.runner import run_suite
 from robustbench_cmic.run.watch.event_log import read_latest_run
 from robustbench_cmic.run.watch.events import CellEnded, Emit, Event
 from robustbench_cmic.suite import load_suite
-from tests.conftest import contents
+from robustbench_cmic.suite.toy import toy
+from tests.conftest import TINY_SUITE, contents
 from tests.in_process import settings_for
 
 
@@ -77,7 +79,7 @@ def test_records_pictures_and_weights_come_back_as_from_local_processes(
     ours, theirs = (Store.of_suite("tiny", folder / "results", None) for folder in (tmp_path, finished))
     assert contents(ours.results) == contents(theirs.results)
     for store in (ours, theirs):
-        assert len(list(store.pictures("").parent.iterdir())) == 4
+        assert len(list(store.pictures_folder.iterdir())) == 4
     cells = make_plan(suite).cells
     for cell in cells:
         for one, other in zip(ours.outputs(cell), theirs.outputs(cell), strict=True):
@@ -86,6 +88,23 @@ def test_records_pictures_and_weights_come_back_as_from_local_processes(
     ends = {event.cell: event for event in read_latest_run(ours.events) if isinstance(event, CellEnded)}
     assert {cell: end.status for cell, end in ends.items()} == dict.fromkeys((cell.id for cell in cells), "ok")
     assert (tmp_path / "out").read_text().count("done in ") == len(cells)
+
+
+def test_weights_of_sources_and_images_of_smaller_balls_are_brought_along(tmp_path: Path) -> None:
+    attacks = "  - {name: PGD, eps: [0.05, 0.1], steps: 2, ascending: true}\n  - {name: Transfer, eps: 0.1, steps: 2}\n"
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY_SUITE[: TINY_SUITE.index("  - {name: FGSM")] + attacks + "audit: off\n")
+    store = Store(tmp_path / "results", tmp_path / "work")
+    cells = make_plan(toy(load_suite(file).suite)).cells
+    statuses = Elsewhere(settings_for(tmp_path, store=store), 1).run(cells, lambda _: None)
+    assert statuses == dict.fromkeys((cell.id for cell in cells), "ok")
+    records = {cell.id: read_record(store.record(cell.id)) for cell in cells}
+    chained = [cell for cell in cells if cell.source or cell.after]
+    assert {cell.attack for cell in chained} == {"PGD", "Transfer:ce", "Transfer:cmic"}
+    for cell in chained:
+        (other, sha256), *_ = records[cell.id].inputs.items()
+        (source,) = (cell for cell in cells if cell.id == other)
+        assert file_sha256(store.product(source)) == sha256
 
 
 def test_a_failure_comes_back_and_takes_old_pictures_with_it(copied: Path, elsewhere: str) -> None:
