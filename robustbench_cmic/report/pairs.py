@@ -44,7 +44,7 @@ WITHDRAWN = "withdrawn: flagged"
 NO_DIFFERENCE = "no difference shown"
 NO_DISCORDANT = "no example differs"
 ONE_SEED = "one seed: no claim about the method"
-OBJECTIVES = {"ce": "CE", "cmic": "CMIC-DL"}
+OBJECTIVE_TITLES = {"ce": "CE", "cmic": "CMIC-DL"}
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,12 @@ def _lines(results: Results, groups: Mapping[Key, Group], first: str, second: st
 
 def title_of(objective: str) -> str:
     """What people call an objective: a user's own by its name."""
-    return OBJECTIVES.get(objective, objective)
+    return OBJECTIVE_TITLES.get(objective, objective)
 
 
 def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     """What verdicts call the two: by their objectives, where those tell them apart."""
-    names = [OBJECTIVES.get(results.trainings[model].objective, model) for model in (first, second)]
+    names = [OBJECTIVE_TITLES.get(results.trainings[model].objective, model) for model in (first, second)]
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 
