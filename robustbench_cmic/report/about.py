@@ -51,11 +51,11 @@ def _model(declared: dict[str, Any]) -> str:
 
 
 def _by_attack(results: Results) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = {}
+    by_attack: dict[str, list[Cell]] = {}
     for cell in results.plan.of("attack"):
         if cell.norm:
-            found.setdefault(cell.attack, []).append(cell)
-    return found
+            by_attack.setdefault(cell.attack, []).append(cell)
+    return by_attack
 
 
 def _setting(cells: list[Cell]) -> str:

@@ -206,14 +206,14 @@ def _in_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _dotted(declared: dict[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for key, value in declared.items():
         if isinstance(value, dict):
             # The parameters of a user's own code are called as those of others.
-            found |= _dotted(value, prefix if key == "parameters" else f"{prefix}{key}.")
+            columns |= _dotted(value, prefix if key == "parameters" else f"{prefix}{key}.")
         elif value is not None and key != "code_sha256":
-            found[f"{prefix}{key}"] = value
-    return found
+            columns[f"{prefix}{key}"] = value
+    return columns
 
 
 def group_rows(frame: pd.DataFrame) -> dict[Key, Group]:
@@ -234,8 +234,8 @@ def flag_names(*groups: Group) -> tuple[str, ...]:
 
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of results.csv as plain data, without what was not measured; an undefined NCMI is an empty text."""
-    shown = frame.loc[frame["status"] != NOT_RUN, list(_PLAIN)].astype(object)
-    values: Any = shown.where(shown.notna(), None)
+    rows = frame.loc[frame["status"] != NOT_RUN, list(_PLAIN)].astype(object)
+    values: Any = rows.where(rows.notna(), None)
     return [
         {
             name: "" if value is None else value

@@ -76,13 +76,13 @@ def seed_table(summary: Summary, first: str, second: str) -> Table:
     for line in summary.pairs[first, second]:
         for number, seed in line.seeds.items() if line.claim else ():
             if line.what == NCMI.title:
-                shown = [f"{seed.first:.3g}", f"{seed.second:.3g}", f"{seed.difference:+.2g}"]
+                texts = [f"{seed.first:.3g}", f"{seed.second:.3g}", f"{seed.difference:+.2g}"]
                 ends = "" if seed.interval is None else f" ({seed.interval[0]:+.2g} … {seed.interval[1]:+.2g})"
             else:
-                shown = [f"{100 * seed.first:.1f} %", f"{100 * seed.second:.1f} %", f"{100 * seed.difference:+.1f}"]
+                texts = [f"{100 * seed.first:.1f} %", f"{100 * seed.second:.1f} %", f"{100 * seed.difference:+.1f}"]
                 ends = "" if seed.interval is None else f" ({_ends(seed)})"
             p = NOTHING if seed.p is None else f"{seed.p:.2g}"
-            rows.append([line.what, _size(line), str(number), shown[0], shown[1], shown[2] + ends, p])
+            rows.append([line.what, _size(line), str(number), texts[0], texts[1], texts[2] + ends, p])
     return Table(["claim", "eps", "seed", first, second, "difference", "p"], rows)
 
 

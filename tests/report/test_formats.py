@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.report import FORMATS, read_results, summarize, write_report
-from robustbench_cmic.report.formats.latex import escaped, latex
+from robustbench_cmic.report.formats.latex import latex, tex_escaped
 from robustbench_cmic.suite.fields import Threat
 from tests.conftest import ROOT, Cli
 from tests.report.folders import HEAD, fill, planned
@@ -74,7 +74,7 @@ def test_rows_of_the_json_are_those_of_the_csv(folder: Path) -> None:
 
 
 def test_latex_prints_a_suites_own_words_as_they_are(folder: Path) -> None:
-    assert escaped("100% _$&{}\n~^\\#<x> ±") == (
+    assert tex_escaped("100% _$&{}\n~^\\#<x> ±") == (
         r"100\% \_\$\&\{\} \textasciitilde{}\textasciicircum{}\textbackslash{}\#\textless{}x\textgreater{} $\pm$"
     )
     text = latex(summarize(read_results(folder)))

@@ -25,7 +25,7 @@ from robustbench_cmic.records.pictures import Picture, Pictures, write_pictures
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary, read_results, summarize
 from robustbench_cmic.report.formats.html import index_page, suite_page
-from robustbench_cmic.report.formats.html.pictures import EXAMPLES, gallery
+from robustbench_cmic.report.formats.html.pictures import GALLERY_SIZE, gallery
 from robustbench_cmic.suite.fields import CLEAN, Threat
 from tests.conftest import ROOT
 from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace, train_record
@@ -290,10 +290,10 @@ def test_examples_are_of_the_strongest_attack_in_the_middle_ball(tmp_path: Path)
     write(folder, cell_of(plan, "a", 0, "AutoAttack", 0.1), 7)
     write(folder, cell_of(plan, "b", 1, "FGSM", 0.1), 7)  # not the smallest seed
     (shown,) = gallery(board)
-    assert (shown.attack, shown.size, len(shown.examples)) == ("AutoAttack", "L-inf 0.1", EXAMPLES)
+    assert (shown.attack, shown.size, len(shown.examples)) == ("AutoAttack", "L-inf 0.1", GALLERY_SIZE)
     page = parsed(suite_page(board))
     images = list(page.iter("img"))
-    assert len(images) == 3 * EXAMPLES
+    assert len(images) == 3 * GALLERY_SIZE
     assert {image.get("src") for image in images} == {f"data:image/png;base64,{PNG}"}
     assert images[0].get("alt") == "clean image 0, of class one"
     assert images[2].get("alt") == "adversarial image 0, taken for zero"

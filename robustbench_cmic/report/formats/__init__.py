@@ -12,7 +12,7 @@ from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import clean_table, ncmi_sentences, pair_table, robust_tables, seed_table
 
 
-def environment(package: str, **options: Any) -> Environment:
+def renderer(package: str, **options: Any) -> Environment:
     """What renders the files in the folder `templates` of a package."""
     return Environment(
         loader=PackageLoader(package), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
@@ -22,7 +22,7 @@ def environment(package: str, **options: Any) -> Environment:
 def content(summary: Summary) -> dict[str, Any]:
     """What the leaderboard and the page show alike, by the names that their templates use; all prose is Markdown."""
     results, measured = summary.results, bool(summary.examples)
-    prose: Any = environment(__package__ or "", autoescape=False).get_template("prose.md.j2").module
+    prose: Any = renderer(__package__ or "", autoescape=False).get_template("prose.md.j2").module
     n = " or ".join(map(str, summary.examples))
     costs = [
         ("Transfer between models", prose.transfers(), transfer_tables(summary)),

@@ -10,7 +10,7 @@ from robustbench_cmic.report.frame import plain_rows
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.summary import RaisedFlag, RankedModel, SeedValues, Summary
 
-SCHEMA = "robustbench_cmic/report/1"
+REPORT_SCHEMA = "robustbench_cmic/report/1"
 Json = dict[str, Any]
 
 
@@ -19,7 +19,7 @@ def document(summary: Summary) -> str:
     plan = summary.results.plan
     missing = summary.missing
     content: Json = {
-        "schema": SCHEMA,
+        "schema": REPORT_SCHEMA,
         "suite": plan.suite,
         "description": plan.description,
         "dataset": plan.dataset,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tabulate import tabulate
 
-from robustbench_cmic.report.formats import environment
+from robustbench_cmic.report.formats import renderer
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import Code, Strong, Table, clean_table, pair_table, plain, robust_tables
 from robustbench_cmic.suite.fields import NORM_NAMES
@@ -20,11 +20,11 @@ _SPECIAL = {
 
 def latex(summary: Summary) -> str:
     """The whole file: a table environment for clean accuracy, each norm and each pair."""
-    renderer = environment(__package__, autoescape=False, variable_start_string="<<", variable_end_string=">>",
+    templates = renderer(__package__, autoescape=False, variable_start_string="<<", variable_end_string=">>",
                            keep_trailing_newline=True)  # fmt: skip
-    renderer.filters |= {"plain": plain, "escaped": escaped, "tabular": _tabular}
+    templates.filters |= {"plain": plain, "escaped": tex_escaped, "tabular": _tabular}
     tables = list(_tables(summary)) if summary.examples else []
-    return renderer.get_template("leaderboard.tex.j2").render(suite=summary.results.plan.suite, tables=tables)
+    return templates.get_template("leaderboard.tex.j2").render(suite=summary.results.plan.suite, tables=tables)
 
 
 def _tables(summary: Summary) -> Iterator[tuple[str, Table]]:
@@ -37,13 +37,13 @@ def _tables(summary: Summary) -> Iterator[tuple[str, Table]]:
         flagged = r"$\dagger$: flagged by the audit."
         yield f"accuracy under attack, {NORM_NAMES[norm]} {over}. {flagged}", table
     for first, second in summary.pairs:
-        names = rf"\texttt{{{escaped(second)}}} minus \texttt{{{escaped(first)}}}"
+        names = rf"\texttt{{{tex_escaped(second)}}} minus \texttt{{{tex_escaped(first)}}}"
         yield f"{names} {over}.", pair_table(summary, first, second)
 
 
 def _tabular(table: Table) -> str:
     rows = [[_cell(cell) for cell in row] for row in table.rows]
-    headers = [escaped(header) for header in table.headers]
+    headers = [tex_escaped(header) for header in table.headers]
     body = tabulate(rows, headers=headers, tablefmt="latex_raw", disable_numparse=True)
     for rule in ("toprule", "midrule", "bottomrule"):  # tabulate has booktabs only where it also escapes
         body = body.replace(r"\hline", rf"\{rule}", 1)
@@ -52,10 +52,10 @@ def _tabular(table: Table) -> str:
 
 def _cell(text: str) -> str:
     if isinstance(text, Code):
-        return rf"\texttt{{{escaped(text)}}}"
-    return rf"\textbf{{{escaped(text)}}}" if isinstance(text, Strong) else escaped(text)
+        return rf"\texttt{{{tex_escaped(text)}}}"
+    return rf"\textbf{{{tex_escaped(text)}}}" if isinstance(text, Strong) else tex_escaped(text)
 
 
-def escaped(text: str) -> str:
+def tex_escaped(text: str) -> str:
     """A suite's own words as plain LaTeX text in one line."""
     return "".join(_SPECIAL.get(character, character) for character in plain(text))

@@ -45,7 +45,7 @@ class Chart:
 
     @property
     def choices(self) -> list[str]:
-        """The attacks that may be shown beside the worst case."""
+        """The attacks that may be drawn beside the worst case."""
         return [name for name in dict.fromkeys(self.series) if name != WORST]
 
 
@@ -124,17 +124,17 @@ def _hover(model: str, label: str, threat: Threat, number: SeedValues, seeds: in
 
 def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> Chart | None:
     """The differences of a pair with their intervals over examples; None where there is none. NCMI has other units."""
-    shown = [line for line in lines if line.what != NCMI.title and line.seeds]
-    if not shown:
+    drawn = [line for line in lines if line.what != NCMI.title and line.seeds]
+    if not drawn:
         return None
     kinds = {
-        "claims": [line for line in shown if line.claim and not line.withdrawn],
-        "single attacks": [line for line in shown if not line.claim and not line.withdrawn],
-        "withdrawn: flagged": [line for line in shown if line.withdrawn],
+        "claims": [line for line in drawn if line.claim and not line.withdrawn],
+        "single attacks": [line for line in drawn if not line.claim and not line.withdrawn],
+        "withdrawn: flagged": [line for line in drawn if line.withdrawn],
     }
     colors = {"claims": COLORS[0], "single attacks": COLORS[4], "withdrawn: flagged": GREY}
     traces = [
-        _differences(name, [(shown.index(line), line) for line in kind], colors[name])
+        _differences(name, [(drawn.index(line), line) for line in kind], colors[name])
         for name, kind in kinds.items()
         if kind
     ]
@@ -142,9 +142,9 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
     layout = {
         "xaxis": {"title": {"text": title}, "zeroline": True, "zerolinewidth": 2},
         "yaxis": {
-            "tickvals": list(range(len(shown))),
-            "ticktext": [_label(line) for line in shown],
-            "range": [len(shown) - 0.5, -0.5],
+            "tickvals": list(range(len(drawn))),
+            "ticktext": [_label(line) for line in drawn],
+            "range": [len(drawn) - 0.5, -0.5],
             "automargin": True,
         },
         "hovermode": "closest",
@@ -152,9 +152,9 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom"},
         "margin": {"t": 8, "r": 16, "l": 16, "b": 48},
     }
-    counted = f"Differences of {len(shown)} accuracies, {names[1]} minus {names[0]}."
+    counted = f"Differences of {len(drawn)} accuracies, {names[1]} minus {names[0]}."
     text = f"{counted} The table below it holds the same numbers."
-    return Chart(identity, text, 150 + 24 * len(shown), _figure(traces, layout))
+    return Chart(identity, text, 150 + 24 * len(drawn), _figure(traces, layout))
 
 
 def _differences(name: str, lines: Sequence[tuple[int, PairTest]], color: str) -> dict[str, Any]:

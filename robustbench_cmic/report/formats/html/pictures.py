@@ -10,11 +10,11 @@ from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.suite.fields import Threat
 
-EXAMPLES = 4
+GALLERY_SIZE = 4
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryEntry:
     """Some adversarial examples of a model.
 
     Attributes:
@@ -32,7 +32,7 @@ class Shown:
     @property
     def examples(self) -> Sequence[Picture]:
         """The first few."""
-        return self.pictures.examples[:EXAMPLES]
+        return self.pictures.examples[:GALLERY_SIZE]
 
     def text(self, before: bool, example: Picture) -> str:
         """`7 (99.8 %)`: what an image was taken for."""
@@ -41,13 +41,13 @@ class Shown:
         return f"{self.pictures.name(number)} ({100 * confidence:.1f} %)"
 
 
-def gallery(summary: Summary) -> list[Shown]:
+def gallery(summary: Summary) -> list[GalleryEntry]:
     """For each model with pictures the strongest attack at the eps next to the middle that has any."""
     of_models = (_of_model(summary, model) for model in summary.results.models)
-    return [shown for shown in of_models if shown is not None]
+    return [entry for entry in of_models if entry is not None]
 
 
-def _of_model(summary: Summary, model: str) -> Shown | None:
+def _of_model(summary: Summary, model: str) -> GalleryEntry | None:
     results = summary.results
     attacked = [cell for cell in results.plan.of("attack") if cell.model == model]
     seed = min((cell.seed for cell in attacked), default=0)
@@ -58,7 +58,7 @@ def _of_model(summary: Summary, model: str) -> Shown | None:
             for record in sorted(records, key=lambda record: record.accuracy or 0.0):
                 pictures = read_pictures(results.folder, record.cell.id)
                 if pictures is not None and pictures.examples and _belong(pictures, record):
-                    return Shown(model, seed, record.cell.attack, str(threat), record.accuracy or 0.0, pictures)
+                    return GalleryEntry(model, seed, record.cell.attack, str(threat), record.accuracy or 0.0, pictures)
     return None
 
 
@@ -71,9 +71,9 @@ def _from_the_middle(threats: list[Threat]) -> list[Threat]:
 def _belong(pictures: Pictures, record: AttackRecord) -> bool:
     """Whether pictures show what a record measured: this attack on these weights and data, in this ball."""
     cell = record.cell
-    shown = (pictures.suite, pictures.model, pictures.seed, pictures.attack, pictures.norm, pictures.eps)
+    names = (pictures.suite, pictures.model, pictures.seed, pictures.attack, pictures.norm, pictures.eps)
     hashes = (pictures.dataset_sha256, pictures.checkpoint_sha256)
-    return shown == (record.suite, cell.model, cell.seed, cell.attack, cell.norm, cell.eps) and hashes == (
+    return names == (record.suite, cell.model, cell.seed, cell.attack, cell.norm, cell.eps) and hashes == (
         record.dataset_sha256,
         record.checkpoint_sha256,
     )

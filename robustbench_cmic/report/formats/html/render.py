@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from robustbench_cmic.report.formats import environment
+from robustbench_cmic.report.formats import renderer
 from robustbench_cmic.report.tables import Code, Strong
 
 _TEMPLATES = resources.files(__package__ or "") / "templates"
@@ -71,7 +71,7 @@ def _policy(scripts: list[str]) -> str:
 
 @functools.cache
 def _pages() -> Environment:
-    pages = environment(__package__ or "", autoescape=True)
+    pages = renderer(__package__ or "", autoescape=True)
     pages.filters["prose"] = prose
     pages.tests["code"] = lambda text: isinstance(text, Code)
     pages.tests["strong"] = lambda text: isinstance(text, Strong)

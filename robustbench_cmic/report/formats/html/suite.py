@@ -21,10 +21,10 @@ def suite_page(summary: Summary) -> str:
 
     It is to be written into the suite's results folder, for it leads to the records there.
     """
-    shown = content(summary)
-    curves_of = {norm: curves(summary, norm) for norm in shown["robust"]}
+    parts = content(summary)
+    curves_of = {norm: curves(summary, norm) for norm in parts["robust"]}
     forests = [
-        forest(lines, names, f"pair-{place}") if shown["pairs"] else None
+        forest(lines, names, f"pair-{place}") if parts["pairs"] else None
         for place, (names, lines) in enumerate(summary.pairs.items())
     ]
     charts: list[Chart] = [chart for chart in (*curves_of.values(), *forests) if chart]
@@ -32,9 +32,9 @@ def suite_page(summary: Summary) -> str:
     return render(
         "suite.html",
         ["page.js", "plotly", "charts.js"] if charts else ["page.js"],
-        **shown,
+        **parts,
         objectives=objectives_text([summary.results]),
-        places=_places(summary) if shown["reading"] else [],
+        places=_places(summary) if parts["reading"] else [],
         norm_names=NORM_NAMES,
         curves=curves_of,
         forests=forests,
