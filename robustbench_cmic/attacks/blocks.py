@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 
-AnyAttack = TypeVar("AnyAttack", bound=Attack, covariant=True)
+AttackT = TypeVar("AttackT", bound=Attack, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeededAttack(Generic[AnyAttack]):
+class SeededAttack(Generic[AttackT]):
     """An attack, and what decides its random numbers.
 
     Attributes:
@@ -37,7 +37,7 @@ class SeededAttack(Generic[AnyAttack]):
         centroids: (C, C) mean softmax of each class, for the loss `cmic`.
     """
 
-    attack: AnyAttack
+    attack: AttackT
     seed: int
     centroids: Tensor | None = None
 
@@ -53,7 +53,7 @@ class SeededAttack(Generic[AnyAttack]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackCall(SeededAttack[AnyAttack]):
+class AttackCall(SeededAttack[AttackT]):
     """What the function gets that implements an attack; it returns images like these, and what its parts did.
 
     Attributes:
