@@ -21,11 +21,11 @@ from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.fields import Threat
 
-AnyAttack = TypeVar("AnyAttack", bound=Attack, covariant=True)
+AttackT = TypeVar("AttackT", bound=Attack, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeededAttack(Generic[AnyAttack]):
+class SeededAttack(Generic[AttackT]):
     """An attack, and what decides its random numbers.
 
     Attributes:
@@ -34,7 +34,7 @@ class SeededAttack(Generic[AnyAttack]):
         centroids: (C, C) mean softmax of each class, for the loss `cmic`.
     """
 
-    attack: AnyAttack
+    attack: AttackT
     seed: int
     centroids: Tensor | None = None
 
@@ -50,7 +50,7 @@ class SeededAttack(Generic[AnyAttack]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackCall(SeededAttack[AnyAttack]):
+class AttackCall(SeededAttack[AttackT]):
     """What the function gets that implements an attack; it returns images like these, and what its parts did.
 
     Attributes:

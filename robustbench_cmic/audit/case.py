@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
-from robustbench_cmic.suite.attack_base import Attack, Kind
+from robustbench_cmic.suite.attack_base import Attack, AttackKind
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.schema import attack_of
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Outcomes = NDArray[np.bool_]
+    Correct = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class AttackResult:
     record: AttackRecord
 
     @cached_property
-    def correct(self) -> Outcomes:
+    def correct(self) -> Correct:
         """(n,) truth values: the example is classified correctly."""
         return unpack_outcomes(self.record.outcomes or "", self.n)
 
@@ -43,7 +43,7 @@ class AttackResult:
         return attack_of(self.cell.declared["attack"], self.cell.threat)
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> AttackKind | None:
         """What the attack does, seen from the model that it is tried on."""
         if self.cell.source not in (None, self.cell.needs):
             return "transfer"
@@ -74,7 +74,7 @@ class AttackResult:
         """What it raises is cross entropy, as float32 computes it, or may be."""
         return self.attack is not None and self.attack.raises_cross_entropy
 
-    def at(self, positions: list[int]) -> Outcomes:
+    def at(self, positions: list[int]) -> Correct:
         """The outcomes of some examples, in order."""
         return self.correct[positions]
 
@@ -91,7 +91,7 @@ class CheckResult:
 
     of: str
     attack: Attack
-    correct: Outcomes
+    correct: Correct
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from robustbench_cmic.suite.fields import format_eps
 from robustbench_cmic.suite.objectives import Adversary
 
 if TYPE_CHECKING:
-    from robustbench_cmic.audit.case import Outcomes
+    from robustbench_cmic.audit.case import Correct
 
 ALPHA = 0.001
 POINTS = 0.02
@@ -38,7 +38,7 @@ def _about(row: AttackResult, evidence: str) -> Finding:
     return Finding(frozenset({row.cell.id}), "rows", evidence)
 
 
-def _lead(strong: Outcomes, weak: Outcomes, points: float) -> str | None:
+def _lead(strong: Correct, weak: Correct, points: float) -> str | None:
     """By how much outcomes `strong` have clearly fewer survivors than `weak`, of the same examples; None: not clear."""
     n = len(weak)
     if len(strong) != n:  # of other data: nothing to compare

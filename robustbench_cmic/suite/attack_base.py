@@ -9,7 +9,7 @@ from pydantic import ConfigDict, PrivateAttr
 
 from robustbench_cmic.suite.fields import Name, Norm, NumberList, Strict, Threat, radius_problem
 
-Kind = Literal["gradient", "one-step", "black-box", "transfer", "minimum-norm", "noise", "unknown"]
+AttackKind = Literal["gradient", "one-step", "black-box", "transfer", "minimum-norm", "noise", "unknown"]
 """What an attack does: steps along the model's gradients (many, or one), anything without them, a search for a small
 change in a norm of its own; `transfer` is what was found on another model, `unknown` a user's own."""
 
@@ -28,7 +28,7 @@ class Attack(Strict):
     """
 
     implementation: ClassVar[str]
-    family: ClassVar[Kind]
+    family: ClassVar[AttackKind]
     whole_blocks: ClassVar[bool] = False
     distrusted: ClassVar[bool] = False
     of_the_suite: ClassVar[set[str]] = {"id", "norm", "eps"}
@@ -103,7 +103,7 @@ class Attack(Strict):
         yield from ()
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> AttackKind:
         """What it does."""
         return self.family
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, Tag
 
-from robustbench_cmic.suite.attack_base import GRADIENT, Attack, Kind
+from robustbench_cmic.suite.attack_base import GRADIENT, Attack, AttackKind
 from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, resolve_relative
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -90,7 +90,7 @@ class IteratedAttack(_InBall):
         return alpha
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> AttackKind:
         """A single step is none of many."""
         return "one-step" if self.steps == 1 and self.restarts == 1 else self.family
 

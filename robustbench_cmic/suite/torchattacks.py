@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import WithJsonSchema
 
-from robustbench_cmic.suite.attack_base import GRADIENT, ForeignAttack, Kind
+from robustbench_cmic.suite.attack_base import GRADIENT, AttackKind, ForeignAttack
 from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
 from robustbench_cmic.suite.fields import Norm, Text, Threat, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
@@ -168,7 +168,7 @@ class TorchattacksAttack(ForeignAttack):
                 yield name, f"{self.name} needs this parameter"
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> AttackKind:
         """By the tables above; all else steps along a gradient."""
         if self.name in ONE_STEP and self.parameters.get("steps", 1) == 1:
             return "one-step"

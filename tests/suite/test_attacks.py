@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from robustbench_cmic.attacks.blocks import AttackCall
-from robustbench_cmic.suite.attack_base import Attack, Kind
+from robustbench_cmic.suite.attack_base import Attack, AttackKind
 from robustbench_cmic.suite.attacks import FGSM, NATIVE_ATTACKS, PGD, AutoAttack, Noise, Transfer
 from robustbench_cmic.suite.custom import CustomAttack
 from robustbench_cmic.suite.fields import CLEAN, Threat
@@ -80,7 +80,7 @@ def test_who_computes_an_attack_takes_it(attack: type[Attack]) -> None:
     assert taken.__origin__ is AttackCall
     (classes,) = get_args(taken)
     assert attack in (get_args(classes) or (classes,))
-    assert attack.family in get_args(Kind)
+    assert attack.family in get_args(AttackKind)
 
 
 def test_an_attack_that_says_nothing_of_its_kind_is_not_strong() -> None:
