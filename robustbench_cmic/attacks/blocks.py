@@ -89,14 +89,6 @@ def attack_block(
     order: SeededAttack[Attack], target: CountedModel, images: Tensor, labels: Tensor, places: Tensor
 ) -> tuple[Any, list[Part]]:
     """What the attack returns for some examples, and what its parts did, if it has any; see `AttackCall`."""
-    call = AttackCall(
-        attack=order.attack,
-        seed=order.seed,
-        centroids=order.centroids,
-        model=target,
-        images=images,
-        labels=labels,
-        places=places,
-    )
+    call = AttackCall(**vars(order), model=target, images=images, labels=labels, places=places)
     result: tuple[Any, list[Part]] = pkgutil.resolve_name(order.attack.implementation)(call)
     return result

@@ -36,7 +36,6 @@ def _outputs(model: AuditedModel) -> Outputs:
 
 
 def _probed(model: AuditedModel) -> int:
-    """Number of examples."""
     return 0 if model.probe is None else len(model.probe.positions)
 
 
