@@ -90,8 +90,45 @@ def test_the_top_of_the_package_is_seen_at_a_glance() -> None:
     assert len(entries) <= 17, sorted(entries)
 
 
-def test_no_file_over_300_lines() -> None:
+def test_no_file_over_300_lines_and_no_function_over_60() -> None:
     assert [file for file in FILES if len(file.read_text().splitlines()) > 300] == []
+    functions = [(file.name, node) for file in FILES for node in ast.walk(ast.parse(file.read_text()))]
+    assert len(functions) > 10_000
+    long = [
+        (file, node.name)
+        for file, node in functions
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert long == []
+
+
+SHARED_NAMES = {
+    "main": "what a process begins with: of the package, of the command line, of a worker",
+    "run": "of an attack: what its class names as `implementation`; of the command line: the command",
+}
+"""Names that several files define on purpose."""
+
+
+def public_names(file: Path) -> set[str]:
+    """Functions, classes and constants at the top of a file that begin with a letter."""
+    names: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_no_public_name_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for file in FILES:
+        for name in public_names(file):
+            places.setdefault(name, []).append(str(file.relative_to(PACKAGE)))
+    twice = {name: files for name, files in places.items() if len(files) > 1}
+    assert {name: files for name, files in twice.items() if name not in SHARED_NAMES} == {}
+    assert twice.keys() == SHARED_NAMES.keys(), "what is shared no longer leaves the list"
 
 
 def imported(file: Path) -> set[Path]:
