@@ -391,7 +391,7 @@ def test_outcomes_of_some_examples() -> None:
     one = row(PGD, [1, 2], n=5)
     assert packed([1, 2], 5) == one.record.outcomes
     assert one.correct.tolist() == [True, False, False, True, True]
-    assert one.at([0, 1, 4]).tolist() == [True, False, True]
-    assert one.at([1, 2]).tolist() == [False, False]
-    assert one.at([]).tolist() == []
-    assert [one.at([place]).tolist() for place in range(5)] == [[True], [False], [False], [True], [True]]
+    assert one.correct[[0, 1, 4]].tolist() == [True, False, True]
+    assert one.correct[[1, 2]].tolist() == [False, False]
+    assert one.correct[[]].tolist() == []
+    assert [one.correct[[place]].tolist() for place in range(5)] == [[True], [False], [False], [True], [True]]
