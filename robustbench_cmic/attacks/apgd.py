@@ -52,7 +52,9 @@ def apgd(
 
     def one_run(number: int, active: Tensor, towards: Tensor | None) -> tuple[Tensor, Tensor]:
         starts = project(threat, images, images + normalized(noise(number), threat.norm) * threat.eps)[active]
-        return _run(model, images[active], labels[active], towards, starts, threat, steps, raised)
+        at = loss_and_gradient(model, starts, labels[active], towards, raised)
+        search = _Search.begin(images[active], labels[active], towards, starts, at, threat.eps)
+        return _run(model, search, at.misclassified, threat, steps, raised)
 
     return run_in_turn(model, images, labels, one_run, targets=targets)
 
@@ -104,12 +106,11 @@ class _Search:
     def begin(
         cls, images: Tensor, labels: Tensor, targets: Tensor | None, starts: Tensor, at: LossGradient, eps: float
     ) -> _Search:
-        n = len(images)
-        index = torch.arange(n, device=images.device)
+        index = torch.arange(len(images), device=images.device)
         loss = at.losses.nan_to_num(-torch.inf)
         # Condition 2 cannot hold at the first checkpoint, hence "halved".
         halved, rises = torch.ones_like(index, dtype=torch.bool), torch.zeros_like(index)
-        step = torch.full((n, *[1] * (images.ndim - 1)), 2 * eps, dtype=images.dtype, device=images.device)
+        step = torch.full_like(images[:, :1, :1, :1], 2 * eps)
         points = (starts, starts, at.gradient, starts, at.gradient)
         return cls(index, labels, targets, images, *points, loss, loss, loss, halved, rises, step)
 
@@ -145,19 +146,10 @@ class _Search:
 
 
 def _run(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    starts: Tensor,
-    threat: Threat,
-    steps: int,
-    loss: AttackLoss,
+    model: nn.Module, search: _Search, broken: Tensor, threat: Threat, steps: int, loss: AttackLoss
 ) -> tuple[Tensor, Tensor]:
-    """One run from `starts`: the points to return, (N, C, H, W), and which of them are misclassified, (N,)."""
-    at = loss_and_gradient(model, starts, labels, targets, loss)
-    search = _Search.begin(images, labels, targets, starts, at, threat.eps)
-    result, broken = starts.clone(), at.misclassified.clone()
+    """One run, some of its starts misclassified: the points to return, (N, C, H, W), and which are it now, (N,)."""
+    result, broken = search.point.clone(), broken.clone()
     search.keep(~broken)
     last, checks = 0, set(checkpoints(steps))
     for done in range(1, steps + 1):

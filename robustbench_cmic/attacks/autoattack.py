@@ -24,7 +24,8 @@ from robustbench_cmic.suite.fields import Threat
 def run(call: AttackCall[AutoAttack]) -> tuple[Tensor, list[Part]]:
     """`autoattack`, as a suite's `AutoAttack` asks for it."""
     budget = call.attack.model_dump(include={"targets", "steps", "queries"})
-    return autoattack(call.model, call.images, call.labels, call.threat, seed=call.block_seed, rows=call.rows, **budget)
+    threat, rows = call.attack.threat, call.places % BLOCK
+    return autoattack(call.model, call.images, call.labels, threat, seed=call.block_seed, rows=rows, **budget)
 
 
 def autoattack(

@@ -17,7 +17,6 @@ from robustbench_cmic.attacks.threat import BLOCK, random_perturbations
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.attack_base import Attack
-from robustbench_cmic.suite.fields import Threat
 
 AttackT = TypeVar("AttackT", bound=Attack, covariant=True)
 
@@ -44,21 +43,16 @@ class AttackCall(Generic[AttackT]):
     labels: Tensor
     places: Tensor
 
-    @property
-    def threat(self) -> Threat:
-        """The ball."""
-        return self.attack.threat
-
     def _seed(self, *parts: int) -> int:
-        attack = canonical_json(self.attack.declared())
-        return derive_seed(attack, self.threat.norm, repr(self.threat.eps), self.seed, *parts)
+        norm, eps = self.attack.threat
+        return derive_seed(canonical_json(self.attack.declared()), norm, repr(eps), self.seed, *parts)
 
     def noise(self, number: int) -> Tensor:
         """The random perturbations of that number, (N, C, H, W), sliced out of the whole blocks they are drawn for."""
         drawn = []
         for block in torch.unique(self.places // BLOCK).tolist():
             with seeded(self._seed(number, block)):
-                noise = random_perturbations(self.threat, torch.Size((BLOCK, *self.images.shape[1:])))
+                noise = random_perturbations(self.attack.threat, torch.Size((BLOCK, *self.images.shape[1:])))
             drawn.append(noise[self.places[self.places // BLOCK == block] - block * BLOCK])
         return torch.cat(drawn).to(self.images)
 
@@ -66,8 +60,3 @@ class AttackCall(Generic[AttackT]):
     def block_seed(self) -> int:
         """For attacks that run on whole blocks: the seed of theirs."""
         return self._seed(int(self.places[0]) // BLOCK)
-
-    @property
-    def rows(self) -> Tensor:
-        """(N,) positions of the examples in their block."""
-        return self.places % BLOCK

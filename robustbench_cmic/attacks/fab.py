@@ -74,16 +74,15 @@ def _run(
 
 def _step(point: Tensor, images: Tensor, gradient: Tensor, value: Tensor, norm: str) -> Tensor:
     """Algorithm 1, line 7 to 10: the next point, in the box."""
-    shape = point.shape
     x, x0, w = (each.flatten(1).double() for each in (point, images, gradient))
-    value = value.double()
-    from_point = to_hyperplane(x, w, -value, norm)
-    from_image = to_hyperplane(x0, w, -value - (w * (x0 - x)).sum(1), norm)
+    gap = -value.double()
+    from_point = to_hyperplane(x, w, gap, norm)
+    from_image = to_hyperplane(x0, w, gap - (w * (x0 - x)).sum(1), norm)
     order = torch.inf if norm == "linf" else 2
     near, far = (torch.linalg.vector_norm(each, order, dim=1, keepdim=True) for each in (from_point, from_image))
     share = (near / (near + far).clamp(min=1e-8)).clamp(max=BIAS)
     moved: Tensor = (x + OVERSHOOT * from_point) * (1 - share) + (x0 + OVERSHOOT * from_image) * share
-    return moved.clamp(0, 1).reshape(shape).to(point)
+    return moved.clamp(0, 1).reshape(point.shape).to(point)
 
 
 def to_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, norm: str) -> Tensor:

@@ -25,8 +25,6 @@ from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attack_base import Attack
 
-OnBatch = Callable[[int, int, int], None]
-"""Called with (examples done, examples in all, how many of those done are classified correctly)."""
 CallOn = Callable[..., AttackCall[Attack]]
 """Takes images, labels and places, which are all that an `AttackCall` still lacks."""
 
@@ -52,7 +50,7 @@ def evaluate_attack(
     attack: Attack | None,
     seed: int,
     batch_size: int = BLOCK,
-    progress: OnBatch | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
     source: nn.Module | None = None,
     kept: BrokenBefore | None = None,
     keep_images: bool = False,
@@ -70,7 +68,7 @@ def evaluate_attack(
         batch_size: examples that a native attack has in memory at once; fewer and fewer go through the network
             together where that is too many, and the verdict does not depend on it. Attacks that draw from generators
             of their own always run on whole blocks of 256.
-        progress: told about every finished batch.
+        progress: after every batch told the examples done, those in all, and how many of those done are correct.
         source: the model whose adversarial examples are tried on `model`; None: its own.
         kept: what a smaller ball broke: broken here, too.
         keep_images: keep the adversarial examples.
@@ -108,12 +106,10 @@ def evaluate_attack(
 def _batch(start: int, images: Tensor, labels: Tensor, kept: BrokenBefore | None) -> Batch:
     """The examples from place `start` on; those broken before are not attacked."""
     places = torch.arange(start, start + len(images))
-    attacked = torch.ones(len(images), dtype=torch.bool)
     if kept is None:
-        return Batch(places, images, labels, attacked, None)
-    inside = (kept.places >= start) & (kept.places < start + len(images))
-    attacked[kept.places[inside] - start] = False
-    return Batch(places, images, labels, attacked, kept.images[inside].to(images))
+        return Batch(places, images, labels, torch.ones_like(places, dtype=torch.bool), None)
+    broken = kept.images[torch.isin(kept.places, places)].to(images)
+    return Batch(places, images, labels, ~torch.isin(places, kept.places), broken)
 
 
 def _attack_and_judge(call_on: CallOn | None, target: CountedModel, judge: Judge, batch: Batch) -> AttackEvaluation:
@@ -132,20 +128,16 @@ def _attack(call_on: CallOn | None, batch: Batch) -> tuple[Any, list[Part]]:
     """The examples after the attack: those that are attacked as it returns them, the others as they were kept."""
     if call_on is None:
         return batch.images, []
+    rows = slice(None) if batch.kept is None else batch.attacked
+    call = call_on(images=batch.images[rows], labels=batch.labels[rows], places=batch.places[rows])
+    returned, parts = call.images, []
+    if len(call.images) > 0:
+        returned, parts = pkgutil.resolve_name(call.attack.implementation)(call)
     if batch.kept is None:
-        return _carry_out(call_on(images=batch.images, labels=batch.labels, places=batch.places))
-    result, rows = batch.images.clone(), batch.attacked
-    result[~rows] = batch.kept
-    parts: list[Part] = []
-    if bool(rows.any()):
-        call = call_on(images=batch.images[rows], labels=batch.labels[rows], places=batch.places[rows])
-        result[rows], parts = _carry_out(call)
+        return returned, parts
+    result = batch.images.clone()
+    result[batch.attacked], result[~batch.attacked] = returned, batch.kept
     return result, parts
-
-
-def _carry_out(call: AttackCall[Attack]) -> tuple[Any, list[Part]]:
-    result: tuple[Any, list[Part]] = pkgutil.resolve_name(call.attack.implementation)(call)
-    return result
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from robustbench_cmic.suite.messages import UserError
 
 MIN_ROWS = 16
-
 Result = TypeVar("Result")
 
 

@@ -16,7 +16,8 @@ from robustbench_cmic.suite.fields import Threat
 
 def run(call: AttackCall[suite.Noise]) -> tuple[Tensor, list[Part]]:
     """`random_points`, as a suite's `Noise` asks for it."""
-    return random_points(call.model, call.images, call.labels, call.threat, call.noise, call.attack.samples), []
+    attack = call.attack
+    return random_points(call.model, call.images, call.labels, attack.threat, call.noise, attack.samples), []
 
 
 def random_points(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast, get_args
 
 import torch
@@ -21,6 +22,9 @@ DrawNoise = Callable[[int], Tensor]
 OneRun = Callable[[int, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 """Number of a run, positions (M,) of the examples that it attacks, their targets (M,), if it has any -> points to
 return (M, C, H, W), and which of them are misclassified, (M,); None: not known."""
+
+Ascent = Callable[[Tensor, Tensor, Tensor | None], "LossGradient"]
+"""`loss_and_gradient` but for images, labels and targets."""
 
 
 def run(call: AttackCall[FGSM | PGD | Transfer]) -> tuple[Tensor, list[Part]]:
@@ -126,7 +130,8 @@ def pgd_search(
 
     def one_run(number: int, active: Tensor, targets: Tensor | None) -> tuple[Tensor, None]:
         starts = (images if noise is None else (images + noise(number)).clamp(0, 1))[active]
-        return _pgd_run(model, images[active], labels[active], targets, starts, search, loss, weight), None
+        ascent = partial(loss_and_gradient, model, loss=loss, weight=weight)
+        return _pgd_run(search, images[active], labels[active], targets, starts, ascent), None
 
     return run_in_turn(model, images, labels, one_run, targets=search.targets, restarts=search.restarts)
 
@@ -161,22 +166,14 @@ def run_in_turn(
 
 
 def _pgd_run(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    starts: Tensor,
-    search: PGD,
-    loss: AttackLoss,
-    weight: float,
+    search: PGD, images: Tensor, labels: Tensor, targets: Tensor | None, starts: Tensor, ascent: Ascent
 ) -> Tensor:
     """One run from `starts`: the last points, or the first misclassified ones, (N, C, H, W)."""
     threat = search.threat
-    result = starts.clone()
+    result, current = starts.clone(), starts
     active = torch.arange(len(images), device=images.device)
-    current = starts
     for step in range(search.steps):
-        gradient, _, broken = loss_and_gradient(model, current, labels, targets, loss, weight)
+        gradient, _, broken = ascent(current, labels, targets)
         if search.early_stop and bool(broken.any()):
             result[active[broken]] = current[broken]
             left = ~broken

@@ -50,11 +50,10 @@ def square(
     if len(images) == 0:
         return images.clone()
     first, propose = (_stripes, _linf_query) if threat.norm == "linf" else (_bumps, _l2_query)
-    best = first(images, threat.eps, rows, generator)
+    best = point = first(images, threat.eps, rows, generator)
     result = best.clone()
     index = torch.arange(len(images), device=images.device)
     highest = torch.full((len(images),), -torch.inf, device=images.device)
-    point = best
     for query, numbers in enumerate(_numbers(queries + 1, 5 + images.shape[1], rows, generator, images)):
         if query > 0:
             side = _side(query - 1, queries, p_init, images.shape[-2:])
@@ -75,11 +74,7 @@ def square(
 
 
 def checked_rows(rows: Tensor, labels: Tensor) -> Tensor:
-    """The positions of examples in their block, on the CPU.
-
-    Raises:
-        ValueError: they are not (N,) numbers below 256.
-    """
+    """The positions of examples in their block, on the CPU; a `ValueError` where they are not (N,) below 256."""
     if rows.shape != labels.shape or (len(rows) > 0 and not 0 <= int(rows.min()) <= int(rows.max()) < BLOCK):
         raise ValueError(f"rows should be one number in [0, {BLOCK}) for each of {len(labels)} examples")
     return rows.cpu()
@@ -97,13 +92,6 @@ def _side(query: int, queries: int, p_init: float, size: tuple[int, ...]) -> int
     at = int(query / queries * 10_000)
     divisor = next((divisor for until, divisor in P_SCHEDULE if at <= until), 512)
     return min(max(round(math.sqrt(p_init / divisor * math.prod(size))), 1), *size)
-
-
-def _corner(numbers: Tensor, side: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """First row and column, (N,), of squares, each position that fits equally likely; numbers (N, 2)."""
-    # A float32 number just below 1 may be rounded up by the product.
-    row, column = ((numbers[:, i] * (size[i] - side + 1)).long().clamp(max=size[i] - side) for i in (0, 1))
-    return row, column
 
 
 def _signs(numbers: Tensor) -> Tensor:
@@ -191,8 +179,13 @@ def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tens
 
 
 def _window(numbers: Tensor, side: int, images: Tensor) -> Tensor:
-    """Positions of a square's pixels in a flattened channel: (N, channels, side * side)."""
-    row, column = _corner(numbers, side, images.shape[-2:])
+    """Positions of a square's pixels in a flattened channel: (N, channels, side * side).
+
+    Of the numbers (N, 2 or more) the first two place it, each row and column where it fits equally likely.
+    """
+    size = images.shape[-2:]
+    # A float32 number just below 1 may be rounded up by the product.
+    row, column = ((numbers[:, i] * (size[i] - side + 1)).long().clamp(max=size[i] - side) for i in (0, 1))
     along = torch.arange(side, device=images.device)
-    flat = (row[:, None] + along)[:, :, None] * images.shape[-1] + (column[:, None] + along)[:, None, :]
+    flat = (row[:, None] + along)[:, :, None] * size[1] + (column[:, None] + along)[:, None, :]
     return flat.reshape(-1, 1, side * side).expand(-1, images.shape[1], -1)

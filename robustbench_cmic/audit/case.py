@@ -89,13 +89,7 @@ def ids(rows: Iterable[AttackResult]) -> frozenset[str]:
 
 
 class CheckResult(NamedTuple):
-    """One of the audit's own attacks that did not crash.
-
-    Attributes:
-        of: label of the suite's attack that it mirrors.
-        attack: what was run.
-        correct: outcomes of the audit's examples.
-    """
+    """One of the audit's own attacks that did not crash, with the outcomes of the audit's examples; see `Check`."""
 
     of: str
     attack: Attack
@@ -108,15 +102,18 @@ class AuditedModel:
 
     Attributes:
         training: its cell.
-        clean: the clean evaluation; None where there is none.
-        rows: the attacks that gave a result, in the plan's order.
+        evaluations: those that gave a result, the clean one too, in the plan's order.
         audit: the audit's record, whatever became of it; None where there is none.
     """
 
     training: Cell
-    clean: AttackResult | None
-    rows: list[AttackResult]
+    evaluations: list[AttackResult]
     audit: AnyRecord | None
+
+    @cached_property
+    def rows(self) -> list[AttackResult]:
+        """The attacks."""
+        return [row for row in self.evaluations if row.attack is not None]
 
     @cached_property
     def probe(self) -> AuditRecord | None:
@@ -138,11 +135,6 @@ class AuditedModel:
         for row in self.rows:
             rows.setdefault(row.cell.threat, []).append(row)
         return rows
-
-    @property
-    def every_cell(self) -> frozenset[str]:
-        """All evaluations of the model, the clean one too."""
-        return ids([*([self.clean] if self.clean else []), *self.rows])
 
     @property
     def attacked(self) -> frozenset[str]:

@@ -58,10 +58,7 @@ def flag_results(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
         if isinstance(record, AttackRecord) and record.status == "ok":
             results.setdefault(cell.needs, []).append(AttackResult(cell, record))
     for training in plan.of("train"):
-        of_training = results.get(training.id, [])
-        clean = next((row for row in of_training if row.attack is None), None)
-        rows = [row for row in of_training if row.attack is not None]
-        model = AuditedModel(training, clean, rows, audits.get(training.id))
+        model = AuditedModel(training, results.get(training.id, []), audits.get(training.id))
         flags[training.id] = [flag for rule in CHECKED for flag in rule.flags(model)]
         for threat, inside in model.by_threat.items():
             if raised := _of_worst_case(inside, flags[training.id]):

@@ -32,10 +32,6 @@ SURVIVORS = 0.05
 """So many are forgiven in the ball that holds every image."""
 
 
-def _about(row: AttackResult, evidence: str) -> Finding:
-    return ids([row]), "rows", evidence
-
-
 def _lead(strong: Correct, weak: Correct, points: float = POINTS) -> str | None:
     """By how much outcomes `strong` have clearly fewer survivors than `weak`, of the same examples; None: not clear."""
     n = len(weak)
@@ -53,7 +49,7 @@ def _one_step_beats_iterated(model: AuditedModel) -> Iterator[Finding]:
     for rows in model.by_threat.values():
         for strong, weak in product(rows, rows):
             if strong.one_step and weak.search and (lead := _lead(strong.correct, weak.correct)):
-                yield _about(weak, f"{strong.cell.attack} {lead}")
+                yield ids([weak]), "rows", f"{strong.cell.attack} {lead}"
 
 
 def _black_box_beats_white_box(model: AuditedModel) -> Iterator[Finding]:
@@ -67,10 +63,10 @@ def _black_box_beats_white_box(model: AuditedModel) -> Iterator[Finding]:
         for weak in seeing:
             for strong in blind:
                 if lead := _lead(strong.correct, weak.correct):
-                    yield _about(weak, f"{strong.cell.attack} {lead}")
+                    yield ids([weak]), "rows", f"{strong.cell.attack} {lead}"
             for check in noise:
                 if check.attack.threat == threat and (lead := _lead(check.correct, weak.correct[model.positions])):
-                    yield _about(weak, f"noise {lead}")
+                    yield ids([weak]), "rows", f"noise {lead}"
         yield from _beyond_all(blind, seeing)
         # AutoAttack's random search comes last: what it breaks, three attacks with gradients left.
         for row in rows:
@@ -99,9 +95,9 @@ def _margin_beats_cross_entropy(model: AuditedModel) -> Iterator[Finding]:
     for rows in model.by_threat.values():
         for weak, strong in product((row for row in rows if row.on_cross_entropy), rows):
             if _differ_in_loss(weak, strong) and (lead := _lead(strong.correct, weak.correct, MARGIN_POINTS)):
-                yield _about(weak, f"{strong.cell.attack} {lead}")
+                yield ids([weak]), "rows", f"{strong.cell.attack} {lead}"
     for check, weak, lead in _stronger_checks(model, "other-loss", MARGIN_POINTS):
-        yield _about(weak, f"on the {check.attack.raised_loss} {lead}")
+        yield ids([weak]), "rows", f"on the {check.attack.raised_loss} {lead}"
 
 
 def _differ_in_loss(first: AttackResult, second: AttackResult) -> bool:
@@ -131,7 +127,7 @@ def _not_monotone(model: AuditedModel) -> Iterator[Finding]:
         # One flag a number, by the smaller ball that tells most.
         for small in sorted(smaller, key=lambda row: int(row.correct.sum())):
             if lead := _lead(small.correct, large.correct):
-                yield _about(large, f"at eps {format_eps(small.cell.eps)} {lead}")
+                yield ids([large]), "rows", f"at eps {format_eps(small.cell.eps)} {lead}"
                 break
 
 
@@ -149,8 +145,8 @@ def _not_converged(model: AuditedModel) -> Iterator[Finding]:
     """Twice the steps and a further start break clearly more: the attack was stopped too early."""
     # Where a longer attack breaks more, the attack is flagged at every eps.
     for check, weak, lead in _stronger_checks(model, "longer", POINTS):
-        evidence = f"{_budget(check.attack)} at eps {format_eps(check.attack.threat.eps)}: {lead}"
-        yield ids(_family(model, weak)), "rows", evidence
+        budget = f"{_budget(check.attack)} at eps {format_eps(check.attack.threat.eps)}"
+        yield ids(_family(model, weak)), "rows", f"{budget}: {lead}"
 
 
 def _budget(attack: Attack) -> str:
@@ -169,7 +165,7 @@ def _invalid_examples(model: AuditedModel) -> Iterator[Finding]:
     """The attack left ball or box; its examples were projected back, and may be weaker than what it found."""
     for row in model.rows:
         if row.record.outside:
-            yield _about(row, f"{row.record.outside} of {row.n} examples")
+            yield ids([row]), "rows", f"{row.record.outside} of {row.n} examples"
 
 
 def _attacked_as_trained(model: AuditedModel) -> Iterator[Finding]:
@@ -186,7 +182,7 @@ def _attacked_as_trained(model: AuditedModel) -> Iterator[Finding]:
             as_long = search.steps == adversary.steps or 1 < search.steps < adversary.steps
             if same and as_long:
                 trained = f"trained with {adversary.steps} steps on {adversary.loss}"
-                yield _about(row, f"{trained}, attacked with {search.steps}")
+                yield ids([row]), "rows", f"{trained}, attacked with {search.steps}"
 
 
 def _few_examples(model: AuditedModel) -> Iterator[Finding]:

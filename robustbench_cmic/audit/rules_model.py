@@ -24,27 +24,27 @@ def _forward(model: AuditedModel) -> Forward:
 
 
 def _outputs(model: AuditedModel) -> Outputs:
-    nothing = Outputs(probabilities=False, saturated=0, at_bound=0, median_lead=0.0)
-    return (model.probe and model.probe.outputs) or nothing
+    probed = model.probe and model.probe.outputs
+    return probed or Outputs(probabilities=False, saturated=0, at_bound=0, median_lead=0.0)
 
 
 def _random_forward(model: AuditedModel) -> Iterator[Finding]:
     """The same image gives other outputs each time: attacks that do not average over the randomness aim at noise."""
     if differ := _forward(model).repeat:
-        yield model.every_cell, "model", f"{differ} of {len(model.positions)} examples"
+        yield ids(model.evaluations), "model", f"{differ} of {len(model.positions)} examples"
 
 
 def _batch_dependent(model: AuditedModel) -> Iterator[Finding]:
     """An image's output depends on the other images of its batch: there is no classifier of one image to attack."""
     facts = _forward(model)
     if facts.companions and not facts.repeat:  # what differs by chance differs with other companions, too
-        yield model.every_cell, "model", f"{facts.companions} of {len(model.positions)} examples"
+        yield ids(model.evaluations), "model", f"{facts.companions} of {len(model.positions)} examples"
 
 
 def _training_mode(model: AuditedModel) -> Iterator[Finding]:
     """Layers stay in training mode when the model is told to evaluate: what is attacked is not what is deployed."""
     if layers := _forward(model).training:
-        yield model.every_cell, "model", f"layers: {', '.join(layers[:3])}"
+        yield ids(model.evaluations), "model", f"layers: {', '.join(layers[:3])}"
 
 
 def _probabilities(model: AuditedModel) -> Iterator[Finding]:

@@ -22,9 +22,8 @@ def forward_facts(target: CountedModel, images: Tensor) -> Forward:
     with torch.no_grad():
         for rows in torch.split(images, MIN_ROWS):
             others = images.roll(MIN_ROWS, 0)[: len(rows)]
-            first = target(torch.cat([rows, others]))[: len(rows)]
-            again = target(torch.cat([rows, others]))[: len(rows)]
-            elsewhere = target(torch.cat([rows, 1 - others]))[: len(rows)]
+            batches = (torch.cat([rows, beside]) for beside in (others, others, 1 - others))
+            first, again, elsewhere = (target(batch)[: len(rows)] for batch in batches)
             repeat += int(_differ(first, again).sum())
             companions += int(_differ(first, elsewhere).sum())
     training = [name or "the model itself" for name, module in target.model.named_modules() if module.training]

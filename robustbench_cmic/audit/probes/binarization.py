@@ -46,14 +46,13 @@ def binarization_test(model: nn.Module, images: Tensor, classes: int, check: Pla
     about = check.model_dump(exclude={"check"})
     if len(images) == 0:
         return ActiveTest(**about)
-    threat = check.threat
     attack = attack_of(check.attack, check.threat)
     if attack is not None and attack.raised_loss == "dlr":  # with two classes there is no third logit to divide by
         attack = attack.varied(loss="margin")
     try:
         # The words decide which points are drawn.
         with frozen(model), seeded(derive_seed("active test", seed)):
-            binarized, by_chance = _binarize(model, images, classes, threat)
+            binarized, by_chance = _binarize(model, images, classes, check.threat)
         tested = images[binarized.separable & ~by_chance]
         if len(tested) == 0:
             return ActiveTest(**about, by_chance=int(by_chance.sum()))
@@ -61,8 +60,8 @@ def binarization_test(model: nn.Module, images: Tensor, classes: int, check: Pla
         evaluation = evaluate_attack(binarized, tested, labels, classes=2, attack=attack, seed=seed)
     except Exception as error:  # whatever a model's own code raises
         return ActiveTest(**about, error=str(error)[:300] if isinstance(error, AttackError) else one_line(error))
-    broken = int((~evaluation.correct).sum())
-    return ActiveTest(**about, tested=len(tested), by_chance=int(by_chance.sum()), found=broken)
+    found = int((~evaluation.correct).sum())
+    return ActiveTest(**about, tested=len(tested), by_chance=int(by_chance.sum()), found=found)
 
 
 class BinarizedModel(nn.Module):
