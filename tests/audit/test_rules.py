@@ -235,6 +235,8 @@ def test_every_flag_has_a_test_and_a_meaning() -> None:
     flags += [flag for world in worlds for found in world.worst.values() for flag in found]
     assert {flag.name for flag in flags} == set(RULES)
     assert all(rule.meaning.endswith(".") and rule.source for rule in RULES.values())
+    assert RULES["few-examples"].meaning == "Fewer than 100 examples: an interval of ten points to either side at best."
+    assert RULES["bounded-outputs"].meaning.endswith("has flattened the outputs, and their gradient."), "in one line"
     assert {rule.name for rule in CHECKED} | {"no-strong-attack"} == set(RULES)
     assert all(RULES[name].name == name for name in RULES)
 
