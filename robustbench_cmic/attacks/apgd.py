@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import AttackLoss, make_loss, top_other_classes
-from robustbench_cmic.attacks.pgd import DrawNoise, LossGradient, loss_and_gradient, steepest_ascent
+from robustbench_cmic.attacks.losses import AttackLoss, dlr, make_loss, margin
+from robustbench_cmic.attacks.pgd import DrawNoise, LossGradient, loss_and_gradient, run_in_turn, steepest_ascent
 from robustbench_cmic.attacks.threat import check_threat, normalized, project
 from robustbench_cmic.suite.fields import Threat
 
@@ -37,18 +37,9 @@ def apgd(
     eta nor the best loss changed since the last checkpoint (condition 2). The defaults are APGD-CE with a loss that
     orders points as cross entropy does, without its saturation; `loss="dlr"` with targets is APGD-T.
 
-    Args:
-        model: returns logits (N, C); call it in eval mode.
-        images: (N, C, H, W) floats in [0, 1].
-        labels: (N,) integers.
-        threat: the ball, in units of images.
-        noise: number of a run -> perturbations (N, C, H, W) in the ball, of which the direction counts: starts lie
-            on its surface, as in the authors' code.
-        steps: gradient steps of one run, at least 1.
-        loss: a key of `losses.LOSSES`. The targeted `dlr` becomes `margin` with fewer than four classes.
-        targets: 0: one run, away from the label; k: a run towards each of the k likeliest other classes, at most
-            all of them; each attacks what the earlier ones left.
-        centroids: (C, C) float64, for the loss `cmic`.
+    Of the noise only the direction counts: starts lie on the surface of the ball, as in the authors' code. A run makes
+    `steps` steps, at least 1. The targeted `dlr` becomes `margin` with fewer than four classes. All else is as for
+    `pgd.pgd`.
 
     Returns:
         An example's first misclassified iterate, whatever the target, or the point of highest loss in its last run.
@@ -57,26 +48,19 @@ def apgd(
     if steps < 1 or targets < 0:
         raise ValueError(f"steps should be at least 1 and targets at least 0, not {steps} and {targets}")
     images = images.detach()
-    result = images.clone()
-    if len(images) == 0:
-        return result
-    classes: Tensor | None = None
-    if targets > 0:
-        with torch.no_grad():
-            logits = model(images)
-        classes = top_other_classes(logits, labels, targets)
-        loss = "margin" if loss == "dlr" and logits.shape[1] < 4 else loss
-    raised = make_loss(loss, centroids)
-    surviving = torch.arange(len(images), device=images.device)
-    for run in range(1 if classes is None else classes.shape[1]):
-        starts = project(threat, images, images + normalized(noise(run), threat.norm) * threat.eps)[surviving]
-        towards = None if classes is None else classes[surviving, run]
-        points, broken = _run(model, images[surviving], labels[surviving], towards, starts, threat, steps, raised)
-        result[surviving] = points
-        surviving = surviving[~broken]
-        if len(surviving) == 0:
-            break
-    return result
+    raised = _dlr_or_margin if loss == "dlr" and targets > 0 else make_loss(loss, centroids)
+
+    def one_run(number: int, active: Tensor, towards: Tensor | None) -> tuple[Tensor, Tensor]:
+        starts = project(threat, images, images + normalized(noise(number), threat.norm) * threat.eps)[active]
+        at = loss_and_gradient(model, starts, labels[active], towards, raised)
+        search = _Search.begin(images[active], labels[active], towards, starts, at, threat.eps)
+        return _run(model, search, at.misclassified, threat, steps, raised)
+
+    return run_in_turn(model, images, labels, one_run, targets=targets)
+
+
+def _dlr_or_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    return (margin if logits.shape[1] < 4 else dlr)(logits, labels, targets)
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -122,24 +106,21 @@ class _Search:
     def begin(
         cls, images: Tensor, labels: Tensor, targets: Tensor | None, starts: Tensor, at: LossGradient, eps: float
     ) -> _Search:
-        n = len(images)
+        index = torch.arange(len(images), device=images.device)
         loss = at.losses.nan_to_num(-torch.inf)
-        step = torch.full((n, *[1] * (images.ndim - 1)), 2 * eps, dtype=images.dtype, device=images.device)
         # Condition 2 cannot hold at the first checkpoint, hence "halved".
-        halved = torch.ones(n, dtype=torch.bool, device=images.device)
-        rises = torch.zeros(n, dtype=torch.long, device=images.device)
-        examples = (torch.arange(n, device=images.device), labels, targets, images)
+        halved, rises = torch.ones_like(index, dtype=torch.bool), torch.zeros_like(index)
+        step = torch.full_like(images[:, :1, :1, :1], 2 * eps)
         points = (starts, starts, at.gradient, starts, at.gradient)
-        return cls(*examples, *points, loss, loss, loss, halved, rises, step)
+        return cls(index, labels, targets, images, *points, loss, loss, loss, halved, rises, step)
 
     def keep(self, kept: Tensor) -> None:
         """Only the examples with truth value `kept` from here on."""
-        for field in fields(self):
-            if getattr(self, field.name) is not None:
-                setattr(self, field.name, getattr(self, field.name)[kept])
+        for name, value in vars(self).items():
+            if value is not None:
+                setattr(self, name, value[kept])
 
     def move(self, point: Tensor, at: LossGradient) -> None:
-        """Go to a new point."""
         self.previous, self.point, self.gradient = self.point, point, at.gradient
         self.rises = self.rises + (at.losses > self.loss)
         self.loss = at.losses
@@ -165,26 +146,21 @@ class _Search:
 
 
 def _run(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    starts: Tensor,
-    threat: Threat,
-    steps: int,
-    loss: AttackLoss,
+    model: nn.Module, search: _Search, broken: Tensor, threat: Threat, steps: int, loss: AttackLoss
 ) -> tuple[Tensor, Tensor]:
-    """One run from `starts`: the points to return, (N, C, H, W), and which of them are misclassified, (N,)."""
-    at = loss_and_gradient(model, starts, labels, targets, loss)
-    search = _Search.begin(images, labels, targets, starts, at, threat.eps)
-    result, broken = starts.clone(), at.misclassified.clone()
+    """One run, some of its starts misclassified: the points to return, (N, C, H, W), and which are it now, (N,)."""
+    result, broken = search.point.clone(), broken.clone()
     search.keep(~broken)
-    last = 0
-    checks = set(checkpoints(steps))
+    last, checks = 0, set(checkpoints(steps))
     for done in range(1, steps + 1):
         if len(search.index) == 0:
             break
-        point = _next_point(search, threat, 1.0 if done == 1 else MOMENTUM)
+        # Algorithm 1, line 7 and 8; the first step has no momentum.
+        momentum = 1.0 if done == 1 else MOMENTUM
+        ahead = search.point + search.step * steepest_ascent(search.gradient, threat.norm)
+        ahead = project(threat, search.images, ahead)
+        moved = momentum * (ahead - search.point) + (1 - momentum) * (search.point - search.previous)
+        point = project(threat, search.images, search.point + moved)
         at = loss_and_gradient(model, point, search.labels, search.targets, loss)
         search.move(point, at)
         if bool(at.misclassified.any()):
@@ -196,11 +172,3 @@ def _run(
             last = done
     result[search.index] = search.best_point
     return result, broken
-
-
-def _next_point(search: _Search, threat: Threat, momentum: float) -> Tensor:
-    """The point after a step, by Algorithm 1, line 7 and 8; the first step has no momentum, 1."""
-    step = search.step * steepest_ascent(search.gradient, threat.norm)
-    ahead = project(threat, search.images, search.point + step)
-    moved = momentum * (ahead - search.point) + (1 - momentum) * (search.point - search.previous)
-    return project(threat, search.images, search.point + moved)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustbench_cmic.attacks.apgd import apgd
 from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.fab import fab
+from robustbench_cmic.attacks.model import misclassified
 from robustbench_cmic.attacks.pgd import DrawNoise
 from robustbench_cmic.attacks.square import checked_rows, square
 from robustbench_cmic.attacks.threat import BLOCK, check_threat, random_perturbations, violations
@@ -23,7 +24,8 @@ from robustbench_cmic.suite.fields import Threat
 def run(call: AttackCall[AutoAttack]) -> tuple[Tensor, list[Part]]:
     """`autoattack`, as a suite's `AutoAttack` asks for it."""
     budget = call.attack.model_dump(include={"targets", "steps", "queries"})
-    return autoattack(call.model, call.images, call.labels, call.threat, seed=call.block_seed, rows=call.rows, **budget)
+    threat, rows = call.attack.threat, call.places % BLOCK
+    return autoattack(call.model, call.images, call.labels, threat, seed=call.block_seed, rows=rows, **budget)
 
 
 def autoattack(
@@ -43,18 +45,10 @@ def autoattack(
     All of these are untargeted in what counts as success. Targets are the likeliest other classes at the image, at
     most all of them. APGD-CE raises the log-odds, which order points as cross entropy does but cannot saturate.
 
-    Args:
-        model: returns logits (N, C); call it in eval mode. Where it has `forwards` and `backwards`, parts report
-            their growth.
-        images: (N, C, H, W) of one block, at most 256.
-        labels: (N,) integers.
-        threat: the ball, in units of images.
-        seed: of the block: with `rows` it decides all random numbers, and an example's own do not depend on which
-            others are attacked with it. The global generators are left alone.
-        rows: (N,) positions of the examples in their block, below 256; None: 0, 1, 2, ...
-        queries: of Square.
-        steps: of each run of APGD and FAB.
-        targets: of APGD-T and FAB-T.
+    Model, images and labels are as for `pgd.pgd`, of one block, at most 256 examples; `queries`, `steps` and `targets`
+    as for `suite.attacks.AutoAttack`. The seed of the block and `rows`, (N,), the examples' positions in it (None: from
+    0 on), decide all random numbers, and an example's own do not depend on which others are attacked with it. The
+    global generators are left alone. Where the model has `forwards` and `backwards`, parts report their growth.
 
     Returns:
         Images (N, C, H, W) in ball and box, detached: examples misclassified from the outset as they are, broken ones
@@ -68,14 +62,13 @@ def autoattack(
     rows = checked_rows(torch.arange(len(images)) if rows is None else rows, labels)
     images = images.detach()
     result = images.clone()
-    surviving = torch.arange(len(images), device=images.device)[_correct(model, images, labels)]
+    surviving = torch.arange(len(images), device=images.device)[~misclassified(model, images, labels)]
     parts = []
     for name, attack in _attacks(model, threat, seed, steps, targets, queries).items():
-        passes = _passes(model)
-        began = time.perf_counter()
+        passes, began = _passes(model), time.perf_counter()
         x, y = images[surviving], labels[surviving]
         points = attack(x, y, rows[surviving.cpu()])
-        survives = _correct(model, points, y) | violations(threat, x, points)
+        survives = ~misclassified(model, points, y) | violations(threat, x, points)
         # Broken ones, and from the first part all: what later parts return of survivors says less than that.
         returned = torch.ones_like(survives) if name == "APGD-CE" else ~survives
         result[surviving[returned]] = points[returned]
@@ -98,28 +91,19 @@ def _attacks(
 
         return draw
 
-    def apgd_ce(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        return apgd(model, x, y, threat, noise("APGD-CE", x, rows), steps=steps)
+    def square_with_numbers(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed("Square", seed))
+        return square(model, x, y, threat, rows=rows, generator=generator, queries=queries)
 
     def apgd_t(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         return apgd(model, x, y, threat, noise("APGD-T", x, rows), steps=steps, loss="dlr", targets=targets)
 
-    def fab_t(x: Tensor, y: Tensor, _: Tensor) -> Tensor:
-        return fab(model, x, y, threat, steps=steps, targets=targets)
-
-    def random_search(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(derive_seed("Square", seed))
-        return square(model, x, y, threat, rows=rows, generator=generator, queries=queries)
-
-    return {"APGD-CE": apgd_ce, "APGD-T": apgd_t, "FAB-T": fab_t, "Square": random_search}
-
-
-def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """(N,) truth values: classified correctly."""
-    if len(images) == 0:
-        return torch.zeros_like(labels, dtype=torch.bool)
-    with torch.no_grad():
-        return torch.as_tensor(model(images).argmax(1) == labels)
+    return {
+        "APGD-CE": lambda x, y, rows: apgd(model, x, y, threat, noise("APGD-CE", x, rows), steps=steps),
+        "APGD-T": apgd_t,
+        "FAB-T": lambda x, y, _: fab(model, x, y, threat, steps=steps, targets=targets),
+        "Square": square_with_numbers,
+    }
 
 
 def _passes(model: nn.Module) -> dict[str, int]:

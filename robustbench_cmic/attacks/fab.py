@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.losses import margin, top_other_classes
-from robustbench_cmic.attacks.pgd import loss_and_gradient
+from robustbench_cmic.attacks.losses import margin
+from robustbench_cmic.attacks.model import misclassified
+from robustbench_cmic.attacks.pgd import loss_and_gradient, run_in_turn
 from robustbench_cmic.attacks.threat import check_threat, violations
 from robustbench_cmic.suite.fields import Threat
 
@@ -27,14 +28,8 @@ def fab(
     zero, within the box, and goes to a mean of the two, a little beyond (Algorithm 1). FAB looks for the shortest
     perturbation; here the first one inside the ball ends the search. There is no randomness.
 
-    Args:
-        model: returns logits (N, C); call it in eval mode.
-        images: (N, C, H, W) floats in [0, 1].
-        labels: (N,) integers.
-        threat: the ball, in units of images.
-        steps: of one run, at least 1; two passes forward and one back each.
-        targets: the k likeliest other classes at the image, at most all of them; each run attacks what the earlier
-            ones left.
+    A run makes `steps` steps, at least 1, of two passes forward and one back. Model, images, labels and `targets`, at
+    least 1, are as for `pgd.pgd`.
 
     Returns:
         An example's first misclassified point in the ball, or its image.
@@ -43,19 +38,12 @@ def fab(
     if steps < 1 or targets < 1:
         raise ValueError(f"steps and targets should be at least 1, not {steps} and {targets}")
     images = images.detach()
-    result = images.clone()
-    if len(images) == 0:
-        return result
-    with torch.no_grad():
-        classes = top_other_classes(model(images), labels, targets)
-    surviving = torch.arange(len(images), device=images.device)
-    for run in range(classes.shape[1]):
-        points, broken = _run(model, images[surviving], labels[surviving], classes[surviving, run], threat, steps)
-        result[surviving] = points
-        surviving = surviving[~broken]
-        if len(surviving) == 0:
-            break
-    return result
+
+    def one_run(_: int, active: Tensor, towards: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert towards is not None
+        return _run(model, images[active], labels[active], towards, threat, steps)
+
+    return run_in_turn(model, images, labels, one_run, targets=targets)
 
 
 def _run(
@@ -69,17 +57,15 @@ def _run(
     for _ in range(steps):
         at = loss_and_gradient(model, point, labels, targets, margin)
         point = _step(point, images, at.gradient, at.losses, threat.norm)
-        with torch.no_grad():
-            misclassified = model(point).argmax(1) != labels
-        inside = misclassified & ~violations(threat, images, point, tolerance=0.0)
+        wrong = misclassified(model, point, labels)
+        inside = wrong & ~violations(threat, images, point, tolerance=0.0)
         # Adversarial, but too far away: back towards the image.
-        too_far = (misclassified & ~inside).reshape(-1, *[1] * (images.ndim - 1))
+        too_far = (wrong & ~inside).reshape(-1, *[1] * (images.ndim - 1))
         closer = torch.where(too_far, images + BACKWARD * (point - images), point)
         if bool(inside.any()):
             result[index[inside]], broken[index[inside]] = point[inside], True
-            index, images, labels, targets, closer = (
-                each[~inside] for each in (index, images, labels, targets, closer)
-            )
+            left = ~inside
+            index, images, labels, targets, closer = (x[left] for x in (index, images, labels, targets, closer))
             if len(index) == 0:
                 break
         point = closer
@@ -88,16 +74,15 @@ def _run(
 
 def _step(point: Tensor, images: Tensor, gradient: Tensor, value: Tensor, norm: str) -> Tensor:
     """Algorithm 1, line 7 to 10: the next point, in the box."""
-    shape = point.shape
     x, x0, w = (each.flatten(1).double() for each in (point, images, gradient))
-    value = value.double()
-    from_point = to_hyperplane(x, w, -value, norm)
-    from_image = to_hyperplane(x0, w, -value - (w * (x0 - x)).sum(1), norm)
+    gap = -value.double()
+    from_point = to_hyperplane(x, w, gap, norm)
+    from_image = to_hyperplane(x0, w, gap - (w * (x0 - x)).sum(1), norm)
     order = torch.inf if norm == "linf" else 2
     near, far = (torch.linalg.vector_norm(each, order, dim=1, keepdim=True) for each in (from_point, from_image))
     share = (near / (near + far).clamp(min=1e-8)).clamp(max=BIAS)
     moved: Tensor = (x + OVERSHOOT * from_point) * (1 - share) + (x0 + OVERSHOOT * from_image) * share
-    return moved.clamp(0, 1).reshape(shape).to(point)
+    return moved.clamp(0, 1).reshape(point.shape).to(point)
 
 
 def to_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, norm: str) -> Tensor:

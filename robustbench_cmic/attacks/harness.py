@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import pkgutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.blocks import SeededAttack, attack_block
+from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.judge import AttackEvaluation, Batch, Judge
 from robustbench_cmic.attacks.losses import class_centroids
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen, is_out_of_memory, with_less_memory
@@ -25,12 +25,11 @@ from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attack_base import Attack
 
-OnBatch = Callable[[int, int, int], None]
-"""Called with (examples done, examples in all, how many of those done are classified correctly)."""
+CallOn = Callable[..., AttackCall[Attack]]
+"""Takes images, labels and places, which are all that an `AttackCall` still lacks."""
 
 
-@dataclass(frozen=True)
-class BrokenBefore:
+class BrokenBefore(NamedTuple):
     """Examples that were broken in a smaller ball, and are not attacked again.
 
     Attributes:
@@ -51,7 +50,7 @@ def evaluate_attack(
     attack: Attack | None,
     seed: int,
     batch_size: int = BLOCK,
-    progress: OnBatch | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
     source: nn.Module | None = None,
     kept: BrokenBefore | None = None,
     keep_images: bool = False,
@@ -69,7 +68,7 @@ def evaluate_attack(
         batch_size: examples that a native attack has in memory at once; fewer and fewer go through the network
             together where that is too many, and the verdict does not depend on it. Attacks that draw from generators
             of their own always run on whole blocks of 256.
-        progress: told about every finished batch.
+        progress: after every batch told the examples done, those in all, and how many of those done are correct.
         source: the model whose adversarial examples are tried on `model`; None: its own.
         kept: what a smaller ball broke: broken here, too.
         keep_images: keep the adversarial examples.
@@ -89,69 +88,61 @@ def evaluate_attack(
     batches: list[AttackEvaluation] = []
     correct = 0
     with _untouched(model, target.model):
-        seeded = None if attack is None else SeededAttack(attack=attack, seed=seed)
-        if seeded is not None and seeded.attack.raised_loss == "cmic":
-            seeded = replace(seeded, centroids=_centroids(target, images, labels, batch_size))
+        call_on: CallOn | None = None
+        if attack is not None:
+            centroids = _centroids(target, images, labels, batch_size) if attack.raised_loss == "cmic" else None
+            call_on = partial(AttackCall, attack=attack, seed=seed, centroids=centroids, model=target)
         size = BLOCK if attack is not None and attack.whole_blocks else batch_size
-        for start, stop in _batches(len(images), size):
-            batch = _batch(start, images[start:stop], labels[start:stop], kept)
-            action = partial(_attack_and_judge, seeded, target, judge, batch)
-            batches.append(with_less_memory(target, stop - start, action))
+        for start in range(0, len(images), size):
+            batch = _batch(start, images[start : start + size], labels[start : start + size], kept)
+            action = partial(_attack_and_judge, call_on, target, judge, batch)
+            batches.append(with_less_memory(target, len(batch.images), action))
             if progress is not None:
                 correct += int(batches[-1].correct.sum())
-                progress(stop, len(images), correct)
+                progress(start + len(batch.images), len(images), correct)
     return judge.total(batches, target.forwards, target.backwards)
 
 
 def _batch(start: int, images: Tensor, labels: Tensor, kept: BrokenBefore | None) -> Batch:
     """The examples from place `start` on; those broken before are not attacked."""
     places = torch.arange(start, start + len(images))
-    attacked = torch.ones(len(images), dtype=torch.bool)
     if kept is None:
-        return Batch(places, images, labels, attacked, None)
-    inside = (kept.places >= start) & (kept.places < start + len(images))
-    attacked[kept.places[inside] - start] = False
-    return Batch(places, images, labels, attacked, kept.images[inside].to(images))
+        return Batch(places, images, labels, torch.ones_like(places, dtype=torch.bool), None)
+    broken = kept.images[torch.isin(kept.places, places)].to(images)
+    return Batch(places, images, labels, ~torch.isin(places, kept.places), broken)
 
 
-def _attack_and_judge(
-    attack: SeededAttack[Attack] | None, target: CountedModel, judge: Judge, batch: Batch
-) -> AttackEvaluation:
+def _attack_and_judge(call_on: CallOn | None, target: CountedModel, judge: Judge, batch: Batch) -> AttackEvaluation:
     """Run the attack, and judge it; whatever it raises becomes an `AttackError`, but for a lack of memory."""
     try:
-        returned, parts = _attack(attack, target, batch)
-    except AttackError:
-        raise
+        returned, parts = _attack(call_on, batch)
     except Exception as error:
-        if is_out_of_memory(error):
+        if isinstance(error, AttackError) or is_out_of_memory(error):
             raise
         raise AttackError(f"the attack crashed: {type(error).__name__}: {error}") from error
     judge.model.rows = target.rows
     return judge.judge(batch, returned, parts)
 
 
-def _attack(attack: SeededAttack[Attack] | None, target: CountedModel, batch: Batch) -> tuple[Any, list[Part]]:
+def _attack(call_on: CallOn | None, batch: Batch) -> tuple[Any, list[Part]]:
     """The examples after the attack: those that are attacked as it returns them, the others as they were kept."""
-    if attack is None:
+    if call_on is None:
         return batch.images, []
+    rows = slice(None) if batch.kept is None else batch.attacked
+    call = call_on(images=batch.images[rows], labels=batch.labels[rows], places=batch.places[rows])
+    returned, parts = call.images, []
+    if len(call.images) > 0:
+        returned, parts = pkgutil.resolve_name(call.attack.implementation)(call)
     if batch.kept is None:
-        return attack_block(attack, target, batch.images, batch.labels, batch.places)
+        return returned, parts
     result = batch.images.clone()
-    rows = batch.attacked
-    result[~rows] = batch.kept
-    parts: list[Part] = []
-    if bool(rows.any()):
-        result[rows], parts = attack_block(attack, target, batch.images[rows], batch.labels[rows], batch.places[rows])
+    result[batch.attacked], result[~batch.attacked] = returned, batch.kept
     return result, parts
 
 
 @contextlib.contextmanager
 def _untouched(*models: nn.Module) -> Iterator[None]:
-    """`frozen`, and an error if weights or statistics are not the same afterwards.
-
-    Raises:
-        AttackError: they are not.
-    """
+    """`frozen`, and an `AttackError` if weights or statistics are not the same afterwards."""
     with contextlib.ExitStack() as stack:
         states = []
         for model in {id(each): each for each in models}.values():
@@ -164,15 +155,9 @@ def _untouched(*models: nn.Module) -> Iterator[None]:
             raise AttackError("the attack changed the model's weights or statistics")
 
 
-def _batches(n: int, size: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, n, size):
-        yield start, min(start + size, n)
-
-
 def _centroids(target: CountedModel, images: Tensor | Examples, labels: Tensor, batch_size: int) -> Tensor:
     """(classes, classes) mean softmax over the clean examples of each class."""
-    logits = []
-    for start, stop in _batches(len(images), batch_size):
-        with torch.no_grad():
-            logits.append(with_less_memory(target, stop - start, partial(target, images[start:stop])).float())
+    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    with torch.no_grad():
+        logits = [with_less_memory(target, len(batch), partial(target, batch)).float() for batch in batches]
     return class_centroids(torch.cat(logits), labels, target.classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,8 +15,7 @@ from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.fields import Threat
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Consecutive examples, and which of them are attacked.
 
     Attributes:
@@ -51,16 +51,14 @@ class BrokenExample(NamedTuple):
 
 @dataclass(frozen=True)
 class AttackEvaluation:
-    """What an attack did to a set of examples, as judged here.
+    """What an attack did to a set of examples, as judged here; passes and parts are those of an `AttackRecord`.
 
     Attributes:
         correct: (N,) truth values: still classified correctly.
         logits: (N, classes) of the examples that the attack returned.
-        images: (N, C, H, W), the examples that the attack returned; on the CPU, and None unless asked for.
+        images: (N, C, H, W), these examples, on the CPU; None unless asked for.
         outside: examples returned outside ball or box, and projected back.
         broken: the first examples that the attack broke, as many as were asked for.
-        parts: of an attack that is made of several.
-        forwards, backwards: examples through the network, by the attack alone.
     """
 
     correct: Tensor
@@ -75,10 +73,10 @@ class AttackEvaluation:
 
 @dataclass(frozen=True)
 class Judge:
-    """What attacks are judged by; design rules 2 and 3.
+    """What attacks are judged by.
 
     Attributes:
-        model: the model that is attacked; its passes here are not the attack's.
+        model: the one that is attacked; its passes here are not the attack's.
         threat: the ball; None where nothing is perturbed.
         keep_images: whether an evaluation holds what the attack returned.
         keep_broken: how many of the first broken examples it holds.
@@ -95,7 +93,12 @@ class Judge:
         Raises:
             AttackError: it is not finite images of the right shape, or the model's logits are not finite.
         """
-        points, outside = _checked_images(batch.images, returned), 0
+        if not isinstance(returned, Tensor) or returned.shape != batch.images.shape:
+            got = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
+            raise AttackError(f"the attack should return images of shape {tuple(batch.images.shape)}, not {got}")
+        points, outside = returned.detach().to(batch.images), 0
+        if not bool(torch.isfinite(points).all()):
+            raise AttackError("the attack returned images with NaN or infinity")
         if self.threat is not None:
             outside = int(violations(self.threat, batch.images, points).sum())
             points = project(self.threat, batch.images, points)
@@ -130,22 +133,10 @@ class Judge:
         )
 
 
-def _checked_images(images: Tensor, returned: Any) -> Tensor:
-    """What an attack returned for the images (N, C, H, W), if it is as many finite ones."""
-    if not isinstance(returned, Tensor) or returned.shape != images.shape:
-        got = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
-        raise AttackError(f"the attack should return images of shape {tuple(images.shape)}, not {got}")
-    points = returned.detach().to(images)
-    if not bool(torch.isfinite(points).all()):
-        raise AttackError("the attack returned images with NaN or infinity")
-    return points
-
-
 def _sum_parts(parts: list[Part]) -> list[Part]:
     """The parts of an attack, each summed over batches, in the order in which they first ran."""
     counts = ("attacked", "broken", "forwards", "backwards", "seconds")
     sums = {part.name: dict.fromkeys(counts, 0) for part in parts}
-    for part in parts:
-        for count in counts:
-            sums[part.name][count] += getattr(part, count)
+    for part, count in itertools.product(parts, counts):
+        sums[part.name][count] += getattr(part, count)
     return [Part(name=name, **each) for name, each in sums.items()]

@@ -101,16 +101,17 @@ def cmic(logits: Tensor, labels: Tensor, targets: Tensor | None = None, *, centr
     largest entry, and only then rounded to the logits' type: gradients of 1e-60, or below all of float64, keep their
     direction, which is all that the steps of PGD use.
 
-    Args:
-        logits: (N, C).
-        labels: (N,).
-        targets: (N,), or None.
-        centroids: (C, C) float64, row y the centroid Q_y, see `class_centroids`.
-
     Raises:
-        ValueError: no centroids, not (C, C) of them, or fewer than two classes.
+        ValueError: no `centroids`, see `class_centroids`, not (C, C) of them, or fewer than two classes.
     """
-    log_q = _log_centroids(_given(centroids), logits)
+    centroids, classes = _given(centroids), logits.shape[1]
+    if classes < 2:
+        raise ValueError("the loss 'cmic' needs at least 2 classes: it compares the centroids of two")
+    if centroids.shape != (classes, classes):
+        expected, got = (classes, classes), tuple(centroids.shape)
+        raise ValueError(f"centroids should have shape {expected} for logits of {classes} classes, not {got}")
+    # Floored at float64's smallest normal number.
+    log_q = centroids.to(logits.device, torch.float64).clamp(min=torch.finfo(torch.float64).tiny).log()
     log_p = logits.detach().double().log_softmax(1)
     if targets is None:  # KL(P || Q_j) is least where the mean of log Q_j under P is largest
         targets = _without(logits.detach().double().softmax(1) @ log_q.T, labels).argmax(1)
@@ -137,17 +138,6 @@ def _mean_gradient(log_p: Tensor, weights: Tensor) -> Tensor:
     return gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
 
 
-def _log_centroids(centroids: Tensor, logits: Tensor) -> Tensor:
-    """Log Q (C, C), floored at float64's smallest normal number, on the device of the logits."""
-    classes = logits.shape[1]
-    if classes < 2:
-        raise ValueError("the loss 'cmic' needs at least 2 classes: it compares the centroids of two")
-    if centroids.shape != (classes, classes):
-        expected, got = (classes, classes), tuple(centroids.shape)
-        raise ValueError(f"centroids should have shape {expected} for logits of {classes} classes, not {got}")
-    return centroids.to(logits.device, torch.float64).clamp(min=torch.finfo(torch.float64).tiny).log()
-
-
 def _given(centroids: Tensor | None) -> Tensor:
     if centroids is None:
         raise ValueError("the loss 'cmic' needs the class centroids of the model: pass `centroids`, (C, C)")
@@ -172,17 +162,10 @@ def top_other_classes(logits: Tensor, labels: Tensor, count: int) -> Tensor:
 def class_centroids(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Q_y = mean of softmax(z) over the examples of class y (arXiv 2309.09123); uniform for a class without any.
 
-    Args:
-        logits: (N, classes).
-        labels: (N,) integers below `classes`.
-        classes: their number.
-
-    Returns:
-        (classes, classes) float64; each row sums to one.
+    (N, classes) logits and (N,) labels -> (classes, classes) float64; each row sums to one.
     """
-    probabilities = logits.detach().double().softmax(1)
     sums = torch.zeros(classes, classes, dtype=torch.float64, device=logits.device)
-    sums.index_add_(0, labels, probabilities)
+    sums.index_add_(0, labels, logits.detach().double().softmax(1))
     counts = torch.bincount(labels, minlength=classes)[:, None].to(sums)
     return torch.where(counts > 0, sums / counts.clamp(min=1), torch.full_like(sums, 1 / classes))
 

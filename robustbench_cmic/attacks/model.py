@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from robustbench_cmic.suite.messages import UserError
 
 MIN_ROWS = 16
-
 Result = TypeVar("Result")
 
 
@@ -30,8 +29,7 @@ class CountedModel(nn.Module):
     Attributes:
         rows: examples that go through the network together; more are split, and their activations computed again for
             the gradient instead of kept, so that the memory an attack needs does not depend on its batch.
-        forwards: examples that went through the network.
-        backwards: examples whose gradient went back through it.
+        forwards, backwards: examples that went through the network, and whose gradient went back through it.
     """
 
     def __init__(self, model: nn.Module, classes: int) -> None:
@@ -50,9 +48,8 @@ class CountedModel(nn.Module):
         """
         n = len(images)
         filled = torch.cat([images, images[:1].expand(MIN_ROWS - n, *images.shape[1:])]) if 0 < n < MIN_ROWS else images
-        logits = self._logits(filled)
-        if logits.shape != (len(filled), self.classes):
-            expected = (len(filled), self.classes)
+        logits, expected = self._logits(filled), (len(filled), self.classes)
+        if logits.shape != expected:
             raise AttackError(f"the model should return logits of shape {expected}, not {tuple(logits.shape)}")
         logits = logits[:n]
         self.forwards += n
@@ -70,6 +67,14 @@ class CountedModel(nn.Module):
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
+
+
+def misclassified(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """(N,) truth values, for images (N, C, H, W) and labels (N,)."""
+    if len(images) == 0:  # which many networks do not take
+        return torch.zeros_like(labels, dtype=torch.bool)
+    with torch.no_grad():
+        return torch.as_tensor(model(images).argmax(1) != labels)
 
 
 @contextmanager
@@ -96,12 +101,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def with_less_memory(target: CountedModel, rows: int, action: Callable[[], Result]) -> Result:
-    """Do it again with half as many rows at once, as often as the device's memory does not suffice.
+    """Do an action that passes so many rows at once; with half as many, as often as memory does not suffice.
 
-    Args:
-        target: its `rows` shrinks; what it counted in vain is forgotten.
-        rows: how many the action passes at once.
-        action: raises one of `is_out_of_memory`, or returns.
+    The target's `rows` shrink, and what it counted in vain is forgotten.
 
     Raises:
         RuntimeError, MemoryError: not even a few times `MIN_ROWS` examples fit.

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall
-from robustbench_cmic.attacks.pgd import DrawNoise
+from robustbench_cmic.attacks.model import misclassified
+from robustbench_cmic.attacks.pgd import DrawNoise, run_in_turn
 from robustbench_cmic.attacks.threat import check_threat, normalized, project
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite import attacks as suite
@@ -15,7 +16,8 @@ from robustbench_cmic.suite.fields import Threat
 
 def run(call: AttackCall[suite.Noise]) -> tuple[Tensor, list[Part]]:
     """`random_points`, as a suite's `Noise` asks for it."""
-    return random_points(call.model, call.images, call.labels, call.threat, call.noise, call.attack.samples), []
+    attack = call.attack
+    return random_points(call.model, call.images, call.labels, attack.threat, call.noise, attack.samples), []
 
 
 def random_points(
@@ -26,14 +28,8 @@ def random_points(
     L-inf: every other point, from the first on, is uniform in the cube, and those between at its corners. L2: all
     lie on the sphere, which in many dimensions is where a ball's volume is, and the best that a random point can do.
 
-    Args:
-        model: returns logits (N, C); call it in eval mode.
-        images: (N, C, H, W) floats in [0, 1].
-        labels: (N,) integers.
-        threat: the ball, in units of images.
-        noise: k -> the k-th random perturbation of the ball for all images, (N, C, H, W), as drawn by
-            `threat.random_perturbations`.
-        samples: points an example, at least 1; an example is done once misclassified.
+    Model, images and labels are as for `pgd.pgd`. The noise is as drawn by `threat.random_perturbations`. There is at
+    least one sample, and an example is done once misclassified.
 
     Returns:
         An example's first misclassified point, or the last one tried.
@@ -42,18 +38,14 @@ def random_points(
     if samples < 1:
         raise ValueError(f"samples should be at least 1, not {samples}")
     images = images.detach()
-    result = images.clone()
-    surviving = torch.arange(len(images), device=images.device)
-    for sample in range(samples):
-        if len(surviving) == 0:
-            break
-        delta = noise(sample)[surviving]
+
+    def one_run(number: int, active: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
+        delta = noise(number)[active]
         if threat.norm == "l2":
             delta = normalized(delta, "l2") * threat.eps
-        elif sample % 2 == 1:
+        elif number % 2 == 1:
             delta = torch.where(delta < 0, -threat.eps, threat.eps)
-        points = project(threat, images[surviving], images[surviving] + delta)
-        result[surviving] = points
-        with torch.no_grad():
-            surviving = surviving[model(points).argmax(1) == labels[surviving]]
-    return result
+        points = project(threat, images[active], images[active] + delta)
+        return points, misclassified(model, points, labels[active])
+
+    return run_in_turn(model, images, labels, one_run, restarts=samples)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast, get_args
+from functools import partial
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.losses import LOSSES, AttackLoss, make_loss, top_other_classes
+from robustbench_cmic.attacks.model import misclassified
 from robustbench_cmic.attacks.threat import check_threat, normalized, project, random_perturbations
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attacks import FGSM, PGD, Schedule, Transfer
@@ -18,6 +19,12 @@ from robustbench_cmic.suite.fields import Norm, Threat
 
 DrawNoise = Callable[[int], Tensor]
 """Number of a run -> random perturbations of the ball for all images."""
+OneRun = Callable[[int, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+"""Number of a run, positions (M,) of the examples that it attacks, their targets (M,), if it has any -> points to
+return (M, C, H, W), and which of them are misclassified, (M,); None: not known."""
+
+Ascent = Callable[[Tensor, Tensor, Tensor | None], "LossGradient"]
+"""`loss_and_gradient` but for images, labels and targets."""
 
 
 def run(call: AttackCall[FGSM | PGD | Transfer]) -> tuple[Tensor, list[Part]]:
@@ -77,31 +84,31 @@ def pgd(
         ValueError: a parameter out of range, images outside [0, 1], `cmic` without centroids, or `dlr` with fewer
             than three classes (four with targets).
     """
-    if len(images) > 0 and not (float(images.min()) >= 0 and float(images.max()) <= 1):
-        raise ValueError("images should be in [0, 1]")
     threat = Threat(cast(Norm, norm), eps)
-    check_threat(threat)
-    _check_parameters(alpha, steps, loss, restarts, targets, schedule)
     parameters: dict[str, Any] = {"norm": norm, "eps": [eps], "alpha": alpha, "steps": steps, "restarts": restarts}
     parameters |= {"targets": targets, "schedule": schedule, "loss": loss, "early_stop": early_stop}
     attack = PGD.model_construct(name="PGD", **parameters)
+    _check(images, threat, attack, alpha)
     noise = (lambda _: random_perturbations(threat, images.shape).to(images)) if random_start else None
     # torchattacks and most others average the loss over the batch. Signs survive that; the last bit of the gradient
     # does not, hence the same factor here.
     return pgd_search(model, images, labels, attack, noise, 1 / max(1, len(images)), centroids)
 
 
-def _check_parameters(alpha: float, steps: int, loss: str, restarts: int, targets: int, schedule: str) -> None:
-    if steps < 1 or restarts < 1:
-        raise ValueError(f"steps and restarts should be at least 1, not {steps} and {restarts}")
+def _check(images: Tensor, threat: Threat, attack: PGD, alpha: float) -> None:
+    if len(images) > 0 and not (float(images.min()) >= 0 and float(images.max()) <= 1):
+        raise ValueError("images should be in [0, 1]")
+    check_threat(threat)
+    if attack.steps < 1 or attack.restarts < 1:
+        raise ValueError(f"steps and restarts should be at least 1, not {attack.steps} and {attack.restarts}")
     if not 0 <= alpha < float("inf"):
         raise ValueError(f"alpha should be at least 0 and finite, not {alpha}")
-    if loss not in LOSSES:
-        raise ValueError(f"loss should be one of {', '.join(LOSSES)}, not {loss!r}")
-    if targets < 0:
-        raise ValueError(f"targets should be at least 0, not {targets}")
-    if schedule not in get_args(Schedule):
-        raise ValueError(f"schedule should be one of {', '.join(get_args(Schedule))}, not {schedule!r}")
+    if attack.loss not in LOSSES:
+        raise ValueError(f"loss should be one of {', '.join(LOSSES)}, not {attack.loss!r}")
+    if attack.targets < 0:
+        raise ValueError(f"targets should be at least 0, not {attack.targets}")
+    if attack.schedule not in get_args(Schedule):
+        raise ValueError(f"schedule should be one of {', '.join(get_args(Schedule))}, not {attack.schedule!r}")
 
 
 def pgd_search(
@@ -119,56 +126,59 @@ def pgd_search(
     t targets each, starts from `noise(r * t + k)`.
     """
     images = images.detach()
-    result = images.clone()
+    loss = make_loss(search.loss, centroids)
+
+    def one_run(number: int, active: Tensor, targets: Tensor | None) -> tuple[Tensor, None]:
+        starts = (images if noise is None else (images + noise(number)).clamp(0, 1))[active]
+        ascent = partial(loss_and_gradient, model, loss=loss, weight=weight)
+        return _pgd_run(search, images[active], labels[active], targets, starts, ascent), None
+
+    return run_in_turn(model, images, labels, one_run, targets=search.targets, restarts=search.restarts)
+
+
+def run_in_turn(
+    model: nn.Module, images: Tensor, labels: Tensor, one_run: OneRun, *, targets: int = 0, restarts: int = 1
+) -> Tensor:
+    """What run after run returns, each on the examples (N, C, H, W) that the earlier ones left.
+
+    A restart is one run, or with k > 0 `targets` one towards each of the k likeliest classes at the image but the
+    label, at most all of them.
+    """
+    result = images.detach().clone()
     if len(images) == 0:
         return result
-    threat = search.threat
-    loss = make_loss(search.loss, centroids)
     classes: Tensor | None = None
-    runs = search.restarts
-    if search.targets > 0:
+    if targets > 0:
         with torch.no_grad():
-            classes = top_other_classes(model(images), labels, search.targets)
-        runs *= classes.shape[1]
+            classes = top_other_classes(model(images), labels, targets)
+    runs = restarts if classes is None else restarts * classes.shape[1]
     active = torch.arange(len(images), device=images.device)
-    for run in range(runs):
-        starts = images if noise is None else (images + noise(run)).clamp(0, 1)
-        targets = None if classes is None else classes[active, run % classes.shape[1]]
-        points = _pgd_run(model, images[active], labels[active], targets, starts[active], threat, search, loss, weight)
+    for number in range(runs):
+        towards = None if classes is None else classes[active, number % classes.shape[1]]
+        points, broken = one_run(number, active, towards)
         result[active] = points
-        if run + 1 < runs:
-            with torch.no_grad():
-                active = active[model(points).argmax(1) == labels[active]]
-            if len(active) == 0:
-                break
+        if number + 1 == runs:
+            break
+        active = active[~(misclassified(model, points, labels[active]) if broken is None else broken)]
+        if len(active) == 0:
+            break
     return result
 
 
 def _pgd_run(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    starts: Tensor,
-    threat: Threat,
-    search: PGD,
-    loss: AttackLoss,
-    weight: float,
+    search: PGD, images: Tensor, labels: Tensor, targets: Tensor | None, starts: Tensor, ascent: Ascent
 ) -> Tensor:
     """One run from `starts`: the last points, or the first misclassified ones, (N, C, H, W)."""
-    result = starts.clone()
+    threat = search.threat
+    result, current = starts.clone(), starts
     active = torch.arange(len(images), device=images.device)
-    current = starts
     for step in range(search.steps):
-        ascent = loss_and_gradient(model, current, labels, targets, loss, weight)
-        gradient = ascent.gradient
-        if search.early_stop and bool(ascent.misclassified.any()):
-            result[active[ascent.misclassified]] = current[ascent.misclassified]
-            keep = ~ascent.misclassified
-            active, images, labels, current, gradient = (
-                each[keep] for each in (active, images, labels, current, gradient)
-            )
-            targets = None if targets is None else targets[keep]
+        gradient, _, broken = ascent(current, labels, targets)
+        if search.early_stop and bool(broken.any()):
+            result[active[broken]] = current[broken]
+            left = ~broken
+            active, images, labels, current, gradient = (x[left] for x in (active, images, labels, current, gradient))
+            targets = None if targets is None else targets[left]
             if len(active) == 0:
                 return result
         current = project(threat, images, current + search.step_size(step) * steepest_ascent(gradient, threat.norm))
@@ -176,14 +186,13 @@ def _pgd_run(
     return result
 
 
-@dataclass(frozen=True)
-class LossGradient:
+class LossGradient(NamedTuple):
     """What one pass forward and one back say of images (N, C, H, W).
 
     Attributes:
         gradient: (N, C, H, W) of the loss; 0 where it is not finite.
         losses: (N,).
-        misclassified: (N,) truth values: misclassified.
+        misclassified: (N,) truth values.
     """
 
     gradient: Tensor
@@ -194,15 +203,9 @@ class LossGradient:
 def loss_and_gradient(
     model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor | None, loss: AttackLoss, weight: float = 1.0
 ) -> LossGradient:
-    """Loss, gradient and errors at the images.
+    """Loss, gradient and errors at images (N, C, H, W), with labels and targets (N,).
 
-    Args:
-        model: returns logits (N, C).
-        images: (N, C, H, W).
-        labels: (N,).
-        targets: (N,) the classes that a targeted attack leads to.
-        loss: of `losses`.
-        weight: factor of the gradient; the steps do not depend on it but for rounding.
+    The gradient is that of `weight` times the loss; steps do not depend on the factor but for rounding.
     """
     leaf = images.detach().requires_grad_()
     with torch.enable_grad():

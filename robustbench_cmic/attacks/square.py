@@ -35,15 +35,9 @@ def square(
     A query changes the best perturbation so far inside one square and is kept if the margin rises. Unlike
     torchattacks', each image has a square of its own, and squares reach the last row and column.
 
-    Args:
-        model: returns logits (N, C); call it in eval mode.
-        images: (N, C, H, W) floats in [0, 1], at most 256.
-        labels: (N,) integers.
-        threat: the ball, in units of images.
-        rows: (N,) positions of the examples in their block of 256; they choose an example's random numbers.
-        generator: on the CPU; decides the numbers of the whole block.
-        queries: after the first point, at least 1.
-        p_init: share of the pixels that the first squares take.
+    Model, images and labels are as for `pgd.pgd`; `rows`, (N,), are the examples' positions in their block of 256. The
+    generator, on the CPU, decides the numbers of the whole block, and the rows choose an example's. There is at least
+    one query, after the first point. The first squares take the share `p_init` of the pixels.
 
     Returns:
         An example's first misclassified point, or the one with the largest margin.
@@ -56,11 +50,10 @@ def square(
     if len(images) == 0:
         return images.clone()
     first, propose = (_stripes, _linf_query) if threat.norm == "linf" else (_bumps, _l2_query)
-    best = first(images, threat.eps, rows, generator)
+    best = point = first(images, threat.eps, rows, generator)
     result = best.clone()
     index = torch.arange(len(images), device=images.device)
     highest = torch.full((len(images),), -torch.inf, device=images.device)
-    point = best
     for query, numbers in enumerate(_numbers(queries + 1, 5 + images.shape[1], rows, generator, images)):
         if query > 0:
             side = _side(query - 1, queries, p_init, images.shape[-2:])
@@ -81,11 +74,7 @@ def square(
 
 
 def checked_rows(rows: Tensor, labels: Tensor) -> Tensor:
-    """The positions of examples in their block, on the CPU.
-
-    Raises:
-        ValueError: they are not (N,) numbers below 256.
-    """
+    """The positions of examples in their block, on the CPU; a `ValueError` where they are not (N,) below 256."""
     if rows.shape != labels.shape or (len(rows) > 0 and not 0 <= int(rows.min()) <= int(rows.max()) < BLOCK):
         raise ValueError(f"rows should be one number in [0, {BLOCK}) for each of {len(labels)} examples")
     return rows.cpu()
@@ -103,13 +92,6 @@ def _side(query: int, queries: int, p_init: float, size: tuple[int, ...]) -> int
     at = int(query / queries * 10_000)
     divisor = next((divisor for until, divisor in P_SCHEDULE if at <= until), 512)
     return min(max(round(math.sqrt(p_init / divisor * math.prod(size))), 1), *size)
-
-
-def _corner(numbers: Tensor, side: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """First row and column, (N,), of squares, each position that fits equally likely; numbers (N, 2)."""
-    # A float32 number just below 1 may be rounded up by the product.
-    row, column = ((numbers[:, i] * (size[i] - side + 1)).long().clamp(max=size[i] - side) for i in (0, 1))
-    return row, column
 
 
 def _signs(numbers: Tensor) -> Tensor:
@@ -130,10 +112,8 @@ def _linf_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Te
     signs are inverted.
     """
     height, width = images.shape[-2:]
-    row, column = _corner(numbers, side, (height, width))
-    vertical = torch.arange(height, device=images.device)[None, :, None] - row[:, None, None]
-    horizontal = torch.arange(width, device=images.device)[None, None, :] - column[:, None, None]
-    inside = ((vertical >= 0) & (vertical < side) & (horizontal >= 0) & (horizontal < side))[:, None]
+    inside = torch.zeros(len(images), 1, height * width, dtype=torch.bool, device=images.device)
+    inside = inside.scatter(2, _window(numbers, side, images[:, :1]), True).reshape(-1, 1, height, width)
     signs = _signs(numbers[:, 5:]).to(images)[:, :, None, None]
     point = torch.where(inside, (images + eps * signs).clamp(0, 1), best)
     same = (point == best).flatten(1).all(1)
@@ -160,12 +140,6 @@ def _pyramid(height: int, width: int) -> Tensor:
     return values / values.square().sum().sqrt().clamp(min=1e-30)
 
 
-def _oriented(side: int, upright: Tensor) -> Tensor:
-    """A bump each, (N, 1, side, side), transposed where `upright` (N,) is false."""
-    bump = _bump(side).to(upright.device)
-    return torch.where(upright[:, None, None], bump, bump.T)[:, None]
-
-
 def _bumps(images: Tensor, eps: float, rows: Tensor, generator: torch.Generator) -> Tensor:
     """The first point of L2: bumps on a grid of about 5 by 5 tiles, each turned and signed at random."""
     channels, height, width = images.shape[1:]
@@ -187,8 +161,7 @@ def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tens
     channels, height, width = images.shape[1:]
     side = max(side, 3)
     side = min(side + 1 - side % 2, height - 1 + height % 2, width - 1 + width % 2)  # odd, and within the image
-    size = (height, width)
-    first, second = (_window(_corner(numbers[:, i : i + 2], side, size), side, width, channels) for i in (0, 2))
+    first, second = (_window(numbers[:, i : i + 2], side, images) for i in (0, 2))
     delta = (best - images).flatten(2)
     unused = (eps**2 - delta.square().sum((1, 2), keepdim=True)).clamp(min=0)
     emptied = delta.scatter(2, first, 0.0).scatter(2, second, 0.0)
@@ -197,15 +170,22 @@ def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tens
     old = delta.gather(2, first)
     old = old / old.square().sum(2, keepdim=True).sqrt().clamp(min=1e-12)
     signs = _signs(numbers[:, 5:]).to(images)[:, :, None]
-    new = old + signs * _oriented(side, numbers[:, 4] < 0.5).to(images).flatten(2)
+    bump = _bump(side).to(images)
+    new = old + signs * torch.where(numbers[:, 4, None, None] < 0.5, bump, bump.T).flatten(1)[:, None]
     new = new / new.square().sum(2, keepdim=True).sqrt().clamp(min=1e-12)
     new = new * (windows + unused / channels).sqrt()
     delta = delta.scatter(2, second, 0.0).scatter(2, first, new).reshape(images.shape)
     return (images + normalized(delta, "l2") * eps).clamp(0, 1)
 
 
-def _window(corner: tuple[Tensor, Tensor], side: int, width: int, channels: int) -> Tensor:
-    """Positions of a square's pixels in a flattened channel: (N, channels, side * side)."""
-    along = torch.arange(side, device=corner[0].device)
-    vertical, horizontal = corner[0][:, None] + along, corner[1][:, None] + along
-    return (vertical[:, :, None] * width + horizontal[:, None, :]).reshape(-1, 1, side * side).expand(-1, channels, -1)
+def _window(numbers: Tensor, side: int, images: Tensor) -> Tensor:
+    """Positions of a square's pixels in a flattened channel: (N, channels, side * side).
+
+    Of the numbers (N, 2 or more) the first two place it, each row and column where it fits equally likely.
+    """
+    size = images.shape[-2:]
+    # A float32 number just below 1 may be rounded up by the product.
+    row, column = ((numbers[:, i] * (size[i] - side + 1)).long().clamp(max=size[i] - side) for i in (0, 1))
+    along = torch.arange(side, device=images.device)
+    flat = (row[:, None] + along)[:, :, None] * size[1] + (column[:, None] + along)[:, None, :]
+    return flat.reshape(-1, 1, side * side).expand(-1, images.shape[1], -1)

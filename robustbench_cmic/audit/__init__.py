@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_cmic.audit.flags import Flag, Rule
+from robustbench_cmic.audit.case import Flag, Rule
 from robustbench_cmic.audit.judge import RULES, Audit, flag_results
 
 __all__ = ["RULES", "Audit", "Flag", "Rule", "flag_results"]

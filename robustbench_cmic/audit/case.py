@@ -1,10 +1,11 @@
-"""A case: one trained model, the attacks on it, and what its audit found, as the rules of the audit see them."""
+"""What the rules of the audit see, one trained model with the attacks on it, and what a rule is and raises."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_outcomes
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Correct = NDArray[np.bool_]
+
+Scope = Literal["rows", "balls", "model"]
+Finding = tuple[frozenset[str], Scope, str]
+"""Cells, scope and evidence of a `Flag`."""
+
+ATHALYE = "Athalye, Carlini & Wagner 2018, section 3.1"
+CARLINI = "Carlini et al. 2019, On Evaluating Adversarial Robustness"
 
 
 @dataclass(frozen=True)
@@ -74,20 +82,14 @@ class AttackResult:
         """What it raises is cross entropy, as float32 computes it, or may be."""
         return self.attack is not None and self.attack.raises_cross_entropy
 
-    def at(self, positions: list[int]) -> Correct:
-        """The outcomes of some examples, in order."""
-        return self.correct[positions]
+
+def ids(rows: Iterable[AttackResult]) -> frozenset[str]:
+    """The ids of their cells."""
+    return frozenset(row.cell.id for row in rows)
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """One of the audit's own attacks that did not crash.
-
-    Attributes:
-        of: label of the suite's attack that it mirrors.
-        attack: what was run.
-        correct: outcomes of the audit's examples.
-    """
+class CheckResult(NamedTuple):
+    """One of the audit's own attacks that did not crash, with the outcomes of the audit's examples; see `Check`."""
 
     of: str
     attack: Attack
@@ -100,15 +102,18 @@ class AuditedModel:
 
     Attributes:
         training: its cell.
-        clean: the clean evaluation; None where there is none.
-        rows: the attacks that gave a result, in the plan's order.
+        evaluations: those that gave a result, the clean one too, in the plan's order.
         audit: the audit's record, whatever became of it; None where there is none.
     """
 
     training: Cell
-    clean: AttackResult | None
-    rows: list[AttackResult]
+    evaluations: list[AttackResult]
     audit: AnyRecord | None
+
+    @cached_property
+    def rows(self) -> list[AttackResult]:
+        """The attacks."""
+        return [row for row in self.evaluations if row.attack is not None]
 
     @cached_property
     def probe(self) -> AuditRecord | None:
@@ -118,6 +123,11 @@ class AuditedModel:
         last = max(self.audit.positions, default=-1)
         return self.audit if all(row.n > last for row in self.rows) else None
 
+    @property
+    def positions(self) -> list[int]:
+        """The audit's examples among all, counted from 0; none without a probe."""
+        return self.probe.positions if self.probe else []
+
     @cached_property
     def by_threat(self) -> dict[Threat, list[AttackResult]]:
         """The attacks in each ball."""
@@ -126,31 +136,60 @@ class AuditedModel:
             rows.setdefault(row.cell.threat, []).append(row)
         return rows
 
-    def every_cell(self) -> frozenset[str]:
-        """All evaluations of the model, the clean one too."""
-        return frozenset(row.cell.id for row in ([self.clean] if self.clean else []) + self.rows)
-
+    @property
     def attacked(self) -> frozenset[str]:
         """All attacks on the model."""
-        return frozenset(row.cell.id for row in self.rows)
+        return ids(self.rows)
 
-    def cross_entropy_rows(self) -> frozenset[str]:
-        """The attacks that raise cross entropy."""
-        return frozenset(row.cell.id for row in self.rows if row.on_cross_entropy)
+    def reached(self, whole: bool) -> tuple[frozenset[str], Scope]:
+        """Cells and scope of a flag that is about the model, or, if not the whole, about attacks on cross entropy."""
+        return (self.attacked, "model") if whole else (ids(row for row in self.rows if row.on_cross_entropy), "rows")
 
-    def checks(self, name: str) -> list[CheckResult]:
+    def checks(self, name: str) -> Iterator[CheckResult]:
         """The audit's own attacks of one kind that did not crash."""
-        checks = [] if self.probe is None else self.probe.checks
-        n = 0 if self.probe is None else len(self.probe.positions)
-        return [
-            CheckResult(check.of, attack, unpack_outcomes(check.outcomes, n))
-            for check in checks
-            if check.check == name
-            and check.outcomes is not None
-            and (attack := attack_of(check.attack, check.threat)) is not None
-        ]
+        for check in self.probe.checks if self.probe else []:
+            attack = attack_of(check.attack, check.threat)
+            if check.check == name and check.outcomes is not None and attack is not None:
+                yield CheckResult(check.of, attack, unpack_outcomes(check.outcomes, len(self.positions)))
 
-    def mirrored(self, check: CheckResult) -> AttackResult | None:
-        """The attack of the suite that a check mirrors."""
-        rows = self.by_threat.get(check.attack.threat, [])
-        return next((row for row in rows if row.cell.attack == check.of), None)
+
+@dataclass(frozen=True)
+class Flag:
+    """A raised flag.
+
+    Attributes:
+        name: a key of `audit.RULES`.
+        cells: ids of the attack cells whose numbers it is about.
+        scope: `rows`: only the numbers of these attacks; `balls`: the worst cases of their balls, too; `model`: it is
+            about the model whatever the attack, and so about every worst case.
+        evidence: the numbers that raised it.
+    """
+
+    name: str
+    cells: frozenset[str]
+    scope: Scope
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the audit.
+
+    Attributes:
+        name: of its flag.
+        check: what of a model the flag is about, a pure function; its docstring is what reports say of the rule.
+        source: where the rule comes from.
+    """
+
+    name: str
+    check: Callable[[AuditedModel], Iterator[Finding]]
+    source: str
+
+    @property
+    def meaning(self) -> str:
+        """A sentence for people: what a raised flag says."""
+        return " ".join((self.check.__doc__ or "").split())
+
+    def flags(self, model: AuditedModel) -> list[Flag]:
+        """The flags that it raises; about no number at all there is nothing to warn of."""
+        return [Flag(self.name, *finding) for finding in self.check(model) if finding[0]]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from robustbench_cmic.audit.case import AttackResult, AuditedModel
-from robustbench_cmic.audit.flags import Flag
+from robustbench_cmic.audit.case import AttackResult, AuditedModel, Flag, Rule, ids
 from robustbench_cmic.audit.rules_attacks import COMPARISON_RULES, NUMBER_RULES
 from robustbench_cmic.audit.rules_model import AUDIT_RULES, PROBE_RULES, TEST_RULES, gave_nothing
 from robustbench_cmic.plan.cell import Cell, Plan
@@ -20,7 +19,7 @@ CHECKED = (
     *PROBE_RULES,
     *COMPARISON_RULES,
     *(RULES[name] for name in _LAST),
-    replace(RULES["audit-failed"], check=gave_nothing),
+    Rule("audit-failed", gave_nothing, "this project"),
 )
 """The rules in the order in which an attack's flags are listed; `no-strong-attack` is about worst cases alone."""
 
@@ -59,21 +58,17 @@ def flag_results(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
         if isinstance(record, AttackRecord) and record.status == "ok":
             results.setdefault(cell.needs, []).append(AttackResult(cell, record))
     for training in plan.of("train"):
-        of_training = results.get(training.id, [])
-        clean = next((row for row in of_training if row.attack is None), None)
-        rows = [row for row in of_training if row.attack is not None]
-        audited = AuditedModel(training, clean, rows, audits.get(training.id))
-        flags[training.id] = [flag for rule in CHECKED for flag in rule.flags(audited)]
-        for threat, inside in audited.by_threat.items():
-            raised = _of_worst_case(inside, flags[training.id])
-            if raised:
+        model = AuditedModel(training, results.get(training.id, []), audits.get(training.id))
+        flags[training.id] = [flag for rule in CHECKED for flag in rule.flags(model)]
+        for threat, inside in model.by_threat.items():
+            if raised := _of_worst_case(inside, flags[training.id]):
                 worst[training.id, threat] = raised
     return Audit(bool(audits), flags, worst)
 
 
 def _of_worst_case(rows: list[AttackResult], flags: list[Flag]) -> list[Flag]:
     """Flags that reach the worst case of a ball; one of its own where every attack that could be trusted is missing."""
-    cells = frozenset(row.cell.id for row in rows)
+    cells = ids(rows)
     raised = [flag for flag in flags if flag.scope != "rows" and cells & flag.cells]
     flagged = {cell for flag in flags if flag.scope == "rows" for cell in flag.cells}
     if not any(row.strong and row.cell.id not in flagged for row in rows):

@@ -7,12 +7,13 @@ examples, 8 points: what differs by less passes unnoticed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import reduce
+from itertools import product
+from operator import and_
 from typing import TYPE_CHECKING
 
-from robustbench_cmic.audit.case import AttackResult, AuditedModel, CheckResult
-from robustbench_cmic.audit.flags import ATHALYE, CARLINI, Finding, Rule
-from robustbench_cmic.audit.rules_model import scope_of
+from robustbench_cmic.audit.case import ATHALYE, CARLINI, AttackResult, AuditedModel, CheckResult, Finding, Rule, ids
 from robustbench_cmic.statistics import discordant_pairs, mcnemar, wilson_interval
 from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.attacks import FGSM, PGD, IteratedAttack
@@ -28,17 +29,10 @@ MARGIN_POINTS = 0.15
 """Between cross entropy and margin: with label smoothing honest models differ by up to 12 points, too."""
 MIN_EXAMPLES = 100
 SURVIVORS = 0.05
+"""So many are forgiven in the ball that holds every image."""
 
 
-def _ids(rows: Iterable[AttackResult]) -> frozenset[str]:
-    return frozenset(row.cell.id for row in rows)
-
-
-def _about(row: AttackResult, evidence: str) -> Finding:
-    return Finding(frozenset({row.cell.id}), "rows", evidence)
-
-
-def _lead(strong: Correct, weak: Correct, points: float) -> str | None:
+def _lead(strong: Correct, weak: Correct, points: float = POINTS) -> str | None:
     """By how much outcomes `strong` have clearly fewer survivors than `weak`, of the same examples; None: not clear."""
     n = len(weak)
     if len(strong) != n:  # of other data: nothing to compare
@@ -51,33 +45,34 @@ def _lead(strong: Correct, weak: Correct, points: float) -> str | None:
 
 
 def _one_step_beats_iterated(model: AuditedModel) -> Iterator[Finding]:
+    """One step of an attack breaks more than many steps do: the iterated attack is misled."""
     for rows in model.by_threat.values():
-        for strong in rows:
-            for weak in rows:
-                if strong.one_step and weak.search:
-                    lead = _lead(strong.correct, weak.correct, POINTS)
-                    if lead is not None:
-                        yield _about(weak, f"{strong.cell.attack} {lead}")
+        for strong, weak in product(rows, rows):
+            if strong.one_step and weak.search and (lead := _lead(strong.correct, weak.correct)):
+                yield ids([weak]), "rows", f"{strong.cell.attack} {lead}"
 
 
 def _black_box_beats_white_box(model: AuditedModel) -> Iterator[Finding]:
-    """Attacks that know nothing of the gradients, against those that follow them."""
-    positions = [] if model.probe is None else model.probe.positions
-    noise = model.checks("noise")
+    """Noise, another model's examples, random search or an attack of unknown kind break what attacks with full
+    knowledge leave: the gradients hide what is there.
+    """
+    noise = list(model.checks("noise"))
     for threat, rows in model.by_threat.items():
         blind = [row for row in rows if row.black_box]
         seeing = [row for row in rows if row.search]
         for weak in seeing:
             for strong in blind:
-                lead = _lead(strong.correct, weak.correct, POINTS)
-                if lead is not None:
-                    yield _about(weak, f"{strong.cell.attack} {lead}")
+                if lead := _lead(strong.correct, weak.correct):
+                    yield ids([weak]), "rows", f"{strong.cell.attack} {lead}"
             for check in noise:
-                lead = _lead(check.correct, weak.at(positions), POINTS) if check.attack.threat == threat else None
-                if lead is not None:
-                    yield _about(weak, f"noise {lead}")
+                if check.attack.threat == threat and (lead := _lead(check.correct, weak.correct[model.positions])):
+                    yield ids([weak]), "rows", f"noise {lead}"
         yield from _beyond_all(blind, seeing)
-        yield from _square(rows)
+        # AutoAttack's random search comes last: what it breaks, three attacks with gradients left.
+        for row in rows:
+            for part in row.record.parts:
+                if part.name == "Square" and part.broken >= max(3, POINTS * row.n):
+                    yield ids(rows), "balls", f"Square breaks {part.broken} of {row.n} that APGD and FAB leave"
 
 
 def _beyond_all(blind: list[AttackResult], seeing: list[AttackResult]) -> Iterator[Finding]:
@@ -85,34 +80,24 @@ def _beyond_all(blind: list[AttackResult], seeing: list[AttackResult]) -> Iterat
     if not seeing or len({row.n for row in (*blind, *seeing)}) > 1:
         return
     n = seeing[0].n
-    survivors = seeing[0].correct.copy()
-    for row in seeing:
-        survivors &= row.correct
+    survivors = reduce(and_, (row.correct for row in seeing))
     for strong in blind:
         more = int((survivors & ~strong.correct).sum())
         if more >= max(3, POINTS * n):
             evidence = f"{strong.cell.attack} breaks {more} of {n} that all attacks with gradients leave"
-            yield Finding(_ids([*blind, *seeing]), "balls", evidence)
-
-
-def _square(rows: list[AttackResult]) -> Iterator[Finding]:
-    """AutoAttack's random search comes last: what it breaks, three attacks with gradients left."""
-    for row in rows:
-        for part in row.record.parts:
-            if part.name == "Square" and part.broken >= max(3, POINTS * row.n):
-                yield Finding(_ids(rows), "balls", f"Square breaks {part.broken} of {row.n} that APGD and FAB leave")
+            yield ids([*blind, *seeing]), "balls", evidence
 
 
 def _margin_beats_cross_entropy(model: AuditedModel) -> Iterator[Finding]:
-    """The same attack on cross entropy and on the margin: of the suite, or with the audit's own on its examples."""
+    """The same attack on the margin between logits breaks clearly more than on cross entropy: the number is one of the
+    loss, not of the model.
+    """
     for rows in model.by_threat.values():
-        for weak in (row for row in rows if row.on_cross_entropy):
-            for strong in rows:
-                lead = _lead(strong.correct, weak.correct, MARGIN_POINTS) if _differ_in_loss(weak, strong) else None
-                if lead is not None:
-                    yield _about(weak, f"{strong.cell.attack} {lead}")
+        for weak, strong in product((row for row in rows if row.on_cross_entropy), rows):
+            if _differ_in_loss(weak, strong) and (lead := _lead(strong.correct, weak.correct, MARGIN_POINTS)):
+                yield ids([weak]), "rows", f"{strong.cell.attack} {lead}"
     for check, weak, lead in _stronger_checks(model, "other-loss", MARGIN_POINTS):
-        yield _about(weak, f"on the {check.attack.raised_loss} {lead}")
+        yield ids([weak]), "rows", f"on the {check.attack.raised_loss} {lead}"
 
 
 def _differ_in_loss(first: AttackResult, second: AttackResult) -> bool:
@@ -124,11 +109,10 @@ def _differ_in_loss(first: AttackResult, second: AttackResult) -> bool:
 def _stronger_checks(model: AuditedModel, name: str, points: float) -> Iterator[tuple[CheckResult, AttackResult, str]]:
     """The audit's attacks of one kind that break clearly more than the attack of the suite that they mirror."""
     for check in model.checks(name):
-        weak = model.mirrored(check)
-        if weak is not None and model.probe is not None:
-            lead = _lead(check.correct, weak.at(model.probe.positions), points)
-            if lead is not None:
-                yield check, weak, lead
+        rows = model.by_threat.get(check.attack.threat, [])
+        weak = next((row for row in rows if row.cell.attack == check.of), None)
+        if weak and (lead := _lead(check.correct, weak.correct[model.positions], points)):
+            yield check, weak, lead
 
 
 def _family(model: AuditedModel, one: AttackResult) -> list[AttackResult]:
@@ -137,33 +121,32 @@ def _family(model: AuditedModel, one: AttackResult) -> list[AttackResult]:
 
 
 def _not_monotone(model: AuditedModel) -> Iterator[Finding]:
-    """An iterated attack in balls of growing size."""
+    """A larger ball holds every smaller one, yet the attack breaks fewer examples in it."""
     for large in (row for row in model.rows if row.search):
         smaller = [row for row in _family(model, large) if row.search and row.cell.eps < large.cell.eps]
         # One flag a number, by the smaller ball that tells most.
         for small in sorted(smaller, key=lambda row: int(row.correct.sum())):
-            lead = _lead(small.correct, large.correct, POINTS)
-            if lead is not None:
-                yield _about(large, f"at eps {format_eps(small.cell.eps)} {lead}")
+            if lead := _lead(small.correct, large.correct):
+                yield ids([large]), "rows", f"at eps {format_eps(small.cell.eps)} {lead}"
                 break
 
 
 def _survives_everything(model: AuditedModel) -> Iterator[Finding]:
-    """Survivors where there should be none; 1 in 20 is forgiven."""
+    """Examples survive in a ball that holds every image there is, where each can be turned into any other."""
     for check in model.checks("huge"):
         n, survivors = len(check.correct), int(check.correct.sum())
         if wilson_interval(survivors, n)[0] > SURVIVORS:
-            whole = not check.attack.raises_cross_entropy
-            cells = model.attacked() if whole else model.cross_entropy_rows()
             attack = f"PGD on {check.attack.raised_loss} at eps {check.attack.threat.eps:g}"
-            yield Finding(cells, scope_of(whole), f"{survivors} of {n} examples survive {attack}")
+            reached = model.reached(whole=not check.attack.raises_cross_entropy)
+            yield *reached, f"{survivors} of {n} examples survive {attack}"
 
 
 def _not_converged(model: AuditedModel) -> Iterator[Finding]:
-    """An attack with twice the steps and a further start; where it breaks more, the attack is flagged at every eps."""
+    """Twice the steps and a further start break clearly more: the attack was stopped too early."""
+    # Where a longer attack breaks more, the attack is flagged at every eps.
     for check, weak, lead in _stronger_checks(model, "longer", POINTS):
-        evidence = f"{_budget(check.attack)} at eps {format_eps(check.attack.threat.eps)}: {lead}"
-        yield Finding(_ids(_family(model, weak)), "rows", evidence)
+        budget = f"{_budget(check.attack)} at eps {format_eps(check.attack.threat.eps)}"
+        yield ids(_family(model, weak)), "rows", f"{budget}: {lead}"
 
 
 def _budget(attack: Attack) -> str:
@@ -171,26 +154,22 @@ def _budget(attack: Attack) -> str:
 
 
 def _beaten_by_reference(model: AuditedModel) -> Iterator[Finding]:
-    """All attacks of the suite in a ball together, against the audit's own attack there."""
-    positions = [] if model.probe is None else model.probe.positions
+    """The audit's own attack, the same for all models, breaks clearly more than all attacks of the suite together."""
     for check in model.checks("reference"):
-        rows = model.by_threat.get(check.attack.threat, [])
-        if rows:
-            together = rows[0].at(positions)
-            for row in rows:
-                together = together & row.at(positions)
-            lead = _lead(check.correct, together, POINTS)
-            if lead is not None:
-                yield Finding(_ids(rows), "balls", f"{_budget(check.attack)} on the margin: {lead}")
+        rows = model.by_threat.get(check.attack.threat)
+        if rows and (lead := _lead(check.correct, reduce(and_, (row.correct[model.positions] for row in rows)))):
+            yield ids(rows), "balls", f"{_budget(check.attack)} on the margin: {lead}"
 
 
 def _invalid_examples(model: AuditedModel) -> Iterator[Finding]:
+    """The attack left ball or box; its examples were projected back, and may be weaker than what it found."""
     for row in model.rows:
         if row.record.outside:
-            yield _about(row, f"{row.record.outside} of {row.n} examples")
+            yield ids([row]), "rows", f"{row.record.outside} of {row.n} examples"
 
 
 def _attacked_as_trained(model: AuditedModel) -> Iterator[Finding]:
+    """The attack is the one that the model was trained against: the number shows training, not robustness."""
     declared = (model.training.declared["objective"] or {}).get("adversary")
     if declared is None:
         return
@@ -203,87 +182,44 @@ def _attacked_as_trained(model: AuditedModel) -> Iterator[Finding]:
             as_long = search.steps == adversary.steps or 1 < search.steps < adversary.steps
             if same and as_long:
                 trained = f"trained with {adversary.steps} steps on {adversary.loss}"
-                yield _about(row, f"{trained}, attacked with {search.steps}")
+                yield ids([row]), "rows", f"{trained}, attacked with {search.steps}"
 
 
 def _few_examples(model: AuditedModel) -> Iterator[Finding]:
-    few = [row for row in model.rows if row.n < MIN_EXAMPLES]
-    if few:
-        yield Finding(_ids(few), "balls", f"{few[0].n} examples")
+    """Fewer than 100 examples: an interval of ten points to either side at best."""
+    if few := [row for row in model.rows if row.n < MIN_EXAMPLES]:
+        yield ids(few), "balls", f"{few[0].n} examples"
+
+
+def _no_strong_attack(_: AuditedModel) -> Iterator[Finding]:
+    """No unflagged attack with many steps on another loss than cross entropy was run in this ball: the worst case is
+    one of weak attacks.
+    """
+    yield from ()  # a worst case has it, not an attack: see `judge`
 
 
 COMPARISON_RULES = (
     Rule(
         "one-step-beats-iterated",
-        "One step of an attack breaks more than many steps do: the iterated attack is misled.",
-        f"{ATHALYE} (one-step attacks perform better than iterative attacks)",
         _one_step_beats_iterated,
+        f"{ATHALYE} (one-step attacks perform better than iterative attacks)",
     ),
     Rule(
         "black-box-beats-white-box",
-        "Noise, another model's examples, random search or an attack of unknown kind break what attacks with full "
-        "knowledge leave: the gradients hide what is there.",
-        f"{ATHALYE} (black-box attacks are better than white-box attacks)",
         _black_box_beats_white_box,
+        f"{ATHALYE} (black-box attacks are better than white-box attacks)",
     ),
-    Rule(
-        "margin-beats-cross-entropy",
-        "The same attack on the margin between logits breaks clearly more than on cross entropy: the number is one of "
-        "the loss, not of the model.",
-        "Gowal et al. 2019; Croce & Hein 2020, section 4",
-        _margin_beats_cross_entropy,
-    ),
-    Rule(
-        "not-monotone",
-        "A larger ball holds every smaller one, yet the attack breaks fewer examples in it.",
-        f"{CARLINI}, section 4.6",
-        _not_monotone,
-    ),
-    Rule(
-        "survives-everything",
-        "Examples survive in a ball that holds every image there is, where each can be turned into any other.",
-        f"{ATHALYE} (unbounded attacks do not reach 100 % success)",
-        _survives_everything,
-    ),
-    Rule(
-        "not-converged",
-        "Twice the steps and a further start break clearly more: the attack was stopped too early.",
-        f"{CARLINI}, section 4.7",
-        _not_converged,
-    ),
+    Rule("margin-beats-cross-entropy", _margin_beats_cross_entropy, "Gowal et al. 2019; Croce & Hein 2020, section 4"),
+    Rule("not-monotone", _not_monotone, f"{CARLINI}, section 4.6"),
+    Rule("survives-everything", _survives_everything, f"{ATHALYE} (unbounded attacks do not reach 100 % success)"),
+    Rule("not-converged", _not_converged, f"{CARLINI}, section 4.7"),
 )
 """On one attack against another."""
 NUMBER_RULES = (
-    Rule(
-        "invalid-examples",
-        "The attack left ball or box; its examples were projected back, and may be weaker than what it found.",
-        f"{CARLINI}, section 4.8",
-        _invalid_examples,
-    ),
-    Rule(
-        "attacked-as-trained",
-        "The attack is the one that the model was trained against: the number shows training, not robustness.",
-        f"{CARLINI}, section 3.2",
-        _attacked_as_trained,
-    ),
-    Rule(
-        "beaten-by-reference",
-        "The audit's own attack, the same for all models, breaks clearly more than all attacks of the suite together.",
-        "Croce & Hein 2020: a worst case over weak attacks is none",
-        _beaten_by_reference,
-    ),
-    Rule(
-        "few-examples",
-        "Fewer than 100 examples: an interval of ten points to either side at best.",
-        f"{CARLINI}, section 4.9",
-        _few_examples,
-    ),
-    Rule(
-        "no-strong-attack",
-        "No unflagged attack with many steps on another loss than cross entropy was run in this ball: the worst case "
-        "is one of weak attacks.",
-        "Croce & Hein 2020",
-        lambda _: iter(()),  # a worst case has it, not an attack: see `judge`
-    ),
+    Rule("invalid-examples", _invalid_examples, f"{CARLINI}, section 4.8"),
+    Rule("attacked-as-trained", _attacked_as_trained, f"{CARLINI}, section 3.2"),
+    Rule("beaten-by-reference", _beaten_by_reference, "Croce & Hein 2020: a worst case over weak attacks is none"),
+    Rule("few-examples", _few_examples, f"{CARLINI}, section 4.9"),
+    Rule("no-strong-attack", _no_strong_attack, "Croce & Hein 2020"),
 )
 """On what numbers are worth."""

@@ -152,7 +152,7 @@ class CustomAttack(ForeignAttack):
         name: `package.module:name` of a function.
     """
 
-    implementation = "robustbench_cmic.attacks.custom:run"
+    implementation = "robustbench_cmic.attacks.foreign:run_custom"
     family = "unknown"
     distrusted = True
 

@@ -86,7 +86,7 @@ class TorchattacksAttack(ForeignAttack):
     `eps` and `norm` say in which ball the result is judged; they are also passed to the attack where it takes them.
     """
 
-    implementation = "robustbench_cmic.attacks.torchattacks:run"
+    implementation = "robustbench_cmic.attacks.foreign:run_torchattacks"
     family = "gradient"
     prefix = "torchattacks."
 

@@ -13,8 +13,7 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks import harness
-from robustbench_cmic.attacks import torchattacks as library
+from robustbench_cmic.attacks import foreign, harness
 from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.judge import AttackEvaluation, Batch, Judge
 from robustbench_cmic.attacks.model import AttackError, CountedModel
@@ -49,7 +48,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], N
             return lambda images, labels: attack(model, images, labels)
 
         monkeypatch.setattr(torchattacks, "Planted", make, raising=False)
-        monkeypatch.setattr(library, "class_parameters", lambda _: {})
+        monkeypatch.setattr(foreign, "class_parameters", lambda _: {})
 
     return plant
 

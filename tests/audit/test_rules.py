@@ -235,6 +235,8 @@ def test_every_flag_has_a_test_and_a_meaning() -> None:
     flags += [flag for world in worlds for found in world.worst.values() for flag in found]
     assert {flag.name for flag in flags} == set(RULES)
     assert all(rule.meaning.endswith(".") and rule.source for rule in RULES.values())
+    assert RULES["few-examples"].meaning == "Fewer than 100 examples: an interval of ten points to either side at best."
+    assert RULES["bounded-outputs"].meaning.endswith("has flattened the outputs, and their gradient."), "in one line"
     assert {rule.name for rule in CHECKED} | {"no-strong-attack"} == set(RULES)
     assert all(RULES[name].name == name for name in RULES)
 
@@ -391,7 +393,7 @@ def test_outcomes_of_some_examples() -> None:
     one = row(PGD, [1, 2], n=5)
     assert packed([1, 2], 5) == one.record.outcomes
     assert one.correct.tolist() == [True, False, False, True, True]
-    assert one.at([0, 1, 4]).tolist() == [True, False, True]
-    assert one.at([1, 2]).tolist() == [False, False]
-    assert one.at([]).tolist() == []
-    assert [one.at([place]).tolist() for place in range(5)] == [[True], [False], [False], [True], [True]]
+    assert one.correct[[0, 1, 4]].tolist() == [True, False, True]
+    assert one.correct[[1, 2]].tolist() == [False, False]
+    assert one.correct[[]].tolist() == []
+    assert [one.correct[[place]].tolist() for place in range(5)] == [[True], [False], [False], [True], [True]]

@@ -17,27 +17,17 @@ VANISHED = 1e-30
 
 
 def forward_facts(target: CountedModel, images: Tensor) -> Forward:
-    """Whether logits depend on anything but their own image.
-
-    Args:
-        target: in eval mode.
-        images: (N, C, H, W).
-    """
-    model = target.model
+    """Whether logits of a model in eval mode depend on anything but their own image, of images (N, C, H, W)."""
     repeat = companions = 0
     with torch.no_grad():
         for rows in torch.split(images, MIN_ROWS):
             others = images.roll(MIN_ROWS, 0)[: len(rows)]
-            first = target(torch.cat([rows, others]))[: len(rows)]
-            again = target(torch.cat([rows, others]))[: len(rows)]
-            elsewhere = target(torch.cat([rows, 1 - others]))[: len(rows)]
+            batches = (torch.cat([rows, beside]) for beside in (others, others, 1 - others))
+            first, again, elsewhere = (target(batch)[: len(rows)] for batch in batches)
             repeat += int(_differ(first, again).sum())
             companions += int(_differ(first, elsewhere).sum())
-    return Forward(
-        repeat=repeat,
-        companions=companions,
-        training=[name or "the model itself" for name, module in model.named_modules() if module.training],
-    )
+    training = [name or "the model itself" for name, module in target.model.named_modules() if module.training]
+    return Forward(repeat=repeat, companions=companions, training=training)
 
 
 def _differ(first: Tensor, second: Tensor) -> Tensor:
@@ -63,25 +53,20 @@ def output_facts(logits: Tensor) -> Outputs:
 
 
 def gradient_facts(target: CountedModel, images: Tensor, labels: Tensor, loss: str, step: float) -> Gradients:
-    """The gradients of a loss, and whether it leads anywhere.
+    """The gradients of the loss `ce` or `margin`, and whether it leads anywhere.
 
-    Args:
-        target: in eval mode.
-        images: (N, C, H, W), those that are classified correctly.
-        labels: (N,).
-        loss: `ce` or `margin`.
-        step: how far the images are moved along the gradient's signs, in units of images.
+    The images, (N, C, H, W), are those that the model, in eval mode, classifies correctly. They are moved along the
+    gradient's signs by `step`, in units of images.
     """
     counts = {"zero": 0, "bad": 0, "unhelpful": 0}
     if len(images) == 0:  # nothing is classified correctly; many networks cannot take an empty batch
         return Gradients(loss=loss, n=0)
-    raised = LOSSES[loss]
     try:
         batches = torch.split(images, 2 * MIN_ROWS), torch.split(labels, 2 * MIN_ROWS)
         for batch, classes in zip(*batches, strict=True):
             leaf = batch.clone().requires_grad_()
             with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(raised(target(leaf), classes).sum(), leaf)
+                (gradient,) = torch.autograd.grad(LOSSES[loss](target(leaf), classes).sum(), leaf)
             flat = gradient.flatten(1)
             bad = ~torch.isfinite(flat).all(1)
             zero = ~bad & (flat.abs().amax(1) < VANISHED)

@@ -9,8 +9,8 @@ features is the model's own, whatever it does to gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -41,35 +41,27 @@ digits); at 0.9 it finds nearly all, and as many random points as built the test
 def binarization_test(model: nn.Module, images: Tensor, classes: int, check: PlannedCheck, seed: int) -> ActiveTest:
     """Build such a model for each image and attack all of them at once.
 
-    Args:
-        model: returns logits (N, classes); in eval mode.
-        images: (N, C, H, W) in [0, 1], no two alike.
-        classes: of the model.
-        check: the attack that is tested, and in which ball.
-        seed: decides the points.
+    The model returns logits (N, classes), in eval mode; the images are (N, C, H, W) in [0, 1], no two alike.
     """
     about = check.model_dump(exclude={"check"})
     if len(images) == 0:
         return ActiveTest(**about)
-    threat = check.threat
     attack = attack_of(check.attack, check.threat)
     if attack is not None and attack.raised_loss == "dlr":  # with two classes there is no third logit to divide by
         attack = attack.varied(loss="margin")
     try:
         # The words decide which points are drawn.
         with frozen(model), seeded(derive_seed("active test", seed)):
-            binarized, by_chance = _binarize(model, images, classes, threat)
+            binarized, by_chance = _binarize(model, images, classes, check.threat)
         tested = images[binarized.separable & ~by_chance]
         if len(tested) == 0:
             return ActiveTest(**about, by_chance=int(by_chance.sum()))
         labels = torch.zeros(len(tested), dtype=torch.int64, device=images.device)
         evaluation = evaluate_attack(binarized, tested, labels, classes=2, attack=attack, seed=seed)
-    except AttackError as error:
-        return ActiveTest(**about, error=str(error)[:300])
     except Exception as error:  # whatever a model's own code raises
-        return ActiveTest(**about, error=one_line(error))
-    broken = int((~evaluation.correct).sum())
-    return ActiveTest(**about, tested=len(tested), by_chance=int(by_chance.sum()), found=broken)
+        return ActiveTest(**about, error=str(error)[:300] if isinstance(error, AttackError) else one_line(error))
+    found = int((~evaluation.correct).sum())
+    return ActiveTest(**about, tested=len(tested), by_chance=int(by_chance.sum()), found=found)
 
 
 class BinarizedModel(nn.Module):
@@ -91,13 +83,10 @@ class BinarizedModel(nn.Module):
         self._thresholds = torch.empty(0)
 
     def fit(self, index: int, points: Tensor, lead: float) -> None:
-        """Fit the layer of one image.
+        """Fit the layer of the image at `index` to points (M, C, H, W): itself, inner points, last the boundary point.
 
-        Args:
-            index: which image.
-            points: (M, C, H, W): the image, further inner points, and last the boundary point.
-            lead: of the model's first logit over its second; the new one gets the same, so that an attack that fails
-                on widely separated logits fails here, too.
+        `lead` is that of the model's first logit over its second; the new one gets the same, so that an attack that
+        fails on widely separated logits fails here, too.
         """
         with torch.no_grad():
             features = self._features(points).double()
@@ -105,9 +94,9 @@ class BinarizedModel(nn.Module):
         # Ridge regression in its dual form: as many unknowns as points, however many features.
         kernel = centred @ centred.T
         ridge = 1e-6 * kernel.diagonal().mean() + 1e-300
-        target = torch.full((len(points),), -1.0, dtype=torch.float64, device=points.device)
+        target = torch.full_like(kernel[0], -1.0)
         target[-1] = 1.0
-        identity = torch.eye(len(points), dtype=torch.float64, device=points.device)
+        identity = torch.eye(len(points)).to(kernel)
         weight = centred.T @ torch.linalg.solve(kernel + ridge * identity, target)
         scores = features @ weight
         inner, boundary = scores[:-1].max(), scores[-1]
@@ -162,33 +151,18 @@ def _boundary_points(image: Tensor, count: int, threat: Threat) -> Tensor:
 def _feature_function(model: nn.Module, image: Tensor, classes: int) -> Callable[[Tensor], Tensor]:
     """Images -> (N, D): what the last linear layer with an output for each class receives; else the logits."""
     heads: list[nn.Linear] = []
-    hooks = [
-        module.register_forward_hook(lambda module, *_: heads.append(module))
-        for module in model.modules()
-        if isinstance(module, nn.Linear) and module.out_features == classes
-    ]
-    with torch.no_grad():
+    with torch.no_grad(), ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and module.out_features == classes:
+                hooks.enter_context(module.register_forward_hook(lambda module, *_: heads.append(module)))
         model(image.repeat(2, 1, 1, 1))
-    for hook in hooks:
-        hook.remove()
     if not heads:
         return lambda images: torch.flatten(model(images), 1)
-    head = heads[-1]
 
     def features(images: Tensor) -> Tensor:
-        with _inputs_of(head) as inputs:
+        inputs: list[Tensor] = []
+        with heads[-1].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0])):
             model(images)
         return inputs[-1].flatten(1)
 
     return features
-
-
-@contextmanager
-def _inputs_of(head: nn.Linear) -> Iterator[list[Tensor]]:
-    """What goes into a layer while this is open, one entry a call."""
-    inputs: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    try:
-        yield inputs
-    finally:
-        hook.remove()
