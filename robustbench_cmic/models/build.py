@@ -20,12 +20,7 @@ class ModelError(UserError):
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel; the first layer of every model, so that attacks see images in [0, 1].
-
-    Args:
-        mean: (C,) mean of the training images.
-        std: (C,) standard deviation of the training images.
-    """
+    """(x - mean) / std per channel; the first layer of every model, so that attacks see images in [0, 1]."""
 
     mean: Tensor
     std: Tensor
