@@ -22,16 +22,11 @@ if TYPE_CHECKING:
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion (Wilson 1927), without continuity correction.
 
-    Args:
-        successes: how many of the examples are correct, 0 ... n.
-        n: number of examples, at least 1.
-        confidence: coverage, in (0, 1).
-
     Returns:
         Lower and upper end, fractions in [0, 1].
 
     Raises:
-        ValueError: counts or confidence out of range.
+        ValueError: `successes` is not in 0 ... n, n is below 1, or `confidence` is not in (0, 1).
 
     >>> wilson_interval(81, 263)
     (0.25528851..., 0.36620957...)
@@ -68,30 +63,8 @@ class PairedTTest:
     n: int
 
 
-def discordant(first_bits: int, second_bits: int) -> tuple[int, int]:
-    """How many examples only the first, and only the second, classifies correctly.
-
-    Args:
-        first_bits: outcomes of examples, one bit each (`record.outcome_bits`), at least 0.
-        second_bits: outcomes of the same examples.
-
-    Raises:
-        ValueError: a negative integer: it has infinitely many bits.
-
-    >>> discordant(0b1110, 0b0111)
-    (1, 1)
-    """
-    if first_bits < 0 or second_bits < 0:
-        raise ValueError("outcomes should not be negative")
-    return (first_bits & ~second_bits).bit_count(), (second_bits & ~first_bits).bit_count()
-
-
 def discordant_pairs(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
-    """How many examples only the first, and only the second, classifies correctly.
-
-    Args:
-        first: (n,) truth values: the example is classified correctly.
-        second: (n,) of the same examples.
+    """How many examples only the first, and only the second, classifies correctly; (n,) truth values of each.
 
     >>> import numpy as np
     >>> discordant_pairs(np.array([True, True, False]), np.array([False, True, True]))
@@ -113,16 +86,11 @@ def mcnemar(only_first: int, only_second: int, alternative: Literal["two-sided",
     The second asks whether the first classifies more correctly than chance explains. The test treats the two
     classifiers as given; it says nothing about other seeds.
 
-    Args:
-        only_first: number of examples that only the first classifies correctly, as `discordant` counts them.
-        only_second: the same for the second.
-        alternative: "two-sided" or "greater".
-
     Returns:
         p in (0, 1] (0 where float64 holds nothing smaller); 1.0 where no example is discordant.
 
     Raises:
-        ValueError: a negative count, or another alternative.
+        ValueError: a count is negative, or there is no such alternative.
 
     >>> mcnemar(1, 7)
     0.0703125
@@ -214,18 +182,11 @@ def paired_accuracy_interval(
     Without discordant examples the interval is [0, 0], which says that the outcomes agree on these examples, not that
     the accuracies are equal; `mcnemar` then gives 1.
 
-    Args:
-        only_first: number of examples that only the first classifies correctly, as `discordant` counts them.
-        only_second: the same for the second.
-        n: number of examples, at least 1.
-        confidence: coverage, in (0, 1).
-        resamples: number of bootstrap samples, at least 1.
-
     Returns:
         Lower and upper end, differences of fractions in [-1, 1].
 
     Raises:
-        ValueError: counts, confidence or resamples out of range.
+        ValueError: counts of no n examples, no resample, or `confidence` is not in (0, 1).
     """
     rest = n - only_first - only_second
     if n < 1 or min(only_first, only_second, rest) < 0:
@@ -249,13 +210,8 @@ def paired_mean_interval(
     Where an example's difference is a mean over seeds there are few distinct values, and drawing n examples with
     replacement is one multinomial draw of how often each value occurs.
 
-    Args:
-        differences: one for each example, at least one, finite.
-        confidence: coverage, in (0, 1).
-        resamples: number of bootstrap samples, at least 1.
-
     Raises:
-        ValueError: no difference, or confidence or resamples out of range.
+        ValueError: no difference, no resample, or `confidence` is not in (0, 1).
     """
     import numpy as np
 

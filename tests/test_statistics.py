@@ -13,7 +13,7 @@ from scipy.stats import binomtest, bootstrap, ttest_1samp
 
 from robustbench_cmic.statistics import (
     PairedTTest,
-    discordant,
+    discordant_pairs,
     holm,
     mcnemar,
     paired_accuracy_interval,
@@ -106,12 +106,12 @@ def test_mcnemar_refuses_nonsense() -> None:
 def test_discordant_counts_examples() -> None:
     draw = random.Random(0)
     first, second = ([draw.random() < share for _ in range(1000)] for share in (0.7, 0.4))
-    bits = [int("".join("1" if correct else "0" for correct in outcomes), 2) for outcomes in (first, second)]
     pairs = list(zip(first, second, strict=True))
-    assert discordant(*bits) == (pairs.count((True, False)), pairs.count((False, True)))
-    assert discordant(0, 0) == (0, 0)
-    with pytest.raises(ValueError, match="negative"):
-        discordant(3, -1)
+    counted = discordant_pairs(np.array(first), np.array(second))
+    assert counted == (pairs.count((True, False)), pairs.count((False, True)))
+    assert discordant_pairs(np.zeros(3, bool), np.zeros(3, bool)) == (0, 0)
+    with pytest.raises(ValueError, match="broadcast"):
+        discordant_pairs(np.zeros(3, bool), np.zeros(2, bool))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,12 +58,7 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images.
-
-    Attributes:
-        images: (N, C, H, W).
-        labels: (N,) int64 in [0, classes).
-    """
+    """Images (N, C, H, W) and their labels (N,) in [0, classes)."""
 
     images: Images
     labels: Labels
@@ -74,9 +69,7 @@ class Data:
     """A labelled data set in two splits.
 
     Attributes:
-        train: to train on.
-        test: to evaluate on.
-        classes: number of classes; each has at least one training image.
+        classes: their number; each has at least one training image.
         known_sha256: fingerprint of the content, where a source has it already.
         known_moments: of the training images, likewise.
         class_names: what the classes are called, by label; None where they have no names.
@@ -95,9 +88,9 @@ class Data:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
-    def split(self, name: str) -> Split:
-        """`train` or `test`."""
-        return {"train": self.train, "test": self.test}[name]
+    def split(self, name: Literal["train", "test"]) -> Split:
+        """The split of that name."""
+        return self.train if name == "train" else self.test
 
     @functools.cached_property
     def sha256(self) -> str:

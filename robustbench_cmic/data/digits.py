@@ -20,7 +20,11 @@ def load_digits(*_: Any) -> Data:
     the training images; a shuffled split would not. Pixel counts 0 ... 16 become [0, 1] exactly.
     """
     # Equal to sklearn.datasets.load_digits(), whose import takes seconds: a run that finds all done should not wait.
-    table = np.loadtxt(_file(), delimiter=",", dtype=np.int64)
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("scikit-learn is not installed: pip install scikit-learn")
+    file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    table = np.loadtxt(file, delimiter=",", dtype=np.int64)
     images = (table[:, :-1] / 16.0).astype(np.float32).reshape(-1, 1, 8, 8)
     labels = table[:, -1].copy()
     return Data(
@@ -29,10 +33,3 @@ def load_digits(*_: Any) -> Data:
         classes=10,
         class_names=tuple("0123456789"),
     )
-
-
-def _file() -> Path:
-    spec = importlib.util.find_spec("sklearn")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("scikit-learn is not installed: pip install scikit-learn")
-    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"

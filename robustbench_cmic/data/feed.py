@@ -21,12 +21,7 @@ def unit(images: Tensor) -> Tensor:
 
 
 class Examples:
-    """Chosen images of a split, brought to the device slice by slice.
-
-    Args:
-        images: (N, C, H, W).
-        indices: which of them, (M,).
-        device: where slices go.
+    """Some images of a split by their indices (M,), brought to the device slice by slice.
 
     `examples[start:stop]` is a tensor (stop - start, C, H, W) of float32 in [0, 1].
     """

@@ -58,12 +58,7 @@ _SHOWN = 10
 
 
 class FolderImages(StreamedImages):
-    """Image files, decoded when they are asked for.
-
-    Args:
-        files: paths.
-        size: height and width in pixels to which the central square is resized.
-    """
+    """Image files, decoded to (3, size, size) when they are asked for."""
 
     def __init__(self, files: list[Path], size: int) -> None:
         self.files = files

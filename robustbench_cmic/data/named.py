@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,10 +48,7 @@ class _Source:
 
 
 _DIGITS = tuple("0123456789")
-_CLOTHES = (
-    *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
-    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
-)
+_CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR100 = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
@@ -120,7 +115,8 @@ def _download(name: str, source: _Source, folder: Path, path: Path, say: Say) ->
     arrays: list[npt.NDArray[Any]] = []
     began = time.time()
     try:
-        with _without_chatter():
+        # It prints a line for each mirror that fails; what there is to say is said once, in the error.
+        with contextlib.redirect_stdout(io.StringIO()):
             splits = [loader(folder, download=True, **arguments) for arguments in source.splits]
     except Exception as error:  # torchvision lets through whatever the network, gzip, tarfile or pickle raise
         raise DataError(_failure(name, source, folder, path, error, began)) from None
@@ -128,13 +124,6 @@ def _download(name: str, source: _Source, folder: Path, path: Path, say: Say) ->
         images, labels = np.asarray(split.data), np.asarray(getattr(split, source.labels))
         arrays += [images[..., None] if images.ndim == 3 else images, labels.astype(np.int64)]
     return arrays
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Torchvision prints a line for each mirror that fails; what there is to say is said once, in the error."""
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
 
 
 def _failure(name: str, source: _Source, folder: Path, path: Path, error: Exception, began: float) -> str:

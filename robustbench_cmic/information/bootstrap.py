@@ -90,13 +90,7 @@ def _collect(weights: Iterator[NDArray[np.intp]], replicates: int, order: NDArra
 
 
 def _ncmi(logits: Tensor, members: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """NCMI for each row of weights: (K,) float64.
-
-    Args:
-        logits: (N, C).
-        members: for each class, the indices of its examples.
-        weights: (K, N) uint8, the examples in the order of `members`.
-    """
+    """NCMI for each row of weights, (K,) float64; weights (K, N) are in the order of `members`, indices by class."""
     replicates, n = weights.shape
     p_before = logits.new_zeros(replicates, logits.shape[1], dtype=torch.float64)
     log_before = p_before.clone()

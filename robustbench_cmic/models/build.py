@@ -20,12 +20,7 @@ class ModelError(UserError):
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel; the first layer of every model, so that attacks see images in [0, 1].
-
-    Args:
-        mean: (C,) mean of the training images.
-        std: (C,) standard deviation of the training images.
-    """
+    """(x - mean) / std per channel; the first layer of every model, so that attacks see images in [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -45,7 +40,7 @@ class Normalize(nn.Module):
 def build_model(
     declared: Model, shape: Shape, classes: int, moments: tuple[Sequence[float], Sequence[float]], seed: int
 ) -> nn.Sequential:
-    """A classifier, its weights drawn from `seed` or timm's own; the global random state is left as it was.
+    """`Normalize` and a network, its weights drawn from `seed` or timm's own; the global random state is left alone.
 
     Args:
         declared: of it `architecture`, `stem`, `pretrained` and `normalization`.
@@ -53,9 +48,6 @@ def build_model(
         classes: number of classes.
         moments: mean and standard deviation of the training images, per channel.
         seed: two models of one architecture and seed start from equal weights, whatever their objectives.
-
-    Returns:
-        `Normalize` and the network, one after the other.
 
     Raises:
         ModelError: the architecture cannot be built for these images, or timm's weights cannot be had.

@@ -22,16 +22,6 @@ def pack_outcomes(correct: Sequence[bool]) -> str:
     return base64.b64encode(int(bits.ljust(8 * size, "0") or "0", 2).to_bytes(size, "big")).decode("ascii")
 
 
-def outcome_bits(text: str, n: int) -> int:
-    """The n outcomes that `pack_outcomes` packed, as the bits of one integer: `&` and `bit_count` do the rest.
-
-    Raises:
-        CorruptRecordError: not n outcomes.
-    """
-    raw = _checked(text, n)
-    return int.from_bytes(raw, "big") >> (8 * len(raw) - n)
-
-
 def unpack_outcomes(text: str, n: int) -> NDArray[np.bool_]:
     """The n outcomes that `pack_outcomes` packed: (n,) truth values, True where an example is classified correctly.
 

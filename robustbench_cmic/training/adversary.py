@@ -20,12 +20,9 @@ def find_adversarial(adversary: Adversary, model: nn.Module, images: Tensor, lab
     Args:
         adversary: as a suite declares it.
         model: returns logits (N, C).
-        images: (N, C, H, W) in [0, 1].
+        images: (N, C, H, W) in [0, 1]; the result is like them, detached.
         labels: (N,) integers.
         seed: decides the random starts, and nothing else does.
-
-    Returns:
-        (N, C, H, W), detached.
     """
     attack = adversary.attack
 
@@ -42,12 +39,7 @@ def find_adversarial(adversary: Adversary, model: nn.Module, images: Tensor, lab
 
 
 class AtPrecision(nn.Module):
-    """A model as steps and attacks of a training see it: float32 logits, whatever it computes them in.
-
-    Args:
-        model: on the device it computes on.
-        reduced: bfloat16 where autocast allows it.
-    """
+    """A model as steps and attacks of a training see it: float32 logits, `reduced` from bfloat16 where autocast can."""
 
     def __init__(self, model: nn.Module, reduced: bool) -> None:
         super().__init__()

@@ -13,13 +13,9 @@ DRAWS = 5
 
 
 def draw(n: int, size: tuple[int, int], augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """(n, DRAWS) int64: what happens to each of n images, drawn on the CPU so that every device gets the same.
+    """(n, DRAWS) int64: what happens to each of n images of this size (height, width).
 
-    Args:
-        n: number of images.
-        size: height and width of an image, in pixels.
-        augmentation: as a suite declares it.
-        generator: of the CPU.
+    Drawn on the CPU, so that every device gets the same.
     """
     ranges = (2 * augmentation.crop + 1, 2 * augmentation.crop + 1, 2 if augmentation.flip else 1, *size)
     return torch.stack([torch.randint(upper, (n,), generator=generator) for upper in ranges], dim=1)
@@ -29,13 +25,10 @@ def augment(images: Tensor, draws: Tensor, augmentation: Augmentation, fill: Ten
     """Crop, flip and cut out.
 
     Args:
-        images: (N, C, H, W) floats in [0, 1].
+        images: (N, C, H, W) floats in [0, 1]; the result is like them.
         draws: (N, DRAWS) from `draw`, on the same device.
         augmentation: as a suite declares it.
         fill: (C, 1, 1) colour of the cutout, the mean of the training images.
-
-    Returns:
-        (N, C, H, W) images.
     """
     height, width = images.shape[2:]
     rows, columns = (torch.arange(side, device=images.device) for side in (height, width))

@@ -41,9 +41,7 @@ class TrainingRun:
     """A training under way: everything that changes from epoch to epoch, and the adversary, who does not.
 
     Attributes:
-        model: on the device it trains on; its first layer is a `Normalize`.
-        objective: likewise.
-        optimizer: over the model's weights.
+        model: on the device it trains on, as the objective; its first layer is a `Normalize`.
         adversary: changes the images of every step, after their augmentation.
         curve: finished epochs.
         collapsed: the latest epochs in a row in which all predictions were one class.

@@ -15,13 +15,9 @@ _HELD = 2**22
 
 
 class EpochLog:
-    """Loss terms step by step, and accuracy and information measures over the outputs of all steps.
+    """Loss terms step by step, and accuracy and information measures over the outputs of all steps of an epoch.
 
-    Args:
-        steps: of the epoch.
-        classes: number of classes.
-        names: of the loss terms.
-        device: where everything stays until it is asked for.
+    Everything stays on `device` until it is asked for. `names` are those of the loss terms.
     """
 
     def __init__(self, steps: int, classes: int, names: tuple[str, ...], device: torch.device) -> None:

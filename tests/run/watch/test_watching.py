@@ -90,11 +90,10 @@ def test_events_of_a_finished_run_are_whole_and_say_what_the_records_say(finishe
 
 
 def _outcomes(record: AttackRecord) -> Iterator[int]:
-    from robustbench_cmic.records.packing import outcome_bits
+    from robustbench_cmic.records.packing import unpack_outcomes
 
     assert record.n is not None
-    bits = outcome_bits(record.outcomes or "", record.n)
-    return (bits >> (record.n - 1 - index) & 1 for index in range(record.n))
+    return (int(value) for value in unpack_outcomes(record.outcomes or "", record.n))
 
 
 def log_of(file: Path) -> EventLog:
