@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import product
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.frame import marginal_shares, survivors
 from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import NOTHING, Code, Table, spread
 from robustbench_cmic.suite.fields import Threat
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def cost_sections(summary: Summary) -> dict[str, dict[str, Table]]:
@@ -41,26 +36,23 @@ def _cost_table(summary: Summary) -> Table:
     costs["passes"] = costs["forwards"] + costs["backwards"]
     order = ["norm", "eps", "passes", "forwards", "backwards", "seconds", "attack"]
     cheapest_first: Any = costs.sort_values(order).itertuples()  # whose fields are columns
-    alive: dict[tuple[str, Threat], dict[int, NDArray[np.bool_] | None]] = defaultdict(dict)
+    alive: dict[tuple[str, Threat], dict[int, Any]] = defaultdict(dict)
     rows = []
     for cost in cheapest_first:
         threat = Threat(cost.norm, cost.eps)
-        columns: list[str] = []
+        fractions: list[float | None] = []
         for model in models:
             so_far = alive[model, threat]
             for seed, row in summary.groups[model, cost.attack, threat].items():
                 if row.counted:
                     so_far[seed] = survivors([so_far.get(seed, row.outcomes), row.outcomes])
             left = [outcomes.mean() for outcomes in so_far.values() if outcomes is not None]
-            columns += [_percent(fmean(left) if left else None), _percent(shares.get((model, cost.attack, *threat)))]
+            fractions += [fmean(left) if left else None, shares.get((model, cost.attack, *threat))]
+        columns = [NOTHING if fraction is None else ACCURACY.text(fraction) for fraction in fractions]
         passes = (f"{value:.4g}" for value in (cost.passes, cost.forwards, cost.backwards))
         rows.append([str(threat), cost.attack, *passes, f"{cost.seconds:.3g}", *columns])
     headers = [column for model in models for column in (f"{model} so far %", f"{model} alone %")]
     return Table(["eps", "attack", "passes", "forwards", "backwards", "seconds", *headers], rows)
-
-
-def _percent(fraction: float | None) -> str:
-    return NOTHING if fraction is None else ACCURACY.text(fraction)
 
 
 def _parts_table(summary: Summary) -> Table:
@@ -69,8 +61,8 @@ def _parts_table(summary: Summary) -> Table:
     results, rows = summary.results, []
     for threat in results.threats:
         for label, model in product(summary.attacks(threat), results.models):
-            found = (results.records.get(row.cell) for row in summary.groups[model, label, threat].values())
-            records = [record for record in found if isinstance(record, AttackRecord) and record.status == "ok"]
+            found = (results.attack(row.cell) for row in summary.groups[model, label, threat].values())
+            records = [record for record in found if record is not None]
             for name in dict.fromkeys(part.name for record in records for part in record.parts):
                 parts = [part for record in records for part in record.parts if part.name == name]
                 # A part that had nothing left to attack in some seed counts there as none.

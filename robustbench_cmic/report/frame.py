@@ -64,17 +64,14 @@ def load_results(path: str | Path) -> pd.DataFrame:
     folders = [path] if (path / PLAN_FILE).exists() else folders_of(path)
     if not folders:
         raise ReportError(f"{path} holds no results: there is no {PLAN_FILE} in it or in its folders; `run` a suite")
-    rows: list[dict[str, Any]] = []
-    cells: list[Cell] = []
+    evaluations: list[tuple[Cell, dict[str, Any]]] = []
     for folder in folders:
         with of_own_making(folder):
             results = read_results(folder)
-            for cell, row in _rows(results, flag_results(results.plan, results.records)):
-                rows.append(row)
-                cells.append(cell)
+            evaluations += _rows(results, flag_results(results.plan, results.records))
         for problem in results.problems:
             warnings.warn(problem, stacklevel=2)
-    return pd.concat([_typed(rows), _parameters(cells)], axis=1)
+    return pd.concat([_typed(evaluations), _parameters(cell for cell, _ in evaluations)], axis=1)
 
 
 def worst_case(frame: pd.DataFrame) -> pd.DataFrame:
@@ -148,39 +145,34 @@ def marginal_shares(frame: pd.DataFrame) -> pd.DataFrame:
 
 def results_frame(results: Results, audit: Audit) -> pd.DataFrame:
     """The rows of `load_results` of one suite, without what the suite declares."""
-    return _typed([row for _, row in _rows(results, audit)])
+    return _typed(_rows(results, audit))
 
 
-def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _typed(evaluations: Iterable[tuple[Cell, dict[str, Any]]]) -> pd.DataFrame:
     """Rows as a table: whole numbers stay whole where some are missing, whatever pandas would infer."""
     import pandas as pd
 
     types = {metric.name: "Int64" if metric.form == "{:d}" else "float64" for metric in METRICS}
+    rows = [row for _, row in evaluations]
     return pd.DataFrame(rows, columns=[*COLUMNS, *EXTRA]).astype(types | {"limited": "bool", "counted": "bool"})
 
 
 def _rows(results: Results, audit: Audit) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Each evaluation, and its row."""
     for cell in results.plan.of("attack"):
-        source = results.records.get(cell.source or "")
-        yield (
-            cell,
-            _row(results, cell)
-            | {
-                "flags": _joined(audit.of_cell(cell)),
-                "worst_case_flags": _joined(audit.of_worst_case(cell.needs or "", cell.threat)),
-                "limited": False,
-                "counted": bool(cell.norm) and (source is None or source.status != "diverged"),
-            },
-        )
+        row, source = _row(results, cell), results.records.get(cell.source or "")
+        of_worst_case = audit.of_worst_case(cell.needs or "", cell.threat)
+        counted = bool(cell.norm) and (source is None or source.status != "diverged")
+        row |= {"flags": _joined(audit.of_cell(cell)), "worst_case_flags": _joined(of_worst_case)}
+        yield cell, row | {"limited": False, "counted": counted}
     for cell in results.limited:
         row = _row(results, cell)
         if row["status"] != NOT_RUN:
             yield cell, row | {"flags": "limited", "worst_case_flags": "", "limited": True, "counted": False}
 
 
-def _joined(flags: Iterable[Flag]) -> str:
-    return ";".join(dict.fromkeys(flag.name for flag in flags))
+def _joined(*flags: Iterable[Flag]) -> str:
+    return ";".join(dict.fromkeys(flag.name for flag in chain(*flags)))
 
 
 def _row(results: Results, cell: Cell) -> dict[str, Any]:
@@ -267,9 +259,7 @@ def models_frame(results: Results, frame: pd.DataFrame, audit: Audit) -> pd.Data
     for threat in results.threats:
         measured[f"worst_{threat.norm}_{threat.eps}"] = [worst.get((*threat, *model)) for model in models]
     measured["flags"] = [
-        _joined(
-            chain(audit.flags.get(cell.id, []), *(audit.of_worst_case(cell.id, threat) for threat in results.threats))
-        )
+        _joined(audit.flags.get(cell.id, []), *(audit.of_worst_case(cell.id, threat) for threat in results.threats))
         for cell in trainings
     ]
     return pd.concat([clean[list(DECLARED[:6])], _parameters(trainings, object), measured], axis=1)

@@ -18,7 +18,7 @@ from statistics import fmean
 
 from robustbench_cmic import statistics
 from robustbench_cmic.records.packing import unpack_replicates
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord
+from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names
 from robustbench_cmic.report.metrics import ACCURACY, NCMI
 from robustbench_cmic.report.results import Results
@@ -29,9 +29,7 @@ LEVEL = 0.05
 RESAMPLES = {True: 9999, False: 1999}
 """Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
 WITHDRAWN = "withdrawn: flagged"
-NO_DIFFERENCE = "no difference shown"
 NO_DISCORDANT = "no example differs"
-ONE_SEED = "one seed: no claim about the method"
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def _ncmi(results: Results, sides: Sequence[Group]) -> PairTest:
     for seed in sorted(left.keys() & right.keys()):
         first, second = left[seed].ncmi, right[seed].ncmi
         interval = None
-        if replicates := _replicates(*(results.records[side[seed].cell] for side in (left, right))):
+        if replicates := _replicates(*(results.attack(side[seed].cell) for side in (left, right))):
             interval = statistics.paired_replicates_interval(*replicates, second - first)
             spread.append([b - a for a, b in zip(*replicates, strict=True)])
         seeds[seed] = SeedTest(first, second, interval)
@@ -182,18 +180,17 @@ def _ncmi(results: Results, sides: Sequence[Group]) -> PairTest:
     return PairTest(NCMI.title, CLEAN, True, seeds, flag_names(*sides), interval)
 
 
-def _replicates(left: AnyRecord, right: AnyRecord) -> tuple[list[float], list[float]] | None:
+def _replicates(left: AttackRecord | None, right: AttackRecord | None) -> tuple[list[float], list[float]] | None:
     """The bootstrap of two records; None unless they were made on the same examples."""
-    assert isinstance(left, AttackRecord)
-    assert isinstance(right, AttackRecord)
-    if left.ncmi_replicates and right.ncmi_replicates and left.examples_sha256 == right.examples_sha256:
-        return unpack_replicates(left.ncmi_replicates), unpack_replicates(right.ncmi_replicates)
-    return None
+    if left is None or right is None or left.examples_sha256 != right.examples_sha256:
+        return None
+    packed = left.ncmi_replicates, right.ncmi_replicates
+    return (unpack_replicates(packed[0]), unpack_replicates(packed[1])) if packed[0] and packed[1] else None
 
 
 def _adjusted(lines: list[PairTest], results: Results) -> list[PairTest]:
     """The lines with adjusted p-values, over seeds and over examples, family by family."""
-    sizes = [record.n for cell in results.plan.of("attack") if (record := results.attack(cell)) and record.n]
+    sizes = [record.n for cell in results.plan.of("attack") if (record := results.attack(cell.id)) and record.n]
     resolution = 1 / min(sizes, default=1)
     p: dict[tuple[int, int | None], float] = {}  # by line and seed; None: over seeds
     for claim in (True, False):
@@ -221,12 +218,12 @@ def _verdict(line: PairTest, names: tuple[str, str], planned: int) -> str:
     if line.flags:
         return f"{WITHDRAWN} ({', '.join(line.flags)})"
     if planned < 2:
-        return ONE_SEED
+        return "one seed: no claim about the method"
     if len(line.seeds) < planned:  # which seeds are lost need not be chance: trainings that diverge, say
         return f"{len(line.seeds)} of {planned} seeds: no claim about the method"
     over_examples = line.interval is not None and (line.interval[0] > 0 or line.interval[1] < 0)
     if line.p is None or line.p > LEVEL or not over_examples:
-        return NO_DIFFERENCE
+        return "no difference shown"
     mean = sum(line.differences) / len(line.seeds)
     by = f"{mean:+.2g}" if line.what == NCMI.title else f"{100 * mean:+.1f} points"
     side = "higher" if mean > 0 else "lower"

@@ -70,9 +70,9 @@ class Results:
         record = self.records.get(cell.id)
         return NOT_RUN if record is None else record.status, cell.id
 
-    def attack(self, cell: Cell) -> AttackRecord | None:
-        """The record of an attack that gave a result; None where there is none."""
-        record = self.records.get(cell.id)
+    def attack(self, cell: str) -> AttackRecord | None:
+        """The record of an attack that gave a result, by the cell's id; None where there is none."""
+        record = self.records.get(cell)
         return record if isinstance(record, AttackRecord) and record.status == "ok" else None
 
 

@@ -131,8 +131,7 @@ class Summary:
 
     def attacks(self, threat: Threat) -> list[str]:
         """Labels of the attacks at a threat, in the suite's order."""
-        labels = (attack for _, attack, where in self.groups if where == threat)
-        return [label for label in dict.fromkeys(labels) if label != WORST]
+        return list(dict.fromkeys(label for _, label, where in self.groups if where == threat and label != WORST))
 
     @cached_property
     def examples(self) -> list[int]:

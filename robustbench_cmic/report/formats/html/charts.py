@@ -116,19 +116,14 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
     drawn = [line for line in lines if line.what != NCMI.title and line.seeds]
     if not drawn:
         return None
-    kinds = [_kind(line) for line in drawn]
-    traces = [
-        _differences(kind, {place: line for place, line in enumerate(drawn) if kinds[place] == kind})
-        for kind in KINDS
-        if kind in kinds
-    ]
-    labels = [_text(line.name) for line in drawn]
+    by_kind = {kind: {place: line for place, line in enumerate(drawn) if _kind(line) == kind} for kind in KINDS}
+    traces = [_differences(kind, own) for kind, own in by_kind.items() if own]
     layout = {
         "xaxis_title_text": f"{_text(names[1])} minus {_text(names[0])} (points)",
         "xaxis_zeroline": True,
         "xaxis_zerolinewidth": 2,
         "yaxis_tickvals": list(range(len(drawn))),
-        "yaxis_ticktext": [f"<b>{x}</b>" if kind == "claims" else x for x, kind in zip(labels, kinds, strict=True)],
+        "yaxis_ticktext": [f"<b>{_text(x.name)}</b>" if _kind(x) == "claims" else _text(x.name) for x in drawn],
         "yaxis_range": [len(drawn) - 0.5, -0.5],
         "yaxis_automargin": True,
         "showlegend": True,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord
+from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.report.about import code_text, parameters
 from robustbench_cmic.report.frame import plain_rows
 from robustbench_cmic.report.metrics import ACCURACY, Metric
@@ -61,10 +61,8 @@ def _origin(plan: Plan, record: AnyRecord) -> Iterator[tuple[str, str]]:
         elif label != "dirty" and value is not None:
             yield label, parameters(value) if isinstance(value, dict) else str(value)
     yield "timing", parameters({key: value for key, value in record.timing if value is not None})
-    if record.checkpoint_sha256 is not None:
-        yield "weights, sha256", record.checkpoint_sha256
-    if isinstance(record, AttackRecord) and record.examples_sha256 is not None:
-        yield "examples, sha256", record.examples_sha256
+    hashes = {"weights": record.checkpoint_sha256, "examples": getattr(record, "examples_sha256", None)}
+    yield from ((f"{label}, sha256", sha256) for label, sha256 in hashes.items() if sha256 is not None)
 
 
 def _command(plan: Plan, cell: Cell) -> str:

@@ -40,7 +40,7 @@ def _of_model(summary: Summary, model: str) -> GalleryEntry | None:
     for norm in dict.fromkeys(threat.norm for threat in results.threats):
         for threat in _from_the_middle([threat for threat in results.threats if threat.norm == norm]):
             cells = [cell for cell in attacked if (cell.threat, cell.seed) == (threat, seed)]
-            records = [record for cell in cells if (record := results.attack(cell)) is not None]
+            records = [record for cell in cells if (record := results.attack(cell.id)) is not None]
             for record in sorted(records, key=lambda record: record.accuracy or 0.0):
                 pictures = read_pictures(results.folder, record.cell.id)
                 if pictures is not None and pictures.examples and _belong(pictures, record):
