@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 
 from robustbench_cmic.records.files import write_atomically
-from robustbench_cmic.records.store import PLAN_FILE
-from robustbench_cmic.report.results import (
-    ReportError,
-    Results,
-    check_name,
-    folders_of,
-    of_own_making,
-    read_results,
-)
+from robustbench_cmic.report.results import ReportError, Results, check_name, folders_of, of_own_making, read_results
 from robustbench_cmic.report.summary import Summary, summarize
 
 __all__ = [
     "FORMATS",
-    "PLAN_FILE",
     "STANDARD",
     "ReportError",
     "Results",
@@ -43,22 +34,10 @@ FORMATS = {
 }
 """By name the files that a report is written to, and the function of `formats` that makes the text of each."""
 STANDARD = ("md", "csv")
-INDEX = "index.html"
-
-
-def _maker(name: str) -> Callable[[Summary], str]:
-    # Imported where it is used: pandas, templates and charts take longer to import than some commands to answer.
-    module, function = name.split(":")
-    make: Callable[[Summary], str] = getattr(import_module(f"robustbench_cmic.report.formats.{module}"), function)
-    return make
 
 
 def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Summary:
     """Write the report of a suite's results folder into it, each file atomically.
-
-    Args:
-        folder: such as `results/digits`.
-        formats: keys of `FORMATS`.
 
     Returns:
         What the report was made of; `results.problems` says what was left out.
@@ -69,8 +48,9 @@ def write_report(folder: Path, formats: Sequence[str] = STANDARD) -> Summary:
     """
     with of_own_making(folder):
         summary = summarize(read_results(folder))
-        makers = [(file, _maker(name)) for form in formats for file, name in FORMATS[form].items()]
-        texts = {file: make(summary).encode() for file, make in makers}
+        # Resolved here: pandas, templates and charts take longer to import than some commands to answer.
+        makers = {file: name for form in formats for file, name in FORMATS[form].items()}
+        texts = {file: resolve_name(f"{__name__}.formats.{name}")(summary).encode() for file, name in makers.items()}
     for file, text in texts.items():
         write_atomically(folder / file, text)
     return summary
@@ -98,5 +78,5 @@ def write_index(results: Path) -> tuple[Path, list[str]]:
             summaries.append((folder.name, summary))
         except ReportError as error:
             problems.append(str(error))
-    write_atomically(results / INDEX, index_page(summaries).encode())
-    return results / INDEX, problems
+    write_atomically(results / "index.html", index_page(summaries).encode())
+    return results / "index.html", problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, canonical_json
@@ -30,7 +30,11 @@ def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     facts = [("training", parameters(training)) for training in trainings.values()]
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
     facts.append(("evaluation", parameters({key: value for key, value in evaluation.items() if key != "draw"})))
-    for name, cells in _by_attack(results).items():
+    by_attack: dict[str, list[Cell]] = {}
+    for cell in results.plan.of("attack"):
+        if cell.norm:
+            by_attack.setdefault(cell.attack, []).append(cell)
+    for name, cells in by_attack.items():
         radii = ", ".join(dict.fromkeys(format_eps(cell.eps) for cell in cells))
         facts.append((name, f"{_setting(cells)}; {cells[0].norm}, eps {radii}"))
     return facts
@@ -38,24 +42,17 @@ def evaluation_facts(results: Results) -> list[tuple[str, str]]:
 
 def _model(declared: dict[str, Any]) -> str:
     """Architecture, where its weights come from, and how it was trained as far as that is known."""
-    parts = [declared["model"]["architecture"]]
-    if declared["model"]["stem"] != "default":
-        parts.append(f"stem {declared['model']['stem']}")
-    if declared["weights"] is not None:
-        parts.append(f"weights given: {declared['weights']['file']}")
-    if declared["model"]["pretrained"]:
+    model, weights, objective = (declared[part] for part in ("model", "weights", "objective"))
+    parts = [model["architecture"]]
+    if model["stem"] != "default":
+        parts.append(f"stem {model['stem']}")
+    if weights is not None:
+        parts.append(f"weights given: {weights['file']}")
+    if model["pretrained"]:
         parts.append("weights of timm")
-    if declared["objective"] is not None:
-        parts.append(f"objective {parameters(_flat(declared['objective']))}")
+    if objective is not None:
+        parts.append(f"objective {parameters(_flat(objective))}")
     return ", ".join(parts)
-
-
-def _by_attack(results: Results) -> dict[str, list[Cell]]:
-    by_attack: dict[str, list[Cell]] = {}
-    for cell in results.plan.of("attack"):
-        if cell.norm:
-            by_attack.setdefault(cell.attack, []).append(cell)
-    return by_attack
 
 
 def _setting(cells: list[Cell]) -> str:
@@ -79,14 +76,13 @@ def _flat(declared: dict[str, Any]) -> dict[str, Any]:
 
 def parameters(declared: dict[str, Any]) -> str:
     """`cmic (lambda 0.7, beta 0.4)`: the name, if there is one, then everything else."""
-    parts = []
-    for key, value in declared.items():
-        if key != "name":
-            parts.append(f"{key} {parameters(value)}" if isinstance(value, dict) else f"{key} {_value(value)}")
-    text = ", ".join(parts)
+    others = {key: value for key, value in declared.items() if key != "name"}
+    text = ", ".join(
+        f"{key} {parameters(value) if isinstance(value, dict) else _value(value)}" for key, value in others.items()
+    )
     if "name" not in declared:
         return text
-    return f"{declared['name']} ({text})" if parts else str(declared["name"])
+    return f"{declared['name']} ({text})" if others else str(declared["name"])
 
 
 def _value(value: object) -> str:
@@ -99,35 +95,30 @@ def _value(value: object) -> str:
 
 def origin(results: Results) -> list[tuple[str, str]]:
     """Code, versions and machines behind the records; several where they differ."""
-    records = list(results.records.values())
-    if not records:
+    origins = [_origin(record.provenance) for record in results.records.values()]
+    if not origins:
         return []
-    facts = [(label, _list(get(record.provenance) for record in records)) for label, get in _FACTS]
+    values = {label: {str(own[label]) for own in origins if own[label] is not None} for label in origins[0]}
+    facts = [(label, text) for label, own in values.items() if (text := "; ".join(sorted(own)))]
     planned = {cell.id for cell in results.plan.cells}
     recorded = len(planned & results.records.keys())
-    whole = f"{recorded} of {len(planned)} planned cells; each row of results.csv names its own"
-    return [(label, text) for label, text in facts if text] + [("records", whole)]
+    return [*facts, ("records", f"{recorded} of {len(planned)} planned cells; each row of results.csv names its own")]
 
 
-def _list(values: Iterable[object]) -> str:
-    """Every value there is, once."""
-    return "; ".join(sorted({str(value) for value in values if value is not None}))
+def _origin(provenance: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of it, for people; None where it is not known."""
+    versions = provenance.get("versions", {}).items()
+    return {
+        "code": code_text(provenance, digits=12),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions if version),
+        "platform": provenance.get("platform"),
+        "processor": processor_text(provenance) or None,
+        "device": provenance.get("device"),
+    }
 
 
-def _code(facts: dict[str, Any]) -> str:
-    if facts.get("commit") is None:
+def code_text(provenance: dict[str, Any], digits: int | None = None) -> str:
+    """The commit, cut to some digits, and whether anything was changed since."""
+    if provenance.get("commit") is None:
         return "unknown (not run from a checkout)"
-    return f"{str(facts['commit'])[:12]}{' with uncommitted changes' if facts.get('dirty') else ''}"
-
-
-def _versions(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items() if version)
-
-
-_FACTS: tuple[tuple[str, Callable[[dict[str, Any]], object]], ...] = (
-    ("code", _code),
-    ("versions", _versions),
-    ("platform", lambda facts: facts.get("platform")),
-    ("processor", lambda facts: processor_text(facts) or None),
-    ("device", lambda facts: facts.get("device")),
-)
+    return f"{str(provenance['commit'])[:digits]}{' with uncommitted changes' if provenance.get('dirty') else ''}"

@@ -6,11 +6,13 @@ pandas is imported where a table is made: what only reads a folder (`status`, th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustbench_cmic.audit import Audit, flag_results
+from robustbench_cmic.audit import Audit, Flag, flag_results
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.schema import AttackRecord
@@ -62,18 +64,14 @@ def load_results(path: str | Path) -> pd.DataFrame:
     folders = [path] if (path / PLAN_FILE).exists() else folders_of(path)
     if not folders:
         raise ReportError(f"{path} holds no results: there is no {PLAN_FILE} in it or in its folders; `run` a suite")
-    rows: list[dict[str, Any]] = []
-    declared: list[dict[str, Any]] = []
+    evaluations: list[tuple[Cell, dict[str, Any]]] = []
     for folder in folders:
         with of_own_making(folder):
             results = read_results(folder)
-            parameters = {cell.id: _parameters(cell) for cell in [*results.plan.of("attack"), *results.limited]}
-            for cell, row in _rows(results, flag_results(results.plan, results.records)):
-                rows.append(row)
-                declared.append(parameters[cell])
+            evaluations += _rows(results, flag_results(results.plan, results.records))
         for problem in results.problems:
             warnings.warn(problem, stacklevel=2)
-    return pd.concat([_typed(rows), pd.DataFrame(declared, columns=_in_order(declared))], axis=1)
+    return pd.concat([_typed(evaluations), _parameters(cell for cell, _ in evaluations)], axis=1)
 
 
 def worst_case(frame: pd.DataFrame) -> pd.DataFrame:
@@ -102,10 +100,9 @@ def worst_case(frame: pd.DataFrame) -> pd.DataFrame:
     radii = {key: sorted(set(group["eps"])) for key, group in attacked.groupby(["suite", "norm"], sort=False)}
     rows = []
     for (suite, model, seed, norm), group in attacked.groupby(["suite", "model", "seed", "norm"], sort=False):
-        cells = list(zip(*(group[name] for name in ("eps", "counted", "outcomes", "worst_case_flags")), strict=True))
         for eps in radii[suite, norm]:
-            alive = survivors(outcomes for radius, counted, outcomes, _ in cells if counted and radius <= eps)
-            flags = next((flags for radius, _, _, flags in cells if radius == eps), "")
+            alive = survivors(group.loc[group["counted"] & (group["eps"] <= eps), "outcomes"])
+            flags = next(iter(group.loc[group["eps"] == eps, "worst_case_flags"]), "")
             n, accuracy = (None, None) if alive is None else (len(alive), alive.mean())
             rows.append((suite, model, seed, norm, eps, n, accuracy, flags, alive))
     columns = ["suite", "model", "seed", "norm", "eps", "n", "accuracy", "flags", "outcomes"]
@@ -148,61 +145,64 @@ def marginal_shares(frame: pd.DataFrame) -> pd.DataFrame:
 
 def results_frame(results: Results, audit: Audit) -> pd.DataFrame:
     """The rows of `load_results` of one suite, without what the suite declares."""
-    return _typed([row for _, row in _rows(results, audit)])
+    return _typed(_rows(results, audit))
 
 
-def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _typed(evaluations: Iterable[tuple[Cell, dict[str, Any]]]) -> pd.DataFrame:
     """Rows as a table: whole numbers stay whole where some are missing, whatever pandas would infer."""
     import pandas as pd
 
-    types = {metric.name: "Int64" if metric.is_count else "float64" for metric in METRICS}
+    types = {metric.name: "Int64" if metric.form == "{:d}" else "float64" for metric in METRICS}
+    rows = [row for _, row in evaluations]
     return pd.DataFrame(rows, columns=[*COLUMNS, *EXTRA]).astype(types | {"limited": "bool", "counted": "bool"})
 
 
-def _rows(results: Results, audit: Audit) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The id of each evaluation's cell, and its row."""
+def _rows(results: Results, audit: Audit) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Each evaluation, and its row."""
     for cell in results.plan.of("attack"):
-        row = _row(results, cell)
-        names = dict.fromkeys(flag.name for flag in audit.of_cell(cell))
-        of_worst = dict.fromkeys(flag.name for flag in audit.of_worst_case(cell.needs or "", (cell.norm, cell.eps)))
-        source = results.records.get(cell.source or "")
+        row, source = _row(results, cell), results.records.get(cell.source or "")
+        of_worst_case = audit.of_worst_case(cell.needs or "", cell.threat)
         counted = bool(cell.norm) and (source is None or source.status != "diverged")
-        row |= {"flags": ";".join(names), "worst_case_flags": ";".join(of_worst), "limited": False, "counted": counted}
-        yield cell.id, row
+        row |= {"flags": _joined(audit.of_cell(cell)), "worst_case_flags": _joined(of_worst_case)}
+        yield cell, row | {"limited": False, "counted": counted}
     for cell in results.limited:
         row = _row(results, cell)
         if row["status"] != NOT_RUN:
-            yield cell.id, row | {"flags": "limited", "worst_case_flags": "", "limited": True, "counted": False}
+            yield cell, row | {"flags": "limited", "worst_case_flags": "", "limited": True, "counted": False}
+
+
+def _joined(*flags: Iterable[Flag]) -> str:
+    return ";".join(dict.fromkeys(flag.name for flag in chain(*flags)))
 
 
 def _row(results: Results, cell: Cell) -> dict[str, Any]:
-    row: dict[str, Any] = {"suite": results.plan.suite, "dataset": results.plan.dataset, "outcomes": None}
-    row |= {name: getattr(cell, name) for name in DECLARED[2:]}
     status, said_by = results.status(cell)
     record = results.records.get(said_by)
     if record is not None and said_by != cell.id and cell.attack == "none":
         status = record.status  # the clean row carries its training's fate; the attacks on it were never begun
-    row |= {"status": status, "cell": said_by}
+    row: dict[str, Any] = {"suite": results.plan.suite, "dataset": results.plan.dataset, "outcomes": None}
+    row |= {name: getattr(cell, name) for name in DECLARED[2:]} | {"status": status, "cell": said_by}
     if not isinstance(record, AttackRecord):
         return row
     row["seconds"] = record.timing.seconds
     if record.information is not None and record.outcomes is not None and record.n:
-        row |= {metric.name: metric.read(record) for metric in METRICS}
+        row |= {metric.name: attrgetter(metric.path)(record) for metric in METRICS}
         row["outcomes"] = unpack_outcomes(record.outcomes, record.n)
     return row
 
 
-def _parameters(cell: Cell) -> dict[str, Any]:
-    """What the suite declares of model, objective, training and attack, each parameter by its dotted name."""
-    declared = cell.declared.get("train") or cell.declared
-    parts = {name: declared.get(name) for name in _PARTS}
-    return _dotted(parts | {"attack": cell.declared.get("attack")}, "")
+def _parameters(cells: Iterable[Cell], dtype: type[object] | None = None) -> pd.DataFrame:
+    """What the suite declares of each, by dotted names: of models first, of attacks last."""
+    import pandas as pd
 
-
-def _in_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns of parameters: of models first, of attacks last."""
+    rows = []
+    for cell in cells:
+        declared = cell.declared.get("train") or cell.declared
+        parts = {name: declared.get(name) for name in _PARTS} | {"attack": cell.declared.get("attack")}
+        rows.append(_dotted(parts, ""))
     names = dict.fromkeys(name for row in rows for name in row)
-    return sorted(names, key=lambda name: _PARTS.index(name.partition(".")[0]))
+    columns = sorted(names, key=lambda name: _PARTS.index(name.partition(".")[0]))
+    return pd.DataFrame(rows, columns=columns, dtype=dtype)
 
 
 def _dotted(declared: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -235,24 +235,13 @@ def flag_names(*groups: Group) -> tuple[str, ...]:
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of results.csv as plain data, without what was not measured; an undefined NCMI is an empty text."""
     rows = frame.loc[frame["status"] != NOT_RUN, list(_PLAIN)].astype(object)
-    values: Any = rows.where(rows.notna(), None)
-    return [
-        {
-            name: "" if value is None else value
-            for name, value in row.items()
-            if value is not None or (name in MEASURED and row["n"] is not None)
-        }
-        for row in values.to_dict("records")
-    ]
+    rows.loc[rows["n"].notna() & rows["ncmi"].isna(), "ncmi"] = ""
+    plain: Any = (row.dropna().to_dict() for _, row in rows.iterrows())  # whose keys are columns
+    return list(plain)
 
 
 def models_frame(results: Results, frame: pd.DataFrame, audit: Audit) -> pd.DataFrame:
     """The rows of models.csv: one for each model and seed, every value as it was declared or measured.
-
-    Args:
-        results: a suite's results.
-        frame: their table, as `results_frame` makes it.
-        audit: what is flagged.
 
     Returns:
         Columns: suite, dataset, model, architecture, objective, seed; the declared parameters; `status`, `n`,
@@ -261,17 +250,16 @@ def models_frame(results: Results, frame: pd.DataFrame, audit: Audit) -> pd.Data
     """
     import pandas as pd
 
+    trainings = results.plan.of("train")
+    models = [(cell.model, cell.seed) for cell in trainings]
     clean = frame[(frame["attack"] == "none") & ~frame["limited"]].set_index(["model", "seed"], drop=False)
-    worst = worst_case(frame).set_index(["model", "seed", "norm", "eps"])["accuracy"]
-    rows = []
-    for cell in results.plan.of("train"):
-        own = cell.model, cell.seed
-        flags = [flag.name for flag in audit.flags.get(cell.id, [])]
-        flags += [flag.name for threat in results.threats for flag in audit.of_worst_case(cell.id, threat)]
-        names = {name: clean.at[own, name] for name in DECLARED[:6]}
-        values = {name: clean.at[own, name] for name in ("status", "n", *(m.name for m in METRICS if m.of_models))}
-        values |= {f"worst_{norm}_{eps}": worst.get((*own, norm, eps)) for norm, eps in results.threats}
-        rows.append((names, _parameters(cell), values | {"flags": ";".join(dict.fromkeys(flags))}))
-    named, declared, measured = zip(*rows, strict=True)
-    parts = (named, None), (declared, _in_order(declared)), (measured, None)
-    return pd.concat([pd.DataFrame(part, columns=columns, dtype=object) for part, columns in parts], axis=1)
+    clean = clean.loc[models].reset_index(drop=True)
+    worst = worst_case(frame).set_index(["norm", "eps", "model", "seed"])["accuracy"]
+    measured = clean[["status", "n", *(metric.name for metric in METRICS if metric.of_models)]].copy()
+    for threat in results.threats:
+        measured[f"worst_{threat.norm}_{threat.eps}"] = [worst.get((*threat, *model)) for model in models]
+    measured["flags"] = [
+        _joined(audit.flags.get(cell.id, []), *(audit.of_worst_case(cell.id, threat) for threat in results.threats))
+        for cell in trainings
+    ]
+    return pd.concat([clean[list(DECLARED[:6])], _parameters(trainings, object), measured], axis=1)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import reduce
-from typing import Any
-
-from robustbench_cmic.records.schema import AttackRecord
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """A measured column.
 
     Attributes:
@@ -18,7 +13,7 @@ class Metric:
         title: what tables for people call it; empty where none has a column for it.
         unit: of what people read; `%` of a stored fraction.
         form: how people read it, as a format string.
-        path: where a record of an attack holds it.
+        path: where the record of a successful attack holds it.
         spent: what the attack cost, not what it left.
         of_models: told of every model on clean examples.
         leads: stands before those that do not in tables for people.
@@ -32,15 +27,6 @@ class Metric:
     spent: bool = False
     of_models: bool = False
     leads: bool = False
-
-    def read(self, record: AttackRecord) -> Any:
-        """The value that a record of a successful attack holds; None where it is undefined."""
-        return reduce(getattr, self.path.split("."), record)
-
-    @property
-    def is_count(self) -> bool:
-        """A whole number."""
-        return self.form == "{:d}"
 
     @property
     def scale(self) -> int:
@@ -74,8 +60,7 @@ METRICS = (
     Metric("backwards", "backwards", "", "{:d}", "backwards", spent=True),
     Metric("seconds", "seconds", "", "{:.3g}", "timing.seconds", spent=True),
 )
-BY_NAME = {metric.name: metric for metric in METRICS}
-ACCURACY, NCMI = BY_NAME["accuracy"], BY_NAME["ncmi"]
+ACCURACY, NCMI = (metric for name in ("accuracy", "ncmi") for metric in METRICS if metric.name == name)
 FOR_PEOPLE = sorted((metric for metric in METRICS if metric.title), key=lambda metric: not metric.leads)
 """Those that have a column in tables for people, in their order."""
 OF_MODELS = tuple(metric for metric in FOR_PEOPLE if metric.of_models)

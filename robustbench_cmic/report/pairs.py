@@ -15,36 +15,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING
 
+from robustbench_cmic import statistics
 from robustbench_cmic.records.packing import unpack_replicates
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord
+from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names
 from robustbench_cmic.report.metrics import ACCURACY, NCMI
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.statistics import (
-    discordant_pairs,
-    holm,
-    mcnemar,
-    paired_accuracy_interval,
-    paired_mean_interval,
-    paired_replicates_interval,
-    paired_seed_test,
-)
 from robustbench_cmic.suite.fields import CLEAN, Threat
 from robustbench_cmic.suite.objectives import OBJECTIVES
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 LEVEL = 0.05
 RESAMPLES = {True: 9999, False: 1999}
 """Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
 WITHDRAWN = "withdrawn: flagged"
-NO_DIFFERENCE = "no difference shown"
 NO_DISCORDANT = "no example differs"
-ONE_SEED = "one seed: no claim about the method"
 
 
 @dataclass(frozen=True)
@@ -53,7 +38,7 @@ class SeedTest:
 
     Attributes:
         first, second: accuracies (fractions) or NCMI.
-        interval: 95 % of the paired bootstrap for second - first; None for single attacks, and where it is not known.
+        interval: 95 % of the paired bootstrap for second - first; None for single attacks, and where unknown.
         p: McNemar's, adjusted; None for NCMI.
         differing: number of examples that only one of the two classifies correctly; None for NCMI.
     """
@@ -105,6 +90,11 @@ class PairTest:
         return bool(self.seeds) and all(seed.no_discordant for seed in self.seeds.values())
 
     @property
+    def sides(self) -> tuple[list[float], list[float]]:
+        """What was measured of the first and of the second model, seed by seed."""
+        return [seed.first for seed in self.seeds.values()], [seed.second for seed in self.seeds.values()]
+
+    @property
     def differences(self) -> list[float]:
         """Second minus first, seed by seed."""
         return [seed.difference for seed in self.seeds.values()]
@@ -121,12 +111,7 @@ class PairTest:
 
 
 def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str, str], list[PairTest]]:
-    """For each pair all lines: clean accuracy and NCMI, then at each threat attack by attack and the worst case.
-
-    Args:
-        results: a suite's results.
-        groups: the rows of each number, as `frame.group_rows` makes them.
-    """
+    """For each pair all lines: clean accuracy and NCMI, then at each threat attack by attack and the worst case."""
     raw = [(pair, line) for pair in results.plan.pairs for line in _lines(results, groups, *pair)]
     tests: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
     for (pair, _), line in zip(raw, _adjusted([line for _, line in raw], results), strict=True):
@@ -135,16 +120,14 @@ def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str,
 
 
 def _lines(results: Results, groups: Mapping[Key, Group], first: str, second: str) -> Iterator[PairTest]:
-    numbers = [(attack, threat) for model, attack, threat in groups if model == first]
     for threat in (CLEAN, *results.threats):
-        for attack in [attack for attack, where in numbers if where == threat and ":" not in attack]:
+        for attack in [attack for model, attack, where in groups if (model, where) == (first, threat)]:
             sides = [groups.get((model, attack, threat), {}) for model in (first, second)]
-            flags = flag_names(*sides)
             if threat == CLEAN:
-                yield _accuracies(ACCURACY.title, threat, True, sides, flags)
-                yield _ncmi(results, sides, flags)
-            else:
-                yield _accuracies(attack, threat, attack == WORST, sides, flags)
+                yield _accuracies(ACCURACY.title, threat, True, sides)
+                yield _ncmi(results, sides)
+            elif ":" not in attack:
+                yield _accuracies(attack, threat, attack == WORST, sides)
 
 
 def title_of(objective: str, otherwise: str | None = None) -> str:
@@ -159,80 +142,74 @@ def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 
-def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group], flags: tuple[str, ...]) -> PairTest:
+def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group]) -> PairTest:
     left, right = ({seed: row.outcomes for seed, row in side.items() if row.outcomes is not None} for side in sides)
     seeds = {}
     for seed in sorted(left.keys() & right.keys()):
         n = len(left[seed])
         if n == len(right[seed]):
-            counts = discordant_pairs(left[seed], right[seed])
-            interval = paired_accuracy_interval(*counts, n) if claim else None
+            counts = statistics.discordant_pairs(left[seed], right[seed])
+            interval = statistics.paired_accuracy_interval(*counts, n) if claim else None
             accuracies = float(left[seed].mean()), float(right[seed].mean())
-            seeds[seed] = SeedTest(*accuracies, interval, mcnemar(*counts), sum(counts))
+            seeds[seed] = SeedTest(*accuracies, interval, statistics.mcnemar(*counts), sum(counts))
     differences = [right[seed].astype(float) - left[seed] for seed in seeds]
-    return PairTest(what, threat, claim, seeds, flags, _over_examples(differences, RESAMPLES[claim]))
+    interval = None
+    if len({len(difference) for difference in differences}) == 1:  # else seeds were judged on other examples each
+        interval = statistics.paired_mean_interval(sum(differences) / len(differences), resamples=RESAMPLES[claim])
+    return PairTest(what, threat, claim, seeds, flag_names(*sides), interval)
 
 
-def _over_examples(differences: Sequence[NDArray[np.float64]], resamples: int) -> tuple[float, float] | None:
-    """The interval for the mean over seeds; None where seeds were judged on different numbers of examples."""
-    if len({len(difference) for difference in differences}) != 1:
-        return None
-    return paired_mean_interval(sum(differences) / len(differences), resamples=resamples)
-
-
-def _ncmi(results: Results, sides: Sequence[Group], flags: tuple[str, ...]) -> PairTest:
+def _ncmi(results: Results, sides: Sequence[Group]) -> PairTest:
     # NaN, where it is undefined, is not equal to itself.
     left, right = ({seed: row for seed, row in side.items() if row.ncmi == row.ncmi} for side in sides)
     seeds = {}
     spread: list[list[float]] = []
     for seed in sorted(left.keys() & right.keys()):
         first, second = left[seed].ncmi, right[seed].ncmi
-        replicates = _replicates(*(results.records[side[seed].cell] for side in (left, right)))
-        interval = paired_replicates_interval(*replicates, second - first) if replicates else None
-        seeds[seed] = SeedTest(first, second, interval)
-        if replicates:
+        interval = None
+        if replicates := _replicates(*(results.attack(side[seed].cell) for side in (left, right))):
+            interval = statistics.paired_replicates_interval(*replicates, second - first)
             spread.append([b - a for a, b in zip(*replicates, strict=True)])
+        seeds[seed] = SeedTest(first, second, interval)
     interval = None
     if seeds and len(spread) == len(seeds):
         # A replicate is the same resample for every seed, so that its mean over seeds is one, too.
         means = [fmean(values) for values in zip(*spread, strict=True)]
         estimate = fmean(seed.difference for seed in seeds.values())
-        interval = paired_replicates_interval([0.0] * len(means), means, estimate)
-    return PairTest(NCMI.title, CLEAN, True, seeds, flags, interval)
+        interval = statistics.paired_replicates_interval([0.0] * len(means), means, estimate)
+    return PairTest(NCMI.title, CLEAN, True, seeds, flag_names(*sides), interval)
 
 
-def _replicates(left: AnyRecord, right: AnyRecord) -> tuple[list[float], list[float]] | None:
+def _replicates(left: AttackRecord | None, right: AttackRecord | None) -> tuple[list[float], list[float]] | None:
     """The bootstrap of two records; None unless they were made on the same examples."""
-    assert isinstance(left, AttackRecord)
-    assert isinstance(right, AttackRecord)
-    if left.ncmi_replicates and right.ncmi_replicates and left.examples_sha256 == right.examples_sha256:
-        return unpack_replicates(left.ncmi_replicates), unpack_replicates(right.ncmi_replicates)
-    return None
+    if left is None or right is None or left.examples_sha256 != right.examples_sha256:
+        return None
+    packed = left.ncmi_replicates, right.ncmi_replicates
+    return (unpack_replicates(packed[0]), unpack_replicates(packed[1])) if packed[0] and packed[1] else None
 
 
 def _adjusted(lines: list[PairTest], results: Results) -> list[PairTest]:
     """The lines with adjusted p-values, over seeds and over examples, family by family."""
-    sizes = [record.n for cell in results.plan.of("attack") if (record := results.attack(cell)) and record.n]
+    sizes = [record.n for cell in results.plan.of("attack") if (record := results.attack(cell.id)) and record.n]
     resolution = 1 / min(sizes, default=1)
-    adjusted = list(lines)
+    p: dict[tuple[int, int | None], float] = {}  # by line and seed; None: over seeds
     for claim in (True, False):
-        family = [index for index, line in enumerate(lines) if line.claim is claim and line.seeds]
-        tests = {}
-        for index in family:
-            line = lines[index]
-            step = 0.0 if line.what == NCMI.title else resolution
-            p = paired_seed_test(line.differences, step).p
-            if p is not None:
-                tests[index] = p
-        for index, p in zip(tests, holm(list(tests.values())), strict=True):
-            adjusted[index] = replace(adjusted[index], p=p)
-        places = [(index, seed) for index in family for seed, at in lines[index].seeds.items() if at.p is not None]
-        raw = [lines[index].seeds[seed].p or 0.0 for index, seed in places]
-        for (index, seed), p in zip(places, holm(raw), strict=True):
-            seeds = dict(adjusted[index].seeds)
-            seeds[seed] = replace(seeds[seed], p=p)
-            adjusted[index] = replace(adjusted[index], seeds=seeds)
+        family = {index: line for index, line in enumerate(lines) if line.claim is claim and line.seeds}
+        steps = {index: 0.0 if line.what == NCMI.title else resolution for index, line in family.items()}
+        tests = {index: statistics.paired_seed_test(lines[index].differences, step) for index, step in steps.items()}
+        p |= _holm({(index, None): test.p for index, test in tests.items()})
+        p |= _holm({(index, seed): test.p for index, line in family.items() for seed, test in line.seeds.items()})
+    adjusted = []
+    for index, line in enumerate(lines):
+        seeds = {seed: replace(test, p=p.get((index, seed))) for seed, test in line.seeds.items()}
+        adjusted.append(replace(line, p=p.get((index, None)), seeds=seeds))
     return adjusted
+
+
+def _holm(p_values: Mapping[tuple[int, int | None], float | None]) -> dict[tuple[int, int | None], float]:
+    """One family, adjusted; what has no p-value is left out."""
+    tested = {test: p for test, p in p_values.items() if p is not None}
+    return dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
 
 
 def _verdict(line: PairTest, names: tuple[str, str], planned: int) -> str:
@@ -241,12 +218,12 @@ def _verdict(line: PairTest, names: tuple[str, str], planned: int) -> str:
     if line.flags:
         return f"{WITHDRAWN} ({', '.join(line.flags)})"
     if planned < 2:
-        return ONE_SEED
+        return "one seed: no claim about the method"
     if len(line.seeds) < planned:  # which seeds are lost need not be chance: trainings that diverge, say
         return f"{len(line.seeds)} of {planned} seeds: no claim about the method"
     over_examples = line.interval is not None and (line.interval[0] > 0 or line.interval[1] < 0)
     if line.p is None or line.p > LEVEL or not over_examples:
-        return NO_DIFFERENCE
+        return "no difference shown"
     mean = sum(line.differences) / len(line.seeds)
     by = f"{mean:+.2g}" if line.what == NCMI.title else f"{100 * mean:+.1f} points"
     side = "higher" if mean > 0 else "lower"

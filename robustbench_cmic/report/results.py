@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,8 +30,6 @@ class Results:
     """What a report is made from.
 
     Attributes:
-        folder: where they lie.
-        plan: the suite's cells, pairs and names.
         records: by cell id; of the plan's cells, and of evaluations that the command line limited.
         limited: cells that the command line limited to some examples, by id; shown, never ranked.
         problems: sentences about files that were left out.
@@ -56,7 +54,7 @@ class Results:
     @cached_property
     def threats(self) -> list[Threat]:
         """The norms and radii attacked, ascending within a norm."""
-        return sorted({Threat(cell.norm, cell.eps) for cell in self.plan.of("attack") if cell.norm})
+        return sorted({cell.threat for cell in self.plan.of("attack") if cell.norm})
 
     @cached_property
     def trainings(self) -> dict[str, Cell]:
@@ -72,9 +70,9 @@ class Results:
         record = self.records.get(cell.id)
         return NOT_RUN if record is None else record.status, cell.id
 
-    def attack(self, cell: Cell) -> AttackRecord | None:
-        """The record of an attack that gave a result; None where there is none."""
-        record = self.records.get(cell.id)
+    def attack(self, cell: str) -> AttackRecord | None:
+        """The record of an attack that gave a result, by the cell's id; None where there is none."""
+        record = self.records.get(cell)
         return record if isinstance(record, AttackRecord) and record.status == "ok" else None
 
 
@@ -132,7 +130,7 @@ def read_results(folder: Path) -> Results:
         raise damaged from None
     if not {cell.model for cell in plan.cells} <= {cell.model for cell in plan.of("train")}:
         raise damaged
-    limited = _limited_cells(folder, plan)
+    limited = list(_limited_cells(folder, plan))
     records: dict[str, AnyRecord] = {}
     problems: list[str] = []
     # The same judgement as a run's: what a run would set aside is not shown either.
@@ -142,21 +140,17 @@ def read_results(folder: Path) -> Results:
         elif standing.record is not None:
             records[cell] = standing.record
     order = {cell.id: index for index, cell in enumerate(plan.cells)}
-    limited.sort(key=lambda cell: (order[cell.needs or ""], cell.attack != "none", cell.attack, cell.norm, cell.eps))
+    limited.sort(key=lambda cell: (order[cell.needs or ""], cell.attack != "none", cell.attack, cell.threat))
     return Results(folder, plan, records, limited, problems)
 
 
-def _limited_cells(folder: Path, plan: Plan) -> list[Cell]:
+def _limited_cells(folder: Path, plan: Plan) -> Iterator[Cell]:
     """The cells of evaluations that the command line limited, on models of the plan."""
     planned = {cell.id for cell in plan.cells}
-    cells = []
     for file in sorted(folder.glob("*.json")):
         if file.stem not in planned and file.name != PLAN_FILE and file.is_file():
-            try:
+            with suppress(CorruptRecordError, FileNotFoundError):  # a run does not read it, and nothing is shown of it
                 cell = read_record(file).cell
-            except (CorruptRecordError, FileNotFoundError):
-                continue  # a run does not read it, and nothing is shown of it
-            evaluation = cell.declared.get("evaluation")
-            if cell.needs in planned and isinstance(evaluation, dict) and evaluation.get("by_command_line"):
-                cells.append(cell)
-    return cells
+                evaluation = cell.declared.get("evaluation")
+                if cell.needs in planned and isinstance(evaluation, dict) and evaluation.get("by_command_line"):
+                    yield cell

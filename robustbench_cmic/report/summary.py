@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 from robustbench_cmic.audit import RULES, Audit, Rule, flag_results
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names, group_rows, results_frame
-from robustbench_cmic.report.metrics import ACCURACY, NCMI, OF_MODELS
+from robustbench_cmic.report.metrics import ACCURACY, OF_MODELS
 from robustbench_cmic.report.pairs import PairTest, pair_tests
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.suite.fields import CLEAN, Threat
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class SeedValues:
+class SeedValues(NamedTuple):
     """One number of a model, seed by seed.
 
     Attributes:
@@ -38,8 +39,7 @@ class SeedValues:
         return statistics.fmean(self.values.values()) if self.values else None
 
 
-@dataclass(frozen=True)
-class CleanModel:
+class CleanModel(NamedTuple):
     """A model on clean examples.
 
     Attributes:
@@ -47,25 +47,13 @@ class CleanModel:
         best: of the accuracies that all seeds have and nothing flags, none is higher.
     """
 
-    model: str
     objective: str
     architecture: str
     measures: Mapping[str, SeedValues]
-    best: bool = False
-
-    @property
-    def accuracy(self) -> SeedValues:
-        """Fraction in [0, 1]."""
-        return self.measures[ACCURACY.name]
-
-    @property
-    def ncmi(self) -> SeedValues:
-        """As it comes, at temperature 1."""
-        return self.measures[NCMI.name]
+    best: bool
 
 
-@dataclass(frozen=True)
-class RankedModel:
+class RankedModel(NamedTuple):
     """A model at a threat.
 
     Attributes:
@@ -82,9 +70,13 @@ class RankedModel:
     worst: SeedValues
     attacks: Mapping[str, SeedValues]
 
+    @property
+    def attack_flags(self) -> list[str]:
+        """Names of the flags of single attacks that the worst case does not hang on, sorted."""
+        return sorted({name for number in self.attacks.values() for name in number.flags} - set(self.worst.flags))
 
-@dataclass(frozen=True)
-class RaisedFlag:
+
+class RaisedFlag(NamedTuple):
     """A flag that was raised.
 
     Attributes:
@@ -100,23 +92,21 @@ class RaisedFlag:
     evidence: str
 
 
-@dataclass(frozen=True)
-class Missing:
-    """What is not there: how many cells have which status, and why those that failed or diverged did."""
+class Missing(NamedTuple):
+    """What is not there.
+
+    Attributes:
+        counts: how many cells have which status.
+        reasons: status, cell id and reason of those that failed or diverged.
+    """
 
     counts: Mapping[str, int]
-    reasons: tuple[tuple[str, str, str], ...]
-    """Status, cell id and reason."""
+    reasons: list[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A suite's results, judged.
-
-    Attributes:
-        results: the records.
-        audit: what is flagged.
-    """
+    """A suite's results, judged."""
 
     results: Results
     audit: Audit
@@ -141,30 +131,32 @@ class Summary:
 
     def attacks(self, threat: Threat) -> list[str]:
         """Labels of the attacks at a threat, in the suite's order."""
-        labels = (attack for _, attack, where in self.groups if where == threat)
-        return [label for label in dict.fromkeys(labels) if label != WORST]
+        return list(dict.fromkeys(label for _, label, where in self.groups if where == threat and label != WORST))
 
     @cached_property
     def examples(self) -> list[int]:
         """Numbers of examples that evaluations were made on, ascending; none where nothing is measured."""
         return sorted(self.frame.loc[~self.frame["limited"], "n"].dropna().unique().tolist())
 
-    @cached_property
-    def clean(self) -> list[CleanModel]:
-        """Every model on clean examples, in the suite's order."""
-        entries = []
-        for model in self.results.models:
-            training = self.results.trainings[model]
-            measures = {metric.name: self.values(model, "none", CLEAN, metric.name) for metric in OF_MODELS}
-            entries.append(CleanModel(model, training.objective, training.architecture, measures))
-        sound = [entry.accuracy.mean for entry in entries if self._is_sound(entry.accuracy)]
-        best = max((mean for mean in sound if mean is not None), default=None)
-        return [
-            replace(entry, best=self._is_sound(entry.accuracy) and entry.accuracy.mean == best) for entry in entries
-        ]
+    def _doubts(self, number: SeedValues) -> str:
+        """Why a number cannot be compared with others; empty where it can."""
+        return "flagged" if number.flags else "incomplete" if len(number.values) < self.results.seeds else ""
 
-    def _is_sound(self, number: SeedValues) -> bool:
-        return not number.flags and len(number.values) == self.results.seeds
+    @cached_property
+    def clean(self) -> dict[str, CleanModel]:
+        """Every model on clean examples, in the suite's order."""
+        measures = {
+            model: {metric.name: self.values(model, "none", CLEAN, metric.name) for metric in OF_MODELS}
+            for model in self.results.models
+        }
+        accuracies = {model: own[ACCURACY.name] for model, own in measures.items()}
+        sound = {model: number.mean or 0.0 for model, number in accuracies.items() if not self._doubts(number)}
+        best = [model for model, mean in sound.items() if mean == max(sound.values())]
+        trainings = self.results.trainings
+        return {
+            model: CleanModel(trainings[model].objective, trainings[model].architecture, own, model in best)
+            for model, own in measures.items()
+        }
 
     @cached_property
     def standings(self) -> dict[Threat, list[RankedModel]]:
@@ -172,17 +164,14 @@ class Summary:
         return {threat: self._ranked(threat) for threat in self.results.threats}
 
     def _ranked(self, threat: Threat) -> list[RankedModel]:
+        worst = {model: self.values(model, WORST, threat) for model in self.results.models}
+        sound = {model: number.mean or 0.0 for model, number in worst.items() if not self._doubts(number)}
         entries = []
-        for model in self.results.models:
-            worst = self.values(model, WORST, threat)
-            why = "flagged" if worst.flags else "incomplete" if len(worst.values) < self.results.seeds else ""
+        for model, number in worst.items():
+            rank = 1 + sum(mean > sound[model] for mean in sound.values()) if model in sound else None
             single = {label: self.values(model, label, threat) for label in self.attacks(threat)}
-            entries.append(RankedModel(model, threat, None, why, worst, single))
-        ranked = sorted((entry for entry in entries if not entry.why), key=lambda entry: -(entry.worst.mean or 0.0))
-        means = [entry.worst.mean or 0.0 for entry in ranked]
-        best_first = [replace(entry, rank=1 + sum(other > mean for other in means))
-                      for entry, mean in zip(ranked, means, strict=True)]  # fmt: skip
-        return best_first + [entry for entry in entries if entry.why]
+            entries.append(RankedModel(model, threat, rank, self._doubts(number), number, single))
+        return sorted(entries, key=lambda entry: entry.rank or len(entries) + 1)
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], list[PairTest]]:
@@ -196,16 +185,16 @@ class Summary:
 
     def _raised(self, training: Cell) -> Iterator[RaisedFlag]:
         attacked = [cell for cell in self.results.plan.of("attack") if cell.needs == training.id]
+        own = training.model, training.seed
         for flag in self.audit.flags.get(training.id, []):
             whole = flag.scope == "model"
             cells = [] if whole else [cell for cell in attacked if cell.id in flag.cells]
-            about, ids = "everything" if whole else _about(cells), tuple(cell.id for cell in cells)
-            yield RaisedFlag(training.model, training.seed, flag.name, about, ids, flag.evidence)
+            about = "everything" if whole else _about(cells)
+            yield RaisedFlag(*own, flag.name, about, tuple(cell.id for cell in cells), flag.evidence)
         for threat in self.results.threats:
             for flag in self.audit.of_worst_case(training.id, threat):
                 if flag.name == "no-strong-attack":
-                    about = f"{WORST}, {threat}"
-                    yield RaisedFlag(training.model, training.seed, flag.name, about, (), flag.evidence)
+                    yield RaisedFlag(*own, flag.name, f"{WORST}, {threat}", (), flag.evidence)
 
     @cached_property
     def rules(self) -> dict[str, Rule]:
@@ -216,7 +205,13 @@ class Summary:
     @cached_property
     def missing(self) -> Missing | None:
         """What is not there; None where everything is."""
-        return _missing(self.results)
+        records = self.results.records
+        statuses = {cell.id: self.results.status(cell)[0] for cell in self.results.plan.cells}
+        if set(statuses.values()) <= {"ok"}:
+            return None
+        lost = [(status, cell) for status in ("diverged", "failed") for cell in statuses if statuses[cell] == status]
+        counts = dict(sorted(Counter(statuses.values()).items()))
+        return Missing(counts, [(status, cell, records[cell].reason) for status, cell in lost])
 
 
 def summarize(results: Results) -> Summary:
@@ -226,21 +221,6 @@ def summarize(results: Results) -> Summary:
 
 def _about(cells: Iterable[Cell]) -> str:
     """Attack by attack."""
-    threats: dict[str, list[Threat]] = {}
-    for cell in sorted(cells, key=lambda cell: (cell.attack, cell.norm, cell.eps)):
-        threats.setdefault(cell.attack, []).append(Threat(cell.norm, cell.eps))
-    return "; ".join(f"{attack} at {', '.join(map(str, where))}" for attack, where in threats.items())
-
-
-def _missing(results: Results) -> Missing | None:
-    by_status: dict[str, list[Cell]] = {}
-    for cell in results.plan.cells:
-        by_status.setdefault(results.status(cell)[0], []).append(cell)
-    if len(by_status.get("ok", ())) == len(results.plan.cells):
-        return None
-    reasons = tuple(
-        (status, cell.id, results.records[cell.id].reason)
-        for status in ("diverged", "failed")
-        for cell in by_status.get(status, ())
-    )
-    return Missing({status: len(cells) for status, cells in sorted(by_status.items())}, reasons)
+    ordered = sorted(cells, key=lambda cell: (cell.attack, cell.threat))
+    by_attack = groupby(ordered, key=lambda cell: cell.attack)
+    return "; ".join(f"{attack} at {', '.join(str(cell.threat) for cell in own)}" for attack, own in by_attack)

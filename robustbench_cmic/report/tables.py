@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tabulate import tabulate
 
@@ -18,6 +17,8 @@ from robustbench_cmic.suite.fields import CLEAN, format_eps
 if TYPE_CHECKING:
     from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
 
+NOTHING = "–"
+
 
 class Code(str):
     """An identifier."""
@@ -27,8 +28,7 @@ class Strong(str):
     """What stands out: the best of its kind, or a claim."""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table of text; nothing in it is escaped for any format."""
 
     headers: Sequence[str]
@@ -38,9 +38,9 @@ class Table:
 def clean_table(summary: Summary) -> Table:
     """Every model on clean examples; the best sound accuracy stands out."""
     rows = []
-    for entry in summary.clean:
+    for model, entry in summary.clean.items():
         accuracy, *others = (seeds_text(entry.measures[metric.name], summary, metric) for metric in OF_MODELS)
-        rows.append([Code(entry.model), entry.objective, Strong(accuracy) if entry.best else accuracy, *others])
+        rows.append([Code(model), entry.objective, Strong(accuracy) if entry.best else accuracy, *others])
     return Table(["model", "objective", *(metric.head for metric in OF_MODELS)], rows)
 
 
@@ -52,14 +52,12 @@ def robust_tables(summary: Summary) -> dict[str, Table]:
         labels = dict.fromkeys(label for threat in standings for label in summary.attacks(threat))
         columns = [label for label in labels if ":" not in label]  # transfers have a table of their own
         rows = []
-        for threat, entries in standings.items():
-            for entry in entries:
-                single = [seeds_text(entry.attacks.get(label), summary) for label in columns]
-                worst = seeds_text(entry.worst, summary)
-                best = Strong(worst) if entry.rank == 1 else worst
-                rows.append([format_eps(threat.eps), rank_of(entry), Code(entry.model), *single, best])
-        headers = ["eps", "rank", "model", *(f"{label} %" for label in [*columns, WORST])]
-        tables[norm] = Table(headers, rows)
+        for entry in (entry for entries in standings.values() for entry in entries):
+            single = [seeds_text(entry.attacks.get(label), summary) for label in columns]
+            worst = seeds_text(entry.worst, summary)
+            best = Strong(worst) if entry.rank == 1 else worst
+            rows.append([format_eps(entry.threat.eps), rank_of(entry), Code(entry.model), *single, best])
+        tables[norm] = Table(["eps", "rank", "model", *(f"{label} %" for label in [*columns, WORST])], rows)
     return tables
 
 
@@ -68,6 +66,19 @@ def pair_table(summary: Summary, first: str, second: str) -> Table:
     rows = [_line(line, summary.results.seeds) for line in summary.pairs[first, second] if line.what != NCMI.title]
     measured = ["difference (points)", "95 % over examples", "seeds that differ", "verdict"]
     return Table(["attack", "eps", f"{first} %", f"{second} %", *measured], rows)
+
+
+def _line(line: PairTest, planned: int) -> list[str]:
+    label = "clean" if line.threat == CLEAN else line.what
+    return [
+        Strong(label) if line.claim else label,
+        _size(line),
+        *(spread(accuracies, planned) for accuracies in line.sides),
+        _difference(line.differences),
+        interval_text(line),
+        _differing(line),
+        line.verdict or NOTHING,
+    ]
 
 
 def seed_table(summary: Summary, first: str, second: str) -> Table:
@@ -80,18 +91,52 @@ def seed_table(summary: Summary, first: str, second: str) -> Table:
                 ends = "" if seed.interval is None else f" ({seed.interval[0]:+.2g} … {seed.interval[1]:+.2g})"
             else:
                 texts = [f"{100 * seed.first:.1f} %", f"{100 * seed.second:.1f} %", f"{100 * seed.difference:+.1f}"]
-                ends = "" if seed.interval is None else f" ({_ends(seed)})"
+                ends = "" if seed.interval is None else f" ({interval_text(seed)})"
             p = NOTHING if seed.p is None else f"{seed.p:.2g}"
             rows.append([line.what, _size(line), str(number), texts[0], texts[1], texts[2] + ends, p])
     return Table(["claim", "eps", "seed", first, second, "difference", "p"], rows)
 
 
-def seeds_text(number: SeedValues | None, summary: Summary, metric: Metric = ACCURACY) -> str:
-    """A number over seeds, see `spread`, with a mark where any of them is flagged."""
-    if number is None:
+def interval_text(measured: PairTest | SeedTest, before: str = "", otherwise: str = NOTHING) -> str:
+    """The interval over examples in points; in words where there is nothing that it could be drawn from."""
+    if measured.no_discordant:
+        return NO_DISCORDANT
+    if measured.interval is None:
+        return otherwise
+    low, high = measured.interval
+    return f"{before}{100 * low:+.1f} … {100 * high:+.1f}"
+
+
+def _size(line: PairTest) -> str:
+    return "" if line.threat == CLEAN else str(line.threat)
+
+
+def _difference(differences: Sequence[float]) -> str:
+    """Differences of fractions in percentage points: their mean, and the least and greatest over seeds."""
+    points = [100 * value for value in differences]
+    if len(points) < 2:
+        return f"{points[0]:+.1f} (one seed)" if points else NOTHING
+    return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
+
+
+def _differing(line: PairTest) -> str:
+    """`2 of 3`, and the sign where there is one."""
+    tested = [(seed.p, seed.difference) for seed in line.seeds.values() if seed.p is not None]
+    if not tested:
         return NOTHING
-    text = metric_spread(metric, number.values.values(), summary.results.seeds)
-    return f"{text} †" if number.flags else text
+    clear = [difference for p, difference in tested if p <= LEVEL]
+    signs = {"+" if difference > 0 else "-" for difference in clear}
+    return f"{len(clear)} of {len(tested)}" + (f" ({' and '.join(sorted(signs))})" if signs else "")
+
+
+def ncmi_sentences(summary: Summary, first: str, second: str) -> list[str]:
+    """What is said of a pair's NCMI on clean examples; nothing where neither has any."""
+    sentences = []
+    for line in summary.pairs[first, second]:
+        if line.what == NCMI.title and line.seeds:
+            a, b = (spread(side, summary.results.seeds, NCMI) for side in line.sides)
+            sentences.append(f"NCMI on clean examples: `{first}` {a}, `{second}` {b}; verdict: {line.verdict}.")
+    return sentences
 
 
 def rank_of(standing: RankedModel) -> str:
@@ -99,82 +144,29 @@ def rank_of(standing: RankedModel) -> str:
     return str(standing.rank) if standing.rank else standing.why.replace("incomplete", NOTHING)
 
 
-def _line(line: PairTest, planned: int) -> list[str]:
-    seeds = line.seeds.values()
-    label = "clean" if line.threat == CLEAN else line.what
-    return [
-        Strong(label) if line.claim else label,
-        _size(line),
-        percent([seed.first for seed in seeds], planned),
-        percent([seed.second for seed in seeds], planned),
-        difference(line.differences),
-        _ends(line),
-        _differing(line),
-        line.verdict or NOTHING,
-    ]
-
-
-def _ends(measured: PairTest | SeedTest) -> str:
-    """The interval over examples in points; in words where there is nothing that it could be drawn from."""
-    if measured.no_discordant:
-        return NO_DISCORDANT
-    if measured.interval is None:
-        return NOTHING
-    low, high = measured.interval
-    return f"{100 * low:+.1f} … {100 * high:+.1f}"
-
-
-def _size(line: PairTest) -> str:
-    return "" if line.threat == CLEAN else str(line.threat)
-
-
-def _differing(line: PairTest) -> str:
-    """`2 of 3`, and the sign where there is one."""
-    tested = [seed for seed in line.seeds.values() if seed.p is not None]
-    if not tested:
-        return NOTHING
-    clear = [seed for seed in tested if seed.p is not None and seed.p <= LEVEL]
-    signs = {"+" if seed.difference > 0 else "-" for seed in clear}
-    return f"{len(clear)} of {len(tested)}" + (f" ({' and '.join(sorted(signs))})" if signs else "")
-
-
-NOTHING = "–"
-
-
-def spread(values: Sequence[float], form: str, planned: int) -> str:
+def spread(values: Iterable[float], planned: int, metric: Metric = ACCURACY) -> str:
     """`97.0 ± 0.5`: mean and standard deviation; `(2 of 3 seeds)` behind it where some are missing.
 
     Args:
-        values: one a seed.
-        form: such as `{:.1f}`.
+        values: of the metric as they are stored, one a seed.
         planned: how many seeds there should be.
+        metric: how people read them.
     """
-    if not values:
+    read = [metric.scale * value for value in values]
+    if not read:
         return NOTHING
-    text = form.format(statistics.fmean(values))
-    if len(values) > 1:
-        text += f" ± {form.format(statistics.stdev(values))}"
-    return text if len(values) == planned else f"{text} ({len(values)} of {planned} seeds)"
+    text = metric.form.format(statistics.fmean(read))
+    if len(read) > 1:
+        text += f" ± {metric.form.format(statistics.stdev(read))}"
+    return text if len(read) == planned else f"{text} ({len(read)} of {planned} seeds)"
 
 
-def metric_spread(metric: Metric, values: Iterable[float], planned: int) -> str:
-    """What is stored of a metric, one value a seed, as people read it, see `spread`."""
-    return spread([metric.scale * value for value in values], metric.form, planned)
-
-
-def percent(fractions: Iterable[float], planned: int) -> str:
-    """Fractions in [0, 1] as percentages, see `spread`."""
-    return metric_spread(ACCURACY, fractions, planned)
-
-
-def difference(differences: Sequence[float]) -> str:
-    """Differences of fractions in percentage points: their mean, and the least and greatest over seeds."""
-    if not differences:
+def seeds_text(number: SeedValues | None, summary: Summary, metric: Metric = ACCURACY) -> str:
+    """A number over seeds, see `spread`, with a mark where any of them is flagged."""
+    if number is None:
         return NOTHING
-    points = [100 * value for value in differences]
-    if len(points) == 1:
-        return f"{points[0]:+.1f} (one seed)"
-    return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
+    text = spread(number.values.values(), summary.results.seeds, metric)
+    return f"{text} †" if number.flags else text
 
 
 def flags_table(summary: Summary) -> Table:
@@ -185,11 +177,10 @@ def flags_table(summary: Summary) -> Table:
 
 def flags_text(summary: Summary) -> str:
     """The flags for the terminal, under the name of the suite."""
-    suite, table = summary.results.plan.suite, flags_table(summary)
-    if not table.rows:
+    suite, (headers, rows) = summary.results.plan.suite, flags_table(summary)
+    if not rows:
         return f"{suite}: no flag raised"
-    text = tabulate(table.rows, headers=table.headers, disable_numparse=True)
-    return f"{suite}: {len(table.rows)} flags\n\n{text}\n"
+    return f"{suite}: {len(rows)} flags\n\n{tabulate(rows, headers=headers, disable_numparse=True)}\n"
 
 
 def limited_table(summary: Summary) -> Table:
@@ -201,17 +192,6 @@ def limited_table(summary: Summary) -> Table:
         for row in evaluations
     ]
     return Table(["model", "seed", "attack", "eps", "examples", ACCURACY.head], rows)
-
-
-def ncmi_sentences(summary: Summary, first: str, second: str) -> list[str]:
-    """What is said of a pair's NCMI on clean examples; nothing where neither has any."""
-    sentences = []
-    for line in summary.pairs[first, second]:
-        if line.what == NCMI.title and line.seeds:
-            sides = zip(*((seed.first, seed.second) for seed in line.seeds.values()), strict=True)
-            a, b = (metric_spread(NCMI, side, summary.results.seeds) for side in sides)
-            sentences.append(f"NCMI on clean examples: `{first}` {a}, `{second}` {b}; verdict: {line.verdict}.")
-    return sentences
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:

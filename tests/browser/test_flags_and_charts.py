@@ -10,7 +10,7 @@ from robustbench_cmic.audit import RULES
 from robustbench_cmic.report import Summary
 from robustbench_cmic.report.pairs import WITHDRAWN, PairTest
 from robustbench_cmic.report.summary import RankedModel, SeedValues
-from robustbench_cmic.report.tables import percent
+from robustbench_cmic.report.tables import spread
 from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
 from tests.browser.conftest import Visit, on_every_screen
 
@@ -90,7 +90,7 @@ def said(board: Summary, label: str, place: int) -> list[str]:
     model = board.results.models[1]
     shown = number(board, model, label, threat)
     flags = f"flagged: {', '.join(shown.flags)}" if shown.flags else "not flagged"
-    accuracy = f"accuracy %: {percent(shown.values.values(), board.results.seeds)}"
+    accuracy = f"accuracy %: {spread(shown.values.values(), board.results.seeds)}"
     return [model, f"{label}, eps {format_eps(threat.eps)}", accuracy, flags]
 
 

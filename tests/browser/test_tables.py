@@ -29,7 +29,7 @@ def standings(board: Summary) -> list[RankedModel]:
 
 def measured(board: Summary) -> list[tuple[Cell, AttackRecord]]:
     """The evaluations of a whole suite, each with its record."""
-    found = [(cell, board.results.attack(cell)) for cell in board.results.plan.of("attack")]
+    found = [(cell, board.results.attack(cell.id)) for cell in board.results.plan.of("attack")]
     whole = [(cell, record) for cell, record in found if record is not None]
     assert len(whole) == len(found) > 0
     return whole

@@ -20,8 +20,8 @@ from robustbench_cmic.records.schema import (
     Timing,
     TrainRecord,
 )
-from robustbench_cmic.records.store import failed_record, write_record
-from robustbench_cmic.report import PLAN_FILE, Summary, read_results, summarize
+from robustbench_cmic.records.store import PLAN_FILE, failed_record, write_record
+from robustbench_cmic.report import Summary, read_results, summarize
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite import load_suite
 

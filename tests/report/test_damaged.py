@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.records.files import read_json, write_json
-from robustbench_cmic.report import PLAN_FILE
+from robustbench_cmic.records.store import PLAN_FILE
 from tests.conftest import Cli
 
 Change = Callable[[dict[str, Any]], object]

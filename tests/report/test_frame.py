@@ -17,8 +17,8 @@ import robustbench_cmic
 from robustbench_cmic import load_results, worst_case
 from robustbench_cmic.audit import flag_results
 from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.records.store import write_record
-from robustbench_cmic.report import PLAN_FILE, ReportError, read_results, summarize, write_report
+from robustbench_cmic.records.store import PLAN_FILE, write_record
+from robustbench_cmic.report import ReportError, read_results, summarize, write_report
 from robustbench_cmic.report.about import objectives_text
 from robustbench_cmic.report.formats.html import index_page, suite_page
 from robustbench_cmic.report.formats.markdown import leaderboard

@@ -283,14 +283,18 @@ def test_examples_are_of_the_strongest_attack_in_the_middle_ball(tmp_path: Path)
     assert gallery(board) == []
     assert "pictures are kept only where a run was made" in suite_page(board)
     write(folder, cell_of(plan, "a", 0, "FGSM", 0.2), 1)
-    assert [(shown.model, shown.size) for shown in gallery(board)] == [("a", "L-inf 0.2")]
+    assert [(shown.pictures.model, shown.size) for shown in gallery(board)] == [("a", "L-inf 0.2")]
     write(folder, cell_of(plan, "a", 0, "AutoAttack", 0.1), 0)
     write(folder, cell_of(plan, "a", 0, "FGSM", 0.1), 6)
-    assert [shown.attack for shown in gallery(board)] == ["FGSM"], "an attack without pictures is passed over"
+    assert [shown.pictures.attack for shown in gallery(board)] == ["FGSM"], "an attack without pictures is passed over"
     write(folder, cell_of(plan, "a", 0, "AutoAttack", 0.1), 7)
     write(folder, cell_of(plan, "b", 1, "FGSM", 0.1), 7)  # not the smallest seed
     (shown,) = gallery(board)
-    assert (shown.attack, shown.size, len(shown.examples)) == ("AutoAttack", "L-inf 0.1", GALLERY_SIZE)
+    assert (shown.pictures.attack, shown.size, len(shown.pictures.examples)) == (
+        "AutoAttack",
+        "L-inf 0.1",
+        GALLERY_SIZE,
+    )
     page = parsed(suite_page(board))
     images = list(page.iter("img"))
     assert len(images) == 3 * GALLERY_SIZE

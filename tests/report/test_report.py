@@ -16,8 +16,8 @@ from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import write_json
 from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import AttackRecord, Measures
-from robustbench_cmic.records.store import write_record
-from robustbench_cmic.report import PLAN_FILE, ReportError, read_results, summarize, write_report
+from robustbench_cmic.records.store import PLAN_FILE, write_record
+from robustbench_cmic.report import ReportError, read_results, summarize, write_report
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import COLUMNS
 from robustbench_cmic.statistics import wilson_interval

@@ -9,10 +9,7 @@ from robustbench_cmic.report.summary import Summary
 
 
 def results_csv(summary: Summary) -> str:
-    """The file's text: planned cells that have an outcome in the plan's order, then limited evaluations.
-
-    Columns and their order are a contract.
-    """
+    """The file's text: planned cells that have an outcome in the plan's order, then limited evaluations."""
     frame = summary.frame[summary.frame["status"] != NOT_RUN]
     return frame.to_csv(columns=list(COLUMNS), index=False, lineterminator="\n")
 

@@ -8,7 +8,7 @@ from typing import Any
 from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
 from robustbench_cmic.report.frame import plain_rows
 from robustbench_cmic.report.pairs import PairTest
-from robustbench_cmic.report.summary import RaisedFlag, RankedModel, SeedValues, Summary
+from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
 
 REPORT_SCHEMA = "robustbench_cmic/report/1"
 Json = dict[str, Any]
@@ -16,35 +16,39 @@ Json = dict[str, Any]
 
 def document(summary: Summary) -> str:
     """The file's text. Accuracies, their differences and intervals are fractions; radii are in units of [0, 1]."""
-    plan = summary.results.plan
     missing = summary.missing
     content: Json = {
         "schema": REPORT_SCHEMA,
-        "suite": plan.suite,
-        "description": plan.description,
-        "dataset": plan.dataset,
+        **_fields(summary.results.plan, "suite", "description", "dataset"),
         "seeds": summary.results.seeds,
         "examples": summary.examples,
         "audited": summary.audit.wanted,
         "missing": None if missing is None else {"cells": missing.counts, "reasons": missing.reasons},
         "clean": [
-            {"model": entry.model, "objective": entry.objective, "architecture": entry.architecture}
+            {"model": model, **_fields(entry, "objective", "architecture")}
             | {name: _number(values) for name, values in entry.measures.items()}
-            for entry in summary.clean
+            for model, entry in summary.clean.items()
         ],
         "standings": [_standing(entry) for entries in summary.standings.values() for entry in entries],
         "pairs": [
             {"first": first, "second": second, "lines": [_line(line) for line in lines]}
             for (first, second), lines in summary.pairs.items()
         ],
-        "flags": [_flag(flag) for flag in summary.flags],
-        "rules": {name: {"meaning": rule.meaning, "source": rule.source} for name, rule in summary.rules.items()},
+        "flags": [
+            _fields(flag, "model", "seed") | {"flag": flag.name} | _fields(flag, "about", "cells", "evidence")
+            for flag in summary.flags
+        ],
+        "rules": {name: _fields(rule, "meaning", "source") for name, rule in summary.rules.items()},
         "rows": plain_rows(summary.frame),
         "models": dict(what_was_run(summary.results)),
         "settings": dict(evaluation_facts(summary.results)),
         "origin": dict(origin(summary.results)),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _fields(thing: object, *names: str) -> Json:
+    return {name: getattr(thing, name) for name in names}
 
 
 def _number(number: SeedValues) -> Json:
@@ -58,22 +62,6 @@ def _standing(entry: RankedModel) -> Json:
 
 
 def _line(line: PairTest) -> Json:
-    seeds = {
-        number: {"first": seed.first, "second": seed.second, "interval": seed.interval, "p": seed.p}
-        for number, seed in line.seeds.items()
-    }
-    return {
-        "what": line.what,
-        **line.threat._asdict(),
-        "claim": line.claim,
-        "by_seed": seeds,
-        "interval": line.interval,
-        "p": line.p,
-        "flags": line.flags,
-        "verdict": line.verdict,
-    }
-
-
-def _flag(flag: RaisedFlag) -> Json:
-    names = {"model": flag.model, "seed": flag.seed, "flag": flag.name}
-    return names | {"about": flag.about, "cells": flag.cells, "evidence": flag.evidence}
+    seeds = {number: _fields(seed, "first", "second", "interval", "p") for number, seed in line.seeds.items()}
+    tested = {"claim": line.claim, "by_seed": seeds} | _fields(line, "interval", "p", "flags", "verdict")
+    return {"what": line.what} | line.threat._asdict() | tested

@@ -2,14 +2,11 @@ r"""`leaderboard.tex`: the main tables for papers, to be \input; they need the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tabulate import tabulate
 
 from robustbench_cmic.report.formats import renderer
 from robustbench_cmic.report.summary import Summary
-from robustbench_cmic.report.tables import Code, Strong, Table, clean_table, pair_table, plain, robust_tables
-from robustbench_cmic.suite.fields import NORM_NAMES
+from robustbench_cmic.report.tables import Code, Strong, Table, plain
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -23,22 +20,7 @@ def latex(summary: Summary) -> str:
     templates = renderer(__package__, autoescape=False, variable_start_string="<<", variable_end_string=">>",
                            keep_trailing_newline=True)  # fmt: skip
     templates.filters |= {"plain": plain, "escaped": tex_escaped, "tabular": _tabular}
-    tables = list(_tables(summary)) if summary.examples else []
-    return templates.get_template("leaderboard.tex.j2").render(suite=summary.results.plan.suite, tables=tables)
-
-
-def _tables(summary: Summary) -> Iterator[tuple[str, Table]]:
-    """Each with its caption."""
-    n, seeds = " or ".join(map(str, summary.examples)), summary.results.seeds
-    spread = f"mean $\\pm$ standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    over = f"({n} test examples, {spread})"
-    yield f"clean test examples {over}.", clean_table(summary)
-    for norm, table in robust_tables(summary).items():
-        flagged = r"$\dagger$: flagged by the audit."
-        yield f"accuracy under attack, {NORM_NAMES[norm]} {over}. {flagged}", table
-    for first, second in summary.pairs:
-        names = rf"\texttt{{{tex_escaped(second)}}} minus \texttt{{{tex_escaped(first)}}}"
-        yield f"{names} {over}.", pair_table(summary, first, second)
+    return templates.get_template("leaderboard.tex.j2").render(summary=summary)
 
 
 def _tabular(table: Table) -> str:

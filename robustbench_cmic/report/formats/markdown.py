@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import textwrap
 
-from robustbench_cmic.report.formats import content, renderer
+from robustbench_cmic.report.formats import renderer
 from robustbench_cmic.report.summary import Summary
-from robustbench_cmic.report.tables import Code, Strong, Table, escaped, flags_table, limited_table, table
-from robustbench_cmic.suite.fields import NORM_NAMES
+from robustbench_cmic.report.tables import Code, Strong, Table, escaped, table
 
 
 def leaderboard(summary: Summary) -> str:
     """The whole file as Markdown."""
     templates = renderer(__package__, autoescape=False)
     templates.filters |= {"escaped": escaped, "fill": lambda text: textwrap.fill(text, 120), "table": markdown_table}
-    text = templates.get_template("leaderboard.md.j2").render(
-        **content(summary), norm_names=NORM_NAMES, flags=flags_table(summary), limited=limited_table(summary)
-    )
-    return text.rstrip() + "\n"
+    return templates.get_template("leaderboard.md.j2").render(summary=summary).rstrip() + "\n"
 
 
 def markdown_table(content: Table) -> str:

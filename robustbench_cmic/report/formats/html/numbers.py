@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord
-from robustbench_cmic.report.about import parameters
+from robustbench_cmic.records.schema import AnyRecord
+from robustbench_cmic.report.about import code_text, parameters
 from robustbench_cmic.report.frame import plain_rows
-from robustbench_cmic.report.metrics import ACCURACY, FOR_PEOPLE, Metric
+from robustbench_cmic.report.metrics import ACCURACY, Metric
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import NOTHING
 from robustbench_cmic.suite import shipped_suites
@@ -20,37 +20,28 @@ from robustbench_cmic.suite.toy import MARK, SUFFIX
 
 RECORD = "record"
 AGAIN = "to run it again"
-ELSEWHERE = "mine"
 
 
 def all_numbers(summary: Summary) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """A row for each row of results.csv, and the facts that rows share.
 
     Returns:
-        Rows: `row` as in results.csv; `size`, norm and eps in words; names of `flags`; `measured` and `spent`, numbers
-        as texts, each with what its column is sorted by; `facts`, places in the second list, which says where numbers
-        came from, by label and text.
+        Rows: as in results.csv; with `size`, norm and eps in words; names of `raised` flags; `facts`, places in the
+        second list, which says where numbers came from, by label and text.
     """
     places: dict[tuple[str, str], int] = {}
-    entries = []
-    for row in plain_rows(summary.frame):
+    rows = plain_rows(summary.frame)
+    for row in rows:
         threat = Threat(row["norm"], row["eps"])
-        numbers = {
-            name: [(_text(metric, row), row.get(metric.name, "")) for metric in FOR_PEOPLE if metric.spent is spent]
-            for name, spent in (("measured", False), ("spent", True))
-        }
         facts = _origin(summary.results.plan, summary.results.records[row["cell"]])
-        entries.append({
-            "row": row,
-            "size": "clean" if threat == CLEAN else str(threat),
-            "flags": [name for name in row["flags"].split(";") if name],
-            "facts": [places.setdefault(fact, len(places)) for fact in facts],
-            **numbers,
-        })  # fmt: skip
-    return entries, list(places)
+        row["size"] = "clean" if threat == CLEAN else str(threat)
+        row["raised"] = [name for name in row["flags"].split(";") if name]
+        row["facts"] = [places.setdefault(fact, len(places)) for fact in facts]
+    return rows, list(places)
 
 
-def _text(metric: Metric, row: dict[str, Any]) -> str:
+def number_text(metric: Metric, row: dict[str, Any]) -> str:
+    """What the cell of a metric's column shows."""
     if metric.name == "ci_low":
         return " … ".join(ACCURACY.text(row[end]) if end in row else NOTHING for end in ("ci_low", "ci_high"))
     value = row.get(metric.name, "")
@@ -66,15 +57,12 @@ def _origin(plan: Plan, record: AnyRecord) -> Iterator[tuple[str, str]]:
     yield "status", f"{record.status}: {record.reason}" if record.reason else record.status
     for label, value in record.provenance.items():
         if label == "commit":
-            changed = " with uncommitted changes" if record.provenance.get("dirty") else ""
-            yield "code", "unknown (not run from a checkout)" if value is None else f"{value}{changed}"
+            yield "code", code_text(record.provenance)
         elif label != "dirty" and value is not None:
             yield label, parameters(value) if isinstance(value, dict) else str(value)
     yield "timing", parameters({key: value for key, value in record.timing if value is not None})
-    if record.checkpoint_sha256 is not None:
-        yield "weights, sha256", record.checkpoint_sha256
-    if isinstance(record, AttackRecord) and record.examples_sha256 is not None:
-        yield "examples, sha256", record.examples_sha256
+    hashes = {"weights": record.checkpoint_sha256, "examples": getattr(record, "examples_sha256", None)}
+    yield from ((f"{label}, sha256", sha256) for label, sha256 in hashes.items() if sha256 is not None)
 
 
 def _command(plan: Plan, cell: Cell) -> str:
@@ -82,7 +70,7 @@ def _command(plan: Plan, cell: Cell) -> str:
     evaluation = cell.declared.get("evaluation") or {}
     limit = f" --limit {evaluation.get('limit')}" if evaluation.get("by_command_line") else ""
     suite = _suite(plan.suite, plan.description)
-    return f"python -m robustbench_cmic run {suite} --only {shlex.quote(cell.id)}{limit} --results {ELSEWHERE}"
+    return f"python -m robustbench_cmic run {suite} --only {shlex.quote(cell.id)}{limit} --results mine"
 
 
 @functools.lru_cache(maxsize=1)  # asked for every row; which suites come along is looked up in the file system

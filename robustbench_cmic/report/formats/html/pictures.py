@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
-from robustbench_cmic.records.pictures import Picture, Pictures, read_pictures
+from robustbench_cmic.records.pictures import Pictures, read_pictures
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.suite.fields import Threat
 
 GALLERY_SIZE = 4
+_OF_CELL = attrgetter("model", "seed", "attack", "norm", "eps")
+_OF_RECORD = attrgetter("suite", "dataset_sha256", "checkpoint_sha256")
 
 
-@dataclass(frozen=True)
-class GalleryEntry:
-    """Some adversarial examples of a model.
+class GalleryEntry(NamedTuple):
+    """The first few adversarial examples of a model.
 
     Attributes:
-        attack, size: which attack found them, at which threat.
+        size: the threat at which an attack found them, in words.
         accuracy: what that attack leaves, as a fraction.
     """
 
-    model: str
-    seed: int
-    attack: str
+    pictures: Pictures
     size: str
     accuracy: float
-    pictures: Pictures
-
-    @property
-    def examples(self) -> Sequence[Picture]:
-        """The first few."""
-        return self.pictures.examples[:GALLERY_SIZE]
-
-    def text(self, before: bool, example: Picture) -> str:
-        """`7 (99.8 %)`: what an image was taken for."""
-        number = example.before if before else example.after
-        confidence = example.confidence_before if before else example.confidence_after
-        return f"{self.pictures.name(number)} ({100 * confidence:.1f} %)"
 
 
 def gallery(summary: Summary) -> list[GalleryEntry]:
     """For each model with pictures the strongest attack at the eps next to the middle that has any."""
-    of_models = (_of_model(summary, model) for model in summary.results.models)
-    return [entry for entry in of_models if entry is not None]
+    return [entry for model in summary.results.models if (entry := _of_model(summary, model)) is not None]
 
 
 def _of_model(summary: Summary, model: str) -> GalleryEntry | None:
@@ -53,12 +39,13 @@ def _of_model(summary: Summary, model: str) -> GalleryEntry | None:
     seed = min((cell.seed for cell in attacked), default=0)
     for norm in dict.fromkeys(threat.norm for threat in results.threats):
         for threat in _from_the_middle([threat for threat in results.threats if threat.norm == norm]):
-            cells = [cell for cell in attacked if (cell.norm, cell.eps, cell.seed) == (*threat, seed)]
-            records = [record for cell in cells if (record := results.attack(cell)) is not None]
+            cells = [cell for cell in attacked if (cell.threat, cell.seed) == (threat, seed)]
+            records = [record for cell in cells if (record := results.attack(cell.id)) is not None]
             for record in sorted(records, key=lambda record: record.accuracy or 0.0):
                 pictures = read_pictures(results.folder, record.cell.id)
                 if pictures is not None and pictures.examples and _belong(pictures, record):
-                    return GalleryEntry(model, seed, record.cell.attack, str(threat), record.accuracy or 0.0, pictures)
+                    few = pictures.model_copy(update={"examples": pictures.examples[:GALLERY_SIZE]})
+                    return GalleryEntry(few, str(threat), record.accuracy or 0.0)
     return None
 
 
@@ -70,10 +57,4 @@ def _from_the_middle(threats: list[Threat]) -> list[Threat]:
 
 def _belong(pictures: Pictures, record: AttackRecord) -> bool:
     """Whether pictures show what a record measured: this attack on these weights and data, in this ball."""
-    cell = record.cell
-    names = (pictures.suite, pictures.model, pictures.seed, pictures.attack, pictures.norm, pictures.eps)
-    hashes = (pictures.dataset_sha256, pictures.checkpoint_sha256)
-    return names == (record.suite, cell.model, cell.seed, cell.attack, cell.norm, cell.eps) and hashes == (
-        record.dataset_sha256,
-        record.checkpoint_sha256,
-    )
+    return _OF_CELL(pictures) == _OF_CELL(record.cell) and _OF_RECORD(pictures) == _OF_RECORD(record)

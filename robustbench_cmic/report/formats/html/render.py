@@ -27,15 +27,17 @@ def render(template: str, scripts: list[str], **context: Any) -> str:
         scripts: names of the files in `templates` that run at its end, in order; `plotly` is the whole of plotly.js.
         context: what the template shows. All text in it is escaped.
     """
-    sources = [_source(name) for name in scripts]
-    head = _source("theme.js")
-    return _pages().get_template(template).render(
-        **context,
-        policy=_policy([head, *sources]),
-        head_script=Markup(head),
-        scripts=[Markup(source) for source in sources],
-        style=Markup(_source("page.css")),
-    )  # fmt: skip
+    head, *sources = (_source(name) for name in ("theme.js", *scripts))
+    hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in (head, *sources))
+    page = {
+        # These scripts and no others, nothing from anywhere else. Plotly sets styles inline, which cannot run anything.
+        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
+        "head_script": Markup(head),
+        "scripts": [Markup(source) for source in sources],
+        "style": Markup(_source("page.css")),
+    }
+    return _pages().get_template(template).render(context | page)
 
 
 @functools.cache
@@ -55,18 +57,6 @@ def _source(name: str) -> str:
 @functools.cache
 def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-def _policy(scripts: list[str]) -> str:
-    """The content security policy: these scripts and no others, nothing from anywhere else.
-
-    Plotly sets styles inline; styles cannot run anything, and images are part of the page.
-    """
-    hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in scripts)
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 @functools.cache
