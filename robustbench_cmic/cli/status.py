@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import ResultsOption, WorkOption, fail, results_folder
+from robustbench_cmic.cli.arguments import ResultsOption, WorkOption, fail, results_folder, tell
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, check_name, folders_of
 from robustbench_cmic.run import INCOMPLETE, USAGE
@@ -40,14 +39,10 @@ def status(
     if not folders:
         fail(f"{results} holds no results; `run` a suite first, or name another folder with --results")
     stores = [Store.of_suite(folder.name, results, work) for folder in folders]
-    if watch:
-        statuses, problems = _watch(stores, as_json)
-    else:
-        statuses, problems = _look(stores)
-        if statuses:
-            print(_text(statuses, as_json))
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    statuses, problems = _watch(stores, as_json) if watch else _look(stores)
+    if statuses and not watch:
+        print(_text(statuses, as_json))
+    tell(problems)
     if problems:
         raise typer.Exit(INCOMPLETE if statuses else USAGE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import os
 import re
@@ -249,9 +250,9 @@ def test_what_lies_in_the_work_folder_of_a_fresh_run_is_not_taken_over(copied: P
 def test_a_suite_is_certified_as_it_was_read(copied: Path) -> None:
     loaded = load_suite(copied / "tiny.yaml")
     recorded = copied / "results" / "tiny"
-    reproduction = plan_reproduction(loaded, recorded, read_results(recorded), 1)
+    reproduction = plan_reproduction(loaded, read_results(recorded), 1)
     (copied / "tiny.yaml").unlink()
-    found = certify(reproduction, copied / "results", time.time())
+    found = certify(reproduction, copied / "results", datetime.datetime.now(datetime.UTC))
     assert found.suite_sha256 == hashlib.sha256(TINY_SUITE.encode()).hexdigest()
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.report.compare.differences import Difference
 from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict, Verdict
 from robustbench_cmic.suite.fields import Frozen
@@ -17,49 +15,59 @@ from robustbench_cmic.suite.fields import Frozen
 Overall = Literal["bit-identical", "same predictions", "within interval", "drifted", "different inputs", "incomplete"]
 REPRODUCED, INCOMPLETE, DIFFERENT = 0, 1, 3
 MAX_FLIPS = 10
-_LACKING: tuple[Verdict, ...] = ("failed", "missing")
 
 
-def sentence(
-    suite: str, verdict: Overall, cells: Sequence[CellVerdict], inputs: Sequence[Difference], sampled: str
-) -> str:
-    """The finding for people, in one sentence; `sampled` says what the cells are a sample of, and may be empty."""
-    counts, n = counts_of(cells), len(cells)
-    tail = f" ({sampled})" if sampled else ""
-    if verdict == "different inputs":
-        rest = f", and {len(inputs) - 1} more" if len(inputs) > 1 else ""
-        return f"{suite}: NOT A REPRODUCTION: not the recorded experiment: {inputs[0].text()}{rest}{tail}"
-    if verdict == "drifted":
-        return f"{suite}: DRIFTED: {counts['drifted']} of {n} cells (first: {_first(cells, 'drifted')}){tail}"
-    if verdict == "incomplete":
-        if not cells:
-            return f"{suite}: INCOMPLETE: nothing is recorded{tail}"
-        lacking = " and ".join(f"{counts[name]} {name}" for name in _LACKING if counts[name])
-        first = next(_first(cells, name) for name in _LACKING if counts[name])
-        return f"{suite}: INCOMPLETE: {lacking} of {n} cells (first: {first}){tail}"
-    if verdict == "bit-identical":
-        return f"{suite}: {n} of {n} cells bit-identical{tail}"
-    parts = [f"{counts[name]} {name}" for name in VERDICTS if counts[name]]
-    return f"{suite}: reproduced: of {n} cells {', '.join(parts)}{tail}"
-
-
-class Certificate(Frozen):
-    """A comparison of recorded and new results, with a header that says what it is worth.
+class Conclusion(NamedTuple):
+    """What a whole reproduction is worth.
 
     Attributes:
-        sentence: the finding in one sentence.
         verdict: that of the worst cell; `different inputs` where it was not the recorded experiment that was made
             anew; `incomplete` where cells could not be run, or nothing is recorded of them.
         exit_code: of the command.
+        sentence: the finding for people.
+    """
+
+    verdict: Overall
+    exit_code: int
+    sentence: str
+
+
+def conclude(suite: str, cells: Sequence[CellVerdict], inputs: Sequence[Difference], sampled: str = "") -> Conclusion:
+    """The verdict of a whole reproduction; `sampled` says what the cells are a sample of, and may be empty."""
+    counts, n = counts_of(cells), len(cells)
+    lacking: list[Verdict] = [name for name in ("failed", "missing") if counts[name]]
+    verdict: Overall
+    if inputs:
+        verdict, code = "different inputs", DIFFERENT
+        rest = f", and {len(inputs) - 1} more" if len(inputs) > 1 else ""
+        text = f"NOT A REPRODUCTION: not the recorded experiment: {inputs[0].text()}{rest}"
+    elif counts["drifted"]:
+        verdict, code = "drifted", DIFFERENT
+        text = f"DRIFTED: {counts['drifted']} of {n} cells (first: {_first(cells, 'drifted')})"
+    elif lacking:
+        verdict, code = "incomplete", INCOMPLETE
+        what = " and ".join(f"{counts[name]} {name}" for name in lacking)
+        text = f"INCOMPLETE: {what} of {n} cells (first: {_first(cells, lacking[0])})"
+    elif not cells:
+        verdict, code, text = "incomplete", INCOMPLETE, "INCOMPLETE: nothing is recorded"
+    elif counts["bit-identical"] == n:
+        verdict, code, text = "bit-identical", REPRODUCED, f"{n} of {n} cells bit-identical"
+    else:
+        verdict, code = "within interval" if counts["within interval"] else "same predictions", REPRODUCED
+        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        text = f"reproduced: of {n} cells {', '.join(parts)}"
+    return Conclusion(verdict, code, f"{suite}: {text}" + (f" ({sampled})" if sampled else ""))
+
+
+class Certificate(Frozen):
+    """A comparison of recorded and new results, with a header that says what it is worth: see `Conclusion`.
+
+    Attributes:
         started: UTC, ISO 8601; seconds: wall time of the run.
-        suite_file: name of the suite's file; suite_sha256: its hash.
         against: the recorded results; results: the folder of the new ones.
         fraction: share of the recorded evaluations that was asked for; recorded: how many cells are recorded in all.
-        counts: how many cells have each verdict.
         inputs: in which data, examples, given weights, configuration or seeds differ; old is recorded, new is here.
-        environment: in which code, versions or machines differ.
-        environment_recorded, environment_here: all of that, key by key.
-        dataset_sha256: recorded and here.
+        environment: in which code, versions or machines differ; environment_recorded, environment_here: all of that.
         cells: the verdicts, in the suite's order.
     """
 
@@ -85,20 +93,6 @@ class Certificate(Frozen):
     cells: list[CellVerdict]
 
 
-def overall(cells: Sequence[CellVerdict], inputs: Sequence[Difference]) -> tuple[Overall, int]:
-    """The verdict of a whole reproduction and its exit code."""
-    verdicts = {cell.verdict for cell in cells}
-    if inputs:
-        return "different inputs", DIFFERENT
-    if "drifted" in verdicts:
-        return "drifted", DIFFERENT
-    if not verdicts or verdicts & set(_LACKING):
-        return "incomplete", INCOMPLETE
-    if "within interval" in verdicts:
-        return "within interval", REPRODUCED
-    return ("same predictions" if "same predictions" in verdicts else "bit-identical"), REPRODUCED
-
-
 def counts_of(cells: Sequence[CellVerdict]) -> dict[str, int]:
     """How many cells have each verdict, zeros included."""
     counted = Counter(cell.verdict for cell in cells)
@@ -117,13 +111,3 @@ def flipped_text(places: Sequence[int]) -> str:
         return ""
     listed = ", ".join(map(str, places[:MAX_FLIPS]))
     return f"{len(places)} flipped: {listed}{', …' if len(places) > MAX_FLIPS else ''}"
-
-
-def write_certificate(folder: Path, certificate: Certificate, text: str) -> None:
-    """Write `certificate.json`, which `records.files.read_json` reads and checks, and `certificate.md`, atomically.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    write_json(folder / "certificate.json", certificate.model_dump(mode="json"))
-    write_atomically(folder / "certificate.md", text.encode())

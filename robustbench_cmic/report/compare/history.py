@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +40,6 @@ class HistoryRow(Frozen):
 
     Attributes:
         date: UTC, ISO 8601, when the run began.
-        commit, torch, device, processor: of the run.
         cells: judged, of which the next six are counts by verdict.
         flipped_examples: summed over cells.
         largest_change_points: of an accuracy, in percentage points, signed.
@@ -112,27 +111,25 @@ def read_history(folder: Path) -> list[HistoryRow]:
     """
     try:
         text = (folder / HISTORY_FILE).read_text(encoding="utf-8")
-        return _rows(list(csv.reader(io.StringIO(text), strict=True)))
+        return list(_rows(list(csv.reader(io.StringIO(text), strict=True))))
     except FileNotFoundError:
         return []
     except (csv.Error, ValueError) as error:  # text that is no UTF-8 is a ValueError
         raise ValueError(f"it is no history of reproductions: {error}") from None
 
 
-def _rows(lines: Sequence[Sequence[str]]) -> list[HistoryRow]:
+def _rows(lines: Sequence[Sequence[str]]) -> Iterator[HistoryRow]:
     if not lines:
         raise ValueError("it is empty")
     if tuple(lines[0]) != HISTORY_COLUMNS:
         raise ValueError("its columns are others")
-    rows = []
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(HISTORY_COLUMNS):
             raise ValueError(f"in line {number}, there are {len(line)} columns, not {len(HISTORY_COLUMNS)}")
         try:
-            rows.append(HistoryRow.model_validate(dict(zip(HISTORY_COLUMNS, line, strict=True))))
+            yield HistoryRow.model_validate(dict(zip(HISTORY_COLUMNS, line, strict=True)))
         except ValidationError as error:
             raise ValueError(f"in line {number}, {_problem(error)}") from None
-    return rows
 
 
 def append_row(folder: Path, row: HistoryRow) -> list[HistoryRow]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.plan.cell import title as title_of
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.report.compare.differences import payload
 from robustbench_cmic.report.compare.paired import FindingChanges, PairedOutcomes, finding_changes, pair_outcomes
@@ -36,9 +35,9 @@ class CellPair:
         old, new: the cells, of equal identity; None where a plan has none.
         old_record, new_record: their records; None where there is none.
         outcomes: sets of examples that were judged on both sides; None where they cannot be compared one by one, or
-            a side has no result. Filled in by `compare_cells`.
+            a side has no result. This and p are filled in by `compare_cells`.
         p: McNemar's exact test of each of these sets; of accuracies on other examples Fisher's, where it was asked
-            for. Adjusted by Holm's method over all cells. Filled in by `compare_cells`.
+            for. Adjusted by Holm's method over all cells.
     """
 
     old: Cell | None
@@ -54,11 +53,6 @@ class CellPair:
         cell = self.old or self.new
         assert cell is not None
         return cell
-
-    @property
-    def title(self) -> str:
-        """The cell in words."""
-        return title_of(self.cell)
 
     @property
     def records(self) -> tuple[AnyRecord, AnyRecord] | None:
@@ -90,24 +84,17 @@ def compare_cells(pairs: Sequence[CellPair], *, across_data: bool = False) -> li
             examples that flipped name what was changed. Otherwise accuracies on other data or other examples are two
             proportions.
     """
-    outcomes = [_outcomes(pair, across_data) for pair in pairs]
-    tests = [
-        [paired.p for paired in sets] if sets is not None else [] if across_data else _two_proportions(pair)
-        for pair, sets in zip(pairs, outcomes, strict=True)
-    ]
+    outcomes: list[list[PairedOutcomes] | None] = []
+    tests: list[list[float]] = []
+    for pair in pairs:
+        sets = pair_outcomes(*pair.results, across_data) if pair.results else None
+        outcomes.append(sets)
+        tests.append([paired.p for paired in sets or ()] if sets is not None or across_data else _two_proportions(pair))
     adjusted = iter(holm([p for values in tests for p in values]))
     return [
         replace(pair, outcomes=sets, p=[next(adjusted) for _ in values])
         for pair, sets, values in zip(pairs, outcomes, tests, strict=True)
     ]
-
-
-def _outcomes(pair: CellPair, across_data: bool) -> list[PairedOutcomes] | None:
-    if pair.results is None:
-        return None
-    old, new = pair.results
-    other_data = isinstance(old, AttackRecord) and old.dataset_sha256 != new.dataset_sha256
-    return None if other_data and not across_data else pair_outcomes(old, new)
 
 
 def _two_proportions(pair: CellPair) -> list[float]:

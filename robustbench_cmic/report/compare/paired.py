@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord, Check
-from robustbench_cmic.statistics import discordant_pairs, mcnemar, wilson_interval
+from robustbench_cmic.statistics import mcnemar, wilson_interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ class PairedOutcomes:
     @property
     def p(self) -> float:
         """McNemar's exact test, not adjusted."""
-        return mcnemar(*discordant_pairs(self.old, self.new))
+        return mcnemar(len(self.lost), len(self.gained))
 
     @property
     def overlap(self) -> bool:
@@ -69,14 +69,16 @@ def intervals_overlap(old: tuple[int, int], new: tuple[int, int]) -> bool:
     return old_low <= new_high and new_low <= old_high
 
 
-def pair_outcomes(old: AnyRecord, new: AnyRecord) -> list[PairedOutcomes] | None:
+def pair_outcomes(old: AnyRecord, new: AnyRecord, across_data: bool = False) -> list[PairedOutcomes] | None:
     """The outcomes of two records of one cell: of an attack one set, of an audit one a check, of a training none.
 
     Returns:
-        None unless both judged the same examples, and two audits made the same checks, of which the same crashed.
+        None unless both judged the same examples (an attack: of the same data, too, or `across_data`), and two audits
+        made the same checks, of which the same crashed.
     """
     if isinstance(old, AttackRecord) and isinstance(new, AttackRecord):
-        if not old.n or old.n != new.n or old.examples_sha256 != new.examples_sha256:
+        other_data = old.dataset_sha256 != new.dataset_sha256 and not across_data
+        if other_data or not old.n or old.n != new.n or old.examples_sha256 != new.examples_sha256:
             return None
         sides = [unpack_outcomes(record.outcomes or "", old.n) for record in (old, new)]
         return [PairedOutcomes("", sides[0], sides[1], range(old.n))]
@@ -90,13 +92,13 @@ def _paired_checks(old: AuditRecord, new: AuditRecord) -> list[PairedOutcomes] |
     if old.positions != new.positions or old.examples_sha256 != new.examples_sha256 or list(left) != list(right):
         return None
     pairs = []
+    n = len(old.positions)
     for key, check in left.items():
         a, b = check.outcomes, right[key].outcomes
         if (a is None) != (b is None):
             return None  # one of them crashed
         if a is not None and b is not None:
             name = " ".join(filter(None, (check.check, check.of, check.norm, f"{check.eps:g}")))
-            n = len(old.positions)
             pairs.append(PairedOutcomes(name, unpack_outcomes(a, n), unpack_outcomes(b, n), old.positions))
     return pairs
 
@@ -106,8 +108,7 @@ def _checks(record: AuditRecord) -> dict[str, Check]:
     return {canonical_json(check.model_dump(exclude={"outcomes", "error"})): check for check in record.checks}
 
 
-@dataclass(frozen=True)
-class FindingChanges:
+class FindingChanges(NamedTuple):
     """What two audits say differently, beside the outcomes of their checks.
 
     Attributes:
@@ -133,17 +134,16 @@ def finding_changes(old: AnyRecord, new: AnyRecord) -> FindingChanges:
     left, right = _counts(old), _counts(new)
     differing = [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
     odd = [key for key in differing if not intervals_overlap(left.get(key, (0, 0)), right.get(key, (0, 0)))]
-    return FindingChanges(differing, odd, facts=list(_facts(old)) != list(_facts(new)))
+    return FindingChanges(differing, odd, facts=_facts(old) != _facts(new))
 
 
 def _counts(record: AuditRecord) -> dict[str, tuple[int, int]]:
     """What else an audit counted: number of examples, and of how many."""
     n = len(record.positions)
     counts: dict[str, tuple[int, int]] = {}
-    if record.forward_pass is not None:
-        counts |= {"repeat": (record.forward_pass.repeat, n), "companions": (record.forward_pass.companions, n)}
-    if record.outputs is not None:
-        counts |= {"saturated": (record.outputs.saturated, n), "at_bound": (record.outputs.at_bound, n)}
+    for part, keys in ((record.forward_pass, ("repeat", "companions")), (record.outputs, ("saturated", "at_bound"))):
+        if part is not None:
+            counts |= {key: (getattr(part, key), n) for key in keys}
     for gradients in record.gradients:
         for key in ("zero", "bad", "unhelpful"):
             counts[f"{key} gradients of {gradients.loss}"] = (getattr(gradients, key), gradients.n)
@@ -152,9 +152,9 @@ def _counts(record: AuditRecord) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def _facts(record: AuditRecord) -> Iterator[str]:
-    if record.outputs is not None and record.outputs.probabilities:
-        yield "probabilities"
-    yield from (f"training mode: {layer}" for layer in (record.forward_pass.training if record.forward_pass else []))
-    errors = [part.error for parts in (record.gradients, record.checks, record.active) for part in parts]
-    yield from (f"error: {error}" for error in errors if error)
+def _facts(record: AuditRecord) -> tuple[bool, list[str], list[str]]:
+    """Kind of outputs, layers in training mode, crashes."""
+    probabilities = record.outputs is not None and record.outputs.probabilities
+    training = record.forward_pass.training if record.forward_pass else []
+    errors = [part.error for parts in (record.gradients, record.checks, record.active) for part in parts if part.error]
+    return probabilities, training, errors

@@ -42,8 +42,6 @@ class CellVerdict(Frozen):
 
     Attributes:
         cell: its recorded id, or the suite's where nothing is recorded.
-        title: the same in words.
-        verdict: see the module.
         why: a sentence; empty where the verdict says all.
         n: evaluated examples; accuracy_recorded, accuracy_here: fractions.
         flips: sets of examples in which some flipped.
@@ -84,15 +82,12 @@ def missing(cell: Cell, why: str) -> CellVerdict:
 
 def judge(pairs: Sequence[CellPair]) -> list[CellVerdict]:
     """A verdict on every cell that was compared, in the order given; the old side is the recorded one."""
-    verdicts = [None if pair.cell.kind == "train" else _of_examples(pair) for pair in pairs]
-    clean = {
-        (pair.cell.model, pair.cell.seed): verdict
-        for pair, verdict in zip(pairs, verdicts, strict=True)
-        if pair.cell.attack == "none"
-    }
+    clean = {(pair.cell.model, pair.cell.seed): _of_examples(pair) for pair in pairs if pair.cell.attack == "none"}
     return [
-        verdict or _of_training(pair, clean.get((pair.cell.model, pair.cell.seed)))
-        for pair, verdict in zip(pairs, verdicts, strict=True)
+        _of_training(pair, clean.get((pair.cell.model, pair.cell.seed)))
+        if pair.cell.kind == "train"
+        else _of_examples(pair)
+        for pair in pairs
     ]
 
 
@@ -154,7 +149,7 @@ def _verdict(pair: CellPair, verdict: Verdict, why: str = "", **details: Any) ->
         details |= {"n": old.n, "accuracy_recorded": old.accuracy, "accuracy_here": accuracy}
     return CellVerdict(
         cell=pair.cell.id,
-        title=pair.title,
+        title=title(pair.cell),
         kind=pair.cell.kind,
         verdict=verdict,
         why=why,

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from robustbench_cmic.records.files import CorruptRecordError, read_json
-from robustbench_cmic.report.compare.certificate import Certificate, counts_of, write_certificate
+from robustbench_cmic.report.compare.certificate import Certificate, counts_of
 from robustbench_cmic.report.compare.history import (
     HISTORY_COLUMNS,
     append_row,
@@ -19,6 +19,7 @@ from robustbench_cmic.report.compare.history import (
     trend_svg,
     write_trend,
 )
+from robustbench_cmic.report.compare.text import write_certificate
 from robustbench_cmic.report.compare.verdicts import CellVerdict, Flips
 
 
@@ -125,7 +126,7 @@ def test_the_picture_is_the_same_bytes_and_says_what_it_shows(tmp_path: Path) ->
 
 def test_an_altered_certificate_is_not_believed(tmp_path: Path) -> None:
     written = certificate()
-    write_certificate(tmp_path, written, "text")
+    write_certificate(tmp_path, written)
     file = tmp_path / "certificate.json"
     assert Certificate.model_validate(read_json(file)) == written
     file.write_text(file.read_text().replace('"exit_code": 3', '"exit_code": 0'))
