@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from robustbench_cmic.cli.arguments import SuiteArgument, fail, load, tell
 from robustbench_cmic.cli.compare import read_folder
 from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.suite.messages import os_error_reason
-
-if TYPE_CHECKING:
-    from robustbench_cmic.report.compare.certificate import Certificate
 
 
 def reproduce(
@@ -49,6 +46,7 @@ def reproduce(
     ] = True,
 ) -> None:
     """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
+    from robustbench_cmic.report.compare.history import add_to_history
     from robustbench_cmic.report.compare.text import write_certificate
     from robustbench_cmic.run import reproduce as run
 
@@ -62,7 +60,7 @@ def reproduce(
     folder = results or Path("reproductions") / name / began.strftime("%Y%m%dT%H%M%SZ")
     place = output or folder
     try:
-        code = run.rerun(reproduction, run.options_for(reproduction, folder, device, data, jobs), place)
+        code = run.rerun(reproduction, folder, place, device, data, jobs)
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
@@ -76,21 +74,6 @@ def reproduce(
         fail(f"cannot write to {place}: {os_error_reason(error)}")
     print(f"{place / 'certificate.md'}\n{place / 'certificate.json'}")
     if history:
-        _add_to_history(certificate, recorded)
+        tell(add_to_history(certificate, recorded))
     print(certificate.sentence)
     raise typer.Exit(certificate.exit_code)
-
-
-def _add_to_history(certificate: Certificate, recorded: Path) -> None:
-    """Add to the history and draw it; what stands in the way is told, and changes nothing in what was certified."""
-    from robustbench_cmic.report.compare import history
-
-    try:
-        rows = history.append_row(recorded, history.history_row(certificate))
-    except (OSError, ValueError) as error:
-        tell([f"{recorded / history.HISTORY_FILE} is left as it was: {error}"])
-        return
-    try:
-        history.write_trend(recorded, certificate.suite, rows)
-    except (OSError, ValueError) as error:
-        tell([f"{recorded / history.TREND_FILE} is not drawn: {error}"])

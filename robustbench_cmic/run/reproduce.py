@@ -15,16 +15,15 @@ from pathlib import Path
 from rich.console import Console
 
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.plan.cell import Cell, Plan, title
 from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import unwritten, write_atomically
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import Results, read_results
 from robustbench_cmic.report.compare import differences
-from robustbench_cmic.report.compare.certificate import Certificate, conclude, counts_of
+from robustbench_cmic.report.compare.certificate import CellVerdict, Certificate, conclude, counts_of, judge
 from robustbench_cmic.report.compare.matching import CellPair, compare_cells, match_cells
-from robustbench_cmic.report.compare.verdicts import CellVerdict, judge, missing
 from robustbench_cmic.run import DONE
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.run.runner import run_suite
@@ -54,25 +53,24 @@ class Reproduction:
     missing: list[CellVerdict]
     inputs: list[differences.Difference]
 
-    @property
-    def suite(self) -> str:
-        """The suite's name."""
-        return self.loaded.suite.suite
-
 
 def plan_reproduction(loaded: LoadedSuite, recorded: Results, fraction: float) -> Reproduction:
     """Match a suite with its recorded results and choose the sample; which it is depends on the cells' ids alone."""
     plan = make_plan(loaded.suite)
     matches = match_cells(plan.cells, recorded.plan.cells)
     both = [(cell, old) for cell, old in matches if cell is not None and old is not None]
-    lacking = [missing(cell, "not in the recorded suite") for cell, old in matches if cell is not None and old is None]
-    lacking += [missing(old, "not in the suite any more") for cell, old in matches if old is not None and cell is None]
-    lacking += [missing(old, why) for _, old in both if (why := _unrecorded(old, recorded))]
+    lacking = [(cell, "not in the recorded suite") for cell, old in matches if cell is not None and old is None]
+    lacking += [(old, "not in the suite any more") for cell, old in matches if old is not None and cell is None]
+    lacking += [(old, why) for _, old in both if (why := _unrecorded(old, recorded))]
+    missing = [
+        CellVerdict(cell=cell.id, title=title(cell), kind=cell.kind, verdict="missing", why=why)
+        for cell, why in lacking
+    ]
     usable = {cell.id: old for cell, old in both if _has_result(old, recorded)}
     changes = differences.plan_differences(recorded.plan, plan)
     inputs = [change for change in changes if not change.key.startswith("pairs")]
     inputs += differences.declared_differences((old, cell) for cell, old in both)
-    return Reproduction(loaded, recorded, fraction, sample(plan, usable, fraction), usable, lacking, inputs)
+    return Reproduction(loaded, recorded, fraction, sample(plan, usable, fraction), usable, missing, inputs)
 
 
 def _has_result(cell: Cell, recorded: Results) -> bool:
@@ -99,7 +97,7 @@ def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Ce
     With a training goes its clean evaluation: that says what weights are worth which are not the recorded ones.
 
     Args:
-        plan: all cells.
+        plan: to draw from.
         recorded: the recorded cells that have a result, by the plan's ids.
         fraction: share of the evaluations, in (0, 1], rounded up.
     """
@@ -116,15 +114,13 @@ def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Ce
     return [cell for cell in usable if cell.id in keep]
 
 
-def rerun(reproduction: Reproduction, options: Options, place: Path) -> int:
+def rerun(
+    reproduction: Reproduction, folder: Path, place: Path, device: str | None, data: Path | None, jobs: int | None
+) -> int:
     """Run the chosen cells in a fresh folder, or go on in that of an interrupted run of this reproduction.
 
-    Where that cannot begin, nothing is left behind.
-
-    Args:
-        reproduction: what is to be made anew.
-        options: its `results` is the folder.
-        place: where the certificate goes; made, too.
+    It runs on the recorded kind of device unless another is asked for, deterministically if the records were made so.
+    `place`, where the certificate goes, is made, too. Where the run cannot begin, nothing is left behind.
 
     Returns:
         0 all are done, 1 some failed, 130 interrupted.
@@ -132,29 +128,42 @@ def rerun(reproduction: Reproduction, options: Options, place: Path) -> int:
     Raises:
         UserError: the folder holds anything else: what is in it was not made from scratch, or is certified already. Or
             it is fresh, but its work folder is there: a run would take over checkpoints and resume states from it. Or
-            it cannot be written to; or see `run_suite`.
+            it cannot be written to. Or see `run_suite`.
     """
-    made = _open(reproduction, options.results, place)
+    suite = reproduction.loaded.suite
+    made = _open(reproduction, folder, place)
     for difference in reproduction.inputs:
         print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
     console = Console(soft_wrap=True)
     if not reproduction.chosen:
-        console.print(f"{reproduction.suite}: none of its cells is recorded: nothing to run", markup=False)
+        console.print(f"{suite.suite}: none of its cells is recorded: nothing to run", markup=False)
         return DONE
+    origins = [record.provenance for record in reproduction.recorded.records.values()]
+    recorded_device = "cpu" if all(origin.get("device") == "cpu" for origin in origins) else "auto"
+    options = Options(
+        results=folder,
+        only=[cell.id for cell in reproduction.chosen],
+        device=device or recorded_device,
+        data=data,
+        jobs=jobs,
+        deterministic=all(origin.get("determinism", {}).get("deterministic") for origin in origins),
+    )
     try:
-        return run_suite(reproduction.loaded.suite, options, console)
+        return run_suite(suite, options, console)
     except UserError:
-        _clean_up(options.results, made)
+        _clean_up(folder, made)
         raise
 
 
 def _open(reproduction: Reproduction, folder: Path, place: Path) -> list[Path]:
     """Mark the folder as one of this reproduction; returns the folders that were made, innermost first."""
     made = [path for leaf in (place, folder) for path in (leaf, *leaf.parents) if not path.exists()]
-    marker = _marker(reproduction)
+    marker, found = _marker(reproduction), b""
+    with contextlib.suppress(OSError):  # it is not there, or cannot be read
+        found = (folder / MARKER).read_bytes()
     try:
         if folder.is_dir() and any(folder.iterdir()):
-            if _read_marker(folder) != marker:
+            if found != marker:
                 raise UserError(
                     f"{folder} is not empty, and no interrupted run of this reproduction: choose a fresh one"
                 )
@@ -172,16 +181,9 @@ def _open(reproduction: Reproduction, folder: Path, place: Path) -> list[Path]:
 
 
 def _marker(reproduction: Reproduction, certified: bool = False) -> bytes:
-    cells = [cell.id for cell in reproduction.chosen]
-    marker = {"suite": reproduction.suite, "fraction": reproduction.fraction, "cells": cells, "certified": certified}
+    suite, cells = reproduction.loaded.suite.suite, [cell.id for cell in reproduction.chosen]
+    marker = {"suite": suite, "fraction": reproduction.fraction, "cells": cells, "certified": certified}
     return json.dumps(marker).encode()
-
-
-def _read_marker(folder: Path) -> bytes | None:
-    try:
-        return (folder / MARKER).read_bytes()
-    except OSError:
-        return None
 
 
 def _clean_up(folder: Path, made: Sequence[Path]) -> None:
@@ -199,26 +201,9 @@ def mark_certified(folder: Path, reproduction: Reproduction) -> None:
     write_atomically(folder / MARKER, _marker(reproduction, certified=True))
 
 
-def options_for(
-    reproduction: Reproduction, folder: Path, device: str | None, data: Path | None, jobs: int | None
-) -> Options:
-    """How to run: on the recorded kind of device unless another is asked for, deterministic if the records are."""
-    origins = [record.provenance for record in reproduction.recorded.records.values()]
-    on_cpu = bool(origins) and all(origin.get("device") == "cpu" for origin in origins)
-    settings = [origin.get("determinism", {}) for origin in origins]
-    return Options(
-        results=folder,
-        only=[cell.id for cell in reproduction.chosen],
-        device=device or ("cpu" if on_cpu else "auto"),
-        data=data,
-        jobs=jobs,
-        deterministic=bool(settings) and all(setting.get("deterministic") for setting in settings),
-    )
-
-
 def certify(reproduction: Reproduction, folder: Path, began: datetime.datetime) -> Certificate:
     """Judge what a run has left in a folder."""
-    suite, results, fraction = reproduction.suite, reproduction.recorded, reproduction.fraction
+    suite, results, fraction = reproduction.loaded.suite.suite, reproduction.recorded, reproduction.fraction
     new = read_results(folder / suite).records if reproduction.chosen else {}
     matches = [(reproduction.old[cell.id], cell) for cell in reproduction.chosen]
     pairs = [CellPair(old, cell, results.records[old.id], new.get(cell.id)) for old, cell in matches]

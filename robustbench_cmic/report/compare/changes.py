@@ -24,17 +24,14 @@ class CellComparison(Frozen):
     """One cell of either folder; old is the first folder, new the second.
 
     Attributes:
-        old_cell, new_cell: ids; they differ where its configuration does.
         old_status, new_status: `ok`, `diverged`, `failed`, `missing`, or `not in the suite`.
         identical: the records are equal but for times and origins.
         outcomes_differ: some example flipped, the outcomes cannot be compared example by example, or an audit counted
             or found something else; None for a training and where one side has no result.
         paired: data and evaluated examples are the same on both sides; None where nothing was tested.
         points: new minus old accuracy in percentage points.
-        lost, gained: positions of the examples that only the old, and only the new side classifies correctly, counted
-            from 0; empty where unpaired.
+        lost, gained: see `PairedOutcomes`; empty where unpaired.
         p: exact McNemar where paired, else Fisher's exact test of two proportions; adjusted as in `CellPair`.
-        old_ncmi, new_ncmi: on the examples that the attack returned.
     """
 
     title: str

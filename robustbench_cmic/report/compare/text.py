@@ -10,10 +10,9 @@ from jinja2 import Environment
 from tabulate import tabulate
 
 from robustbench_cmic.records.files import write_atomically, write_json
-from robustbench_cmic.report.compare.certificate import Certificate, flipped_text
+from robustbench_cmic.report.compare.certificate import VERDICTS, CellVerdict, Certificate, flipped_text
 from robustbench_cmic.report.compare.changes import HIGHER, LOWER, MISSING, NOT_PLANNED, OK, CellComparison, Comparison
 from robustbench_cmic.report.compare.differences import Difference, brief
-from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict
 from robustbench_cmic.report.formats import renderer
 from robustbench_cmic.report.tables import NOTHING, escaped
 
@@ -26,17 +25,14 @@ def comparison_text(comparison: Comparison, markdown: bool = False) -> str:
         return f"{folders} are identical: {same} of {len(comparison.cells)} cells, times aside\n"
     with_results = [cell for cell in comparison.cells if cell.common]
     differing = [cell for cell in with_results if cell.outcomes_differ]
-    return (
-        _environment(markdown)
-        .get_template("comparison.j2")
-        .render(
-            comparison=comparison,
-            evaluated=[cell for cell in with_results if cell.kind == "attack"],
-            trainings=[cell for cell in with_results if cell.kind == "train"],
-            significant=[cell for cell in differing if cell.verdict.startswith((LOWER, HIGHER))],
-            one_sided=[cell for cell in comparison.cells if _one_sided(cell)],
-            cells=[_accuracies(cell) for cell in differing],
-        )
+    template = _environment(markdown).get_template("comparison.j2")
+    return template.render(
+        comparison=comparison,
+        evaluated=[cell for cell in with_results if cell.kind == "attack"],
+        trainings=[cell for cell in with_results if cell.kind == "train"],
+        significant=[cell for cell in differing if cell.verdict.startswith((LOWER, HIGHER))],
+        one_sided=[cell for cell in comparison.cells if _one_sided(cell)],
+        cells=[_accuracies(cell) for cell in differing],
     )
 
 
@@ -56,15 +52,12 @@ def certificate_text(certificate: Certificate) -> str:
     recorded, here = certificate.environment_recorded, certificate.environment_here
     origins = [[key, recorded.get(key, NOTHING), here.get(key, NOTHING)] for key in dict.fromkeys([*here, *recorded])]
     worst_first = sorted(certificate.cells, key=lambda cell: -VERDICTS.index(cell.verdict))
-    return (
-        _environment(markdown=True)
-        .get_template("certificate.j2")
-        .render(
-            certificate=certificate,
-            cells=[_verdict(cell) for cell in worst_first],
-            hardware=[row for row in origins if not row[0].startswith("versions.")],
-            versions=[row for row in origins if row[0].startswith("versions.")],
-        )
+    template = _environment(markdown=True).get_template("certificate.j2")
+    return template.render(
+        certificate=certificate,
+        cells=[_verdict(cell) for cell in worst_first],
+        hardware=[row for row in origins if not row[0].startswith("versions.")],
+        versions=[row for row in origins if row[0].startswith("versions.")],
     )
 
 
