@@ -44,7 +44,7 @@ def compare(
     messages = reasons[:REASONS_SHOWN]
     if len(reasons) > REASONS_SHOWN:
         messages.append(f"and {len(reasons) - REASONS_SHOWN} more (--format json names all)")
-    empty = fail_on is not None and not comparison.evaluated
+    empty = fail_on is not None and not any(cell.common and cell.kind == "attack" for cell in comparison.cells)
     if empty:
         messages.append("not a single evaluation has a result on both sides: nothing was compared")
     tell(f"{fail_on}: {message}" for message in messages)

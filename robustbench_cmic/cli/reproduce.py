@@ -59,11 +59,7 @@ def reproduce(
     began = datetime.datetime.now(datetime.UTC)
     folder = results or Path("reproductions") / name / began.strftime("%Y%m%dT%H%M%SZ")
     place = output or folder
-    try:
-        code = run.rerun(reproduction, folder, place, device, data, jobs)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    if code == INTERRUPTED:
+    if run.rerun(reproduction, folder, place, device, data, jobs):
         print(f"nothing is certified; to go on: reproduce {suite} --results {folder}, other options as before")
         raise typer.Exit(INTERRUPTED)
     certificate = run.certify(reproduction, folder, began)

@@ -24,7 +24,7 @@ from robustbench_cmic.report import Results, read_results
 from robustbench_cmic.report.compare import differences
 from robustbench_cmic.report.compare.certificate import CellVerdict, Certificate, conclude, counts_of, judge
 from robustbench_cmic.report.compare.matching import CellPair, compare_cells, match_cells
-from robustbench_cmic.run import DONE
+from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.run.runner import run_suite
 from robustbench_cmic.suite import LoadedSuite
@@ -95,11 +95,7 @@ def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Ce
     """A part of a plan's cells: evaluations drawn by the hashes of their recorded ids, and what they depend on.
 
     With a training goes its clean evaluation: that says what weights are worth which are not the recorded ones.
-
-    Args:
-        plan: to draw from.
-        recorded: the recorded cells that have a result, by the plan's ids.
-        fraction: share of the evaluations, in (0, 1], rounded up.
+    `recorded` holds the recorded cells that have a result, by the plan's ids; `fraction` is in (0, 1], rounded up.
     """
     usable = [cell for cell in plan.cells if cell.id in recorded]
     if fraction == 1:
@@ -116,14 +112,12 @@ def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Ce
 
 def rerun(
     reproduction: Reproduction, folder: Path, place: Path, device: str | None, data: Path | None, jobs: int | None
-) -> int:
+) -> bool:
     """Run the chosen cells in a fresh folder, or go on in that of an interrupted run of this reproduction.
 
     It runs on the recorded kind of device unless another is asked for, deterministically if the records were made so.
-    `place`, where the certificate goes, is made, too. Where the run cannot begin, nothing is left behind.
-
-    Returns:
-        0 all are done, 1 some failed, 130 interrupted.
+    `place`, where the certificate goes, is made, too. Where the run cannot begin, nothing is left behind. Returns
+    whether it was interrupted.
 
     Raises:
         UserError: the folder holds anything else: what is in it was not made from scratch, or is certified already. Or
@@ -137,7 +131,7 @@ def rerun(
     console = Console(soft_wrap=True)
     if not reproduction.chosen:
         console.print(f"{suite.suite}: none of its cells is recorded: nothing to run", markup=False)
-        return DONE
+        return False
     origins = [record.provenance for record in reproduction.recorded.records.values()]
     recorded_device = "cpu" if all(origin.get("device") == "cpu" for origin in origins) else "auto"
     options = Options(
@@ -149,7 +143,9 @@ def rerun(
         deterministic=all(origin.get("determinism", {}).get("deterministic") for origin in origins),
     )
     try:
-        return run_suite(suite, options, console)
+        return run_suite(suite, options, console) == INTERRUPTED
+    except KeyboardInterrupt:
+        return True
     except UserError:
         _clean_up(folder, made)
         raise

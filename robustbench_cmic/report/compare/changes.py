@@ -91,11 +91,6 @@ class Comparison(Frozen):
     regression: list[str]
 
     @property
-    def evaluated(self) -> bool:
-        """Some evaluation has a result on both sides."""
-        return any(cell.common and cell.kind == "attack" for cell in self.cells)
-
-    @property
     def identical(self) -> bool:
         """Nothing differs but times."""
         declared = self.configuration or self.environment or self.hashes

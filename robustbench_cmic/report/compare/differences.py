@@ -70,12 +70,12 @@ def declared_differences(pairs: Iterable[tuple[Cell, Cell]]) -> list[Difference]
 
 def _grouped(changes: Iterable[tuple[str, Difference]]) -> list[Difference]:
     """Equal changes once, in the order of their first place, with all places."""
-    places: dict[str, tuple[Difference, list[str]]] = {}
+    places: dict[tuple[str, str, str], list[str]] = {}
     for place, change in changes:
-        places.setdefault(canonical_json([change.key, change.old, change.new]), (change, []))[1].append(place)
+        places.setdefault((change.key, canonical_json(change.old), canonical_json(change.new)), []).append(place)
     return [
-        change.model_copy(update={"where": list(dict.fromkeys(where)), "cells": len(where)})
-        for change, where in places.values()
+        Difference(key=key, old=json.loads(a), new=json.loads(b), where=list(dict.fromkeys(where)), cells=len(where))
+        for (key, a, b), where in places.items()
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,11 +69,7 @@ _COUNTERS = {verdict: verdict.replace("-", "_").replace(" ", "_") for verdict in
 
 
 def add_to_history(certificate: Certificate, folder: Path) -> list[str]:
-    """Add a reproduction to the history of a results folder, and draw it.
-
-    Returns:
-        What stood in the way, which changes nothing in what was certified.
-    """
+    """Add a reproduction to the history of a results folder, and draw it; returns what stood in the way."""
     failure = f"{folder / HISTORY_FILE} is left as it was"
     try:
         rows = append_row(folder, history_row(certificate))
@@ -109,7 +105,7 @@ def history_row(certificate: Certificate) -> HistoryRow:
 
 
 def _row(fields: Mapping[str, Any], what: str) -> HistoryRow:
-    """Check a line; `what` it is begins the error about its first problem: of its date only where there is no other."""
+    """A checked line; the error is about its first problem, and that of its date only if there is no other."""
     try:
         return HistoryRow.model_validate(fields)
     except ValidationError as error:
@@ -124,31 +120,27 @@ def read_history(folder: Path) -> list[HistoryRow]:
         OSError: the file cannot be read.
         ValueError: it is no history: it is empty, has other columns, or lines that `append_row` did not write.
     """
+    rows = []
     try:
         text = (folder / HISTORY_FILE).read_text(encoding="utf-8")
-        return list(_rows(list(csv.reader(io.StringIO(text), strict=True))))
+        lines = list(csv.reader(io.StringIO(text), strict=True))
+        if not lines:
+            raise ValueError("it is empty")
+        if tuple(lines[0]) != HISTORY_COLUMNS:
+            raise ValueError("its columns are others")
+        for number, line in enumerate(lines[1:], 2):
+            if len(line) != len(HISTORY_COLUMNS):
+                raise ValueError(f"in line {number}, there are {len(line)} columns, not {len(HISTORY_COLUMNS)}")
+            rows.append(_row(dict(zip(HISTORY_COLUMNS, line, strict=True)), f"in line {number},"))
     except FileNotFoundError:
         return []
     except (csv.Error, ValueError) as error:  # text that is no UTF-8 is a ValueError
         raise ValueError(f"it is no history of reproductions: {error}") from None
-
-
-def _rows(lines: Sequence[Sequence[str]]) -> Iterator[HistoryRow]:
-    if not lines:
-        raise ValueError("it is empty")
-    if tuple(lines[0]) != HISTORY_COLUMNS:
-        raise ValueError("its columns are others")
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(HISTORY_COLUMNS):
-            raise ValueError(f"in line {number}, there are {len(line)} columns, not {len(HISTORY_COLUMNS)}")
-        yield _row(dict(zip(HISTORY_COLUMNS, line, strict=True)), f"in line {number},")
+    return rows
 
 
 def append_row(folder: Path, row: HistoryRow) -> list[HistoryRow]:
-    """Add a line, atomically, under the lock of the results folder.
-
-    Returns:
-        All lines.
+    """Add a line, atomically, under the lock of the results folder; returns all lines.
 
     Raises:
         OSError, ValueError: see `read_history`; nothing was changed then.

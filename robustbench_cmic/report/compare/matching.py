@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.packing import unpack_outcomes
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord, Check
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
 from robustbench_cmic.report.compare.differences import payload
 from robustbench_cmic.statistics import holm, mcnemar, wilson_interval
 
@@ -157,23 +157,17 @@ class CellPair:
 def compare_cells(pairs: Sequence[CellPair], *, across_data: bool = False) -> list[CellPair]:
     """Compare outcomes, and test those of all cells as one family.
 
-    Args:
-        pairs: cells on both sides.
-        across_data: compare attacks example by example though their data differ: where these should be the same, the
-            examples that flipped name what was changed. Otherwise accuracies on other data or other examples are two
-            proportions.
+    Those of attacks are compared example by example where their data are the same, or `across_data`: where these
+    should be the same, the examples that flipped name what was changed. Otherwise accuracies on other data or other
+    examples are two proportions.
     """
-    outcomes: list[list[PairedOutcomes] | None] = []
-    tests: list[list[float]] = []
-    for pair in pairs:
-        sets = _outcomes(*pair.results, across_data) if pair.results else None
-        outcomes.append(sets)
-        tests.append([paired.p for paired in sets or ()] if sets is not None or across_data else _two_proportions(pair))
-    adjusted = iter(holm([p for values in tests for p in values]))
-    return [
-        replace(pair, outcomes=sets, p=[next(adjusted) for _ in values])
-        for pair, sets, values in zip(pairs, outcomes, tests, strict=True)
+    pairs = [replace(pair, outcomes=_outcomes(*pair.results, across_data) if pair.results else None) for pair in pairs]
+    tests = [
+        [paired.p for paired in pair.outcomes or ()] or ([] if across_data else _two_proportions(pair))
+        for pair in pairs
     ]
+    adjusted = iter(holm([p for values in tests for p in values]))
+    return [replace(pair, p=[next(adjusted) for _ in values]) for pair, values in zip(pairs, tests, strict=True)]
 
 
 def _outcomes(old: AnyRecord, new: AnyRecord, across_data: bool) -> list[PairedOutcomes] | None:
@@ -189,11 +183,10 @@ def _outcomes(old: AnyRecord, new: AnyRecord, across_data: bool) -> list[PairedO
         return [PairedOutcomes.unpacked("", old.outcomes or "", new.outcomes or "", range(old.n))]
     if not isinstance(old, AuditRecord) or not isinstance(new, AuditRecord):
         return []
-    left, right = _checks(old), _checks(new)
-    if old.positions != new.positions or old.examples_sha256 != new.examples_sha256 or list(left) != list(right):
+    if old.positions != new.positions or old.examples_sha256 != new.examples_sha256 or _checks(old) != _checks(new):
         return None
     pairs = []
-    for check, other in zip(left.values(), right.values(), strict=True):
+    for check, other in zip(old.checks, new.checks, strict=True):
         if (check.outcomes is None) != (other.outcomes is None):
             return None  # one of them crashed
         if check.outcomes is not None and other.outcomes is not None:
@@ -202,9 +195,9 @@ def _outcomes(old: AnyRecord, new: AnyRecord, across_data: bool) -> list[PairedO
     return pairs
 
 
-def _checks(record: AuditRecord) -> dict[str, Check]:
-    """The checks of an audit by what they are, whatever they found."""
-    return {canonical_json(check.model_dump(exclude={"outcomes", "error"})): check for check in record.checks}
+def _checks(record: AuditRecord) -> list[str]:
+    """What the checks of an audit are, whatever they found."""
+    return [canonical_json(check.model_dump(exclude={"outcomes", "error"})) for check in record.checks]
 
 
 def _two_proportions(pair: CellPair) -> list[float]:
