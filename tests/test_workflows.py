@@ -13,8 +13,8 @@ import typer
 import yaml
 
 from robustbench_cmic.cli import app
+from robustbench_cmic.report.compare.certificate import VERDICTS
 from robustbench_cmic.report.compare.history import HISTORY_COLUMNS
-from robustbench_cmic.report.compare.verdicts import VERDICTS
 from robustbench_cmic.suite import shipped_suites
 from tests.conftest import ROOT
 

@@ -7,8 +7,7 @@ reproduction found other results than it should; 130 interrupted.
 from __future__ import annotations
 
 import signal
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -51,12 +50,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the console script and of `python -m robustbench_cmic`."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
-
-
-def _interrupt(_: int, __: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 @app.callback(invoke_without_command=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from robustbench_cmic.records.files import unwritten
 from robustbench_cmic.run import USAGE
 from robustbench_cmic.suite import LoadedSuite, find_suite, load_suite
 from robustbench_cmic.suite.toy import toy as toy_size
@@ -35,8 +38,23 @@ LimitOption = Annotated[
 
 def fail(message: object) -> NoReturn:
     """Say what is wrong and exit 2."""
-    print(message, file=sys.stderr)
+    tell([message])
     raise typer.Exit(USAGE)
+
+
+def tell(messages: Iterable[object]) -> None:
+    """Print what a user should know beside the results, a line each."""
+    for message in messages:
+        print(message, file=sys.stderr)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Where something is written to a place; exit 2 where it cannot be."""
+    try:
+        yield
+    except OSError as error:
+        fail(f"cannot write {unwritten(error, place)}")
 
 
 def load(name: str, at_toy_size: bool = False) -> LoadedSuite:
@@ -49,8 +67,7 @@ def load(name: str, at_toy_size: bool = False) -> LoadedSuite:
     # What a suite names lies beside it; behind everything else, so that it hides no library.
     sys.path.append(str(path.parent.absolute()))
     loaded = load_suite(path)
-    for problem in loaded.warnings:
-        print(f"warning: {problem.text(str(loaded.path))}", file=sys.stderr)
+    tell(f"warning: {problem.text(str(loaded.path))}" for problem in loaded.warnings)
     return replace(loaded, suite=toy_size(loaded.suite)) if at_toy_size else loaded
 
 

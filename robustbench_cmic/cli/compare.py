@@ -1,33 +1,21 @@
-"""Results beside results: `compare`, `reproduce`."""
+"""`compare`: results beside results."""
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from robustbench_cmic.cli.arguments import tell
 from robustbench_cmic.report import Results, read_results
 from robustbench_cmic.run import DIFFERENT, DONE, INCOMPLETE
 
 REASONS_SHOWN = 20
-
-
-class FailOn(StrEnum):
-    """When `compare` exits 3."""
-
-    drift = "drift"
-    regression = "regression"
-
-
-class TextFormat(StrEnum):
-    """How `compare` prints."""
-
-    text = "text"
-    md = "md"
-    json = "json"
+FailOn = StrEnum("FailOn", ["drift", "regression"])
+"""When `compare` exits 3."""
+TextFormat = StrEnum("TextFormat", ["text", "md", "json"])
 
 
 def compare(
@@ -47,19 +35,19 @@ def compare(
     from robustbench_cmic.report.compare.text import comparison_text
 
     left, right = read_folder(old), read_folder(new)
-    comparison = compare_folders(left, right, old, new)
+    comparison = compare_folders(left, right)
     if form is TextFormat.json:
         print(comparison.model_dump_json(indent=1))
     else:
         print(comparison_text(comparison, markdown=form is TextFormat.md), end="")
     reasons = {None: [], FailOn.drift: comparison.drift, FailOn.regression: comparison.regression}[fail_on]
-    for reason in reasons[:REASONS_SHOWN]:
-        print(f"{fail_on}: {reason}", file=sys.stderr)
+    messages = reasons[:REASONS_SHOWN]
     if len(reasons) > REASONS_SHOWN:
-        print(f"{fail_on}: and {len(reasons) - REASONS_SHOWN} more (--format json names all)", file=sys.stderr)
-    empty = fail_on is not None and not comparison.evaluated
+        messages.append(f"and {len(reasons) - REASONS_SHOWN} more (--format json names all)")
+    empty = fail_on is not None and not any(cell.common and cell.kind == "attack" for cell in comparison.cells)
     if empty:
-        print(f"{fail_on}: not a single evaluation has a result on both sides: nothing was compared", file=sys.stderr)
+        messages.append("not a single evaluation has a result on both sides: nothing was compared")
+    tell(f"{fail_on}: {message}" for message in messages)
     lacking = empty or bool(left.problems or right.problems)
     raise typer.Exit(DIFFERENT if reasons else INCOMPLETE if lacking else DONE)
 
@@ -67,6 +55,5 @@ def compare(
 def read_folder(folder: Path) -> Results:
     """The results in a folder; what was left out of them is told."""
     results = read_results(folder)
-    for problem in results.problems:
-        print(problem, file=sys.stderr)
+    tell(results.problems)
     return results

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import fail
-from robustbench_cmic.records.files import unwritten, write_atomically
+from robustbench_cmic.cli.arguments import writing
+from robustbench_cmic.records.files import write_atomically
 
 
 def list_() -> None:
@@ -44,7 +44,5 @@ def schema(
     if output is None:
         print(text, end="")
         return
-    try:
+    with writing(output):
         write_atomically(output, text.encode())
-    except OSError as error:
-        fail(f"cannot write {unwritten(error, output)}")

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import ResultsOption, fail, results_folder
-from robustbench_cmic.records.files import unwritten
-from robustbench_cmic.report import (
-    FORMATS,
-    STANDARD,
-    ReportError,
-    Summary,
-    check_name,
-    folders_of,
-    write_index,
-    write_report,
-)
+from robustbench_cmic.cli.arguments import ResultsOption, fail, results_folder, tell, writing
+from robustbench_cmic.report import FORMATS, STANDARD, ReportError, check_name, folders_of, write_index, write_report
 from robustbench_cmic.report.tables import flags_text
 from robustbench_cmic.run import DONE, INCOMPLETE, USAGE
-
-Made = TypeVar("Made")
 
 
 def _format(name: str) -> str:
@@ -60,7 +46,8 @@ def report(
     for folder in folders:
         try:
             check_name(folder)
-            problems += _written(folder, chosen).results.problems
+            with writing(folder):
+                problems += write_report(folder, chosen).results.problems
         except ReportError as error:
             if suites:
                 raise
@@ -70,10 +57,11 @@ def report(
         for file in (file for form in chosen for file in FORMATS[form]):
             print(folder / file)
     if "html" in formats and reported:
-        index, left_out = _done(lambda: write_index(results), results)
+        with writing(results):
+            index, left_out = write_index(results)
         print(index)
         problems += left_out
-    _tell(dict.fromkeys(problems))
+    tell(dict.fromkeys(problems))
     raise typer.Exit((INCOMPLETE if reported else USAGE) if problems else DONE)
 
 
@@ -85,26 +73,9 @@ def audit(
     """Judge stored results again: which numbers are not to be believed, and why. Writes their tables anew, too."""
     problems: list[str] = []
     for folder in folders:
-        summary = _written(folder)
+        with writing(folder):
+            summary = write_report(folder)
         print(flags_text(summary))
         problems += summary.results.problems
-    _tell(problems)
+    tell(problems)
     raise typer.Exit(INCOMPLETE if problems else DONE)
-
-
-def _written(folder: Path, formats: Sequence[str] = STANDARD) -> Summary:
-    """The summary of a results folder, its tables written."""
-    return _done(lambda: write_report(folder, formats), folder)
-
-
-def _done(work: Callable[[], Made], folder: Path) -> Made:
-    """What `work` returns; exit 2 where it cannot be written to the folder."""
-    try:
-        return work()
-    except OSError as error:
-        fail(f"cannot write {unwritten(error, folder)}")
-
-
-def _tell(problems: Iterable[str]) -> None:
-    for problem in problems:
-        print(problem, file=sys.stderr)

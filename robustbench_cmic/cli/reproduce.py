@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-import time
+import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import SuiteArgument, fail, load
+from robustbench_cmic.cli.arguments import SuiteArgument, fail, load, tell
 from robustbench_cmic.cli.compare import read_folder
 from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.suite.messages import os_error_reason
-
-if TYPE_CHECKING:
-    from robustbench_cmic.report.compare.certificate import Certificate
 
 
 def reproduce(
@@ -50,59 +46,30 @@ def reproduce(
     ] = True,
 ) -> None:
     """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
+    from robustbench_cmic.report.compare.history import add_to_history
+    from robustbench_cmic.report.compare.text import write_certificate
     from robustbench_cmic.run import reproduce as run
 
     loaded = load(suite)
-    recorded = against or Path("results") / loaded.suite.suite
+    name = loaded.suite.suite
+    recorded = against or Path("results") / name
     if not fraction > 0:
         fail(f"--fraction: should be above 0 and at most 1, not {fraction:g}")
-    reproduction = run.plan_reproduction(loaded, recorded, read_folder(recorded), fraction)
-    folder = results or run.default_folder(loaded.suite.suite)
+    reproduction = run.plan_reproduction(loaded, read_folder(recorded), fraction)
+    began = datetime.datetime.now(datetime.UTC)
+    folder = results or Path("reproductions") / name / began.strftime("%Y%m%dT%H%M%SZ")
     place = output or folder
-    made = run.open_folder(folder, place, reproduction)
-    for difference in reproduction.inputs:
-        print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
-    began = time.time()
-    try:
-        code = run.rerun(reproduction, run.options_for(reproduction, folder, device, data, jobs), made)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    if code == INTERRUPTED:
+    if run.rerun(reproduction, folder, place, device, data, jobs):
         print(f"nothing is certified; to go on: reproduce {suite} --results {folder}, other options as before")
         raise typer.Exit(INTERRUPTED)
     certificate = run.certify(reproduction, folder, began)
-    _write(certificate, folder, place)
-    if history:
-        _add_to_history(certificate, recorded)
-    print(certificate.sentence)
-    raise typer.Exit(certificate.exit_code)
-
-
-def _write(certificate: Certificate, folder: Path, place: Path) -> None:
-    """Write the certificate, and mark the folder that it is about."""
-    from robustbench_cmic.report.compare.certificate import write_certificate
-    from robustbench_cmic.report.compare.text import certificate_text
-    from robustbench_cmic.run.reproduce import mark_certified
-
     try:
-        write_certificate(place, certificate, certificate_text(certificate))
-        mark_certified(folder)
+        write_certificate(place, certificate)
+        run.mark_certified(folder, reproduction)
     except OSError as error:
         fail(f"cannot write to {place}: {os_error_reason(error)}")
-    print(place / "certificate.md")
-    print(place / "certificate.json")
-
-
-def _add_to_history(certificate: Certificate, recorded: Path) -> None:
-    """Add to the history and draw it; what stands in the way is told, and changes nothing in what was certified."""
-    from robustbench_cmic.report.compare.history import HISTORY_FILE, TREND_FILE, append_row, history_row, write_trend
-
-    try:
-        rows = append_row(recorded, history_row(certificate))
-    except (OSError, ValueError) as error:
-        print(f"{recorded / HISTORY_FILE} is left as it was: {error}", file=sys.stderr)
-        return
-    try:
-        write_trend(recorded, certificate.suite, rows)
-    except (OSError, ValueError) as error:
-        print(f"{recorded / TREND_FILE} is not drawn: {error}", file=sys.stderr)
+    print(f"{place / 'certificate.md'}\n{place / 'certificate.json'}")
+    if history:
+        tell(add_to_history(certificate, recorded))
+    print(certificate.sentence)
+    raise typer.Exit(certificate.exit_code)

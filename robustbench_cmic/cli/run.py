@@ -7,17 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import (
-    LimitOption,
-    OnlyOption,
-    ResultsOption,
-    SeedsOption,
-    SuiteArgument,
-    ToyOption,
-    WorkOption,
-    load,
-    parsed_seeds,
-)
+from robustbench_cmic.cli import arguments
 from robustbench_cmic.cli.plan import show_plan
 from robustbench_cmic.run import DONE, INCOMPLETE
 from robustbench_cmic.run.options import Options
@@ -46,12 +36,12 @@ MemoryOption = Annotated[
 
 
 def run(
-    suite: SuiteArgument,
-    results: ResultsOption = Path("results"),
-    work: WorkOption = None,
-    seeds: SeedsOption = "",
-    only: OnlyOption = [],  # noqa: B006 - typer's way to say "none given"
-    limit: LimitOption = None,
+    suite: arguments.SuiteArgument,
+    results: arguments.ResultsOption = Path("results"),
+    work: arguments.WorkOption = None,
+    seeds: arguments.SeedsOption = "",
+    only: arguments.OnlyOption = [],  # noqa: B006 - typer's way to say "none given"
+    limit: arguments.LimitOption = None,
     jobs: JobsOption = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: BatchSizeOption = None,
@@ -64,15 +54,15 @@ def run(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write curves for TensorBoard, those of what is done, too.")
     ] = None,
-    toy: ToyOption = False,
+    toy: arguments.ToyOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
-    loaded = load(suite, toy)
+    loaded = arguments.load(suite, toy)
     options = Options(
         results=results,
         work=work,
-        seeds=parsed_seeds(seeds),
+        seeds=arguments.parsed_seeds(seeds),
         only=only,
         limit=limit,
         jobs=jobs,
@@ -93,9 +83,8 @@ def run(
     from robustbench_cmic.run.runner import run_suite
 
     code = run_suite(loaded.suite, options, Console(soft_wrap=True))
-    folder = results / loaded.suite.suite
     if code in (DONE, INCOMPLETE):
-        for file in (folder / "leaderboard.md", folder / "results.csv"):
-            if file.is_file():
+        for name in ("leaderboard.md", "results.csv"):
+            if (file := results / loaded.suite.suite / name).is_file():
                 print(file)
     raise typer.Exit(code)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import ResultsOption, WorkOption, fail, results_folder
+from robustbench_cmic.cli.arguments import ResultsOption, WorkOption, fail, results_folder, tell
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, check_name, folders_of
 from robustbench_cmic.run import INCOMPLETE, USAGE
@@ -40,21 +39,17 @@ def status(
     if not folders:
         fail(f"{results} holds no results; `run` a suite first, or name another folder with --results")
     stores = [Store.of_suite(folder.name, results, work) for folder in folders]
-    if watch:
-        statuses, problems = _watch(stores, as_json)
-    else:
-        statuses, problems = _look(stores)
-        if statuses:
-            print(_text(statuses, as_json))
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    statuses, text, problems = _watch(stores, as_json) if watch else _look(stores, as_json)
+    if statuses and not watch:
+        print(text)
+    tell(problems)
     if problems:
         raise typer.Exit(INCOMPLETE if statuses else USAGE)
 
 
-def _look(stores: list[Store]) -> tuple[list[SuiteStatus], list[str]]:
-    """How suites stand, and sentences about those that cannot be read."""
-    from robustbench_cmic.run.watch.status import suite_status
+def _look(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], str, list[str]]:
+    """How suites stand, the same as text, and sentences about those that cannot be read."""
+    from robustbench_cmic.run.watch.status import status_text, suite_status
 
     statuses, problems = [], []
     for store in stores:
@@ -63,18 +58,12 @@ def _look(stores: list[Store]) -> tuple[list[SuiteStatus], list[str]]:
             statuses.append(suite_status(store))
         except ReportError as error:
             problems.append(str(error))
-    return statuses, problems
-
-
-def _text(statuses: list[SuiteStatus], as_json: bool) -> str:
-    from robustbench_cmic.run.watch.status import status_text
-
     if as_json:
-        return json.dumps([status.model_dump(mode="json") for status in statuses])
-    return "\n".join(status_text(status) for status in statuses)
+        return statuses, json.dumps([status.model_dump(mode="json") for status in statuses]), problems
+    return statuses, "\n".join(map(status_text, statuses)), problems
 
 
-def _watch(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], list[str]]:
+def _watch(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], str, list[str]]:
     """Show again and again: in place on a terminal, else one after the other; returns the last look."""
     from rich.console import Console
     from rich.live import Live
@@ -84,11 +73,11 @@ def _watch(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], list[
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     with live or contextlib.nullcontext():
         while True:
-            statuses, problems = _look(stores)
+            statuses, text, problems = _look(stores, as_json)
             if live is not None:
-                live.update(Text(_text(statuses, as_json)), refresh=True)
+                live.update(Text(text), refresh=True)
             elif statuses:
-                print(_text(statuses, as_json), flush=True)
+                print(text, flush=True)
             if all(status.state != "running" for status in statuses):
-                return statuses, problems
+                return statuses, text, problems
             time.sleep(WATCH_EVERY)

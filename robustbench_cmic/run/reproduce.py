@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import json
 import math
-import time
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +15,16 @@ from pathlib import Path
 from rich.console import Console
 
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.plan.cell import Cell, Plan, title
 from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import unwritten, write_atomically
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import Results, read_results
-from robustbench_cmic.report.compare.certificate import Certificate, counts_of, overall, sentence
-from robustbench_cmic.report.compare.differences import (
-    Difference,
-    declared_differences,
-    environment,
-    hash_differences,
-    plan_differences,
-    value_differences,
-)
+from robustbench_cmic.report.compare import differences
+from robustbench_cmic.report.compare.certificate import CellVerdict, Certificate, conclude, counts_of, judge
 from robustbench_cmic.report.compare.matching import CellPair, compare_cells, match_cells
-from robustbench_cmic.report.compare.verdicts import CellVerdict, judge, missing
-from robustbench_cmic.run import DONE
+from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.run.runner import run_suite
 from robustbench_cmic.suite import LoadedSuite
@@ -46,8 +38,6 @@ class Reproduction:
     """What is to be made anew.
 
     Attributes:
-        loaded: the suite.
-        against: where the recorded results lie; recorded: these.
         fraction: share of the recorded evaluations that was asked for, in (0, 1].
         chosen: cells of the suite's plan to run, in order, each after those that it depends on.
         old: by the ids of chosen cells the recorded ones; all have a result.
@@ -56,32 +46,31 @@ class Reproduction:
     """
 
     loaded: LoadedSuite
-    against: Path
     recorded: Results
     fraction: float
     chosen: list[Cell]
     old: dict[str, Cell]
     missing: list[CellVerdict]
-    inputs: list[Difference]
-
-    @property
-    def suite(self) -> str:
-        """The suite's name."""
-        return self.loaded.suite.suite
+    inputs: list[differences.Difference]
 
 
-def plan_reproduction(loaded: LoadedSuite, against: Path, recorded: Results, fraction: float) -> Reproduction:
+def plan_reproduction(loaded: LoadedSuite, recorded: Results, fraction: float) -> Reproduction:
     """Match a suite with its recorded results and choose the sample; which it is depends on the cells' ids alone."""
     plan = make_plan(loaded.suite)
     matches = match_cells(plan.cells, recorded.plan.cells)
     both = [(cell, old) for cell, old in matches if cell is not None and old is not None]
-    lacking = [missing(cell, "not in the recorded suite") for cell, old in matches if cell is not None and old is None]
-    lacking += [missing(old, "not in the suite any more") for cell, old in matches if old is not None and cell is None]
-    lacking += [missing(old, why) for _, old in both if (why := _unrecorded(old, recorded))]
+    lacking = [(cell, "not in the recorded suite") for cell, old in matches if cell is not None and old is None]
+    lacking += [(old, "not in the suite any more") for cell, old in matches if old is not None and cell is None]
+    lacking += [(old, why) for _, old in both if (why := _unrecorded(old, recorded))]
+    missing = [
+        CellVerdict(cell=cell.id, title=title(cell), kind=cell.kind, verdict="missing", why=why)
+        for cell, why in lacking
+    ]
     usable = {cell.id: old for cell, old in both if _has_result(old, recorded)}
-    inputs = [change for change in plan_differences(recorded.plan, plan) if not change.key.startswith("pairs")]
-    inputs += declared_differences((old, cell) for cell, old in both)
-    return Reproduction(loaded, against, recorded, fraction, sample(plan, usable, fraction), usable, lacking, inputs)
+    changes = differences.plan_differences(recorded.plan, plan)
+    inputs = [change for change in changes if not change.key.startswith("pairs")]
+    inputs += differences.declared_differences((old, cell) for cell, old in both)
+    return Reproduction(loaded, recorded, fraction, sample(plan, usable, fraction), usable, missing, inputs)
 
 
 def _has_result(cell: Cell, recorded: Results) -> bool:
@@ -106,11 +95,7 @@ def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Ce
     """A part of a plan's cells: evaluations drawn by the hashes of their recorded ids, and what they depend on.
 
     With a training goes its clean evaluation: that says what weights are worth which are not the recorded ones.
-
-    Args:
-        plan: all cells.
-        recorded: the recorded cells that have a result, by the plan's ids.
-        fraction: share of the evaluations, in (0, 1], rounded up.
+    `recorded` holds the recorded cells that have a result, by the plan's ids; `fraction` is in (0, 1], rounded up.
     """
     usable = [cell for cell in plan.cells if cell.id in recorded]
     if fraction == 1:
@@ -125,34 +110,56 @@ def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Ce
     return [cell for cell in usable if cell.id in keep]
 
 
-def default_folder(suite: str) -> Path:
-    """A fresh folder under `reproductions`, named by the time (UTC)."""
-    now = datetime.datetime.now(datetime.UTC)
-    return Path("reproductions") / suite / now.strftime("%Y%m%dT%H%M%SZ")
+def rerun(
+    reproduction: Reproduction, folder: Path, place: Path, device: str | None, data: Path | None, jobs: int | None
+) -> bool:
+    """Run the chosen cells in a fresh folder, or go on in that of an interrupted run of this reproduction.
 
-
-def open_folder(folder: Path, place: Path, reproduction: Reproduction) -> list[Path]:
-    """Mark a fresh folder to run in as one of this reproduction, or find that it is one that was interrupted.
-
-    Args:
-        folder: to run in.
-        place: where the certificate goes; made, too.
-        reproduction: what is to be made anew.
-
-    Returns:
-        The folders that were made, innermost first.
+    It runs on the recorded kind of device unless another is asked for, deterministically if the records were made so.
+    `place`, where the certificate goes, is made, too. Where the run cannot begin, nothing is left behind. Returns
+    whether it was interrupted.
 
     Raises:
-        UserError: it holds anything else: what is in it was not made from scratch, or is certified already. Or it is
-            fresh, but its work folder is there: a run would take over checkpoints and resume states from it. Or it
-            cannot be written to.
+        UserError: the folder holds anything else: what is in it was not made from scratch, or is certified already. Or
+            it is fresh, but its work folder is there: a run would take over checkpoints and resume states from it. Or
+            it cannot be written to. Or see `run_suite`.
     """
+    suite = reproduction.loaded.suite
+    made = _open(reproduction, folder, place)
+    for difference in reproduction.inputs:
+        print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
+    console = Console(soft_wrap=True)
+    if not reproduction.chosen:
+        console.print(f"{suite.suite}: none of its cells is recorded: nothing to run", markup=False)
+        return False
+    origins = [record.provenance for record in reproduction.recorded.records.values()]
+    recorded_device = "cpu" if all(origin.get("device") == "cpu" for origin in origins) else "auto"
+    options = Options(
+        results=folder,
+        only=[cell.id for cell in reproduction.chosen],
+        device=device or recorded_device,
+        data=data,
+        jobs=jobs,
+        deterministic=all(origin.get("determinism", {}).get("deterministic") for origin in origins),
+    )
+    try:
+        return run_suite(suite, options, console) == INTERRUPTED
+    except KeyboardInterrupt:
+        return True
+    except UserError:
+        _clean_up(folder, made)
+        raise
+
+
+def _open(reproduction: Reproduction, folder: Path, place: Path) -> list[Path]:
+    """Mark the folder as one of this reproduction; returns the folders that were made, innermost first."""
     made = [path for leaf in (place, folder) for path in (leaf, *leaf.parents) if not path.exists()]
-    cells = [cell.id for cell in reproduction.chosen]
-    marker = {"suite": reproduction.suite, "fraction": reproduction.fraction, "cells": cells, "certified": False}
+    marker, found = _marker(reproduction), b""
+    with contextlib.suppress(OSError):  # it is not there, or cannot be read
+        found = (folder / MARKER).read_bytes()
     try:
         if folder.is_dir() and any(folder.iterdir()):
-            if _read_marker(folder) != marker:
+            if found != marker:
                 raise UserError(
                     f"{folder} is not empty, and no interrupted run of this reproduction: choose a fresh one"
                 )
@@ -162,22 +169,21 @@ def open_folder(folder: Path, place: Path, reproduction: Reproduction) -> list[P
             )
         for path in (folder, place):
             path.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / MARKER, json.dumps(marker).encode())
+        write_atomically(folder / MARKER, marker)
     except OSError as error:
-        clean_up(folder, made)
+        _clean_up(folder, made)
         raise UserError(f"cannot write to {unwritten(error, folder)}") from None
     return made
 
 
-def _read_marker(folder: Path) -> object:
-    try:
-        return json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _marker(reproduction: Reproduction, certified: bool = False) -> bytes:
+    suite, cells = reproduction.loaded.suite.suite, [cell.id for cell in reproduction.chosen]
+    marker = {"suite": suite, "fraction": reproduction.fraction, "cells": cells, "certified": certified}
+    return json.dumps(marker).encode()
 
 
-def clean_up(folder: Path, made: Sequence[Path]) -> None:
-    """Leave nothing behind of a run that could not begin: the marker, and the folders that `open_folder` made."""
+def _clean_up(folder: Path, made: Sequence[Path]) -> None:
+    """Leave nothing behind of a run that could not begin: the marker, and the folders that `_open` made."""
     with contextlib.suppress(OSError):  # it is not there, or cannot be read
         if [file.name for file in folder.iterdir()] == [MARKER]:
             (folder / MARKER).unlink()
@@ -186,90 +192,47 @@ def clean_up(folder: Path, made: Sequence[Path]) -> None:
             path.rmdir()
 
 
-def mark_certified(folder: Path) -> None:
+def mark_certified(folder: Path, reproduction: Reproduction) -> None:
     """Mark a folder as certified, so that nothing in it is taken for made anew again."""
-    marker = folder / MARKER
-    write_atomically(marker, json.dumps(json.loads(marker.read_text(encoding="utf-8")) | {"certified": True}).encode())
+    write_atomically(folder / MARKER, _marker(reproduction, certified=True))
 
 
-def rerun(reproduction: Reproduction, options: Options, made: Sequence[Path]) -> int:
-    """Run the chosen cells; where that cannot begin, the folders that `open_folder` made are removed.
-
-    Returns:
-        0 all are done, 1 some failed, 130 interrupted.
-
-    Raises:
-        UserError: see `run_suite`.
-    """
-    console = Console(soft_wrap=True)
-    if not reproduction.chosen:
-        console.print(f"{reproduction.suite}: none of its cells is recorded: nothing to run", markup=False)
-        return DONE
-    try:
-        return run_suite(reproduction.loaded.suite, options, console)
-    except UserError:
-        clean_up(options.results, made)
-        raise
-
-
-def options_for(
-    reproduction: Reproduction, folder: Path, device: str | None, data: Path | None, jobs: int | None
-) -> Options:
-    """How to run: on the recorded kind of device unless another is asked for, deterministic if the records are."""
-    origins = [record.provenance for record in reproduction.recorded.records.values()]
-    on_cpu = bool(origins) and all(origin.get("device") == "cpu" for origin in origins)
-    settings = [origin.get("determinism", {}) for origin in origins]
-    return Options(
-        results=folder,
-        only=[cell.id for cell in reproduction.chosen],
-        device=device or ("cpu" if on_cpu else "auto"),
-        data=data,
-        jobs=jobs,
-        deterministic=bool(settings) and all(setting.get("deterministic") for setting in settings),
-    )
-
-
-def certify(reproduction: Reproduction, folder: Path, began: float) -> Certificate:
-    """Judge what a run that began at a time, in seconds since the epoch, has left in a folder."""
-    suite, results, fraction = reproduction.suite, reproduction.recorded, reproduction.fraction
-    pairs = _pairs(reproduction, folder / suite)
+def certify(reproduction: Reproduction, folder: Path, began: datetime.datetime) -> Certificate:
+    """Judge what a run has left in a folder."""
+    suite, results, fraction = reproduction.loaded.suite.suite, reproduction.recorded, reproduction.fraction
+    new = read_results(folder / suite).records if reproduction.chosen else {}
+    matches = [(reproduction.old[cell.id], cell) for cell in reproduction.chosen]
+    pairs = [CellPair(old, cell, results.records[old.id], new.get(cell.id)) for old, cell in matches]
     records = [pair.records for pair in pairs if pair.records is not None]
-    inputs = reproduction.inputs + hash_differences(records)
+    inputs = reproduction.inputs + differences.hash_differences(records)
     cells = judge(compare_cells(pairs, across_data=True)) + reproduction.missing
-    verdict, code = overall(cells, inputs)
     everything = sum(_has_result(cell, results) for cell in results.plan.cells)
     sampled = f"a sample of {everything} recorded cells" if fraction < 1 else ""
+    verdict, code, sentence = conclude(suite, cells, inputs, sampled)
     origins = [old.provenance for old, _ in records] or [record.provenance for record in results.records.values()]
-    recorded = environment(origins)
-    here = environment([new.provenance for _, new in records] or [provenance.collect()])
+    recorded = differences.environment(origins)
+    here = differences.environment([new.provenance for _, new in records] or [provenance.collect()])
     return Certificate(
         suite=suite,
-        sentence=sentence(suite, verdict, cells, inputs, sampled),
+        sentence=sentence,
         verdict=verdict,
         exit_code=code,
-        started=datetime.datetime.fromtimestamp(began, datetime.UTC).isoformat(timespec="seconds"),
-        seconds=round(time.time() - began, 1),
+        started=began.isoformat(timespec="seconds"),
+        seconds=round((datetime.datetime.now(datetime.UTC) - began).total_seconds(), 1),
         suite_file=reproduction.loaded.path.name,
         suite_sha256=reproduction.loaded.sha256,
-        against=str(reproduction.against),
+        against=str(results.folder),
         results=str(folder / suite),
         fraction=fraction,
         recorded=everything,
         counts=counts_of(cells),
         inputs=inputs,
-        environment=value_differences(recorded, here),
+        environment=differences.value_differences(recorded, here),
         environment_recorded=recorded,
         environment_here=here,
         dataset_sha256={"recorded": _data(old for old, _ in records), "here": _data(new for _, new in records)},
         cells=cells,
     )
-
-
-def _pairs(reproduction: Reproduction, folder: Path) -> list[CellPair]:
-    """The chosen cells as they are recorded, and as a run has left them."""
-    new = read_results(folder).records if reproduction.chosen else {}
-    matches = [(reproduction.old[cell.id], cell) for cell in reproduction.chosen]
-    return [CellPair(old, cell, reproduction.recorded.records[old.id], new.get(cell.id)) for old, cell in matches]
 
 
 def _data(records: Iterable[AnyRecord]) -> list[str]:

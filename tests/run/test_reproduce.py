@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import os
 import re
@@ -16,12 +17,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from robustbench_cmic.cli.reproduce import _add_to_history
 from robustbench_cmic.data import load_data
 from robustbench_cmic.records.files import read_json, write_json
 from robustbench_cmic.report import read_results
 from robustbench_cmic.report.compare.certificate import Certificate
-from robustbench_cmic.report.compare.history import HISTORY_COLUMNS
+from robustbench_cmic.report.compare.history import HISTORY_COLUMNS, add_to_history
 from robustbench_cmic.run.reproduce import certify, plan_reproduction
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
@@ -249,9 +249,9 @@ def test_what_lies_in_the_work_folder_of_a_fresh_run_is_not_taken_over(copied: P
 def test_a_suite_is_certified_as_it_was_read(copied: Path) -> None:
     loaded = load_suite(copied / "tiny.yaml")
     recorded = copied / "results" / "tiny"
-    reproduction = plan_reproduction(loaded, recorded, read_results(recorded), 1)
+    reproduction = plan_reproduction(loaded, read_results(recorded), 1)
     (copied / "tiny.yaml").unlink()
-    found = certify(reproduction, copied / "results", time.time())
+    found = certify(reproduction, copied / "results", datetime.datetime.now(datetime.UTC))
     assert found.suite_sha256 == hashlib.sha256(TINY_SUITE.encode()).hexdigest()
 
 
@@ -271,10 +271,9 @@ def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, c
     assert not (folder / "nightly.svg").exists()
 
 
-def test_a_picture_that_cannot_be_drawn_is_told_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_that_cannot_be_drawn_is_told_by_itself(tmp_path: Path) -> None:
     (tmp_path / "nightly.svg").mkdir()
-    _add_to_history(certificate(), tmp_path)
-    error = capsys.readouterr().err
+    (error,) = add_to_history(certificate(), tmp_path)
     assert error.startswith(f"{tmp_path / 'nightly.svg'} is not drawn: ")
     assert len(error.splitlines()) == 1
     assert len((tmp_path / "nightly.csv").read_text().splitlines()) == 2

@@ -1,65 +1,95 @@
-"""The certificate of a reproduction: typed, versioned, with a checksum over itself; and its overall verdict."""
+"""What cells made anew are worth beside the recorded ones, and the certificate over all of them.
+
+Accuracies are compared example by example. A cell has drifted if its flips are more than chance explains (exact
+McNemar test, adjusted by Holm's method over all sets of examples that were judged twice), or if the Wilson 95 %
+intervals of its accuracies, recorded and new, do not overlap. `same predictions` are the same outcomes: every example
+is classified correctly, or wrongly, both times; which wrong class it is taken for is not recorded.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from robustbench_cmic.records.files import write_atomically, write_json
-from robustbench_cmic.report.compare.differences import Difference
-from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict, Verdict
+from robustbench_cmic.plan.cell import Kind, title
+from robustbench_cmic.records.schema import AttackRecord
+from robustbench_cmic.report.compare.differences import Difference, largest_difference
+from robustbench_cmic.report.compare.matching import LEVEL, CellPair
 from robustbench_cmic.suite.fields import Frozen
 
+Verdict = Literal["bit-identical", "same predictions", "within interval", "drifted", "missing", "failed"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Overall = Literal["bit-identical", "same predictions", "within interval", "drifted", "different inputs", "incomplete"]
 REPRODUCED, INCOMPLETE, DIFFERENT = 0, 1, 3
 MAX_FLIPS = 10
-_LACKING: tuple[Verdict, ...] = ("failed", "missing")
 
 
-def sentence(
-    suite: str, verdict: Overall, cells: Sequence[CellVerdict], inputs: Sequence[Difference], sampled: str
-) -> str:
-    """The finding for people, in one sentence; `sampled` says what the cells are a sample of, and may be empty."""
-    counts, n = counts_of(cells), len(cells)
-    tail = f" ({sampled})" if sampled else ""
-    if verdict == "different inputs":
-        rest = f", and {len(inputs) - 1} more" if len(inputs) > 1 else ""
-        return f"{suite}: NOT A REPRODUCTION: not the recorded experiment: {inputs[0].text()}{rest}{tail}"
-    if verdict == "drifted":
-        return f"{suite}: DRIFTED: {counts['drifted']} of {n} cells (first: {_first(cells, 'drifted')}){tail}"
-    if verdict == "incomplete":
-        if not cells:
-            return f"{suite}: INCOMPLETE: nothing is recorded{tail}"
-        lacking = " and ".join(f"{counts[name]} {name}" for name in _LACKING if counts[name])
-        first = next(_first(cells, name) for name in _LACKING if counts[name])
-        return f"{suite}: INCOMPLETE: {lacking} of {n} cells (first: {first}){tail}"
-    if verdict == "bit-identical":
-        return f"{suite}: {n} of {n} cells bit-identical{tail}"
-    parts = [f"{counts[name]} {name}" for name in VERDICTS if counts[name]]
-    return f"{suite}: reproduced: of {n} cells {', '.join(parts)}{tail}"
+class Flips(Frozen):
+    """The examples of one attack, or of one check of an audit, whose outcome is another.
+
+    Attributes:
+        check, lost, gained: see `PairedOutcomes`; the old side is the recorded one.
+        p: McNemar's, adjusted by Holm's method.
+    """
+
+    check: str
+    lost: list[int]
+    gained: list[int]
+    p: float
+
+
+class CellVerdict(Frozen):
+    """What became of one recorded cell.
+
+    Attributes:
+        cell: its recorded id, or the suite's where nothing is recorded.
+        why: a sentence; empty where the verdict says all.
+        n: evaluated examples; accuracy_recorded, accuracy_here: fractions.
+        flips: sets of examples in which some flipped.
+        largest: the number that differs most.
+        checkpoint_recorded, checkpoint_here: hashes of the weights that were trained or attacked.
+    """
+
+    cell: str
+    title: str
+    kind: Kind
+    verdict: Verdict
+    why: str = ""
+    n: int | None = None
+    accuracy_recorded: float | None = None
+    accuracy_here: float | None = None
+    flips: list[Flips] = []
+    largest: Difference | None = None
+    checkpoint_recorded: str | None = None
+    checkpoint_here: str | None = None
+
+    @property
+    def flipped(self) -> list[int]:
+        """Positions of all examples that flipped, ascending."""
+        return sorted({place for flips in self.flips for place in (*flips.lost, *flips.gained)})
+
+    @property
+    def change_points(self) -> float:
+        """Accuracy here minus recorded, in percentage points; 0 where there are not both."""
+        if self.accuracy_recorded is None or self.accuracy_here is None:
+            return 0.0
+        return 100 * (self.accuracy_here - self.accuracy_recorded)
 
 
 class Certificate(Frozen):
     """A comparison of recorded and new results, with a header that says what it is worth.
 
     Attributes:
-        sentence: the finding in one sentence.
         verdict: that of the worst cell; `different inputs` where it was not the recorded experiment that was made
             anew; `incomplete` where cells could not be run, or nothing is recorded of them.
-        exit_code: of the command.
         started: UTC, ISO 8601; seconds: wall time of the run.
-        suite_file: name of the suite's file; suite_sha256: its hash.
-        against: the recorded results; results: the folder of the new ones.
+        against, results: the folders of the recorded and of the new results.
         fraction: share of the recorded evaluations that was asked for; recorded: how many cells are recorded in all.
-        counts: how many cells have each verdict.
         inputs: in which data, examples, given weights, configuration or seeds differ; old is recorded, new is here.
-        environment: in which code, versions or machines differ.
-        environment_recorded, environment_here: all of that, key by key.
-        dataset_sha256: recorded and here.
+        environment: in which code, versions or machines differ; environment_recorded, environment_here: all of that.
         cells: the verdicts, in the suite's order.
     """
 
@@ -85,18 +115,119 @@ class Certificate(Frozen):
     cells: list[CellVerdict]
 
 
-def overall(cells: Sequence[CellVerdict], inputs: Sequence[Difference]) -> tuple[Overall, int]:
-    """The verdict of a whole reproduction and its exit code."""
-    verdicts = {cell.verdict for cell in cells}
+def judge(pairs: Sequence[CellPair]) -> list[CellVerdict]:
+    """A verdict on every cell that was compared, in the order given; the old side is the recorded one."""
+    clean = {(pair.cell.model, pair.cell.seed): _of_examples(pair) for pair in pairs if pair.cell.attack == "none"}
+    return [
+        _of_training(pair, clean.get((pair.cell.model, pair.cell.seed)))
+        if pair.cell.kind == "train"
+        else _of_examples(pair)
+        for pair in pairs
+    ]
+
+
+def _of_examples(pair: CellPair) -> CellVerdict:
+    """The verdict on an attack or an audit."""
+    if pair.results is None:
+        return _verdict(pair, "failed", _why_not(pair))
+    if pair.identical:
+        return _verdict(pair, "bit-identical")
+    largest = largest_difference(*pair.results)
+    if pair.outcomes is None:
+        what = "its checks are others, or one crashed" if pair.cell.kind == "audit" else "other examples"
+        return _verdict(pair, "drifted", f"not comparable example by example: {what}", largest=largest)
+    flips = [
+        Flips(check=paired.check, lost=paired.lost, gained=paired.gained, p=p)
+        for paired, p in zip(pair.outcomes, pair.p, strict=True)
+        if paired.flipped
+    ]
+    outside = [paired.check or "its accuracy" for paired in pair.outcomes if not paired.overlap]
+    outside += pair.findings.beyond_chance
+    reasons = []
+    if any(p <= LEVEL for p in pair.p):
+        reasons.append(f"more examples flipped than chance explains (McNemar, Holm: p = {min(pair.p):.2g})")
+    if outside:
+        reasons.append(f"the 95 % intervals do not overlap: {', '.join(outside)}")
+    if pair.findings.facts:
+        reasons.append("the audit says something else of the model")
+    if reasons:
+        return _verdict(pair, "drifted", "; ".join(reasons), largest=largest, flips=flips)
+    counts = pair.findings.counts
+    verdict: Verdict = "within interval" if flips or counts else "same predictions"
+    why = f"other counts: {', '.join(counts)}" if counts else ""
+    return _verdict(pair, verdict, why, largest=largest, flips=flips)
+
+
+def _of_training(pair: CellPair, clean: CellVerdict | None) -> CellVerdict:
+    """Weights that differ are worth what the clean evaluation says of them."""
+    if pair.records is None or pair.records[1].status == "failed":
+        return _verdict(pair, "failed", _why_not(pair))
+    old, new = pair.records
+    if old.status != new.status:
+        reason = new.reason or old.reason
+        return _verdict(pair, "drifted", f"recorded as {old.status}, here {new.status}: {reason}")
+    if pair.identical or (old.checkpoint_sha256 == new.checkpoint_sha256 is not None):
+        return _verdict(pair, "bit-identical")
+    largest = largest_difference(old, new)
+    if old.status == "diverged":
+        return _verdict(pair, "same predictions", "diverged both times", largest=largest)
+    verdict: Verdict = "drifted" if clean is None else clean.verdict
+    worth = "is not recorded" if clean is None else f"is: {verdict}"
+    return _verdict(pair, verdict, f"its weights differ; its clean evaluation {worth}", largest=largest)
+
+
+def _verdict(pair: CellPair, verdict: Verdict, why: str = "", **details: Any) -> CellVerdict:
+    """A verdict with what is known of the cell on both sides."""
+    old, new = pair.old_record, pair.new_record
+    if isinstance(old, AttackRecord):
+        accuracy = new.accuracy if isinstance(new, AttackRecord) else None
+        details |= {"n": old.n, "accuracy_recorded": old.accuracy, "accuracy_here": accuracy}
+    return CellVerdict(
+        cell=pair.cell.id,
+        title=title(pair.cell),
+        kind=pair.cell.kind,
+        verdict=verdict,
+        why=why,
+        checkpoint_recorded=old and old.checkpoint_sha256,
+        checkpoint_here=new and new.checkpoint_sha256,
+        **details,
+    )
+
+
+def _why_not(pair: CellPair) -> str:
+    return "not run: what it needs has no result" if pair.new_record is None else pair.new_record.reason
+
+
+def conclude(
+    suite: str, cells: Sequence[CellVerdict], inputs: Sequence[Difference], sampled: str = ""
+) -> tuple[Overall, int, str]:
+    """The verdict of a whole reproduction, the command's exit code, and the finding for people in one sentence.
+
+    `sampled` says what the cells are a sample of, and may be empty.
+    """
+    counts, n = counts_of(cells), len(cells)
+    lacking: list[Verdict] = [name for name in ("failed", "missing") if counts[name]]
+    verdict: Overall
     if inputs:
-        return "different inputs", DIFFERENT
-    if "drifted" in verdicts:
-        return "drifted", DIFFERENT
-    if not verdicts or verdicts & set(_LACKING):
-        return "incomplete", INCOMPLETE
-    if "within interval" in verdicts:
-        return "within interval", REPRODUCED
-    return ("same predictions" if "same predictions" in verdicts else "bit-identical"), REPRODUCED
+        verdict, code = "different inputs", DIFFERENT
+        rest = f", and {len(inputs) - 1} more" if len(inputs) > 1 else ""
+        text = f"NOT A REPRODUCTION: not the recorded experiment: {inputs[0].text()}{rest}"
+    elif counts["drifted"]:
+        verdict, code = "drifted", DIFFERENT
+        text = f"DRIFTED: {counts['drifted']} of {n} cells (first: {_first(cells, 'drifted')})"
+    elif lacking:
+        verdict, code = "incomplete", INCOMPLETE
+        what = " and ".join(f"{counts[name]} {name}" for name in lacking)
+        text = f"INCOMPLETE: {what} of {n} cells (first: {_first(cells, lacking[0])})"
+    elif not cells:
+        verdict, code, text = "incomplete", INCOMPLETE, "INCOMPLETE: nothing is recorded"
+    elif counts["bit-identical"] == n:
+        verdict, code, text = "bit-identical", REPRODUCED, f"{n} of {n} cells bit-identical"
+    else:
+        verdict, code = "within interval" if counts["within interval"] else "same predictions", REPRODUCED
+        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        text = f"reproduced: of {n} cells {', '.join(parts)}"
+    return verdict, code, f"{suite}: {text}" + (f" ({sampled})" if sampled else "")
 
 
 def counts_of(cells: Sequence[CellVerdict]) -> dict[str, int]:
@@ -117,13 +248,3 @@ def flipped_text(places: Sequence[int]) -> str:
         return ""
     listed = ", ".join(map(str, places[:MAX_FLIPS]))
     return f"{len(places)} flipped: {listed}{', …' if len(places) > MAX_FLIPS else ''}"
-
-
-def write_certificate(folder: Path, certificate: Certificate, text: str) -> None:
-    """Write `certificate.json`, which `records.files.read_json` reads and checks, and `certificate.md`, atomically.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    write_json(folder / "certificate.json", certificate.model_dump(mode="json"))
-    write_atomically(folder / "certificate.md", text.encode())

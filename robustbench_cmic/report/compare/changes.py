@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -12,16 +11,9 @@ from robustbench_cmic.audit import flag_results
 from robustbench_cmic.plan.cell import Cell, Kind, title
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.report import Results
-from robustbench_cmic.report.compare.differences import (
-    Difference,
-    declared_differences,
-    environment,
-    hash_differences,
-    plan_differences,
-    value_differences,
-)
+from robustbench_cmic.report.compare import differences
 from robustbench_cmic.report.compare.matching import LEVEL, CellPair, compare_cells, identity, match_cells
-from robustbench_cmic.suite.fields import Frozen, Threat
+from robustbench_cmic.suite.fields import Frozen
 
 OK, MISSING, NOT_PLANNED = "ok", "missing", "not in the suite"
 LOWER, HIGHER = "significantly lower", "significantly higher"
@@ -32,20 +24,14 @@ class CellComparison(Frozen):
     """One cell of either folder; old is the first folder, new the second.
 
     Attributes:
-        title: what the cell is, in words.
-        old_cell, new_cell: ids; they differ where its configuration does.
         old_status, new_status: `ok`, `diverged`, `failed`, `missing`, or `not in the suite`.
         identical: the records are equal but for times and origins.
         outcomes_differ: some example flipped, the outcomes cannot be compared example by example, or an audit counted
             or found something else; None for a training and where one side has no result.
         paired: data and evaluated examples are the same on both sides; None where nothing was tested.
-        old_n, new_n: evaluated examples.
         points: new minus old accuracy in percentage points.
-        lost, gained: positions of the examples that only the old, and only the new side classifies correctly, counted
-            from 0; empty where unpaired.
+        lost, gained: see `PairedOutcomes`; empty where unpaired.
         p: exact McNemar where paired, else Fisher's exact test of two proportions; adjusted as in `CellPair`.
-        old_ncmi, new_ncmi: on the examples that the attack returned.
-        verdict: in words.
     """
 
     title: str
@@ -95,19 +81,14 @@ class Comparison(Frozen):
     schema_: Literal["robustbench_cmic/comparison/1"] = Field("robustbench_cmic/comparison/1", alias="schema")
     old: str
     new: str
-    configuration: list[Difference]
-    environment: list[Difference]
-    hashes: list[Difference]
+    configuration: list[differences.Difference]
+    environment: list[differences.Difference]
+    hashes: list[differences.Difference]
     cells: list[CellComparison]
     flags_raised: list[FlagChange]
     flags_gone: list[FlagChange]
     drift: list[str]
     regression: list[str]
-
-    @property
-    def evaluated(self) -> bool:
-        """Some evaluation has a result on both sides."""
-        return any(cell.common and cell.kind == "attack" for cell in self.cells)
 
     @property
     def identical(self) -> bool:
@@ -118,7 +99,7 @@ class Comparison(Frozen):
         )
 
 
-def compare_folders(old: Results, new: Results, old_folder: Path, new_folder: Path) -> Comparison:
+def compare_folders(old: Results, new: Results) -> Comparison:
     """Compare the planned cells of two folders; cells are matched by what they are, not by their parameters."""
     matches = match_cells(old.plan.cells, new.plan.cells)
     pairs = compare_cells(
@@ -128,19 +109,18 @@ def compare_folders(old: Results, new: Results, old_folder: Path, new_folder: Pa
     cells = [_comparison(pair) for pair in pairs]
     old_flags, new_flags = _flags(old, new, pairs)
     return Comparison(
-        old=str(old_folder),
-        new=str(new_folder),
-        configuration=plan_differences(old.plan, new.plan)
-        + declared_differences((a, b) for a, b in matches if a is not None and b is not None),
-        environment=value_differences(
-            environment(a.provenance for a, _ in records), environment(b.provenance for _, b in records)
+        old=str(old.folder),
+        new=str(new.folder),
+        configuration=differences.plan_differences(old.plan, new.plan)
+        + differences.declared_differences((a, b) for a, b in matches if a is not None and b is not None),
+        environment=differences.value_differences(
+            differences.environment(a.provenance for a, _ in records),
+            differences.environment(b.provenance for _, b in records),
         ),
-        hashes=hash_differences(records),
+        hashes=differences.hash_differences(records),
         cells=cells,
-        flags_raised=[
-            FlagChange(flag=flag, about=about) for flag, about in new_flags if (flag, about) not in old_flags
-        ],
-        flags_gone=[FlagChange(flag=flag, about=about) for flag, about in old_flags if (flag, about) not in new_flags],
+        flags_raised=[flag for flag in new_flags if flag not in old_flags],
+        flags_gone=[flag for flag in old_flags if flag not in new_flags],
         drift=list(_drift(cells)),
         regression=list(_regression(cells)),
     )
@@ -149,17 +129,18 @@ def compare_folders(old: Results, new: Results, old_folder: Path, new_folder: Pa
 def _comparison(pair: CellPair) -> CellComparison:
     """The facts about a cell in the words of a comparison."""
     statuses = _status(pair.old, pair.old_record), _status(pair.new, pair.new_record)
+    facts: dict[str, Any]
     if pair.results is None:
-        facts: dict[str, Any] = {"verdict": " -> ".join(statuses)}
+        facts = {"verdict": " -> ".join(statuses)}
     elif pair.cell.kind == "train":
-        same = pair.results[0].checkpoint_sha256 == pair.results[1].checkpoint_sha256
-        facts = {"verdict": "weights identical" if same else "weights differ"}
+        old, new = pair.results
+        facts = {"verdict": f"weights {'identical' if old.checkpoint_sha256 == new.checkpoint_sha256 else 'differ'}"}
     else:
         flipped = pair.outcomes is None or any(paired.flipped for paired in pair.outcomes)
         verdict = OTHER if flipped else FINDINGS if pair.findings.any else SAME
-        facts = {"outcomes_differ": verdict != SAME, "verdict": verdict} | _accuracies(pair)
+        facts = {"outcomes_differ": verdict != SAME, "verdict": verdict} | _accuracies(pair, *pair.results)
     return CellComparison(
-        title=pair.title,
+        title=title(pair.cell),
         kind=pair.cell.kind,
         old_cell=pair.old and pair.old.id,
         new_cell=pair.new and pair.new.id,
@@ -174,9 +155,8 @@ def _status(cell: Cell | None, record: AnyRecord | None) -> str:
     return NOT_PLANNED if cell is None else MISSING if record is None else record.status
 
 
-def _accuracies(pair: CellPair) -> dict[str, Any]:
+def _accuracies(pair: CellPair, old: AnyRecord, new: AnyRecord) -> dict[str, Any]:
     """Of an attack: accuracies, flips, p, NCMI, and the verdict; nothing of an audit."""
-    old, new = pair.results or (None, None)
     if not isinstance(old, AttackRecord) or not isinstance(new, AttackRecord):
         return {}
     (p,) = pair.p
@@ -200,11 +180,11 @@ def _accuracies(pair: CellPair) -> dict[str, Any]:
     }
 
 
-def _flags(old: Results, new: Results, pairs: list[CellPair]) -> list[dict[tuple[str, str], None]]:
-    """For each side the flags about numbers that both have: names, and a cell or a worst case in words."""
+def _flags(old: Results, new: Results, pairs: list[CellPair]) -> list[dict[FlagChange, None]]:
+    """For each side the flags about numbers that both have, in order, each once."""
     common = {identity(pair.cell) for pair in pairs if pair.records is not None}
-    attacked = [{Threat(cell.norm, cell.eps) for cell in side.plan.of("attack") if cell.norm} for side in (old, new)]
-    flags: list[dict[tuple[str, str], None]] = []
+    threats = [threat for threat in old.threats if threat in new.threats]
+    flags = []
     for side in (old, new):
         audited = flag_results(side.plan, side.records)
         cells = [cell for cell in side.plan.cells if identity(cell) in common]
@@ -213,9 +193,9 @@ def _flags(old: Results, new: Results, pairs: list[CellPair]) -> list[dict[tuple
             (f"{cell.model} seed {cell.seed}: worst case {threat}", audited.of_worst_case(cell.id, threat))
             for cell in cells
             if cell.kind == "train"
-            for threat in sorted(attacked[0] & attacked[1])
+            for threat in threats
         ]
-        flags.append({(flag.name, about): None for about, group in raised for flag in group})
+        flags.append({FlagChange(flag=flag.name, about=about): None for about, group in raised for flag in group})
     return flags
 
 

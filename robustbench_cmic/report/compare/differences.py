@@ -11,13 +11,14 @@ from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.suite.fields import Frozen, format_eps
 
 _MAX_CHARACTERS = 60
+_HASHES = {"dataset_sha256", "examples_sha256"}
 
 
 class Difference(Frozen):
     """One key that differs.
 
     Attributes:
-        key: dotted, such as `training.epochs`.
+        key: dotted.
         old, new: the values; None where there is none.
         where: the models or attacks it is about; empty where it is about everything.
         cells: how many cells it is declared by; 0 where it is about no cell.
@@ -59,11 +60,7 @@ def flattened(value: Any, prefix: str = "", into_lists: bool = False) -> dict[st
 
 
 def declared_differences(pairs: Iterable[tuple[Cell, Cell]]) -> list[Difference]:
-    """In which parameters cells differ that are otherwise the same; those of a training are told once, by its model.
-
-    Args:
-        pairs: old and new cells of equal identity.
-    """
+    """In which parameters old and new cells of equal identity differ; those of a training are told by its model."""
     return _grouped(
         (old.model if old.kind == "train" else old.attack or old.kind, change)
         for old, new in pairs
@@ -75,8 +72,7 @@ def _grouped(changes: Iterable[tuple[str, Difference]]) -> list[Difference]:
     """Equal changes once, in the order of their first place, with all places."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for place, change in changes:
-        key = change.key, canonical_json(change.old), canonical_json(change.new)
-        places.setdefault(key, []).append(place)
+        places.setdefault((change.key, canonical_json(change.old), canonical_json(change.new)), []).append(place)
     return [
         Difference(key=key, old=json.loads(a), new=json.loads(b), where=list(dict.fromkeys(where)), cells=len(where))
         for (key, a, b), where in places.items()
@@ -84,7 +80,7 @@ def _grouped(changes: Iterable[tuple[str, Difference]]) -> list[Difference]:
 
 
 def _own_parameters(cell: Cell) -> dict[str, Any]:
-    """Without those of the training, source or smaller ball that a cell depends on: they are cells themselves."""
+    """Without those of the cells that it depends on."""
     others = () if cell.kind == "train" else ("train", "source", "after")
     return flattened({key: value for key, value in cell.declared.items() if key not in others})
 
@@ -98,11 +94,12 @@ def value_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Di
 def plan_differences(old: Plan, new: Plan) -> list[Difference]:
     """Models, seeds, attacks, audits and pairs that only one of two plans has."""
     differences = []
-    old_names, new_names = _names(old), _names(new)
-    for what in old_names:
-        if removed := [name for name in old_names[what] if name not in new_names[what]]:
+    new_names = _names(new)
+    for what, before in _names(old).items():
+        after = new_names[what]
+        if removed := [name for name in before if name not in after]:
             differences.append(Difference(key=f"{what} removed", old=", ".join(removed), new=None))
-        if added := [name for name in new_names[what] if name not in old_names[what]]:
+        if added := [name for name in after if name not in before]:
             differences.append(Difference(key=f"{what} added", old=None, new=", ".join(added)))
     return differences
 
@@ -135,12 +132,8 @@ def hash_differences(pairs: Iterable[tuple[AnyRecord, AnyRecord]]) -> list[Diffe
         (old.cell.model, change)
         for old, new in pairs
         if (old.status, new.status) == ("ok", "ok")
-        for change in value_differences(_hashes(old), _hashes(new))
+        for change in value_differences(old.model_dump(include=_HASHES), new.model_dump(include=_HASHES))
     )
-
-
-def _hashes(record: AnyRecord) -> dict[str, str | None]:
-    return {key: getattr(record, key, None) for key in ("dataset_sha256", "examples_sha256")}
 
 
 def payload(record: AnyRecord) -> dict[str, Any]:
@@ -155,11 +148,7 @@ def largest_difference(old: AnyRecord, new: AnyRecord) -> Difference | None:
     """The number that differs most between two records, relative to its size; without numbers, what differs first."""
     sides = [flattened({k: v for k, v in payload(r).items() if k != "cell"}, into_lists=True) for r in (old, new)]
     changes = value_differences(*sides)
-    numbers = [change for change in changes if _is_number(change.old) and _is_number(change.new)]
+    numbers = [change for change in changes if {type(change.old), type(change.new)} <= {int, float}]
     if numbers:
         return max(numbers, key=lambda change: abs(change.old - change.new) / max(abs(change.old), abs(change.new)))
     return changes[0] if changes else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

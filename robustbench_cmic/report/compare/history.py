@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +16,7 @@ from pydantic import Field, PlainSerializer, ValidationError
 
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.provenance import processor_text
-from robustbench_cmic.report.compare.certificate import Certificate, Overall
-from robustbench_cmic.report.compare.verdicts import VERDICTS
+from robustbench_cmic.report.compare.certificate import VERDICTS, Certificate, Overall
 from robustbench_cmic.suite.fields import Frozen
 
 HISTORY_FILE, TREND_FILE = "nightly.csv", "nightly.svg"
@@ -40,12 +39,10 @@ class HistoryRow(Frozen):
 
     Attributes:
         date: UTC, ISO 8601, when the run began.
-        commit, torch, device, processor: of the run.
         cells: judged, of which the next six are counts by verdict.
         flipped_examples: summed over cells.
         largest_change_points: of an accuracy, in percentage points, signed.
         seconds: wall time.
-        verdict: of the whole, as in the certificate.
     """
 
     date: _Date
@@ -71,6 +68,18 @@ _COUNTERS = {verdict: verdict.replace("-", "_").replace(" ", "_") for verdict in
 """The column that counts a verdict."""
 
 
+def add_to_history(certificate: Certificate, folder: Path) -> list[str]:
+    """Add a reproduction to the history of a results folder, and draw it; returns what stood in the way."""
+    failure = f"{folder / HISTORY_FILE} is left as it was"
+    try:
+        rows = append_row(folder, history_row(certificate))
+        failure = f"{folder / TREND_FILE} is not drawn"
+        write_atomically(folder / TREND_FILE, trend_svg(certificate.suite, rows).encode())
+    except (OSError, ValueError) as error:
+        return [f"{failure}: {error}"]
+    return []
+
+
 def history_row(certificate: Certificate) -> HistoryRow:
     """A certificate as a line of the history.
 
@@ -91,16 +100,17 @@ def history_row(certificate: Certificate) -> HistoryRow:
         "seconds": round(certificate.seconds),
         "verdict": certificate.verdict,
     }
+    fields |= {_COUNTERS[name]: certificate.counts[name] for name in VERDICTS}
+    return _row(fields, "the new line is none of a history:")
+
+
+def _row(fields: Mapping[str, Any], what: str) -> HistoryRow:
+    """A checked line; the error is about its first problem, and that of its date only if there is no other."""
     try:
-        return HistoryRow.model_validate(fields | {_COUNTERS[name]: certificate.counts[name] for name in VERDICTS})
+        return HistoryRow.model_validate(fields)
     except ValidationError as error:
-        raise ValueError(f"the new line is none of a history: {_problem(error)}") from None
-
-
-def _problem(error: ValidationError) -> str:
-    """The first problem of a line; that of its date only where there is no other."""
-    column = str(min(error.errors(), key=lambda problem: problem["loc"] == ("date",))["loc"][0])
-    return f"{column} {HistoryRow.model_fields[column].description}"
+        column = str(min(error.errors(), key=lambda problem: problem["loc"] == ("date",))["loc"][0])
+        raise ValueError(f"{what} {column} {HistoryRow.model_fields[column].description}") from None
 
 
 def read_history(folder: Path) -> list[HistoryRow]:
@@ -110,36 +120,27 @@ def read_history(folder: Path) -> list[HistoryRow]:
         OSError: the file cannot be read.
         ValueError: it is no history: it is empty, has other columns, or lines that `append_row` did not write.
     """
+    rows = []
     try:
         text = (folder / HISTORY_FILE).read_text(encoding="utf-8")
-        return _rows(list(csv.reader(io.StringIO(text), strict=True)))
+        lines = list(csv.reader(io.StringIO(text), strict=True))
+        if not lines:
+            raise ValueError("it is empty")
+        if tuple(lines[0]) != HISTORY_COLUMNS:
+            raise ValueError("its columns are others")
+        for number, line in enumerate(lines[1:], 2):
+            if len(line) != len(HISTORY_COLUMNS):
+                raise ValueError(f"in line {number}, there are {len(line)} columns, not {len(HISTORY_COLUMNS)}")
+            rows.append(_row(dict(zip(HISTORY_COLUMNS, line, strict=True)), f"in line {number},"))
     except FileNotFoundError:
         return []
     except (csv.Error, ValueError) as error:  # text that is no UTF-8 is a ValueError
         raise ValueError(f"it is no history of reproductions: {error}") from None
-
-
-def _rows(lines: Sequence[Sequence[str]]) -> list[HistoryRow]:
-    if not lines:
-        raise ValueError("it is empty")
-    if tuple(lines[0]) != HISTORY_COLUMNS:
-        raise ValueError("its columns are others")
-    rows = []
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(HISTORY_COLUMNS):
-            raise ValueError(f"in line {number}, there are {len(line)} columns, not {len(HISTORY_COLUMNS)}")
-        try:
-            rows.append(HistoryRow.model_validate(dict(zip(HISTORY_COLUMNS, line, strict=True))))
-        except ValidationError as error:
-            raise ValueError(f"in line {number}, {_problem(error)}") from None
     return rows
 
 
 def append_row(folder: Path, row: HistoryRow) -> list[HistoryRow]:
-    """Add a line, atomically, under the lock of the results folder.
-
-    Returns:
-        All lines.
+    """Add a line, atomically, under the lock of the results folder; returns all lines.
 
     Raises:
         OSError, ValueError: see `read_history`; nothing was changed then.
@@ -154,17 +155,8 @@ def append_row(folder: Path, row: HistoryRow) -> list[HistoryRow]:
     return rows
 
 
-def write_trend(folder: Path, suite: str, rows: Sequence[HistoryRow]) -> None:
-    """Draw the last nights beside the history.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    write_atomically(folder / TREND_FILE, trend_svg(suite, rows).encode())
-
-
 def trend_svg(suite: str, rows: Sequence[HistoryRow]) -> str:
-    """The picture: stacked counts of verdicts above, the size of the largest change of accuracy below."""
+    """The last nights: stacked counts of verdicts above, the size of the largest change of accuracy below."""
     import matplotlib as mpl  # takes half a second, and only the trend needs it
     from matplotlib.figure import Figure
 

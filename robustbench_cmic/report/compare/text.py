@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from tabulate import tabulate
 
-from robustbench_cmic.report.compare.certificate import Certificate, flipped_text
+from robustbench_cmic.records.files import write_atomically, write_json
+from robustbench_cmic.report.compare.certificate import VERDICTS, CellVerdict, Certificate, flipped_text
 from robustbench_cmic.report.compare.changes import HIGHER, LOWER, MISSING, NOT_PLANNED, OK, CellComparison, Comparison
 from robustbench_cmic.report.compare.differences import Difference, brief
-from robustbench_cmic.report.compare.verdicts import VERDICTS, CellVerdict
+from robustbench_cmic.report.formats import renderer
 from robustbench_cmic.report.tables import NOTHING, escaped
 
 
@@ -23,21 +24,27 @@ def comparison_text(comparison: Comparison, markdown: bool = False) -> str:
         folders = f"{comparison.old} and {comparison.new}"
         return f"{folders} are identical: {same} of {len(comparison.cells)} cells, times aside\n"
     with_results = [cell for cell in comparison.cells if cell.common]
-    evaluated = [cell for cell in with_results if cell.kind == "attack"]
-    differing = [cell for cell in evaluated if cell.outcomes_differ]
-    trainings = [cell for cell in with_results if cell.kind == "train"]
-    return _render(
-        "comparison.j2",
-        markdown,
+    differing = [cell for cell in with_results if cell.outcomes_differ]
+    template = _environment(markdown).get_template("comparison.j2")
+    return template.render(
         comparison=comparison,
-        evaluated=len(evaluated),
-        differing=len(differing),
-        significant=sum(cell.verdict.startswith((LOWER, HIGHER)) for cell in differing),
+        evaluated=[cell for cell in with_results if cell.kind == "attack"],
+        trainings=[cell for cell in with_results if cell.kind == "train"],
+        significant=[cell for cell in differing if cell.verdict.startswith((LOWER, HIGHER))],
         one_sided=[cell for cell in comparison.cells if _one_sided(cell)],
-        trainings=len(trainings),
-        other_weights=[cell.title for cell in trainings if cell.verdict == "weights differ"],
-        cells=[_accuracies(cell) for cell in with_results if cell.outcomes_differ],
+        cells=[_accuracies(cell) for cell in differing],
     )
+
+
+def write_certificate(folder: Path, certificate: Certificate) -> None:
+    """Write `certificate.json`, which `records.files.read_json` reads and checks, and `certificate.md`, atomically.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    text = certificate_text(certificate)
+    write_json(folder / "certificate.json", certificate.model_dump(mode="json"))
+    write_atomically(folder / "certificate.md", text.encode())
 
 
 def certificate_text(certificate: Certificate) -> str:
@@ -45,20 +52,13 @@ def certificate_text(certificate: Certificate) -> str:
     recorded, here = certificate.environment_recorded, certificate.environment_here
     origins = [[key, recorded.get(key, NOTHING), here.get(key, NOTHING)] for key in dict.fromkeys([*here, *recorded])]
     worst_first = sorted(certificate.cells, key=lambda cell: -VERDICTS.index(cell.verdict))
-    return _render(
-        "certificate.j2",
-        True,
+    template = _environment(markdown=True).get_template("certificate.j2")
+    return template.render(
         certificate=certificate,
-        counts=[[verdict, str(certificate.counts[verdict])] for verdict in VERDICTS],
         cells=[_verdict(cell) for cell in worst_first],
-        weights=[cell for cell in certificate.cells if cell.kind == "train"],
         hardware=[row for row in origins if not row[0].startswith("versions.")],
         versions=[row for row in origins if row[0].startswith("versions.")],
     )
-
-
-def _render(template: str, markdown: bool, **context: Any) -> str:
-    return _environment(markdown).get_template(template).render(context)
 
 
 @cache
@@ -68,29 +68,20 @@ def _environment(markdown: bool) -> Environment:
     def heading(text: str, level: int = 2) -> str:
         return f"{'#' * level} {escaped(text)}" if markdown else f"{text}\n{'=' * len(text)}"
 
-    def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-        cells = [[escaped(cell) for cell in row] if markdown else row for row in rows]
+    def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+        cells = [[escaped(str(cell)) if markdown else str(cell) for cell in row] for row in rows]
         return tabulate(cells, headers, tablefmt="pipe" if markdown else "simple", disable_numparse=True)
 
-    environment = Environment(
-        loader=PackageLoader(__package__ or ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    def columns(items: Iterable[object], *names: str) -> list[list[object]]:
+        return [[getattr(item, name) or NOTHING for name in names] for item in items]
+
+    def difference_rows(differences: Iterable[Difference]) -> list[list[str]]:
+        return [[d.key, brief(d.old), brief(d.new), ", ".join(d.where)] for d in differences]
+
+    environment = renderer(__package__ or "", autoescape=False, keep_trailing_newline=True)
     environment.globals |= {"heading": heading, "table": table, "nothing": NOTHING}
-    environment.filters |= {"escaped": escaped, "columns": _columns, "difference_rows": _difference_rows}
+    environment.filters |= {"escaped": escaped, "columns": columns, "difference_rows": difference_rows}
     return environment
-
-
-def _columns(items: Iterable[object], *names: str) -> list[list[str]]:
-    """Attributes of things as the rows of a table."""
-    return [[getattr(item, name) or NOTHING for name in names] for item in items]
-
-
-def _difference_rows(differences: Iterable[Difference]) -> list[list[str]]:
-    return [[d.key, brief(d.old), brief(d.new), ", ".join(d.where)] for d in differences]
 
 
 def _one_sided(cell: CellComparison) -> bool:
@@ -110,10 +101,8 @@ def _accuracies(cell: CellComparison) -> list[str]:
 
 
 def _verdict(cell: CellVerdict) -> list[str]:
-    accuracies = [
-        NOTHING if value is None else f"{100 * value:.2f}" for value in (cell.accuracy_recorded, cell.accuracy_here)
-    ]
-    remarks = [cell.why] if cell.why else []
-    if cell.largest is not None:
-        remarks.append(f"differs most: {cell.largest.text()}")
-    return [cell.title, cell.verdict, *accuracies, flipped_text(cell.flipped), "; ".join(remarks)]
+    fractions = cell.accuracy_recorded, cell.accuracy_here
+    accuracies = [NOTHING if value is None else f"{100 * value:.2f}" for value in fractions]
+    largest = "" if cell.largest is None else f"differs most: {cell.largest.text()}"
+    remarks = "; ".join(filter(None, (cell.why, largest)))
+    return [cell.title, cell.verdict, *accuracies, flipped_text(cell.flipped), remarks]

@@ -53,7 +53,7 @@ def made(tmp_path: Path) -> Callable[..., Comparison]:
         fill(folders[1], planned(tmp_path, new), outcome, **changes)
         if then is not None:
             then(folders[1])
-        return compare_folders(read_results(folders[0]), read_results(folders[1]), *folders)
+        return compare_folders(read_results(folders[0]), read_results(folders[1]))
 
     return compare
 
@@ -257,7 +257,7 @@ def test_identical_folders_that_both_failed_are_identical(made: Callable[..., Co
     folder = fill(tmp_path / "one", plan, good)
     replace(folder, cell_of(plan, "a", 0, "FGSM"))
     results = read_results(folder)
-    found = compare_folders(results, results, folder, folder)
+    found = compare_folders(results, results)
     assert found.identical
     assert found.drift == found.regression == []
     assert attack_record(plan.cells[1], GOOD).n == N

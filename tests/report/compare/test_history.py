@@ -10,16 +10,15 @@ from xml.etree import ElementTree
 import pytest
 
 from robustbench_cmic.records.files import CorruptRecordError, read_json
-from robustbench_cmic.report.compare.certificate import Certificate, counts_of, write_certificate
+from robustbench_cmic.report.compare.certificate import CellVerdict, Certificate, Flips, counts_of
 from robustbench_cmic.report.compare.history import (
     HISTORY_COLUMNS,
     append_row,
     history_row,
     read_history,
     trend_svg,
-    write_trend,
 )
-from robustbench_cmic.report.compare.verdicts import CellVerdict, Flips
+from robustbench_cmic.report.compare.text import write_certificate
 
 
 def certificate(**changes: object) -> Certificate:
@@ -111,8 +110,7 @@ def test_a_whole_history_is_read_and_no_other_line_added(tmp_path: Path) -> None
 def test_the_picture_is_the_same_bytes_and_says_what_it_shows(tmp_path: Path) -> None:
     rows = [append_row(tmp_path, history_row(certificate())) for _ in range(3)][-1]
     assert rows == read_history(tmp_path)
-    write_trend(tmp_path, "made", rows)
-    drawn = (tmp_path / "nightly.svg").read_text()
+    drawn = trend_svg("made", rows)
     assert drawn == trend_svg("made", rows)
     assert not re.search(r"<dc:date>|Matplotlib", drawn)
     picture = ElementTree.fromstring(drawn)
@@ -125,7 +123,7 @@ def test_the_picture_is_the_same_bytes_and_says_what_it_shows(tmp_path: Path) ->
 
 def test_an_altered_certificate_is_not_believed(tmp_path: Path) -> None:
     written = certificate()
-    write_certificate(tmp_path, written, "text")
+    write_certificate(tmp_path, written)
     file = tmp_path / "certificate.json"
     assert Certificate.model_validate(read_json(file)) == written
     file.write_text(file.read_text().replace('"exit_code": 3', '"exit_code": 0'))

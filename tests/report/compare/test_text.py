@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from robustbench_cmic.report.compare.certificate import CellVerdict
 from robustbench_cmic.report.compare.differences import Difference
 from robustbench_cmic.report.compare.text import certificate_text
-from robustbench_cmic.report.compare.verdicts import CellVerdict
 from tests.report.compare.test_history import certificate
 
 HASH = "0123456789abcdef" * 4

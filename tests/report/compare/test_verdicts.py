@@ -9,10 +9,9 @@ import pytest
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import ActiveTest, AnyRecord, Check, Outputs, Part
-from robustbench_cmic.report.compare.certificate import counts_of, overall, sentence
+from robustbench_cmic.report.compare.certificate import CellVerdict, conclude, counts_of, judge
 from robustbench_cmic.report.compare.differences import Difference
 from robustbench_cmic.report.compare.matching import CellPair, compare_cells
-from robustbench_cmic.report.compare.verdicts import CellVerdict, judge
 from robustbench_cmic.run.reproduce import sample
 from tests.report.folders import HEAD, TIMING, attack_record, audit_record, cell_of, measures, planned, train_record
 
@@ -227,16 +226,18 @@ def cells(*names: str) -> list[CellVerdict]:
 )  # fmt: skip
 def test_the_worst_cell_decides(names: list[str], verdict: str, code: int, said: str) -> None:
     found = cells(*names)
-    assert overall(found, []) == (verdict, code)
-    assert sentence("s", overall(found, [])[0], found, [], "") == said
+    *conclusion, sentence = conclude("s", found, [])
+    assert conclusion == [verdict, code]
+    assert sentence == said
     assert sum(counts_of(found).values()) == len(names)
 
 
 def test_another_experiment_is_no_reproduction_however_equal_the_numbers() -> None:
     inputs = [Difference(key="training.epochs", old=20, new=30), Difference(key="seeds removed", old="0", new=None)]
     found = cells("bit-identical")
-    assert overall(found, inputs) == ("different inputs", 3)
-    assert sentence("s", "different inputs", found, inputs, "a sample") == (
+    *conclusion, sentence = conclude("s", found, inputs, "a sample")
+    assert conclusion == ["different inputs", 3]
+    assert sentence == (
         "s: NOT A REPRODUCTION: not the recorded experiment: training.epochs: 20 -> 30, and 1 more (a sample)"
     )
 
