@@ -17,7 +17,7 @@ from robustbench_cmic.data.named import SOURCES
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.packing import outcome_bits
+from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.pictures import Pictures, read_pictures, write_pictures
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.records.store import Store, read_record
@@ -46,8 +46,7 @@ def correct(folder: Path, cell: Cell) -> list[bool]:
     record = read_record(Store(folder).record(cell.id))
     assert isinstance(record, AttackRecord)
     assert record.n is not None
-    bits = outcome_bits(record.outcomes or "", record.n)
-    return [bool(bits >> (record.n - 1 - index) & 1) for index in range(record.n)]
+    return list(unpack_outcomes(record.outcomes or "", record.n))
 
 
 def shown(folder: Path, cell: Cell) -> Pictures:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_atomically, write_json
-from robustbench_cmic.records.packing import outcome_bits, pack_outcomes
+from robustbench_cmic.records.packing import count_correct, pack_outcomes, unpack_outcomes
 from robustbench_cmic.records.schema import AttackRecord, Timing
 from robustbench_cmic.records.store import Store, failed_record, read_record, write_record
 from robustbench_cmic.statistics import wilson_interval
@@ -38,9 +38,9 @@ def record(**changes: object) -> AttackRecord:
 
 @given(st.lists(st.booleans(), max_size=300))
 def test_outcomes_come_back(correct: list[bool]) -> None:
-    bits = outcome_bits(pack_outcomes(correct), len(correct))
-    assert [bool(bits >> (len(correct) - 1 - i) & 1) for i in range(len(correct))] == correct
-    assert bits.bit_count() == sum(correct)
+    packed = pack_outcomes(correct)
+    assert unpack_outcomes(packed, len(correct)).tolist() == correct
+    assert count_correct(packed, len(correct)) == sum(correct)
 
 
 def test_outcomes_of_ten_thousand_examples_are_small() -> None:
@@ -51,7 +51,7 @@ def test_outcomes_of_ten_thousand_examples_are_small() -> None:
 @pytest.mark.parametrize(("text", "n"), [("????", 5), ("qA==", 17), ("qA==", 0), ("qQ==", 5), ("", 1)])
 def test_wrong_outcomes_are_refused(text: str, n: int) -> None:
     with pytest.raises(CorruptRecordError, match=f"not {n} packed bits"):
-        outcome_bits(text, n)
+        unpack_outcomes(text, n)
 
 
 def test_comes_back(tmp_path: Path) -> None:
