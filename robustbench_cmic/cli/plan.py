@@ -9,10 +9,9 @@ from robustbench_cmic.cli import arguments
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
-from robustbench_cmic.records.state import CellState, cell_states, is_blocked
+from robustbench_cmic.records.state import CellState, cell_states, is_blocked, pending_cells
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.run.options import Options
-from robustbench_cmic.run.resume import pending_cells
 from robustbench_cmic.suite import Suite
 
 

@@ -40,31 +40,25 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: nothing was changed then, and no temporary file is left.
     """
     try:
-        _replace(path, content)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                # mkstemp gives 0600; results are for others to read.
+                os.fchmod(file.fileno(), 0o644)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         # A full disk is noticed on a file handle, which has no name.
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            # mkstemp gives 0600; results are for others to read.
-            os.fchmod(file.fileno(), 0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -85,13 +79,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise CorruptRecordError("no JSON object")
     try:
-        if payload.get("sha256") != checksum(payload):
+        if payload.pop("sha256", None) != checksum(payload):
             raise CorruptRecordError("its checksum does not fit its content")
     except ValueError:
         raise CorruptRecordError("it holds NaN or infinity") from None
     except RecursionError:
         raise CorruptRecordError("it is nested too deeply") from None
-    del payload["sha256"]
     return payload
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 _LOCK = ".lock"
-_PATIENCE = 1.0
-"""Seconds that a run tries: whoever only looks whether the lock is held touches it for some microseconds."""
+_PATIENCE = 1.0  # seconds that a run tries: whoever only looks whether the lock is held touches it for microseconds
 
 
 @contextlib.contextmanager

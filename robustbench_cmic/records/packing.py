@@ -30,16 +30,11 @@ def unpack_outcomes(text: str, n: int) -> NDArray[np.bool_]:
     """
     import numpy as np  # what only counts outcomes does without
 
-    raw = _checked(text, n)
-    return np.unpackbits(np.frombuffer(raw, np.uint8), count=n).astype(bool)
+    return np.unpackbits(np.frombuffer(_checked(text, n), np.uint8), count=n).astype(bool)
 
 
 def count_correct(text: str, n: int) -> int:
-    """How many of the n outcomes that `pack_outcomes` packed are correct.
-
-    Raises:
-        CorruptRecordError: not n outcomes.
-    """
+    """How many of them are correct; raises what `unpack_outcomes` raises."""
     return int.from_bytes(_checked(text, n), "big").bit_count()
 
 
@@ -71,7 +66,6 @@ def unpack_replicates(text: str) -> list[float]:
     [0.5, -2.0]
     """
     try:
-        raw = base64.b64decode(text, validate=True)
-        return [value for (value,) in struct.iter_unpack("<f", raw)]
+        return [value for (value,) in struct.iter_unpack("<f", base64.b64decode(text, validate=True))]
     except (ValueError, struct.error) as error:
         raise ValueError(f"no packed replicates: {error}") from None

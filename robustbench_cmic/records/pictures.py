@@ -1,7 +1,4 @@
-"""Adversarial examples to look at: a few of every attack, beside the records. No result rests on them.
-
-They lie in `results/<suite>/pictures/<cell>.json`. Imports no torch.
-"""
+"""Adversarial examples to look at: a few of every attack, beside the records. No result rests on them."""
 
 from __future__ import annotations
 
@@ -12,61 +9,47 @@ from pydantic import Field, ValidationError, model_validator
 
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
 from robustbench_cmic.records.store import Store
-from robustbench_cmic.suite.fields import Frozen
-
-PICTURES_SCHEMA: Literal["robustbench_cmic/pictures/1"] = "robustbench_cmic/pictures/1"
+from robustbench_cmic.suite.fields import Frozen, Norm
 
 Png = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 """A PNG of 8 bits a channel, grayscale or RGB, in base64: fit for `data:image/png;base64,...`."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-ClassIndex = Annotated[int, Field(ge=0)]
+_Index = Annotated[int, Field(ge=0)]
 
 
 class Picture(Frozen):
     """One example that was classified correctly when clean and is not after the attack.
 
     Attributes:
-        index: in the split that was evaluated.
-        label: the true class; also what the clean image was taken for.
-        before, after: what the clean and the adversarial image were taken for.
-        confidence_before, confidence_after: the largest softmax probability of either.
-        clean, adversarial: the images; of those above 64 pixels a side, small copies.
-        perturbation: their difference, scaled for sight: 0 is mid-gray; in an L-inf ball black and white are its two
-            edges, in an L2 ball plus and minus the largest component.
+        perturbation: the images' difference, scaled for sight: 0 is mid-gray; in an L-inf ball black and white are its
+            two edges, in an L2 ball plus and minus the largest component.
     """
 
-    index: Annotated[int, Field(ge=0)]
-    label: ClassIndex
-    before: ClassIndex
-    after: ClassIndex
-    confidence_before: Fraction
+    index: _Index  # in the split that was evaluated
+    label: _Index  # the true class; also what the clean image was taken for
+    before: _Index  # what the clean image was taken for
+    after: _Index  # what the adversarial image was taken for
+    confidence_before: Fraction  # the largest softmax probability
     confidence_after: Fraction
-    clean: Png
+    clean: Png  # the images; of those above 64 pixels a side, small copies
     adversarial: Png
     perturbation: Png
 
 
 class Pictures(Frozen):
-    """The first examples, by index, that an attack broke.
+    """The first examples, by index, that an attack broke; what else is here is the cell's, or of its record."""
 
-    Attributes:
-        cell: id of the attack's cell; model, seed, attack, norm and eps are the cell's.
-        dataset_sha256, checkpoint_sha256: of the data and the weights, as in the cell's record.
-        class_names: by class, where the data set has names; else None.
-        examples: in the order of their index; none where the attack broke nothing.
-    """
-
-    schema_: Literal["robustbench_cmic/pictures/1"] = Field(PICTURES_SCHEMA, alias="schema")
+    schema_: Literal["robustbench_cmic/pictures/1"] = Field("robustbench_cmic/pictures/1", alias="schema")
     suite: str
     cell: str
     model: str
     seed: int
     attack: str
-    norm: Literal["linf", "l2"]
+    norm: Norm
     eps: float
     dataset_sha256: str
     checkpoint_sha256: str
-    class_names: list[str] | None = None
+    class_names: list[str] | None = None  # by class, where the data set has names
     examples: list[Picture]
 
     @model_validator(mode="after")
@@ -82,23 +65,14 @@ class Pictures(Frozen):
 
 
 def write_pictures(folder: Path, pictures: Pictures) -> None:
-    """Write pictures into a suite's results folder, atomically.
-
-    Raises:
-        OSError: they cannot be written; what was there before is whole.
-    """
+    """Write pictures into a suite's results folder; raises what `write_atomically` raises."""
     file = Store(folder).pictures(pictures.cell)
     file.parent.mkdir(exist_ok=True)
     write_json(file, pictures.model_dump(mode="json"))
 
 
 def read_pictures(folder: Path, cell: str) -> Pictures | None:
-    """The pictures of a cell in a suite's results folder; None where there are none that are whole.
-
-    Args:
-        folder: the suite's results folder.
-        cell: the cell's id.
-    """
+    """The pictures of a cell, by its id, in a suite's results folder; None where there are none that are whole."""
     try:
         pictures = Pictures.model_validate(read_json(Store(folder).pictures(cell)))
     except (FileNotFoundError, CorruptRecordError, ValidationError):

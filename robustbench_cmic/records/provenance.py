@@ -1,4 +1,4 @@
-"""Where a number came from: code, versions, machine. Torch-free; a worker adds what only torch knows."""
+"""Where a number came from: code, versions, machine. A worker adds what only torch knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the cells of a plan stand, judged from the records on disk; none is trusted that does not fit."""
+"""How the cells of a plan stand, and which are to be done; no record, no checkpoint is trusted that does not fit."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ from pathlib import Path
 from typing import Literal
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.files import CorruptRecordError
+from robustbench_cmic.records.files import CorruptRecordError, file_sha256
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import Store, product_sha256, read_record
+
+_PRODUCTS = {"train": "weights", "attack": "adversarial examples"}
+ALTERED = {kind: f"its {what} are not the recorded ones (the file's hash differs)" for kind, what in _PRODUCTS.items()}
 
 
 @dataclass(frozen=True)
 class CellState:
-    """How a cell stands.
-
-    Attributes:
-        state: `done` and `diverged` need nothing; `missing` and `failed` are to run; `unusable` is to be set aside
-            and run again.
-        why: for `failed` and `unusable`, the reason.
-        record: the record, where there is a sound one.
-    """
+    """How a cell stands: `missing` and `failed` ones are to run, `unusable` ones are to be set aside and run again."""
 
     state: Literal["done", "diverged", "missing", "failed", "unusable"]
-    why: str = ""
-    record: AnyRecord | None = None
+    why: str = ""  # for `failed` and `unusable`
+    record: AnyRecord | None = None  # where there is a sound one
 
     @property
     def is_final(self) -> bool:
@@ -70,12 +66,38 @@ def _cell_state(cell: Cell, folder: Path, dataset_sha256: str | None, others: di
     for other, sha256 in record.inputs.items():
         made_from = others.get(other)
         if made_from is not None and made_from.state == "done" and product_sha256(made_from.record) != sha256:
-            return CellState(
-                "unusable", f"it was made from another result of {other} than the one recorded now", record
-            )
+            why = f"it was made from another result of {other} than the one recorded now"
+            return CellState("unusable", why, record)
     return CellState("diverged" if record.status == "diverged" else "done", record.reason, record)
 
 
 def is_blocked(cell: Cell, states: dict[str, CellState]) -> bool:
     """A training that the cell needs has diverged: there is nothing to attack, or nothing to attack with."""
     return any(states[other].state == "diverged" for other in (cell.needs, cell.source) if other is not None)
+
+
+def pending_cells(cells: list[Cell], states: dict[str, CellState], store: Store) -> dict[str, str]:
+    """The cells that a run has to do, in order, each with the reason; `missing` ones need none.
+
+    Args:
+        cells: each after those that it depends on.
+        states: how they stand, by id.
+        store: the suite's files. Weights and adversarial examples that a pending attack needs and that are gone are
+            made again, and so are those that are not the recorded ones.
+    """
+    pending = {
+        cell.id: states[cell.id].why for cell in cells if not states[cell.id].is_final and not is_blocked(cell, states)
+    }
+    needed: set[str] = set()
+    for cell in reversed(cells):  # what a cell depends on comes before it
+        state = states[cell.id]
+        expected = product_sha256(state.record) if state.state == "done" else None
+        if expected is not None:
+            sha256 = file_sha256(store.product(cell))
+            if sha256 is None and cell.id in needed:
+                pending[cell.id] = f"its {_PRODUCTS[cell.kind]} are not here, and an attack needs them"
+            elif sha256 not in (None, expected):
+                pending[cell.id] = ALTERED[cell.kind]
+        if cell.id in pending:
+            needed.update(cell.dependencies)
+    return {cell.id: pending[cell.id] for cell in cells if cell.id in pending}

@@ -1,11 +1,8 @@
-"""Where every file of a suite lies, and its records: typed, versioned JSON that carries its own checksum.
-
-Everything needed to judge and repeat a number is in its record, the outcome of every example included, so that
-tables, intervals and tests are pure functions of records. Nothing here imports torch.
-"""
+"""Where every file of a suite lies, and its records: all that is needed to judge and repeat a number is in them."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from contextlib import AbstractContextManager
@@ -18,15 +15,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
 from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.packing import count_correct, unpack_replicates
-from robustbench_cmic.records.schema import (
-    RECORD_ADAPTER,
-    RECORD_SCHEMA,
-    AnyRecord,
-    AttackRecord,
-    AuditRecord,
-    Timing,
-    TrainRecord,
-)
+from robustbench_cmic.records.schema import RECORD_ADAPTER, RECORD_SCHEMA, AnyRecord, AttackRecord, AuditRecord, Timing
 from robustbench_cmic.statistics import wilson_interval
 
 PLAN_FILE = "plan.json"
@@ -44,6 +33,10 @@ class Store:
     def __init__(self, results: Path, work: Path | None = None) -> None:
         self.results = results
         self.work = work or self.work_root(results.parent) / results.name
+        self.plan = results / PLAN_FILE
+        self.pictures_folder = results / "pictures"
+        self.events = self.work / "events.jsonl"  # what happens in runs, see `run.watch.event_log`
+        self.worker_log = self.work / "workers.log"  # what libraries print while cells run, and traces of crashes
 
     @classmethod
     def of_suite(cls, suite: str, results: Path, work: Path | None) -> Store:
@@ -55,26 +48,6 @@ class Store:
         """The folder of all suites' work folders: `work`, or by default the one beside `results`."""
         place = Path(os.path.abspath(results))  # noqa: PTH100 - `resolve` would follow links
         return (work or place.parent / f"{place.name or 'results'}.work").absolute()
-
-    @property
-    def plan(self) -> Path:
-        """The suite's plan."""
-        return self.results / PLAN_FILE
-
-    @property
-    def events(self) -> Path:
-        """What happens in runs, see `run.watch.events`."""
-        return self.work / "events.jsonl"
-
-    @property
-    def worker_log(self) -> Path:
-        """What libraries print while cells run, and traces of crashes."""
-        return self.work / "workers.log"
-
-    @property
-    def pictures_folder(self) -> Path:
-        """The pictures of all attacks."""
-        return self.results / "pictures"
 
     def record(self, cell: str) -> Path:
         """The record of a cell."""
@@ -106,9 +79,8 @@ class Store:
         The last is the resume state of a training that an earlier run began. Data and given weights are read, too:
         where they lie stands in `Settings`.
         """
-        needed = [
-            path for other in (cell.needs, cell.source) if other for path in (self.record(other), self.weights(other))
-        ]
+        trainings = [other for other in (cell.needs, cell.source) if other]
+        needed = [path for other in trainings for path in (self.record(other), self.weights(other))]
         if cell.after is not None:
             needed += [self.record(cell.after), self.images(cell.after)]
         return [*needed, self.resume_state(cell.id)]
@@ -121,11 +93,7 @@ class Store:
         return [self.resume_state(cell.id), self.product(cell), self.pictures(cell.id), self.record(cell.id)]
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Create the folders and hold their locks.
-
-        Raises:
-            UserError: another run holds one of them, or they cannot be written.
-        """
+        """Create the folders and hold their locks, see `locks.exclusive`."""
         return exclusive(*dict.fromkeys((self.results, self.work)))
 
     def is_in_use(self) -> bool:
@@ -136,9 +104,8 @@ class Store:
         """Move a file that cannot be trusted out of the way, under a name that is free."""
         folder = self.work / "set-aside"
         folder.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while (target := folder / f"{file.name}.{number}").exists():
-            number += 1
+        targets = (folder / f"{file.name}.{number}" for number in itertools.count(1))
+        target = next(target for target in targets if not target.exists())
         shutil.move(file, target)
         return target
 
@@ -158,13 +125,13 @@ class Store:
 
 def product_sha256(record: AnyRecord | None) -> str | None:
     """The recorded hash of `Store.product`; None where there is no such file."""
-    if isinstance(record, TrainRecord):
-        return record.checkpoint_sha256
-    return record.images_sha256 if isinstance(record, AttackRecord) else None
+    if isinstance(record, AttackRecord):
+        return record.images_sha256
+    return record.checkpoint_sha256 if record is not None and record.kind == "train" else None
 
 
 def write_record(folder: Path, record: AnyRecord) -> None:
-    """Write a record into a suite's results folder, atomically."""
+    """Write a record into a suite's results folder."""
     write_json(Store(folder).record(record.cell.id), record.model_dump(mode="json"))
 
 
@@ -196,7 +163,7 @@ def read_record(path: Path) -> AnyRecord:
     if isinstance(record, AttackRecord) and record.status == "ok":
         _check_numbers(record)
     if isinstance(record, AuditRecord):
-        _check_probe(record)
+        _check_audit(record)
     return record
 
 
@@ -216,7 +183,7 @@ def _check_numbers(record: AttackRecord) -> None:
         raise CorruptRecordError(f"its bootstrap of NCMI cannot be read: {error}") from None
 
 
-def _check_probe(record: AuditRecord) -> None:
+def _check_audit(record: AuditRecord) -> None:
     """Outcomes for all of the audit's examples, which are places among the evaluated ones."""
     if any(place < 0 for place in record.positions) or record.positions != sorted(set(record.positions)):
         raise CorruptRecordError("its positions are not ascending places")

@@ -1,6 +1,6 @@
-"""Carries out one cell: a training or an attack, from what it declares to its record. Any executor calls this.
+"""Carries out one cell, from what it declares to its record. Any executor calls this.
 
-Knows nothing of other cells but the training that an attack needs, whose record and weights it reads from disk.
+Knows nothing of other cells but what its own needs, whose records and products it reads from disk.
 """
 
 from __future__ import annotations
@@ -8,15 +8,13 @@ from __future__ import annotations
 import functools
 import gc
 import traceback
-from pathlib import Path
 
 import torch
 
 from robustbench_cmic.attacks.model import is_out_of_memory
 from robustbench_cmic.data import load_data
-from robustbench_cmic.data.base import Data
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord, TrainRecord
+from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import failed_record, write_record
 from robustbench_cmic.run.jobs.attack import run_attack
 from robustbench_cmic.run.jobs.audit import run_audit
@@ -25,8 +23,10 @@ from robustbench_cmic.run.jobs.train import load_given_weights, run_training
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, Emit
 from robustbench_cmic.suite.custom import changed_code
-from robustbench_cmic.suite.data import DeclaredDataset, dataset_of
+from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.messages import UserError, os_error_reason
+
+_data = functools.lru_cache(maxsize=1)(load_data)
 
 
 def run_cell(cell: Cell, settings: Settings, emit: Emit) -> None:
@@ -42,14 +42,10 @@ def run_cell(cell: Cell, settings: Settings, emit: Emit) -> None:
         status, reason = "failed", f"cannot write the record: {os_error_reason(error)}"
     if cell.kind == "train" and status != "failed":
         settings.store.resume_state(cell.id).unlink(missing_ok=True)
-    accuracy = _accuracy(record) if status == "ok" else None
+    accuracy = None
+    if status == "ok" and record.kind != "audit":
+        accuracy = record.accuracy if record.kind == "attack" else record.curve[-1].accuracy if record.curve else None
     emit(CellEnded(cell=cell.id, status=status, seconds=record.timing.seconds, reason=reason, accuracy=accuracy))
-
-
-def _accuracy(record: AnyRecord) -> float | None:
-    if isinstance(record, TrainRecord):
-        return record.curve[-1].accuracy if record.curve else None
-    return record.accuracy if isinstance(record, AttackRecord) else None
 
 
 def run_job(cell: Cell, settings: Settings, emit: Emit) -> AnyRecord:
@@ -58,16 +54,17 @@ def run_job(cell: Cell, settings: Settings, emit: Emit) -> AnyRecord:
     The weights of a training are on disk when this returns; its record is for the caller to write.
     """
     stopwatch = Stopwatch()
-    record = _dispatch(cell, settings, stopwatch, emit)
+    outcome = _dispatch(cell, settings, stopwatch, emit)
     # Looked at afterwards: what the process has imported is then at least as old as the file.
-    changed = changed_code(cell.declared)
-    if changed is None:
-        return record
-    reason = f"the file of {changed} has been changed since the run began: run again"
-    return failed_record(settings.suite, cell, reason, cell_provenance(settings), stopwatch.timing(settings))
+    if (changed := changed_code(cell.declared)) is not None:
+        outcome = f"the file of {changed} has been changed since the run began: run again"
+    if isinstance(outcome, str):
+        return failed_record(settings.suite, cell, outcome, cell_provenance(settings), stopwatch.timing(settings))
+    return outcome
 
 
-def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) -> AnyRecord:
+def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) -> AnyRecord | str:
+    """The record of a cell, or why it failed."""
     try:
         declared = cell.declared.get("train", cell.declared)
         data = _data(dataset_of(declared["dataset"]), settings.data, settings.memory)
@@ -79,17 +76,15 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
             return run_audit(job)
         return load_given_weights(job) if declared["training"] is None else run_training(job)
     except UserError as error:
-        reason = str(error)
+        return str(error)
     except OSError as error:
-        reason = f"cannot write {error.filename or 'a file'}: {os_error_reason(error)}"
+        return f"cannot write {error.filename or 'a file'}: {os_error_reason(error)}"
     except Exception as error:  # a defect or a library's whim: it fails this cell only, its trace is in the log
         if is_out_of_memory(error):
             hint = "a smaller `batch_size`" if cell.kind == "train" else "a smaller model, or smaller images,"
-            reason = f"out of memory on {settings.device}: {hint} would need less"
-        else:
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}"
-    return failed_record(settings.suite, cell, reason, cell_provenance(settings), stopwatch.timing(settings))
+            return f"out of memory on {settings.device}: {hint} would need less"
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
 
 
 def _set_determinism(settings: Settings, training: bool) -> None:
@@ -104,8 +99,3 @@ def _set_determinism(settings: Settings, training: bool) -> None:
         torch.cuda.set_device(settings.device)  # streams and graphs belong to the current device
         gc.collect()
         torch.cuda.reset_peak_memory_stats(settings.device)
-
-
-@functools.lru_cache(maxsize=1)
-def _data(dataset: DeclaredDataset, folder: Path, memory: int | None) -> Data:
-    return load_data(dataset, folder, memory)

@@ -1,10 +1,10 @@
-"""What the command line says about a run, and what of it has to be looked up on this machine. Imports no torch."""
+"""What the command line says about a run, and what of it has to be looked up on this machine."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +18,22 @@ from robustbench_cmic.suite.messages import UserError
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says about a run.
+    """What the command line says about a run; None: what `make_settings` makes of it."""
 
-    Attributes:
-        results: where results of all suites lie.
-        work: where checkpoints and resume states lie; by default beside `results`, as `results.work`, so that two
-            results folders never share any.
-        seeds, only: which cells, see `plan.select`.
-        limit: evaluate on this many examples; marked, never ranked.
-        jobs: worker processes; None: one a core on the CPU, one on a GPU.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        batch_size: examples that a native attack has in memory at once; results do not depend on it. None: 256 on the
-            CPU, 1024 on a GPU.
-        data: where data lies and is downloaded to; None: the user's cache folder.
-        memory: decoded images that take more bytes are streamed; None: half of the machine's memory.
-        deterministic: on a GPU, only algorithms that give the same bits each time.
-        force: redo the cells that were asked for, done or not.
-        tensorboard: where curves for TensorBoard are written; None: nowhere.
-        executor: what carries out cells, see `run.executors`.
-    """
-
-    results: Path = Path("results")
-    work: Path | None = None
-    seeds: Sequence[int] = ()
+    results: Path = Path("results")  # where results of all suites lie
+    work: Path | None = None  # where the folders of `Store.work` lie
+    seeds: Sequence[int] = ()  # which cells, as `only`; see `plan.select`
     only: Sequence[str] = ()
-    limit: int | None = None
-    jobs: int | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    data: Path | None = None
-    memory: int | None = None
-    deterministic: bool = False
-    force: bool = False
-    tensorboard: Path | None = None
-    executor: str = "local"
-
-    def plain(self) -> dict[str, Any]:
-        """The options as plain data, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    limit: int | None = None  # evaluate on this many examples; marked, never ranked
+    jobs: int | None = None  # worker processes
+    device: str = "auto"  # or `cpu`, `cuda`, `cuda:N`
+    batch_size: int | None = None  # examples that a native attack has in memory at once; results do not depend on it
+    data: Path | None = None  # where data lies and is downloaded to; None: the user's cache folder
+    memory: int | None = None  # decoded images that take more bytes are streamed; None: half of the machine's memory
+    deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time; those of CPUs always do
+    force: bool = False  # redo the cells that were asked for, done or not
+    tensorboard: Path | None = None  # where curves for TensorBoard are written
+    executor: str = "local"  # what carries out cells, see `run.executors`
 
 
 def resolve_device(name: str) -> str:
@@ -91,41 +68,23 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how cells are carried out; none of it decides a result.
+    """Where and how cells are carried out, see `Options`; none of it decides a result."""
 
-    Attributes:
-        suite: name of the suite.
-        store: the suite's files.
-        device: a torch device such as `cpu` or `cuda:0`.
-        batch_size: examples that a native attack has in memory at once.
-        data: the data folder.
-        memory: decoded images that take more bytes are streamed; None: half of the machine's memory.
-        loaders: processes of a training that read ahead, where images are streamed.
-        deterministic: only algorithms that give the same bits each time; on the CPU they always do.
-        pictured_seed: attacks on models of this seed leave pictures.
-        weights: files of given weights, by their hash.
-        provenance: what records say of code and machine.
-    """
-
-    suite: str
+    suite: str  # its name
     store: Store
-    device: str
+    device: str  # of torch, such as `cpu` or `cuda:0`
     batch_size: int
     data: Path
     memory: int | None
-    loaders: int
+    loaders: int  # processes of a training that read ahead, where images are streamed
     deterministic: bool
-    pictured_seed: int
-    weights: dict[str, Path]
-    provenance: dict[str, Any]
+    pictured_seed: int  # attacks on models of this seed leave pictures
+    weights: dict[str, Path]  # files of given weights, by their hash
+    provenance: dict[str, Any]  # what records say of code and machine
 
 
 def make_settings(suite: Suite, options: Options) -> Settings:
-    """What the command line says, with what it leaves open looked up.
-
-    Raises:
-        UserError: no such device on this machine.
-    """
+    """What the command line says, with what it leaves open looked up; raises what `resolve_device` raises."""
     device = resolve_device(options.device)
     given = [model.weights_file(seed) for model in suite.models if model.weights for seed in suite.seeds]
     return Settings(

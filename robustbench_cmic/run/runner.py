@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import os
+import pkgutil
 import signal
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -16,21 +17,20 @@ from rich.console import Console
 from robustbench_cmic import __version__
 from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.plan.select import Selection, select
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.files import unwritten, write_json
 from robustbench_cmic.records.schema import Status
-from robustbench_cmic.records.state import CellState, cell_states, is_blocked
+from robustbench_cmic.records.state import ALTERED, CellState, cell_states, is_blocked, pending_cells
 from robustbench_cmic.report import ReportError, write_report
 from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
-from robustbench_cmic.run.executors import make_executor
-from robustbench_cmic.run.options import Options, Settings, jobs_at_once, make_settings
-from robustbench_cmic.run.resume import ALTERED, pending_cells
+from robustbench_cmic.run.executors import EXECUTORS, Executor
+from robustbench_cmic.run.options import Options, jobs_at_once, make_settings
 from robustbench_cmic.run.watch.estimate import cell_estimate
 from robustbench_cmic.run.watch.event_log import EventLog
 from robustbench_cmic.run.watch.events import Emit, Event, RunEnded, RunStarted
 from robustbench_cmic.run.watch.progress import display
-from robustbench_cmic.run.watch.tensorboard import Curves, prepare
+from robustbench_cmic.run.watch.tensorboard import Curves
 from robustbench_cmic.suite import Suite
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
@@ -45,59 +45,38 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         UserError: the results folder, the data or the device cannot be used, another run is using the folder, or
             `seeds` or `only` fit nothing.
     """
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    plan = make_plan(suite, options.limit)
-    selection = select(plan, options.seeds, options.only)
-    settings = make_settings(suite, options)
-    if options.tensorboard is not None:
-        prepare(options.tensorboard / plan.suite)
-    # Before any lock or file: data that is not there is the user's to see to.
-    dataset_sha256 = _fingerprint(suite, settings, say)
-    with settings.store.exclusive():
-        _begin(make_plan(suite), settings)
-        return Runner(plan, selection, settings, options, dataset_sha256, console, say).run()
+    runner = Runner(suite, options, console)
+    store = runner.store
+    with store.exclusive():
+        try:
+            store.remove_temporary_files()
+            write_json(store.plan, make_plan(suite).model_dump(mode="json"))
+        except OSError as error:
+            raise UserError(f"cannot write to {store.results}: {os_error_reason(error)}") from None
+        return runner.run()
 
 
-def _fingerprint(suite: Suite, settings: Settings, say: Callable[[str], None]) -> str:
-    """Load the data once here, so that what has to be downloaded or decoded is, and what is wrong with it is told."""
-    if settings.data.exists() and not settings.data.is_dir():
-        raise UserError(f"--data {settings.data}: is a file, not a folder")
-    return load_data(suite.dataset, settings.data, settings.memory, say).sha256
-
-
-def _begin(plan: Plan, settings: Settings) -> None:
-    """Tidy up after a run that was killed, and write the plan."""
-    store = settings.store
-    try:
-        store.remove_temporary_files()
-        write_json(store.plan, plan.model_dump(mode="json"))
-    except OSError as error:
-        raise UserError(f"cannot write to {store.results}: {os_error_reason(error)}") from None
-
-
-@dataclass
 class Runner:
-    """One run over the selected cells of a plan; `say` prints a line."""
+    """One run over the selected cells of a suite; see `run_suite`."""
 
-    plan: Plan
-    selection: Selection
-    settings: Settings
-    options: Options
-    dataset_sha256: str
-    console: Console
-    say: Callable[[str], None]
-
-    def __post_init__(self) -> None:
-        self.cells, self.store = self.selection.cells, self.settings.store
-        self.jobs = jobs_at_once(self.options, self.settings.device)
+    def __init__(self, suite: Suite, options: Options, console: Console) -> None:
+        self.options, self.console = options, console
+        self.say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        self.plan = make_plan(suite, options.limit)
+        self.cells, self.asked = select(self.plan, options.seeds, options.only)
+        self.settings = make_settings(suite, options)
+        self.store = self.settings.store
+        self.jobs = jobs_at_once(options, self.settings.device)
+        self.listeners: list[Emit] = [EventLog(self.store.events, self.say)]
         self.curves: Curves | None = None
-        if (folder := self.options.tensorboard) is not None:
-            self.curves = Curves(folder / self.plan.suite, self.store.results, self.plan.cells, self.say)
-        log = EventLog(self.store.events, self.say)
-        self.listeners: list[Emit] = [log, self.curves] if self.curves else [log]
+        if options.tensorboard is not None:
+            self.curves = Curves(options.tensorboard / suite.suite, self.store.results, self.plan.cells, self.say)
+            self.listeners.append(self.curves)
+        data = self.settings.data
+        if data.exists() and not data.is_dir():
+            raise UserError(f"--data {data}: is a file, not a folder")
+        # Once here, before any lock or file: it is downloaded and decoded then, and what is wrong with it is told.
+        self.dataset_sha256 = load_data(suite.dataset, data, options.memory, self.say).sha256
 
     def run(self) -> int:
         """Run what is pending, report, and tell how it ended; returns the exit code."""
@@ -114,7 +93,11 @@ class Runner:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
             self.say("interrupted: what is finished is kept; the same command goes on from here")
             code, interrupted = INTERRUPTED, True
-        if not self._report():
+        try:
+            write_report(self.store.results)
+        except (OSError, ReportError) as error:
+            why = unwritten(error, self.store.results) if isinstance(error, OSError) else error
+            self.say(f"cannot write the report: {why}")
             code = code or INCOMPLETE
         self._emit(RunEnded(exit_code=code, interrupted=interrupted))
         return code
@@ -130,10 +113,9 @@ class Runner:
 
     def _run_pending(self) -> dict[str, Status]:
         """Run until nothing is left to do that was not tried; returns how the cells ended that were."""
-        if self.options.force:
-            for cell in self.cells:
-                if cell.id in self.selection.asked:
-                    self.store.forget(cell)
+        for cell in self.cells:
+            if self.options.force and cell.id in self.asked:
+                self.store.forget(cell)
         statuses: dict[str, Status] = {}
         pending = self._pending()
         self._announce(pending)
@@ -165,25 +147,22 @@ class Runner:
                 version=__version__,
                 pid=os.getpid(),
                 host=socket.gethostname(),
-                options=self.options.plain(),
+                options=asdict(self.options),
                 device=self.settings.device,
                 jobs=min(self.jobs, max(1, len(pending))),
                 cells=[cell_estimate(cell) for cell in pending],
             )
         )
         if self.curves is not None:
-            waiting = {cell.id for cell in pending}
             states = self._states(self.plan.cells)
-            done = [state.record for cell, state in states.items() if state.is_final and cell not in waiting]
-            self.curves.add(record for record in done if record is not None)
+            done = (states[cell.id] for cell in self.plan.cells if cell not in pending)
+            self.curves.add(state.record for state in done if state.is_final and state.record)
 
     def _run_once(self, pending: list[Cell]) -> dict[str, Status]:
         settings, jobs = self.settings, min(self.jobs, len(pending))
-        self.say(
-            f"{settings.suite}: {len(pending)} of {len(self.cells)} cells to run, {jobs} at a time, "
-            f"on {settings.device}"
-        )
-        executor = make_executor(self.options.executor, settings, jobs)
+        what = f"{len(pending)} of {len(self.cells)} cells to run"
+        self.say(f"{settings.suite}: {what}, {jobs} at a time, on {settings.device}")
+        executor: Executor = pkgutil.resolve_name(EXECUTORS[self.options.executor])(settings, jobs)
         with display(self.console, pending, jobs) as show:
             return executor.run(pending, lambda event: self._emit(event, show))
 
@@ -201,13 +180,3 @@ class Runner:
         if bad:
             self.say(f"{len(bad)} of {len(self.cells)} cells have no result")
         return INCOMPLETE if bad else DONE
-
-    def _report(self) -> bool:
-        """Write the tables; False where that fails, which is told."""
-        try:
-            write_report(self.store.results)
-        except (OSError, ReportError) as error:
-            why = unwritten(error, self.store.results) if isinstance(error, OSError) else error
-            self.say(f"cannot write the report: {why}")
-            return False
-        return True

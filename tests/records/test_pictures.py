@@ -46,7 +46,7 @@ def correct(folder: Path, cell: Cell) -> list[bool]:
     record = read_record(Store(folder).record(cell.id))
     assert isinstance(record, AttackRecord)
     assert record.n is not None
-    return [bool(value) for value in unpack_outcomes(record.outcomes or "", record.n)]
+    return list(unpack_outcomes(record.outcomes or "", record.n))
 
 
 def shown(folder: Path, cell: Cell) -> Pictures:

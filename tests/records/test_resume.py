@@ -11,9 +11,8 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import file_sha256, read_json, write_json
-from robustbench_cmic.records.state import CellState, cell_states, is_blocked
+from robustbench_cmic.records.state import ALTERED, CellState, cell_states, is_blocked, pending_cells
 from robustbench_cmic.records.store import Store, write_record
-from robustbench_cmic.run.resume import ALTERED, pending_cells
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
 from tests.report.folders import HEAD, attack_record, cell_of, fill, planned, replace, train_record

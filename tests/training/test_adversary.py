@@ -18,7 +18,6 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.run.jobs.context import Job, Stopwatch
 from robustbench_cmic.run.jobs.train import run_training
 from robustbench_cmic.suite import load_suite
-from robustbench_cmic.suite.models import model_of
 from robustbench_cmic.suite.objectives import Adversary, objective_of
 from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
@@ -236,7 +235,7 @@ def test_a_cell_trains_against_the_adversary_that_its_suite_declares(tmp_path: P
     curve = run_training(job).curve
     declared = Training.model_validate(cell.declared["training"])
     for opponent, same in ((adversary(), True), (None, False)):
-        model = job.model(model_of(cell.declared["model"]))
+        model = job.model(cell.declared["model"])
         optimizer = build_optimizer(model, declared.optimizer)
         training = TrainingRun(
             model, build_objective(objective_of(cell.declared["objective"]), 10), optimizer, opponent

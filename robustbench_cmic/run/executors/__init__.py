@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import pkgutil
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -40,18 +39,8 @@ class Executor(Protocol):
         """
 
 
-def make_executor(name: str, settings: Settings, jobs: int) -> Executor:
-    """The executor of that name, for `jobs` cells at a time."""
-    executor: Executor = pkgutil.resolve_name(EXECUTORS[name])(settings, jobs)
-    return executor
-
-
 class Queue:
     """Which cells may start: those that depend on nothing unfinished. Emits the start and the end of each.
-
-    Args:
-        cells: each after those that it depends on.
-        emit: where events go.
 
     Attributes:
         statuses: how cells have ended, by id.
@@ -84,15 +73,13 @@ class Queue:
         self.statuses[cell.id] = event.status
         self._emit(event)
         lost = set() if event.status == "ok" else {cell.id}
-        waiting, self._waiting = self._waiting, []
-        for other in waiting:  # in order, so that what depends on a skipped cell comes after it
-            if lost.isdisjoint(other.dependencies):
-                self._waiting.append(other)
-                continue
-            lost.add(other.id)
-            self.statuses[other.id] = "skipped"
-            reason = f"{title(cell)} {event.status}"
-            self._emit(CellEnded(cell=other.id, status="skipped", seconds=0.0, reason=reason))
+        for other in self._waiting:  # in order, so that what depends on a skipped cell comes after it
+            if not lost.isdisjoint(other.dependencies):
+                lost.add(other.id)
+                self.statuses[other.id] = "skipped"
+                reason = f"{title(cell)} {event.status}"
+                self._emit(CellEnded(cell=other.id, status="skipped", seconds=0.0, reason=reason))
+        self._waiting = [other for other in self._waiting if other.id not in lost]
 
 
 def death(cell: Cell, reason: str, settings: Settings) -> CellEnded:

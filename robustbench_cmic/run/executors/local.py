@@ -24,17 +24,6 @@ class _Worker:
     connection: Connection
     cell: Cell | None = None
 
-    def stop(self) -> None:
-        """End the process: an idle one leaves by itself, a busy one is killed.
-
-        Everything a worker writes is written atomically, so that no moment is a wrong one.
-        """
-        self.connection.close()
-        if self.cell is None:
-            self.process.join(timeout=10)
-        self.process.kill()
-        self.process.join()
-
 
 class LocalProcesses:
     """Runs cells in `jobs` worker processes; a worker that dies fails its cell and is replaced.
@@ -55,7 +44,7 @@ class LocalProcesses:
         self._context = multiprocessing.get_context("spawn")
 
     def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
-        """See `Executor.run`."""
+        """See `Executor`."""
         queue = Queue(cells, emit)
         try:
             while not queue.is_done:
@@ -100,7 +89,12 @@ class LocalProcesses:
         return _Worker(process, ours)
 
     def _remove(self, worker: _Worker) -> None:
-        worker.stop()
+        """An idle one leaves by itself, a busy one is killed: all it writes is atomic, so that no moment is wrong."""
+        worker.connection.close()
+        if worker.cell is None:
+            worker.process.join(timeout=10)
+        worker.process.kill()
+        worker.process.join()
         self._workers.remove(worker)
 
     def _receive(self, queue: Queue, emit: Emit) -> None:
@@ -110,7 +104,10 @@ class LocalProcesses:
             try:
                 event = worker.connection.recv()
             except (EOFError, OSError):
-                self._on_exit(worker, queue)
+                self._remove(worker)
+                if worker.cell is not None:
+                    reason = f"its process died ({_cause(worker.process.exitcode)})"
+                    queue.end(worker.cell, death(worker.cell, reason, self._settings))
                 continue
             if worker.cell is None:
                 continue
@@ -122,16 +119,9 @@ class LocalProcesses:
             if needs_fresh_process(cell, event.status, self._settings):
                 self._remove(worker)
 
-    def _on_exit(self, worker: _Worker, queue: Queue) -> None:
-        self._remove(worker)
-        if worker.cell is not None:
-            reason = f"its process died ({_cause(worker.process.exitcode)})"
-            queue.end(worker.cell, death(worker.cell, reason, self._settings))
-
 
 def needs_fresh_process(cell: Cell, status: Status, settings: Settings) -> bool:
-    """What went on in a process may stay in it and change the cells that come after."""
-    # An error of CUDA makes whatever comes after it fail; a user's code may leave anything changed.
+    """An error of CUDA makes whatever comes after it in a process fail; a user's code may leave anything changed."""
     return (status == "failed" and settings.device.startswith("cuda")) or runs_custom_code(cell)
 
 
@@ -141,7 +131,6 @@ def _enter(connection: Connection, main: str, settings: Settings) -> None:
 
 def _cause(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        names = {int(number): number.name for number in signal.Signals}
-        name = names.get(-exitcode, f"signal {-exitcode}")
+        name = {int(number): number.name for number in signal.Signals}.get(-exitcode, f"signal {-exitcode}")
         return f"{name}; out of memory?" if name == "SIGKILL" else name
     return f"exit code {exitcode}"

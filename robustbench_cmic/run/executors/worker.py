@@ -15,7 +15,11 @@ from robustbench_cmic.run.options import Settings
 def main(connection: Connection, settings: Settings) -> None:
     """Carry out cells until the pipe closes."""
     exit_with_parent()
-    _redirect_output(settings)
+    # Whatever libraries print goes to a log file instead of into the parent's progress display.
+    log = os.open(settings.store.worker_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
     torch.set_num_threads(1)
     if settings.deterministic:  # read by cuBLAS when it starts
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
@@ -25,11 +29,3 @@ def main(connection: Connection, settings: Settings) -> None:
         except EOFError:
             return
         run_cell(cell, settings, connection.send)
-
-
-def _redirect_output(settings: Settings) -> None:
-    """Whatever libraries print goes to a log file instead of into the parent's progress display."""
-    log = os.open(settings.store.worker_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
+from typing import Any
 
 from robustbench_cmic.attacks.harness import BrokenBefore, evaluate_attack
 from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.information.bootstrap import bootstrap_ncmi
-from robustbench_cmic.information.measures import Information, measure_information
+from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.models.weights import load_weights, save_weights
 from robustbench_cmic.records.packing import pack_outcomes, pack_replicates
-from robustbench_cmic.records.schema import AttackRecord, Measures
+from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.jobs.context import Job
-from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
 from robustbench_cmic.run.jobs.pictures import keep_pictures, room_for_pictures
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.schema import attack_of
@@ -24,14 +25,14 @@ def run_attack(job: Job) -> AttackRecord:
     """Attack the weights that the needed training has left, and judge the outcome."""
     cell, settings = job.cell, job.settings
     shown = room_for_pictures(job)
-    model, checkpoint_sha256 = trained_model(job, cell.needs or "", cell.declared["train"])
+    model, checkpoint_sha256 = job.trained_model(cell.needs, cell.declared["train"])
     inputs: dict[str, str] = {}
     source, kept = None, None
     if cell.source is not None:
-        source, inputs[cell.source] = trained_model(job, cell.source, cell.declared["source"])
+        source, inputs[cell.source] = job.trained_model(cell.source, cell.declared["source"])
     if cell.after is not None:
         kept, inputs[cell.after] = _kept(job, cell.after)
-    examples, labels, examples_sha256 = evaluated(job)
+    examples, labels, examples_sha256 = job.evaluated()
     attack = attack_of(cell.declared["attack"], cell.threat)
     carries_over = attack is not None and attack.carries_over
     began = time.perf_counter()
@@ -54,6 +55,7 @@ def run_attack(job: Job) -> AttackRecord:
         keep_pictures(job, verdict.broken, examples.indices, checkpoint_sha256)
     n, correct = len(verdict.correct), int(verdict.correct.sum())
     low, high = wilson_interval(correct, n)
+    information = measure_information(verdict.logits, labels)
     return AttackRecord(
         **job.common(),
         status="ok",
@@ -65,7 +67,7 @@ def run_attack(job: Job) -> AttackRecord:
         ci_low=low,
         ci_high=high,
         outcomes=pack_outcomes(verdict.correct.tolist()),
-        information=_measures(measure_information(verdict.logits, labels)),
+        information={name: _finite(value) for name, value in asdict(information).items()},
         ncmi_replicates=pack_replicates(bootstrap_ncmi(verdict.logits, labels).tolist()) if attack is None else None,
         outside=verdict.outside,
         forwards=verdict.forwards,
@@ -80,8 +82,7 @@ def _keep(job: Job, verdict: AttackEvaluation) -> str:
     """Store the adversarial examples for the next larger ball; returns the file's hash."""
     broken = (~verdict.correct).nonzero()[:, 0].cpu()
     assert verdict.images is not None
-    stored = {"places": broken, "images": verdict.images[broken]}
-    return save_weights(job.settings.store.images(job.cell.id), stored)
+    return save_weights(job.settings.store.images(job.cell.id), {"places": broken, "images": verdict.images[broken]})
 
 
 def _kept(job: Job, before: str) -> tuple[BrokenBefore, str]:
@@ -97,14 +98,8 @@ def _kept(job: Job, before: str) -> tuple[BrokenBefore, str]:
     return BrokenBefore(stored["places"], stored["images"]), sha256
 
 
-def _measures(information: Information) -> Measures:
-    def known(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    return Measures(
-        cmi=information.cmi,
-        separation=information.separation,
-        ncmi=known(information.ncmi),
-        class_cmi=[known(value) for value in information.class_cmi],
-        class_separation=[known(value) for value in information.class_separation],
-    )
+def _finite(value: Any) -> Any:
+    """Numbers, None in place of those that JSON does not know."""
+    if isinstance(value, tuple):
+        return [_finite(number) for number in value]
+    return value if math.isfinite(value) else None

@@ -12,7 +12,6 @@ from robustbench_cmic.plan.audit import PlannedAudit, PlannedCheck
 from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import AuditRecord, Check
 from robustbench_cmic.run.jobs.context import Job
-from robustbench_cmic.run.jobs.inputs import evaluated, trained_model
 from robustbench_cmic.suite.schema import attack_of
 
 
@@ -20,8 +19,8 @@ def run_audit(job: Job) -> AuditRecord:
     """Probe the weights that the needed training has left, and run the audit's own attacks on them."""
     cell, classes = job.cell, job.data.classes
     planned = PlannedAudit.model_validate(cell.declared["audit"])
-    model, checkpoint_sha256 = trained_model(job, cell.needs or "", cell.declared["train"])
-    examples, all_labels, examples_sha256 = evaluated(job)
+    model, checkpoint_sha256 = job.trained_model(cell.needs, cell.declared["train"])
+    examples, all_labels, examples_sha256 = job.evaluated()
     size = min(planned.examples, len(examples))
     positions = [index * len(examples) // size for index in range(size)]
     images, labels = examples.at(positions), all_labels[positions]

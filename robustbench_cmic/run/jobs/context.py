@@ -10,29 +10,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_cmic.data.base import Data
+from robustbench_cmic.data.feed import Examples
+from robustbench_cmic.data.subset import choose, subset_sha256
 from robustbench_cmic.models.build import build_model
+from robustbench_cmic.models.weights import load_weights
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import Epoch, Timing
+from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellProgress, Emit, EpochDone
-from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.data import evaluation_of
+from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.models import model_of
 
 
 @dataclass
 class Stopwatch:
-    """Times a cell from the moment it is made.
-
-    Attributes:
-        resumed: the epoch after which a training was taken up again.
-        examples_per_second: of the training or attack.
-    """
+    """Times a cell from the moment it is made."""
 
     began: float = field(default_factory=time.perf_counter)
     started: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-    resumed: int | None = None
+    resumed: int | None = None  # the epoch after which a training was taken up again
     examples_per_second: float | None = None
 
     def timing(self, settings: Settings) -> Timing:
@@ -42,40 +43,73 @@ class Stopwatch:
             seconds=round(time.perf_counter() - self.began, 3),
             resumed_after_epoch=self.resumed,
             examples_per_second=self.examples_per_second,
-            peak_memory=_peak_memory(settings),
+            peak_memory=_peak_memory(settings.device),
         )
 
 
 @dataclass
 class Job:
-    """A cell, where and how it is carried out, its data, what times it, and where its events go.
-
-    Attributes:
-        loss: of a training, that of its last epoch.
-    """
+    """A cell, where and how it is carried out, its data, what times it, and where its events go."""
 
     cell: Cell
     settings: Settings
     data: Data
     stopwatch: Stopwatch
     emit: Emit
+    accuracy: float | None = None  # of a training, that of its last epoch, as loss
     loss: float | None = None
+    _last_step: float = 0.0
 
     def progress(self, done: int, total: int, text: str, accuracy: float | None = None) -> None:
         """Tell how far the cell is, see `CellProgress`."""
+        accuracy = self.accuracy if accuracy is None else accuracy
         self.emit(CellProgress(cell=self.cell.id, done=done, total=total, text=text, accuracy=accuracy, loss=self.loss))
 
-    def trained(self, epoch: Epoch, restored: bool) -> None:
+    def step(self, done: int, total: int) -> None:
+        """Tell how many steps a training has taken, ten times a second at most."""
+        now = time.monotonic()
+        if now - self._last_step > 0.1 or done == total:
+            self._last_step = now
+            self.progress(done, total, "steps")
+
+    def epoch(self, epoch: Epoch, restored: bool) -> None:
         """Tell of an epoch, see `EpochDone`."""
         self.emit(EpochDone(cell=self.cell.id, restored=restored, numbers=epoch))
-        self.loss = epoch.loss.get("total")
+        self.accuracy, self.loss = epoch.accuracy, epoch.loss.get("total")
 
-    def model(self, declared: Model) -> nn.Sequential:
+    def model(self, declared: dict[str, Any]) -> nn.Sequential:
         """A classifier for the job's data, on the device."""
         data = self.data
-        model = build_model(declared, data.image_shape, data.classes, data.moments, self.cell.seed)
+        model = build_model(model_of(declared), data.image_shape, data.classes, data.moments, self.cell.seed)
         # Convolutions are faster with the channels last in memory, on CPUs and GPUs alike.
         return model.to(self.settings.device).to(memory_format=torch.channels_last)
+
+    def trained_model(self, training: str | None, declared: dict[str, Any]) -> tuple[nn.Sequential, str]:
+        """A model with the weights that a training has left, and their SHA-256.
+
+        Args:
+            training: its id.
+            declared: what it declares.
+
+        Raises:
+            UserError: there are no weights for this data.
+        """
+        store = self.settings.store
+        record = read_record(store.record(training or ""))
+        if record.checkpoint_sha256 is None or record.dataset_sha256 != self.data.sha256:
+            raise UserError(f"the training {training} has no weights for this data")
+        # What is loaded replaces everything: the seed and timm's own weights play no part here.
+        model = self.model(declared["model"] | {"pretrained": False})
+        model.load_state_dict(load_weights(store.weights(record.cell.id), record.checkpoint_sha256))
+        return model, record.checkpoint_sha256
+
+    def evaluated(self) -> tuple[Examples, Tensor, str]:
+        """The examples that the cell evaluates, their labels on the device, and the hash of their indices."""
+        evaluation = evaluation_of(self.cell.declared["evaluation"])
+        split = self.data.split(evaluation.split)
+        chosen = choose(split.labels, evaluation.limit, evaluation.per_class)
+        labels = torch.from_numpy(split.labels[chosen]).to(self.settings.device)
+        return Examples(split.images, chosen, self.settings.device), labels, subset_sha256(chosen)
 
     def common(self) -> dict[str, Any]:
         """What every record of a cell holds; timing ends here."""
@@ -104,9 +138,9 @@ def cell_provenance(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _peak_memory(settings: Settings) -> int:
+def _peak_memory(device: str) -> int:
     """Bytes: of the GPU, as torch allocated them for this cell; of the CPU, of the whole process since it began."""
-    if settings.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(settings.device)
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -17,10 +17,8 @@ from robustbench_cmic.records.pictures import Picture, Pictures, write_pictures
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.suite.messages import os_error_reason
 
-SHOWN = 4
-"""Examples of every attack."""
-LARGEST = 64
-"""Pixels on the longer side; larger images are shrunk."""
+SHOWN = 4  # examples of every attack
+LARGEST = 64  # pixels on the longer side; larger images are shrunk
 
 
 def room_for_pictures(job: Job) -> int:
@@ -41,24 +39,16 @@ def keep_pictures(
 ) -> None:
     """Write the pictures of a cell; where that fails it is said, and the cell is none the worse.
 
-    Args:
-        job: the attack.
-        broken: the first examples that it broke.
-        indices: in the split, of the evaluated examples.
-        checkpoint_sha256: of the attacked weights.
+    `broken` are the first examples that it broke; `indices`, (N,), those of all that it evaluated, in the split.
     """
-    cell, names = job.cell, job.data.class_names
+    cell = job.cell
     pictures = Pictures(
         suite=job.settings.suite,
         cell=cell.id,
-        model=cell.model,
-        seed=cell.seed,
-        attack=cell.attack,
-        norm=cell.norm or "linf",
-        eps=cell.eps,
+        **cell.model_dump(include={"model", "seed", "attack", "norm", "eps"}),
         dataset_sha256=job.data.sha256,
         checkpoint_sha256=checkpoint_sha256,
-        class_names=None if names is None else list(names),
+        class_names=job.data.class_names,
         examples=[_picture(job, one, int(indices[one.place])) for one in broken],
     )
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -15,7 +16,6 @@ from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.records.schema import Epoch, TrainRecord
 from robustbench_cmic.run.jobs.context import Job
-from robustbench_cmic.suite.models import model_of
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
@@ -27,21 +27,21 @@ def run_training(job: Job) -> TrainRecord:
     cell, settings = job.cell, job.settings
     declared = Training.model_validate(cell.declared["training"])
     goal = objective_of(cell.declared["objective"])
-    split = _chosen(job.data.train, declared.limit)
-    model = job.model(model_of(cell.declared["model"]))
+    split = job.data.train
+    if declared.limit is not None:
+        rows = choose(split.labels, declared.limit, per_class=True)
+        split = Split(split.images[rows], split.labels[rows])
+    model = job.model(cell.declared["model"])
     objective = build_objective(goal, job.data.classes, cell.seed).to(settings.device)
     training = TrainingRun(model, objective, build_optimizer(model, declared.optimizer), goal.adversary)
     checkpointer = Checkpointer(training, settings.store.resume_state(cell.id), f"{cell.id} on {job.data.sha256}")
     job.stopwatch.resumed = checkpointer.restore(job)
-    throttle = ProgressThrottle(job)
     for epoch in training.curve:
-        job.trained(epoch, True)
-        throttle.accuracy = epoch.accuracy
+        job.epoch(epoch, restored=True)
 
     def after_epoch(training: TrainingRun) -> None:
         checkpointer.keep()
-        job.trained(training.curve[-1], False)
-        throttle.accuracy = training.curve[-1].accuracy
+        job.epoch(training.curve[-1], restored=False)
 
     cuda = settings.device.startswith("cuda")
     # A user's own code may do what no graph can record.
@@ -54,24 +54,16 @@ def run_training(job: Job) -> TrainRecord:
         seed=cell.seed,
         acceleration=Acceleration(settings.loaders, reduced=cuda, graphed=cuda and not custom),
         after_epoch=after_epoch,
-        after_step=throttle.after_step,
+        after_step=job.step,
     )
     examples = (len(training.curve) - done) * len(split.labels)
     job.stopwatch.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
     return _record(job, model, training.curve, divergence)
 
 
-def _chosen(split: Split, limit: int | None) -> Split:
-    """The training images, or as many of every class up to a limit."""
-    if limit is None:
-        return split
-    rows = choose(split.labels, limit, per_class=True)
-    return Split(split.images[rows], split.labels[rows])
-
-
 def load_given_weights(job: Job) -> TrainRecord:
     """Given weights in place of a training: from a file, or timm's."""
-    model = job.model(model_of(job.cell.declared["model"]))
+    model = job.model(job.cell.declared["model"])
     given = job.cell.declared["weights"]
     if given is not None:
         fit_weights(model, load_weights(job.settings.weights[given["sha256"]], given["sha256"]), given["file"])
@@ -82,9 +74,7 @@ def _record(
     job: Job, model: nn.Sequential, curve: Sequence[Epoch] | None = None, divergence: Divergence | None = None
 ) -> TrainRecord:
     """Store the weights, unless the training diverged, and say what became of them; no curve: nothing was trained."""
-    saved = None
-    if divergence is None:
-        saved = save_weights(job.settings.store.weights(job.cell.id), model.state_dict())
+    saved = save_weights(job.settings.store.weights(job.cell.id), model.state_dict()) if divergence is None else None
     common = job.common()
     if curve is None:
         common["provenance"]["determinism"]["training"] = None
@@ -96,53 +86,36 @@ def _record(
         parameters=sum(weight.numel() for weight in model.parameters()),
         mean=model.get_buffer("0.mean").flatten().tolist(),
         std=model.get_buffer("0.std").flatten().tolist(),
-        curve=list(curve or []),
+        curve=curve or [],
         last_finite=None if divergence is None else divergence.last_finite,
     )
 
 
+@dataclass
 class Checkpointer:
     """Stores a training's state between epochs, for at most a twentieth of the time that the training takes."""
 
-    def __init__(self, training: TrainingRun, file: Path, identity: str) -> None:
-        self._training = training
-        self._file = file
-        self._identity = identity
-        self._due = 0.0
+    training: TrainingRun
+    file: Path
+    identity: str
+    due: float = 0.0
 
     def restore(self, job: Job) -> int | None:
         """Go on from the stored state; returns its epoch, or None where there is none."""
         try:
-            state = load_state(self._file, self._identity)
+            state = load_state(self.file, self.identity)
         except CorruptCheckpointError as error:
-            self._file.unlink()
+            self.file.unlink()
             job.progress(0, 0, f"{error}: the training begins anew")
             return None
         if state is None:
             return None
-        self._training.restore(state)
+        self.training.restore(state)
         return state.epoch
 
     def keep(self) -> None:
         """Store the state, if it is time to."""
         began = time.monotonic()
-        if began >= self._due:
-            save_state(self._file, self._training.state(), self._identity)
-            took = time.monotonic() - began
-            self._due = began + 20 * took
-
-
-class ProgressThrottle:
-    """Reports how far a training is, ten times a second at most."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._last = 0.0
-        self.accuracy: float | None = None
-
-    def after_step(self, done: int, total: int) -> None:
-        """Report it, if it is time to."""
-        now = time.monotonic()
-        if now - self._last > 0.1 or done == total:
-            self._last = now
-            self._job.progress(done, total, "steps", self.accuracy)
+        if began >= self.due:
+            save_state(self.file, self.training.state(), self.identity)
+            self.due = began + 20 * (time.monotonic() - began)

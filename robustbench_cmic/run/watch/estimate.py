@@ -1,4 +1,4 @@
-"""How long a run will take, learned from what of it is done. Used by whoever shows a run; imports no torch."""
+"""How long a run will take, learned from what of it is done."""
 
 from __future__ import annotations
 
@@ -19,13 +19,9 @@ from robustbench_cmic.suite.schema import attack_of
 
 
 class CellEstimate(Frozen):
-    """What of a cell is needed to name it and to estimate its time.
+    """What of a cell is needed to name it and to estimate its time; `work` is its `declared_work`.
 
-    Attributes:
-        id: of the cell.
-        title: the cell in words.
-        kind, attack, eps: cells that agree in these and differ in model and seed take about equally long.
-        work: see `declared_work`.
+    Cells that agree in kind, attack and eps, and differ in model and seed, take about equally long.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -99,18 +95,13 @@ def seconds_left(
     alike: dict[tuple[str, str, float], list[float]] = defaultdict(list)
     for cell, seconds in samples:
         alike[cell.kind, cell.attack, cell.eps].append(seconds)
-    total = longest = 0.0
+    expected = [left for name, (_, left) in running.items() if name in cells]
+    longest = max(expected, default=0.0)
     for name, cell in cells.items():
-        if name in running:
-            expected = running[name][1]
-            longest = max(longest, expected)
-        elif name in ended:
-            continue
-        else:
-            times = alike.get((cell.kind, cell.attack, cell.eps))
-            expected = fmean(times) if times else cell.work * per_work
-        total += expected
-    left = max(total / jobs, longest)
+        if name not in running and name not in ended:
+            times = alike[cell.kind, cell.attack, cell.eps]
+            expected.append(fmean(times) if times else cell.work * per_work)
+    left = max(sum(expected) / jobs, longest)
     return left if math.isfinite(left) else None  # cells of absurdly unequal work tell nothing
 
 

@@ -1,12 +1,12 @@
-"""The log of events, `events.jsonl` in a suite's work folder: one JSON object a line, written as they happen.
+"""The log of events: one JSON object a line, which the main process of a run appends and whoever watches reads.
 
-The main process of a run appends to it; whoever watches reads it. Runs follow each other in one file, each from its
-`run-started`. A run that was killed may leave a torn last line: readers pass over it, and the next run begins on a
-fresh one.
+Runs follow each other in one file, each from its `run-started`. A run that was killed may leave a torn last line:
+readers pass over it, and the next run begins on a fresh one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -18,20 +18,14 @@ from pydantic import ValidationError
 from robustbench_cmic.run.watch.events import EVENT_ADAPTER, CellProgress, Event, RunStarted
 from robustbench_cmic.suite.messages import os_error_reason
 
-PROGRESS_EVERY = datetime.timedelta(seconds=1)
-"""Between two reports of progress of one cell in the log, at least."""
 _RUN_STARTS = b'"event":"run-started"'
 """As it is written; inside a text the quotes would be escaped."""
 
 
 class EventLog:
-    """A listener that appends to a log. What cannot be written is said once and never stops the run.
+    """A listener that appends to a log; what cannot be written is said once and never stops the run.
 
     Of progress it writes a report a second for each cell, and messages at once. It begins with a `RunStarted`.
-
-    Args:
-        file: `events.jsonl`.
-        say: told about what cannot be written.
     """
 
     def __init__(self, file: Path, say: Callable[[str], None]) -> None:
@@ -46,22 +40,20 @@ class EventLog:
         self._begun = self._begun or isinstance(event, RunStarted)
         if isinstance(event, CellProgress) and event.total:
             last = self._reported.get(event.cell)
-            if last is not None and abs(event.time - last) < PROGRESS_EVERY:
+            if last is not None and abs(event.time - last) < datetime.timedelta(seconds=1):
                 return
             self._reported[event.cell] = event.time
-        if self._begun:
-            self._write(event)
-
-    def _write(self, event: Event) -> None:
+        if not self._begun:
+            return
         text = json.dumps(event.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
         line = text.encode(errors="replace") + b"\n"  # names of files may hold what is no Unicode
         try:
             _append(self._file, line)
         except OSError as error:
             if not self._warned:
-                self._warned = True
                 why = os_error_reason(error)
                 self._say(f"warning: cannot write {self._file}: {why}; the run goes on, `status` will miss it")
+            self._warned = True
 
 
 def _append(file: Path, line: bytes) -> None:
@@ -88,15 +80,11 @@ def read_latest_run(file: Path) -> list[Event]:
     end = len(content)
     while (beginning := content.rfind(_RUN_STARTS, 0, end)) >= 0:
         start = content.rfind(b"\n", 0, beginning) + 1
-        events = [event for line in content[start:].split(b"\n") if (event := _parsed(line)) is not None]
+        events: list[Event] = []
+        for line in content[start:].split(b"\n"):
+            with contextlib.suppress(ValidationError):
+                events.append(EVENT_ADAPTER.validate_json(line))
         if events and isinstance(events[0], RunStarted):
             return events
         end = start
     return []
-
-
-def _parsed(line: bytes) -> Event | None:
-    try:
-        return EVENT_ADAPTER.validate_json(line)
-    except ValidationError:
-        return None

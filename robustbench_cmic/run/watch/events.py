@@ -1,6 +1,6 @@
 """What happens in a run, as it happens. Workers emit events, an executor hands them on, listeners take them.
 
-The log, bars, curves and `status` are functions of these events and of nothing else. Imports no torch.
+The log, bars, curves and `status` are functions of these events and of nothing else.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, field_valida
 from robustbench_cmic.records.schema import Epoch, Status
 from robustbench_cmic.run.watch.estimate import CellEstimate
 from robustbench_cmic.suite.fields import Frozen
-
-EVENTS_SCHEMA: Literal["robustbench_cmic/events/1"] = "robustbench_cmic/events/1"
-
 
 # What is read may be damaged: within these bounds every sum and every date can be computed and shown.
 _EPOCH, _FAR = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (1970, 2200))
@@ -36,26 +33,17 @@ class _Event(Frozen):
 
 
 class RunStarted(_Event):
-    """A run has looked at what is done and begins with the rest.
-
-    Attributes:
-        version: of this package.
-        pid, host: the run's main process.
-        options: what the command line said, by name.
-        device: a torch device.
-        jobs: cells at a time.
-        cells: to run, in order; further ones may follow where a training that is done anew gives other weights.
-    """
+    """A run has looked at what is done and begins with the rest."""
 
     event: Literal["run-started"] = "run-started"
-    schema_: Literal["robustbench_cmic/events/1"] = Field(EVENTS_SCHEMA, alias="schema")
-    version: str
-    pid: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    schema_: Literal["robustbench_cmic/events/1"] = Field("robustbench_cmic/events/1", alias="schema")
+    version: str  # of this package
+    pid: Annotated[int, Field(ge=1, le=2**31 - 1)]  # of the run's main process
     host: str
-    options: dict[str, Any]
-    device: str
-    jobs: Annotated[int, Field(ge=1, le=2**31 - 1)]
-    cells: list[CellEstimate]
+    options: dict[str, Any]  # what the command line said, by name
+    device: str  # of torch
+    jobs: Annotated[int, Field(ge=1, le=2**31 - 1)]  # cells at a time
+    cells: list[CellEstimate]  # to run, in order; more may follow where a training done anew gives other weights
 
 
 class CellStarted(_Event):
@@ -66,21 +54,15 @@ class CellStarted(_Event):
 
 
 class CellProgress(_Event):
-    """How far a cell is; 0 of 0 is a message only.
-
-    Attributes:
-        text: what is counted (`steps`, `examples`), or the message.
-        accuracy: fraction in [0, 1]; of a training that of its last epoch, of an attack that of the examples so far.
-        loss: of a training, that of its last epoch.
-    """
+    """How far a cell is; 0 of 0 is a message only."""
 
     event: Literal["progress"] = "progress"
     cell: str
     done: _Count
     total: _Count
-    text: str
-    accuracy: _Fraction | None = None
-    loss: float | None = None
+    text: str  # what is counted (`steps`, `examples`), or the message
+    accuracy: _Fraction | None = None  # of a training that of its last epoch, of an attack that of the examples so far
+    loss: float | None = None  # of a training, that of its last epoch
 
 
 class EpochDone(_Event):
@@ -100,34 +82,23 @@ class EpochDone(_Event):
 
 
 class CellEnded(_Event):
-    """A cell has ended, or was skipped because a cell that it depends on did not end well.
-
-    Attributes:
-        seconds: its wall time; 0 where it is not known.
-        accuracy: of an attack the robust accuracy, of a training that of its last epoch; None where there is none.
-    """
+    """A cell has ended, or was skipped because a cell that it depends on did not end well."""
 
     event: Literal["cell-ended"] = "cell-ended"
     cell: str
     status: Status
-    seconds: _Seconds
+    seconds: _Seconds  # its wall time; 0 where it is not known
     reason: str = ""
-    accuracy: _Fraction | None = None
+    accuracy: _Fraction | None = None  # of an attack the robust accuracy, of a training that of its last epoch
 
 
 class RunEnded(_Event):
-    """A run has ended by itself or was interrupted; one that was killed leaves no such line.
-
-    Attributes:
-        exit_code: of the command.
-        interrupted: by Ctrl-C or SIGTERM.
-        reason: why it could not go on, where it could not.
-    """
+    """A run has ended by itself, or was interrupted by Ctrl-C or SIGTERM; one that was killed leaves no such line."""
 
     event: Literal["run-ended"] = "run-ended"
     exit_code: Annotated[int, Field(ge=0, le=255)]
     interrupted: bool = False
-    reason: str = ""
+    reason: str = ""  # why it could not go on, where it could not
 
 
 Event = RunStarted | CellStarted | CellProgress | EpochDone | CellEnded | RunEnded

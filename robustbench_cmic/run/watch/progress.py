@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -48,7 +49,7 @@ class PlainLines:
     """One line for each cell that ends and for each message; for a long cell, a line every `every` seconds."""
 
     def __init__(self, console: Console, state: RunState, every: float = 30.0) -> None:
-        self._console = console
+        self._say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         self._state = state
         self._every = datetime.timedelta(seconds=every)
         self._last_line: dict[str, datetime.datetime] = {}
@@ -71,14 +72,12 @@ class PlainLines:
                 left = _left(state, event.time)
                 self._say(f"{line}; {left}" if left else line)
 
-    def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
 
 class LiveBars:
     """A bar for each running cell and one for the whole; messages and failures stay on the screen above them."""
 
     def __init__(self, console: Console, state: RunState) -> None:
+        self._say = functools.partial(console.print, markup=False, highlight=False)
         self._state = state
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -108,6 +107,3 @@ class LiveBars:
                 if event.status != "ok":
                     self._say(f"{state.title(event.cell)}: {_ending(event)}")
                 self.progress.update(self._whole, completed=len(state.ended), note=_left(state, event.time))
-
-    def _say(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, highlight=False)

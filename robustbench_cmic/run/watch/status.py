@@ -1,7 +1,4 @@
-"""How a suite's run stands, for whoever watches from outside: read from events, records and the lock; as text, too.
-
-Writes nothing and imports no torch.
-"""
+"""How a suite's run stands, for whoever watches from outside: read from events, records and the lock; as text, too."""
 
 from __future__ import annotations
 
@@ -14,19 +11,17 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime
 
-from robustbench_cmic.records.schema import Status
+from robustbench_cmic.records.schema import AnyRecord, Status
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import Results, of_own_making, read_results
 from robustbench_cmic.report.tables import plain
 from robustbench_cmic.run.watch.estimate import duration
 from robustbench_cmic.run.watch.event_log import read_latest_run
-from robustbench_cmic.run.watch.events import Event, RunEnded, RunStarted
+from robustbench_cmic.run.watch.events import CellEnded, Event, RunEnded, RunStarted
 from robustbench_cmic.run.watch.state import RunningCell, RunState
 from robustbench_cmic.suite.fields import Frozen
 
 RunPhase = Literal["running", "finished", "interrupted", "stopped", "killed", "unknown"]
-_ROUNDS = 3
-"""How often to look again where a run began or ended between two looks."""
 
 
 class Failure(Frozen):
@@ -39,41 +34,32 @@ class Failure(Frozen):
 
 
 class SuiteStatus(Frozen):
-    """How a suite stands.
+    """How a suite stands, and its latest run.
 
     Attributes:
         state: of the latest run: it is `running` (a lock is held), has `finished` (all done, or some failed), was
             `interrupted`, has `stopped` because it could not go on, or was `killed`; `unknown` where none is known.
-        reason: why it stopped.
-        started, ended: UTC; None where unknown: a run that has just begun, for instance.
-        pid, host, device, jobs: of the latest run.
-        exit_code: of the latest run, where it has ended by itself.
-        cells_done, cells_total: of the suite's plan, by its records.
-        run_done, run_total: of the latest run.
-        seconds_left: estimated, of a run that is going on.
-        running: what is being carried out now.
         failures: so far; while a run is going on, those of cells that it is still to do again are left out.
-        records: the folder where records and tables are.
     """
 
     suite: str
     state: RunPhase
-    reason: str = ""
-    started: AwareDatetime | None = None
+    reason: str = ""  # why it stopped
+    started: AwareDatetime | None = None  # UTC; None where unknown: a run that has just begun, for instance
     ended: AwareDatetime | None = None
     pid: int | None = None
     host: str | None = None
     device: str | None = None
     jobs: int | None = None
-    exit_code: int | None = None
-    cells_done: int
+    exit_code: int | None = None  # where it has ended by itself
+    cells_done: int  # of the suite's plan, by its records
     cells_total: int
-    run_done: int = 0
+    run_done: int = 0  # of the latest run
     run_total: int = 0
-    seconds_left: float | None = None
+    seconds_left: float | None = None  # estimated, of a run that is going on
     running: list[RunningCell] = []
     failures: list[Failure] = []
-    records: Path
+    records: Path  # the folder where records and tables are
 
 
 def suite_status(store: Store) -> SuiteStatus:
@@ -84,12 +70,24 @@ def suite_status(store: Store) -> SuiteStatus:
     """
     is_running, events = _look(store)
     with of_own_making(store.results):
-        return _status(store.results, is_running, events)
+        results = read_results(store.results)
+        run = RunState(planned={cell.id: cell for cell in [*results.plan.cells, *results.limited]})
+        for event in events:
+            run.add(event)
+        records = (results.records.get(cell.id) for cell in results.plan.cells)
+        return SuiteStatus(
+            suite=results.plan.suite,
+            cells_done=sum(record is not None and record.status == "ok" for record in records),
+            cells_total=len(results.plan.cells),
+            failures=_failures(run, results, is_running),
+            records=store.results,
+            **_of_run(run, is_running),
+        )
 
 
 def _look(store: Store) -> tuple[bool, list[Event]]:
     """Whether a run is going on, and the events of the latest; of one that has not yet said anything there are none."""
-    for _ in range(_ROUNDS):
+    for _ in range(3):  # again where a run began or ended between two looks
         is_running = store.is_in_use()
         events = read_latest_run(store.events)
         if is_running == store.is_in_use() and (is_running or not _is_open(events)):
@@ -116,50 +114,29 @@ def _may_live(first: Event) -> bool:
     return True
 
 
-def _status(folder: Path, is_running: bool, events: list[Event]) -> SuiteStatus:
-    results = read_results(folder)
-    run = RunState(planned={cell.id: cell for cell in [*results.plan.cells, *results.limited]})
-    for event in events:
-        run.add(event)
-    done = sum(record.status == "ok" for cell in results.plan.cells if (record := results.records.get(cell.id)))
-    return SuiteStatus(
-        suite=results.plan.suite,
-        cells_done=done,
-        cells_total=len(results.plan.cells),
-        failures=_failures(run, results, is_running),
-        records=folder,
-        **_of_run(run, is_running),
-    )
-
-
 def _failures(run: RunState, results: Results, is_running: bool) -> list[Failure]:
     """What ended without a result, by the records and, where there is none, by what the run has said."""
-    to_do = set(run.cells) if is_running else set()
-    bad: dict[str, tuple[Status, str]] = {
-        cell: (record.status, record.reason)
-        for cell, record in results.records.items()
-        if record.status != "ok" and cell not in to_do
+    ends: dict[str, AnyRecord | CellEnded] = {
+        cell: record for cell, record in results.records.items() if not (is_running and cell in run.cells)
     }
-    for cell, event in run.ended.items():
-        if event.status in ("failed", "diverged") and (is_running or cell not in results.records):
-            bad[cell] = (event.status, event.reason)
+    ends |= {cell: event for cell, event in run.ended.items() if is_running or cell not in results.records}
     return [
-        Failure(cell=cell, title=run.title(cell), status=status, reason=reason)
-        for cell, (status, reason) in bad.items()
+        Failure(cell=cell, title=run.title(cell), status=end.status, reason=end.reason)
+        for cell, end in ends.items()
+        if end.status in ("failed", "diverged")
     ]
 
 
 def _of_run(run: RunState, is_running: bool) -> dict[str, Any]:
     """The fields of a `SuiteStatus` that the latest run's events decide."""
     begin, end = run.begin, run.end
-    state: RunPhase = "running" if is_running else "unknown"
     if begin is None:
-        return {"state": state}
+        return {"state": "running" if is_running else "unknown"}
     fields: dict[str, Any] = begin.model_dump(include={"pid", "host", "device", "jobs"})
     fields |= {"started": begin.time, "run_done": len(run.ended), "run_total": len(run.cells)}
     if is_running:
         now = datetime.datetime.now(datetime.UTC)
-        return fields | {"state": state, "running": run.running(now), "seconds_left": run.seconds_left(now)}
+        return fields | {"state": "running", "running": run.running(now), "seconds_left": run.seconds_left(now)}
     if end is None:
         return fields | {"state": "killed"}
     state = "interrupted" if end.interrupted else "finished" if end.exit_code in (0, 1) else "stopped"
@@ -195,7 +172,7 @@ def _headline(status: SuiteStatus) -> str:
     phase = _PHASES[status.state]
     if status.started is None:
         return f"{phase}, about to begin" if status.state == "running" else phase
-    began = f"{_clock(status.started)}"
+    began = _clock(status.started)
     if status.state == "running":
         where = f"process {status.pid} on {status.host}, device {status.device}, {status.jobs} at a time"
         since = datetime.datetime.now(datetime.UTC) - status.started
@@ -227,4 +204,4 @@ def _progress(cell: RunningCell) -> str:
 
 def _clock(moment: datetime.datetime) -> str:
     """In the reader's own time."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"

@@ -7,12 +7,13 @@ a training that was interrupted shows as one curve, and a suite that was done lo
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError
@@ -23,28 +24,6 @@ from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-FLUSH_EVERY = 10
-"""Seconds after which TensorBoard finds what was written, at most."""
-
-
-def prepare(folder: Path) -> None:
-    """Make the folder of the curves, and see that they can be written.
-
-    Raises:
-        UserError: the folder cannot be written, or TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f'--tensorboard: TensorBoard cannot be used: {error}; pip install "robustbench_cmic[tensorboard]"'
-        ) from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--tensorboard: cannot write to {folder}: {os_error_reason(error)}") from None
 
 
 class Curves:
@@ -59,9 +38,24 @@ class Curves:
         results: the suite's results folder.
         cells: that may run.
         say: told about what cannot be written.
+
+    Raises:
+        UserError: the folder cannot be written, or TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, results: Path, cells: Iterable[Cell], say: Callable[[str], None]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            hint = 'pip install "robustbench_cmic[tensorboard]"'
+            raise UserError(f"--tensorboard: TensorBoard cannot be used: {error}; {hint}") from None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--tensorboard: cannot write to {folder}: {os_error_reason(error)}") from None
+        # Everything from step 0 on, written by earlier runs, is taken back: what is known is written anew. TensorBoard
+        # finds it after 10 s at most.
+        self._open = functools.partial(SummaryWriter, purge_step=0, flush_secs=10)
         self._folder = folder
         self._store = Store(results)
         self._cells = {cell.id: cell for cell in cells}
@@ -70,13 +64,12 @@ class Curves:
         self._writers: dict[str, SummaryWriter] = {}
 
     def __enter__(self) -> Curves:
-        """Keep the writers' own threads from printing what `_guarded` tells."""
+        # Keeps the writers' own threads from printing what `_guarded` tells.
         self._hook = threading.excepthook
         threading.excepthook = self._swallow
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Write to the end."""
         for writer in self._writers.values():
             self._guarded(writer.close)
         threading.excepthook = self._hook
@@ -100,7 +93,8 @@ class Curves:
                 self.add([read_record(self._store.record(event.cell))])
 
     def _trained(self, cell: Cell, epoch: Epoch) -> None:
-        scalars = {"train/lr": epoch.lr, "train/accuracy": epoch.accuracy} | _information("train", epoch)
+        names = ("lr", "accuracy", "cmi", "separation", "ncmi")
+        scalars: dict[str, float | None] = {f"train/{name}": getattr(epoch, name) for name in names}
         scalars |= {f"loss/{term}": value for term, value in epoch.loss.items()}
         self._write(cell, scalars, epoch.epoch)
 
@@ -115,24 +109,18 @@ class Curves:
         self._write(cell, scalars, 0 if training is None else training["epochs"])
 
     def _write(self, cell: Cell, scalars: dict[str, float | None], step: int) -> None:
+        name = f"{cell.model}.s{cell.seed}"
+
         def write() -> None:
-            writer = self._writer(cell)
+            if name not in self._writers:
+                self._writers[name] = self._open(str(self._folder / name))
+                declared = json.dumps(cell.declared.get("train", cell.declared), indent=2)
+                self._writers[name].add_text("configuration", f"```json\n{declared}\n```", 0)
             for tag, value in scalars.items():
                 if value is not None:
-                    writer.add_scalar(tag, value, step)
+                    self._writers[name].add_scalar(tag, value, step)
 
         self._guarded(write)
-
-    def _writer(self, cell: Cell) -> SummaryWriter:
-        name = f"{cell.model}.s{cell.seed}"
-        if name not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # Everything from step 0 on, written by earlier runs, is taken back: what is known is written anew.
-            writer = SummaryWriter(str(self._folder / name), purge_step=0, flush_secs=FLUSH_EVERY)
-            self._writers[name] = writer
-            writer.add_text("configuration", _configuration(cell), 0)
-        return self._writers[name]
 
     def _guarded(self, action: Callable[[], None]) -> None:
         if self._failed:
@@ -147,13 +135,3 @@ class Curves:
         ours = type(failure.thread).__module__.startswith("tensorboard.") and isinstance(failure.exc_value, OSError)
         if not ours:
             self._hook(failure)
-
-
-def _information(group: str, epoch: Epoch) -> dict[str, float | None]:
-    return {f"{group}/{name}": getattr(epoch, name) for name in ("cmi", "separation", "ncmi")}
-
-
-def _configuration(cell: Cell) -> str:
-    """What the training declares, as Markdown."""
-    declared: dict[str, Any] = cell.declared.get("train", cell.declared)
-    return f"```json\n{json.dumps(declared, indent=2)}\n```"

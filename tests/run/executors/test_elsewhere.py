@@ -130,6 +130,7 @@ def test_inputs_and_outputs_are_all_that_a_cell_reads_and_leaves(finished: Path)
         store.events,
         store.worker_log,
         store.results / "results.csv",
+        store.results / "models.csv",
         store.results / "leaderboard.md",
     }
     there = {path for folder in (store.results, store.work) for path in folder.rglob("*") if path.is_file()}

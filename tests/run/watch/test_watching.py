@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import read_json, write_json
 from robustbench_cmic.records.locks import exclusive, is_held
+from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.schema import AttackRecord, TrainRecord
 from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, seconds_left
@@ -85,15 +85,9 @@ def test_events_of_a_finished_run_are_whole_and_say_what_the_records_say(finishe
             assert isinstance(record, AttackRecord)
             assert end.accuracy == record.accuracy
             (progress,) = (event for event in mine if isinstance(event, CellProgress))
-            bits = list(_outcomes(record))[: progress.done]
-            assert progress.accuracy == sum(bits) / progress.done
-
-
-def _outcomes(record: AttackRecord) -> Iterator[int]:
-    from robustbench_cmic.records.packing import unpack_outcomes
-
-    assert record.n is not None
-    return (int(value) for value in unpack_outcomes(record.outcomes or "", record.n))
+            assert record.n is not None
+            so_far = unpack_outcomes(record.outcomes or "", record.n)[: progress.done]
+            assert progress.accuracy == so_far.sum() / progress.done
 
 
 def log_of(file: Path) -> EventLog:
