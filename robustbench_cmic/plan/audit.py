@@ -1,7 +1,6 @@
 """Suite -> plan, the part on audits: which checks show whether the attacks on a model were able to succeed.
 
-The audit's own attacks run on a part of the evaluated examples. They mirror the attacks of the suite: with another
-loss, with more steps, in a ball that holds every image, at random; `audit` judges what they find.
+The audit's own attacks mirror the suite's, on a part of the evaluated examples; `audit` judges what they find.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from robustbench_cmic.plan.cell import Cell, cell_id
+from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.plan.versions import AUDIT, EVALUATION
 from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.fields import Frozen, Norm, Threat
@@ -64,12 +63,14 @@ class PlannedAudit(Frozen):
 
 def plan_audit(suite: Suite) -> PlannedAudit:
     """The audit of any trained model under a suite's attacks."""
+    level = LEVELS[suite.audit]
+    radii = [threat.eps for threat in _threats(suite) if threat.norm == "linf"]
     return PlannedAudit(
         version=AUDIT,
         level=suite.audit,
-        examples=LEVELS[suite.audit]["examples"],
-        active_examples=LEVELS[suite.audit]["active_examples"],
-        step=_step(suite),
+        examples=level["examples"],
+        active_examples=level["active_examples"],
+        step=min([*radii, 8 / 255]) / 10,  # what a gradient tells should hold that far at least
         checks=list(_checks(suite)),
         active=list(_active(suite)),
     )
@@ -78,14 +79,7 @@ def plan_audit(suite: Suite) -> PlannedAudit:
 def audit_cell(training: Cell, audit: PlannedAudit, evaluation: dict[str, Any]) -> Cell:
     """The audit of one trained model."""
     declared = {"train": training.declared, "evaluation": evaluation, "judge": EVALUATION, "audit": audit.model_dump()}
-    return training.model_copy(
-        update={
-            "id": cell_id([training.model, f"s{training.seed}", "audit"], declared),
-            "kind": "audit",
-            "needs": training.id,
-            "declared": declared,
-        }
-    )
+    return training.dependent("audit", ["audit"], declared)
 
 
 def _attacks(suite: Suite) -> list[Attack]:
@@ -98,13 +92,11 @@ def _threats(suite: Suite) -> list[Threat]:
     return sorted({threat for attack in suite.attacks for threat in attack.threats() if threat.eps > 0})
 
 
-def _step(suite: Suite) -> float:
-    """A tenth of the smallest L-inf ball, or of 8/255: what a gradient tells should hold that far at least."""
-    return min([*(threat.eps for threat in _threats(suite) if threat.norm == "linf"), 8 / 255]) / 10
-
-
 def _checks(suite: Suite) -> Iterator[PlannedCheck]:
-    yield from _references(suite)
+    # In every ball the same strong attack, whatever the suite runs there: no worst case may be clearly above it.
+    own = {"name": "PGD", "steps": 40, "random_start": True, "restarts": 2, "targets": 0, "schedule": "linear"}
+    for threat in _threats(suite):
+        yield _check("reference", "", threat, own | {"alpha": threat.eps / 4, "loss": "margin", "early_stop": True})
     yield from _other_losses(suite)
     yield from _longer(suite)
     yield from _noise(suite)
@@ -113,13 +105,6 @@ def _checks(suite: Suite) -> Iterator[PlannedCheck]:
     if any("other-loss" in attack.audited() for attack in _attacks(suite)):
         yield _check("huge", "", HUGE, steps | {"loss": "ce"})
     yield _check("huge", "", HUGE, steps | {"loss": "margin"})
-
-
-def _references(suite: Suite) -> Iterator[PlannedCheck]:
-    """In every ball the same strong attack, whatever the suite runs there: no worst case may be clearly above it."""
-    own = {"name": "PGD", "steps": 40, "random_start": True, "restarts": 2, "targets": 0, "schedule": "linear"}
-    for threat in _threats(suite):
-        yield _check("reference", "", threat, own | {"alpha": threat.eps / 4, "loss": "margin", "early_stop": True})
 
 
 def _other_losses(suite: Suite) -> Iterator[PlannedCheck]:
@@ -170,6 +155,4 @@ def _variant(check: str, attack: Attack) -> Iterator[PlannedCheck]:
 
 
 def _check(check: str, of: str, threat: Threat, attack: dict[str, Any]) -> PlannedCheck:
-    return PlannedCheck.model_validate(
-        {"check": check, "of": of, "norm": threat.norm, "eps": threat.eps, "attack": attack}
-    )
+    return PlannedCheck.model_validate({"check": check, "of": of, **threat._asdict(), "attack": attack})

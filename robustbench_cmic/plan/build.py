@@ -39,13 +39,12 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
         for seed in suite.seeds:
             training = _training_cell(suite, model, seed)
             trainings[seed].append(training)
-            cells += [training, *attack_cells(training, suite.attacks, evaluation)]
+            cells += [training, *_attack_cells(training, suite.attacks, evaluation)]
             if audit is not None:
                 cells.append(audit_cell(training, audit, evaluation))
-    for attack in suite.attacks:
-        if isinstance(attack, Transfer):
-            for seed in suite.seeds:
-                cells += transfer_cells(attack, trainings[seed], suite.pairs, evaluation)
+    for transfer in (attack for attack in suite.attacks if isinstance(attack, Transfer)):
+        for seed in suite.seeds:
+            cells += _transfer_cells(transfer, trainings[seed], suite.pairs, evaluation)
     return Plan(
         suite=suite.suite,
         description=suite.description,
@@ -57,15 +56,16 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
 
 def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     """The training of a model, or the loading of its given weights."""
+    trained = suite.training if not model.given else None
     declared = {
         "dataset": suite.dataset.model_dump(),
         "model": model.declared(),
         "objective": None if model.objective is None else model.objective.declared(),
-        "training": None if suite.training is None or model.given else suite.training.model_dump(exclude_none=True),
+        "training": None if trained is None else trained.model_dump(exclude_none=True),
         "weights": None,
         "seed": seed,
     }
-    if declared["training"] is not None:
+    if trained is not None:
         declared["trainer"] = TRAINING
     if model.weights is not None:
         file = model.weights_file(seed)
@@ -81,30 +81,23 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     )
 
 
-def attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterator[Cell]:
+def _attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterator[Cell]:
     """The clean evaluation of a trained model, then attack by attack, each over its radii; all but transfers."""
     yield _cell(training, evaluation, "none", CLEAN, CLEAN_EVALUATION)
     for attack in attacks:
         if isinstance(attack, Transfer):
             continue
-        before: Cell | None = None
+        before: str | None = None
         for threat in attack.threats():
             cell = _cell(training, evaluation, attack.label, threat, attack.at(threat).declared(), after=before)
-            before = cell if attack.carries_over else None
+            before = cell.id if attack.carries_over else None
             yield cell
 
 
-def transfer_cells(
+def _transfer_cells(
     attack: Transfer, trainings: Sequence[Cell], pairs: Sequence[Sequence[str]], evaluation: dict[str, Any]
 ) -> Iterator[Cell]:
-    """A model's adversarial examples tried on every other, or on its partners in pairs, and its own on itself.
-
-    Args:
-        attack: how the examples are found.
-        trainings: of all models, with one seed.
-        pairs: ids of models.
-        evaluation: which examples.
-    """
+    """Of models of one seed: adversarial examples tried on every other, or on partners in pairs, and on itself."""
     partners = {frozenset(pair) for pair in pairs}
     for target in trainings:
         for source in trainings:
@@ -122,7 +115,7 @@ def _cell(
     threat: Threat,
     attack: dict[str, Any],
     source: Cell | None = None,
-    after: Cell | None = None,
+    after: str | None = None,
 ) -> Cell:
     declared = {
         "train": training.declared,
@@ -135,20 +128,7 @@ def _cell(
     if source is not None:
         declared["source"] = source.declared
     if after is not None:
-        declared["after"] = after.id
-    prefix = [training.model, f"s{training.seed}", label]
-    if threat != CLEAN:
-        prefix += [threat.norm, f"eps{threat.eps:.5g}"]
-    return training.model_copy(
-        update={
-            "id": cell_id(prefix, declared),
-            "kind": "attack",
-            "attack": label,
-            "norm": threat.norm,
-            "eps": threat.eps,
-            "needs": training.id,
-            "source": None if source is None else source.id,
-            "after": None if after is None else after.id,
-            "declared": declared,
-        }
-    )
+        declared["after"] = after
+    ball = [] if threat == CLEAN else [threat.norm, f"eps{threat.eps:.5g}"]
+    by = {"attack": label, "source": None if source is None else source.id, "after": after}
+    return training.dependent("attack", [label, *ball], declared, **by, **threat._asdict())

@@ -25,6 +25,7 @@ class Attack(Strict):
         family: what it does, unless its parameters decide.
         whole_blocks: it draws from generators that know of no blocks, and is run on a whole one at a time.
         distrusted: it runs on a copy of the model, for nobody knows what it does to it.
+        of_the_suite: fields that say nothing of what the attack does in a ball.
     """
 
     implementation: ClassVar[str]
@@ -32,7 +33,6 @@ class Attack(Strict):
     whole_blocks: ClassVar[bool] = False
     distrusted: ClassVar[bool] = False
     of_the_suite: ClassVar[set[str]] = {"id", "norm", "eps"}
-    """Fields that say nothing of what the attack does in a ball."""
 
     name: str
     id: Name | None = None
@@ -92,11 +92,10 @@ class Attack(Strict):
         """What is wrong beyond types: (keys and positions within the attack, sentence) pairs."""
         radii = self.eps or []
         for position, eps in enumerate(radii):
-            problem = radius_problem(Threat(self.threat_norm(), eps))
-            if problem is None and eps in radii[:position]:
-                problem = f"eps {eps:g} is listed twice"
-            if problem is not None:
+            if problem := radius_problem(Threat(self.threat_norm(), eps)):
                 yield ("eps", position), problem
+            elif eps in radii[:position]:
+                yield ("eps", position), f"eps {eps:g} is listed twice"
 
     def warnings(self) -> Iterator[tuple[str, str]]:
         """What is allowed but hardly meant: (key, sentence) pairs."""
@@ -110,8 +109,7 @@ class Attack(Strict):
     @property
     def raised_loss(self) -> str | None:
         """The loss that it raises, where that is a parameter of it: its field `loss`."""
-        loss: str | None = getattr(self, "loss", None)
-        return loss
+        return cast("str | None", getattr(self, "loss", None))
 
     @property
     def raises_cross_entropy(self) -> bool:
@@ -130,9 +128,9 @@ class Attack(Strict):
 
     def same_but_for_loss(self, other: Attack) -> bool:
         """Another attack at one threat is this one on another loss; whether an example stops early is no difference."""
-        theirs, ignored = other.declared(), ("loss", "early_stop", "ascending")
-        same = all(value == theirs.get(key) for key, value in self.declared().items() if key not in ignored)
-        return same and self.raised_loss is not None
+        theirs = other.declared()
+        compared = self.declared().keys() - {"loss", "early_stop", "ascending"}
+        return self.raised_loss is not None and all(self.declared()[key] == theirs.get(key) for key in compared)
 
     def audited(self) -> dict[str, Self]:
         """As an audit tries it at one threat: on `other-loss` than cross entropy; `longer`; `active`, for tests."""
@@ -144,9 +142,7 @@ class ForeignAttack(Attack):
 
     model_config = ConfigDict(extra="allow")
     whole_blocks = True
-    prefix: ClassVar[str] = ""
-    """What cells put before the name."""
-
+    prefix: ClassVar[str] = ""  # what cells put before the name
     _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def declared(self) -> dict[str, Any]:

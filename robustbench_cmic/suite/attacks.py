@@ -1,24 +1,22 @@
 """Attacks that a suite may name: their parameters (with torchattacks' names), and all that others need to know of them.
 
-A class says what may be written, what that means at one threat, what kind of attack it is, what it costs, how an audit
-varies it, and which function computes it. A new attack is a class here, its line in `NativeAttack`, and that function.
+A new attack is a class here, its name in `NativeAttack`, and the function that computes it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, Tag
+from pydantic import Field
 
 from robustbench_cmic.suite.attack_base import GRADIENT, Attack, AttackKind
-from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, resolve_relative
+from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, classes_by_name, resolve_relative
 
 Schedule = Literal["constant", "linear", "cosine"]
 
 FEW_STEPS = 10
-"""An attack of fewer steps is not strong."""
 
 
 class _InBall(Attack):
@@ -91,14 +89,14 @@ class IteratedAttack(_InBall):
 
     @property
     def kind(self) -> AttackKind:
-        """A single step is none of many."""
+        """A single step is not many."""
         return "one-step" if self.steps == 1 and self.restarts == 1 else self.family
 
     @property
     def strong(self) -> bool:
-        """With many steps, which reach across the ball."""
-        reach = self.steps * self._alpha(self.threat.eps)
-        return super().strong and self.steps >= FEW_STEPS and reach >= self.threat.eps
+        """With `FEW_STEPS` or more, which reach across the ball."""
+        eps = self.threat.eps
+        return super().strong and self.steps >= FEW_STEPS and self.steps * self._alpha(eps) >= eps
 
     @property
     def work(self) -> float:
@@ -132,8 +130,7 @@ class PGD(IteratedAttack):
     def warnings(self) -> Iterator[tuple[str, str]]:
         """Steps that cannot reach the edge of the ball."""
         for eps in self.eps if self.alpha is not None else []:
-            problem = reach_problem(self._alpha(eps), self.steps, eps)
-            if problem is not None:
+            if problem := reach_problem(self._alpha(eps), self.steps, eps):
                 yield "alpha", problem
 
     def audited(self) -> dict[str, Self]:
@@ -175,11 +172,7 @@ class AutoAttack(_InBall):
 
 
 class Noise(_InBall):
-    """Random points of the ball: no attack worth the name should do worse.
-
-    Attributes:
-        samples: points tried for each example.
-    """
+    """Random points of the ball, `samples` for each example: no attack worth the name should do worse."""
 
     implementation = "robustbench_cmic.attacks.noise:run"
     family = "noise"
@@ -208,17 +201,9 @@ class Transfer(IteratedAttack):
     loss: Loss = "margin"
 
 
-NativeAttack = (
-    Annotated[FGSM, Tag("FGSM")]
-    | Annotated[PGD, Tag("PGD")]
-    | Annotated[AutoAttack, Tag("AutoAttack")]
-    | Annotated[Noise, Tag("Noise")]
-    | Annotated[Transfer, Tag("Transfer")]
-)
+NativeAttack = Annotated[FGSM | PGD | AutoAttack | Noise | Transfer, Field(discriminator="name")]
 """Attacks that this package implements; every other name without a colon is a class of torchattacks."""
-NATIVE_ATTACKS: dict[str, type[Attack]] = {
-    tag.tag: attack for attack, tag in (get_args(each) for each in get_args(NativeAttack))
-}
+NATIVE_ATTACKS: dict[str, type[Attack]] = classes_by_name(NativeAttack)
 
 
 def reach_problem(alpha: float, steps: int, eps: float) -> str | None:

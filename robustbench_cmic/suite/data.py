@@ -9,8 +9,6 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from robustbench_cmic.suite.fields import Count, Strict, classes_by_name
 
-FilePath = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-
 
 class DeclaredDataset(Strict):
     """What all data sets have in common: how results call them, how large they are, and what loads them.
@@ -19,9 +17,11 @@ class DeclaredDataset(Strict):
         implementation: `package.module:name`; called with the data set as declared, the data folder, the bytes that
             decoded images may take (None: half of the machine's memory) and whom to tell of long work, it returns a
             `robustbench_cmic.data.base.Data`.
+        published: name -> examples to train on and to test on.
     """
 
     implementation: ClassVar[str]
+    published: ClassVar[dict[str, tuple[int, int]]] = {}
 
     name: str
 
@@ -33,7 +33,7 @@ class DeclaredDataset(Strict):
     @property
     def sizes(self) -> tuple[int, int]:
         """Examples to train on and to test on; of a user's own, which a plan does not open, a guess."""
-        return 10_000, 2_000
+        return self.published.get(self.name, (10_000, 2_000))
 
 
 class Digits(DeclaredDataset):
@@ -41,30 +41,23 @@ class Digits(DeclaredDataset):
 
     implementation = "robustbench_cmic.data.digits:load_digits"
 
-    name: Literal["digits"]
+    published = {"digits": (1_198, 599)}
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Two thirds and one third."""
-        return 1_198, 599
+    name: Literal["digits"]
 
 
 class TorchvisionDataset(DeclaredDataset):
     """A data set of torchvision, in the data folder or downloaded to it."""
 
     implementation = "robustbench_cmic.data.named:load_named"
+    published = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032)}
+    published |= dict.fromkeys(("mnist", "fashion_mnist"), (60_000, 10_000))
 
     name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """As published."""
-        published = {"svhn": (73_257, 26_032), "mnist": (60_000, 10_000), "fashion_mnist": (60_000, 10_000)}
-        return published.get(self.name, (50_000, 10_000))
-
 
 class _OwnFiles(DeclaredDataset):
-    path: FilePath
+    path: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
     @property
     def label(self) -> str:

@@ -23,8 +23,8 @@ NORM_NAMES = {"": "", "linf": "L-inf", "l2": "L2"}
 Loss = Literal["ce", "margin", "dlr", "scaled_ce", "log_odds", "cmic"]
 
 _DECIMAL = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-
-
+_FRACTION = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")
+_RELATIVE = re.compile(rf"\s*(?:({_DECIMAL})\s*\*\s*)?eps\s*(?:([*/])\s*({_DECIMAL})\s*)?")
 _NUMBER_SCHEMA = {
     "anyOf": [{"type": "number"}, {"type": "string", "pattern": rf"^\s*{_DECIMAL}\s*(/\s*{_DECIMAL}\s*)?$"}]
 }
@@ -74,6 +74,12 @@ class Strict(Frozen):
     model_config = ConfigDict(strict=True, validate_by_name=False)
 
 
+def tag_of(value: Any) -> Any:
+    """The `name` of a part of a suite, written or validated, as the tag that chooses its class."""
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return CUSTOM_TAG if isinstance(name, str) and ":" in name else name
+
+
 def classes_by_name(union: Any) -> dict[str, type[Any]]:
     """The classes of an annotated union by the names that a suite may write; without those of code of a user's own."""
     members = [get_args(member)[0] if get_args(member) else member for member in get_args(get_args(union)[0])]
@@ -81,13 +87,9 @@ def classes_by_name(union: Any) -> dict[str, type[Any]]:
 
 
 class Threat(NamedTuple):
-    """Perturbations of norm at most `eps`, of images that stay in [0, 1].
+    """Perturbations of norm at most `eps` (in units of images in [0, 1]), of images that stay in [0, 1].
 
     Threats of one norm are ordered by eps. `CLEAN` stands for images that nobody perturbs.
-
-    Attributes:
-        norm: `linf` or `l2`.
-        eps: radius, in units of images in [0, 1].
     """
 
     norm: Literal["", "linf", "l2"]
@@ -109,10 +111,6 @@ def radius_problem(threat: Threat) -> str | None:
         hint = f"; in pixel units? then write {threat.eps:g}/255" if threat.eps <= 255 else ""
         return f"{threat.eps:g} is outside [0, 1], the range of the images{hint}"
     return None
-
-
-_FRACTION = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")
-_RELATIVE = re.compile(rf"\s*(?:({_DECIMAL})\s*\*\s*)?eps\s*(?:([*/])\s*({_DECIMAL})\s*)?")
 
 
 def resolve_relative(value: float | str, eps: float) -> float:
@@ -162,17 +160,13 @@ def _divide(numerator: float, denominator: float) -> float:
 
 def _check_step(value: Any) -> float | str:
     """Accept what `resolve_relative` will accept at any eps, and normalise plain numbers."""
-    if isinstance(value, str) and _RELATIVE.fullmatch(value):
-        if resolve_relative(value, 1.0) < 0:
-            raise ValueError(f"should be at least 0, not {value}")
-        return value
     try:
-        number = parse_number(value)
+        number = resolve_relative(value, 1.0)
     except ValueError as error:
         raise ValueError(str(error).replace("0.1 or 8/255", "0.01 or eps/10")) from None
     if number < 0:
         raise ValueError(f"should be at least 0, not {value}")
-    return number
+    return value if isinstance(value, str) and _RELATIVE.fullmatch(value) else number
 
 
 def format_eps(eps: float) -> str:
@@ -192,29 +186,18 @@ def describe(value: Any) -> str:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
     text = f"'{value}'" if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-Step = Annotated[
-    float | str,
-    BeforeValidator(_check_step),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
-]
+_STEP_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+Step = Annotated[float | str, BeforeValidator(_check_step), WithJsonSchema(_STEP_SCHEMA)]
 """A number, or a multiple of eps written as `eps/10`."""
-
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
 NumberList = Annotated[
     list[Number],
-    BeforeValidator(_as_list),
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
     Field(min_length=1),
     WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}]}),
 ]

@@ -8,12 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_serializer, model_validator
 
 from robustbench_cmic.suite.attacks import PGD
-from robustbench_cmic.suite.custom import (
-    OBJECTIVE,
-    custom_code_sha256,
-    custom_parameters,
-    custom_problems,
-)
+from robustbench_cmic.suite.custom import OBJECTIVE, custom_code_sha256, custom_parameters, custom_problems
 from robustbench_cmic.suite.fields import (
     CUSTOM_TAG,
     Count,
@@ -27,6 +22,7 @@ from robustbench_cmic.suite.fields import (
     UnitInterval,
     classes_by_name,
     resolve_relative,
+    tag_of,
 )
 
 
@@ -37,12 +33,9 @@ class Adversary(Strict):
     shows is measured on the changed images. The extra examples of `centroids: class_batches` stay as they are.
 
     Attributes:
-        norm: of the ball.
-        eps: its radius.
-        alpha: step size, absolute or as `eps/4`; by default 2.5 * eps / steps.
-        steps: of the attack; each costs a pass forward and one back.
+        alpha: as for `PGD`.
+        steps: each costs a pass forward and one back.
         loss: what the attack raises, whatever the objective lowers; `ce` stalls where logits lead by 17 and more.
-        random_start: start at a random point of the ball.
     """
 
     norm: Norm = "linf"
@@ -68,15 +61,7 @@ class Adversary(Strict):
     @property
     def attack(self) -> PGD:
         """The attack on every step's images, at its threat."""
-        return PGD(
-            name="PGD",
-            norm=self.norm,
-            eps=[self.eps],
-            alpha=self.step_size(),
-            steps=self.steps,
-            loss=self.loss,
-            random_start=self.random_start,
-        )
+        return PGD.model_validate(self.model_dump() | {"name": "PGD", "eps": [self.eps]})
 
     @field_serializer("alpha")
     def _alpha_as_number(self, _: float | str | None) -> float:
@@ -84,12 +69,10 @@ class Adversary(Strict):
 
 
 class DeclaredObjective(Strict):
-    """What all objectives have in common: how results call them, and what computes them.
+    """What all objectives have in common: how tables call them, if not by the model's id, and what computes them.
 
-    Attributes:
-        title: in tables and verdicts; None: there it is called by the model's id.
-        implementation: `package.module:name`; called with the number of classes and `arguments`, it returns a
-            `robustbench_cmic.objectives.Objective`.
+    `implementation` is `package.module:name`; called with the number of classes and `arguments`, it returns a
+    `robustbench_cmic.objectives.Objective`.
     """
 
     title: ClassVar[str | None] = None
@@ -116,7 +99,7 @@ class CrossEntropyObjective(DeclaredObjective):
 
     Attributes:
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
-        adversary: changes the images that it is trained on; None: nobody does.
+        adversary: changes the images that it is trained on.
     """
 
     title = "CE"
@@ -131,8 +114,6 @@ class CmicObjective(DeclaredObjective):
     """CMIC-DL (arXiv 2309.09123): cross entropy + lambda * concentration - beta * separation.
 
     Attributes:
-        lambda_: weight of the concentration term.
-        beta: weight of the separation term.
         centroids: `batch` updates the centroids with the step's own outputs, at no extra forward pass;
             `class_batches` is the paper's Algorithm 1, with `class_batch_size` extra examples of every class a step.
         momentum: how much of a centroid an update keeps; by default 0.99 for `batch`, for `class_batches` the
@@ -140,7 +121,6 @@ class CmicObjective(DeclaredObjective):
         class_batch_size: |B_c| of Algorithm 1; only for `class_batches`.
         floor: least probability inside the separation term, which is unbounded without one.
         label_smoothing: as for `ce`, in the cross-entropy term.
-        adversary: as for `ce`.
     """
 
     title = "CMIC-DL"
@@ -158,9 +138,8 @@ class CmicObjective(DeclaredObjective):
 
     @field_serializer("momentum")
     def _momentum_or_default(self, momentum: float | None) -> float:
-        if momentum is not None:
-            return momentum
-        return 0.99 if self.centroids == "batch" else 0.9999
+        default = 0.99 if self.centroids == "batch" else 0.9999
+        return default if momentum is None else momentum
 
     def problems(self) -> Iterable[tuple[str, str]]:
         """A size of class batches where there are none."""
@@ -171,11 +150,8 @@ class CmicObjective(DeclaredObjective):
 class CustomObjective(DeclaredObjective):
     """An objective of your own: `name(classes, **parameters)` returns a `robustbench_cmic.objectives.Objective`.
 
-    Further keys are its parameters: numbers, words, true/false, or lists of these.
-
-    Attributes:
-        name: `package.module:name` of a class or function.
-        adversary: as for `ce`.
+    `name` is `package.module:name` of a class or function. Further keys are its parameters: numbers, words, true/false,
+    or lists of these.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -208,10 +184,8 @@ class CustomObjective(DeclaredObjective):
 def _objective_kind(value: Any) -> str | None:
     if not isinstance(value, dict | BaseModel):
         return next(iter(OBJECTIVES))  # any: what they all say first is that it should be a mapping
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    if isinstance(name, str) and ":" in name:
-        return CUSTOM_TAG
-    return None if name is None else str(name)
+    tag = tag_of(value)
+    return None if tag is None else str(tag)
 
 
 AnyObjective = Annotated[

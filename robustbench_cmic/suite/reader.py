@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000
 MAX_DEPTH = 20
 
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
+_TAG = "tag:yaml.org,2002:"
+_NODES: dict[str, type[yaml.Node]] = {f"{_TAG}map": yaml.MappingNode, f"{_TAG}seq": yaml.SequenceNode}
+_NODES |= {f"{_TAG}{name}": yaml.ScalarNode for name in ("str", "int", "float", "bool", "null")}
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,11 +32,11 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(f"{_TAG}null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(f"{_TAG}int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    f"{_TAG}float",
     re.compile(
         r"^(?:[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"
     ),
@@ -94,12 +95,8 @@ def _check_bounds(path: Path, text: str) -> None:
     """Walk the events, which needs no recursion, before anything is composed, which does."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        mark = event.start_mark
-        line = mark.line + 1 if mark is not None else None
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+        line = None if event.start_mark is None else event.start_mark.line + 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise SuiteError(path, [Problem(f"nested more than {MAX_DEPTH} levels deep", line=line)])
         if count > 2 * MAX_VALUES:
@@ -127,16 +124,18 @@ class _Builder:
         self.lines.setdefault(location, line)
         if len(self.lines) > MAX_VALUES or len(location) > MAX_DEPTH:
             raise SuiteError(self.path, [Problem("aliases expand to more values than a suite can hold", line=line)])
-        kinds = {"map": yaml.MappingNode, "seq": yaml.SequenceNode}
-        fitting = kinds.get(node.tag.rsplit(":", 1)[-1], yaml.ScalarNode)
-        if node.tag not in _PLAIN_TAGS or not isinstance(node, fitting):
+        if not isinstance(node, _NODES.get(node.tag, ())):
             self.problems.append(Problem(f"the tag {node.tag} is not allowed: plain YAML only", location, line))
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
-        return self._scalar(node, location, line)
+        try:
+            return self._scalars.construct_object(node)
+        except (ValueError, KeyError, IndexError, yaml.YAMLError):
+            self.problems.append(Problem(f"{node.value!r} does not fit its tag {node.tag}", location, line))
+            return None
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -148,17 +147,9 @@ class _Builder:
             key = key_node.value
             where = (*location, key)
             if key in result:
-                first = self.lines[where]
-                self.problems.append(Problem(f"duplicate key; the first is on line {first}: keep one", where, line))
+                message = f"duplicate key; the first is on line {self.lines[where]}: keep one"
+                self.problems.append(Problem(message, where, line))
                 continue
             self.lines[where] = line
             result[key] = self.build(value_node, where)
         return result
-
-    def _scalar(self, node: yaml.Node, location: Location, line: int) -> Hashable:
-        try:
-            value: Hashable = self._scalars.construct_object(node)
-        except (ValueError, KeyError, IndexError, yaml.YAMLError):
-            self.problems.append(Problem(f"{node.value!r} does not fit its tag {node.tag}", location, line))
-            return None
-        return value

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from robustbench_cmic.suite.attack_base import GRADIENT, AttackKind, ForeignAtta
 from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
 from robustbench_cmic.suite.fields import Norm, Text, Threat, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.signatures import parsed, read_signature
+from robustbench_cmic.suite.signatures import installed_folder, parsed, read_signature
 
 _FIXED_NORMS: dict[str, Norm] = {"PGDL2": "l2", "PGDRSL2": "l2"}
 """Classes whose one norm is not L-inf; the others that take `eps` without `norm` are L-inf attacks."""
@@ -43,13 +42,6 @@ MINIMAL = {"DeepFool", "EADEN", "EADL1", "JSMA", "SparseFool"}
 """They look for a small change in a norm of their own, not for any in the ball."""
 
 
-def _package() -> Path:
-    spec = importlib.util.find_spec("torchattacks")
-    if spec is None or spec.origin is None:  # a dependency of this package: only a broken installation lacks it
-        raise ModuleNotFoundError("torchattacks is not installed: pip install torchattacks")
-    return Path(spec.origin).parent
-
-
 def _parsed(file: Path) -> ast.Module:
     return parsed(file.read_bytes(), file.name)
 
@@ -57,7 +49,7 @@ def _parsed(file: Path) -> ast.Module:
 @functools.cache
 def attack_modules() -> dict[str, Path]:
     """Name of every attack class of torchattacks -> the file that defines it."""
-    package = _package()
+    package = installed_folder("torchattacks")
     modules: dict[str, Path] = {}
     for node in _parsed(package / "__init__.py").body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("attacks."):
@@ -110,11 +102,11 @@ class TorchattacksAttack(ForeignAttack):
         taken = class_parameters(self.name)
         if "norm" in taken:
             return self.norm or "linf"
-        own = _FIXED_NORMS.get(self.name, "linf") if "eps" in taken else None
-        if own is None:
+        if "eps" not in taken:
             if self.norm is None or self.eps is None:
                 raise ValueError(f"{self.name} has no eps of its own: give `norm` and `eps`, the ball to judge it in")
             return self.norm
+        own = _FIXED_NORMS.get(self.name, "linf")
         if self.norm not in (None, own):
             raise ValueError(f"{self.name} is an {own} attack; leave `norm` out")
         return own
@@ -140,8 +132,7 @@ class TorchattacksAttack(ForeignAttack):
             known = [*NATIVE_ATTACKS, *attack_modules()]
             yield ("name",), f"unknown attack '{self.name}'; {suggestion(self.name, known)}"
             return
-        for key, sentence in self._parameter_problems():
-            yield (key,), sentence
+        yield from self._parameter_problems()
         try:
             self.threat_norm()
         except ValueError as error:
@@ -151,21 +142,19 @@ class TorchattacksAttack(ForeignAttack):
             yield (), f"{self.name} needs `eps`, the radius of the ball"
         yield from super().problems()
 
-    def _parameter_problems(self) -> Iterator[tuple[str, str]]:
+    def _parameter_problems(self) -> Iterator[tuple[tuple[str], str]]:
         taken = class_parameters(self.name)
         known = [name for name in taken if name not in _OURS]
         for key, value in self.parameters.items():
             if key in _OURS:
-                yield key, f"cannot be set: {_OURS[key]}"
+                yield (key,), f"cannot be set: {_OURS[key]}"
             elif key not in taken:
-                yield key, f"{self.name} has no such parameter; {suggestion(key, known)}"
-            else:
-                problem = _type_problem(self.name, key, value, taken[key].default)
-                if problem:
-                    yield key, problem
+                yield (key,), f"{self.name} has no such parameter; {suggestion(key, known)}"
+            elif problem := _type_problem(self.name, key, value, taken[key].default):
+                yield (key,), problem
         for name in known:
             if taken[name].default is inspect.Parameter.empty and name not in {"eps", "norm", *self.parameters}:
-                yield name, f"{self.name} needs this parameter"
+                yield (name,), f"{self.name} needs this parameter"
 
     @property
     def kind(self) -> AttackKind:

@@ -12,11 +12,9 @@ from robustbench_cmic.suite.fields import Count, NonNegative, Number, Positive, 
 
 
 class DeclaredOptimizer(Strict):
-    """What all optimisers have in common.
+    """An optimiser: a class of torch, `package.module:name`, called with weights and the other keys.
 
-    Attributes:
-        implementation: `package.module:name` of a class of torch; called with weights and the other keys.
-        on_gpu: further keywords there; fused, and fit for CUDA graphs.
+    `on_gpu` are further keywords there: fused, and fit for CUDA graphs.
     """
 
     implementation: ClassVar[str]
@@ -63,16 +61,7 @@ class DeclaredSchedule(Strict):
     """
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """What to multiply the base learning rate with at a step.
-
-        Args:
-            step: 0 ... steps - 1.
-            steps: of the whole training.
-            steps_per_epoch: steps of one epoch.
-
-        Returns:
-            A factor in [0, 1] (beyond 1 for a multistep `gamma` above 1).
-        """
+        """What to multiply the base rate with at step 0 ... steps - 1: in [0, 1], or beyond for a `gamma` above 1."""
         warmup = round(self._warmup_epochs * steps_per_epoch)
         return (step + 1) / warmup if step < warmup else self._after_warmup(step, steps, steps_per_epoch, warmup)
 
@@ -112,8 +101,8 @@ class OneCycle(DeclaredSchedule):
     def _after_warmup(self, step: int, steps: int, _steps_per_epoch: int, _warmup: int) -> float:
         peak = max(self.warmup * steps - 1, 0.0)
         if step <= peak:
-            return _cosine(1 / _START, 1.0, step / peak if peak else 1.0)
-        return _cosine(1.0, 1 / (_START * _END), (step - peak) / (steps - 1 - peak))
+            return _cosine(1 / 25, 1.0, step / peak if peak else 1.0)
+        return _cosine(1.0, 1 / 250_000, (step - peak) / (steps - 1 - peak))
 
 
 class Cosine(DeclaredSchedule):
@@ -147,9 +136,6 @@ class MultiStep(DeclaredSchedule):
 
 
 AnySchedule = Annotated[Constant | OneCycle | Cosine | MultiStep, Field(discriminator="name")]
-
-_START, _END = 25.0, 1e4
-"""Of a one-cycle schedule: what the highest learning rate is divided by at the first step, and that at the last."""
 
 
 def _cosine(start: float, end: float, fraction: float) -> float:
