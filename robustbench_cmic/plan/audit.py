@@ -18,8 +18,7 @@ LEVELS: dict[str, dict[str, int]] = {
     "standard": {"examples": 128, "active_examples": 48, "samples": 20},
     "strict": {"examples": 512, "active_examples": 192, "samples": 200},
 }
-HUGE = Threat("linf", 1.0)
-"""The ball that holds every image there is."""
+HUGE = Threat("linf", 1.0)  # holds every image there is
 
 
 class PlannedCheck(Frozen):
@@ -28,7 +27,6 @@ class PlannedCheck(Frozen):
     Attributes:
         check: what for: `reference`, `other-loss`, `longer`, `noise`, `huge`, `active`.
         of: label of the suite's attack that it mirrors; empty where it mirrors none.
-        attack: name and parameters.
     """
 
     check: str
@@ -129,22 +127,20 @@ def _longer(suite: Suite) -> Iterator[PlannedCheck]:
 
 
 def _noise(suite: Suite) -> Iterator[PlannedCheck]:
-    samples = LEVELS[suite.audit]["samples"]
+    noise = {"name": "Noise", "samples": LEVELS[suite.audit]["samples"]}
     every = _threats(suite)
     theirs = {threat for attack in suite.attacks if attack.kind == "noise" for threat in attack.threats()}
-    for norm in sorted({threat.norm for threat in every}):
-        of_norm = [threat for threat in every if threat.norm == norm]
-        for threat in of_norm if suite.audit == "strict" else of_norm[-1:]:
-            if threat not in theirs:
-                yield _check("noise", "", threat, {"name": "Noise", "samples": samples})
+    largest = {threat.norm: threat for threat in every}
+    for threat in every if suite.audit == "strict" else largest.values():
+        if threat not in theirs:
+            yield _check("noise", "", threat, noise)
 
 
 def _active(suite: Suite) -> Iterator[PlannedCheck]:
     """Attacks to be tried on models that are altered so that an adversarial example is there."""
     for attack in suite.attacks:
-        threats = [threat for threat in attack.threats() if threat.eps > 0]
-        if threats:
-            yield from _variant("active", attack.at(min(threats)))
+        for threat in sorted(threat for threat in attack.threats() if threat.eps > 0)[:1]:
+            yield from _variant("active", attack.at(threat))
 
 
 def _variant(check: str, attack: Attack) -> Iterator[PlannedCheck]:

@@ -19,11 +19,8 @@ from robustbench_cmic.suite.schema import CLEAN_EVALUATION, Suite
 def make_plan(suite: Suite, limit: int | None = None) -> Plan:
     """All cells of a suite: for each model and seed its training, the clean evaluation, attack by attack, the audit.
 
-    Transfers between models come last, when all models are trained.
-
-    Args:
-        suite: a checked suite.
-        limit: evaluate on this many examples only; such results are marked and never ranked.
+    Transfers between models come last, when all models are trained. Results on only `limit` examples are marked, and
+    never ranked.
 
     Raises:
         OSError: a file of given weights cannot be read.
@@ -83,13 +80,11 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
 
 def _attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterator[Cell]:
     """The clean evaluation of a trained model, then attack by attack, each over its radii; all but transfers."""
-    yield _cell(training, evaluation, "none", CLEAN, CLEAN_EVALUATION)
-    for attack in attacks:
-        if isinstance(attack, Transfer):
-            continue
+    yield _cell(training, evaluation, None, CLEAN)
+    for attack in (each for each in attacks if not isinstance(each, Transfer)):
         before: str | None = None
         for threat in attack.threats():
-            cell = _cell(training, evaluation, attack.label, threat, attack.at(threat).declared(), after=before)
+            cell = _cell(training, evaluation, attack, threat, after=before)
             before = cell.id if attack.carries_over else None
             yield cell
 
@@ -103,29 +98,28 @@ def _transfer_cells(
         for source in trainings:
             paired = source == target or frozenset((source.model, target.model)) in partners
             if attack.sources == "all" or paired:
-                label = f"{attack.label}:{source.model}"
-                for threat in attack.threats():
-                    yield _cell(target, evaluation, label, threat, attack.at(threat).declared(), source=source)
+                yield from (_cell(target, evaluation, attack, threat, source=source) for threat in attack.threats())
 
 
 def _cell(
     training: Cell,
     evaluation: dict[str, Any],
-    label: str,
+    attack: Attack | None,
     threat: Threat,
-    attack: dict[str, Any],
     source: Cell | None = None,
     after: str | None = None,
 ) -> Cell:
+    label = "none" if attack is None else attack.label
     declared = {
         "train": training.declared,
-        "attack": attack,
+        "attack": CLEAN_EVALUATION if attack is None else attack.at(threat).declared(),
         "norm": threat.norm,
         "eps": threat.eps,
         "evaluation": evaluation,
         "judge": EVALUATION,
     }
     if source is not None:
+        label = f"{label}:{source.model}"
         declared["source"] = source.declared
     if after is not None:
         declared["after"] = after

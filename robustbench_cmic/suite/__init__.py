@@ -1,8 +1,4 @@
-"""A suite: the YAML file that pairs models with attacks, read strictly.
-
-`load_suite` reports every error of a file at once, each with its line and key. Nothing here imports torch, but for the
-objectives and attacks of a user's own that a suite names.
-"""
+"""A suite: the YAML file that pairs models with attacks, read strictly. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -37,7 +33,7 @@ def load_suite(path: Path) -> LoadedSuite:
     """Read and check a suite file.
 
     Raises:
-        SuiteError: with every problem found.
+        SuiteError: with every problem found, each with its line and key.
     """
     document = read_document(path)
     if not isinstance(document.data, dict):
@@ -49,13 +45,12 @@ def load_suite(path: Path) -> LoadedSuite:
         raw["models"] = expanded.entries
 
     problems: list[Problem] = []
-    suite: Suite | None = None
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
         problems += problems_of(error, raw, Suite)
     problems += errors(raw, expanded)
-    if document.problems or expanded.problems or problems or suite is None:
+    if document.problems or expanded.problems or problems:
         raise SuiteError(path, [*document.problems, *_located(problems, document, expanded)])
     models = [_beside(path, model) for model in suite.models]
     absent = [

@@ -13,8 +13,7 @@ AttackKind = Literal["gradient", "one-step", "black-box", "transfer", "minimum-n
 """What an attack does: steps along the model's gradients (many, or one), anything without them, a search for a small
 change in a norm of its own; `transfer` is what was found on another model, `unknown` a user's own."""
 
-GRADIENT = 3.0
-"""Passes that an example's gradient costs: one forward, and one back that costs two."""
+GRADIENT = 3.0  # passes that an example's gradient costs: one forward, and one back that costs two
 
 
 class Attack(Strict):
@@ -152,7 +151,8 @@ class ForeignAttack(Attack):
     @classmethod
     def from_declared(cls, declared: dict[str, Any], threat: Threat) -> Self:
         """The way back; the code behind it may be another by now, or gone."""
-        name = declared["name"].removeprefix(cls.prefix)
-        attack = cls.model_validate({"name": name, "norm": threat.norm, "eps": [threat.eps]})
+        given = {"name": declared["name"].removeprefix(cls.prefix), "norm": threat.norm, "eps": [threat.eps]}
+        own = {} if "parameters" in declared else declared  # a user's own parameters may have any names
+        attack = cls.model_validate(own | given)
         attack._declared = declared
         return attack

@@ -15,7 +15,6 @@ from robustbench_cmic.suite.attack_base import GRADIENT, Attack, AttackKind
 from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, classes_by_name, resolve_relative
 
 Schedule = Literal["constant", "linear", "cosine"]
-
 FEW_STEPS = 10
 
 
@@ -29,15 +28,14 @@ class FGSM(_InBall):
 
     implementation = "robustbench_cmic.attacks.pgd:run"
     family = "one-step"
-
     name: Literal["FGSM"]
     loss: Loss = "ce"
 
     @property
     def search(self) -> PGD:
         """PGD with one step of size eps from the image."""
-        eps = self.threat.eps
-        return PGD(name="PGD", norm=self.norm, eps=[eps], alpha=eps, steps=1, random_start=False, loss=self.loss)
+        step = {"name": "PGD", "alpha": self.threat.eps, "steps": 1, "random_start": False}
+        return PGD.model_validate(self.model_dump() | step)
 
     def audited(self) -> dict[str, Self]:
         """On the margin, too."""
@@ -49,12 +47,10 @@ class IteratedAttack(_InBall):
 
     Attributes:
         alpha: step size, absolute or as `eps/10`; by default 2.5 * eps / steps.
-        steps: of one start.
         random_start: start at a random point of the ball.
         restarts: how often to start; an example that one restart breaks is done.
         targets: 0: away from the true class; k: towards each of the k most likely other classes in turn.
         schedule: how the step size goes from alpha towards 0, if it does.
-        loss: what is raised.
     """
 
     implementation = "robustbench_cmic.attacks.pgd:run"
@@ -143,17 +139,13 @@ class PGD(IteratedAttack):
 class AutoAttack(_InBall):
     """AutoAttack, standard (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T, Square, each on what is left.
 
-    Attributes:
-        targets: classes that APGD-T and FAB-T aim at, the most likely ones, at most all but the true one.
-        steps: of APGD and FAB.
-        queries: of Square.
-        ascending: as for `PGD`.
+    APGD and FAB take `steps`, Square `queries`; APGD-T and FAB-T aim at `targets` classes, the most likely ones, at
+    most all but the true one. `ascending` as for `PGD`.
     """
 
     implementation = "robustbench_cmic.attacks.autoattack:run"
     family = "gradient"
     whole_blocks = True
-
     name: Literal["AutoAttack"]
     targets: Count = 9
     steps: Count = 100
@@ -176,7 +168,6 @@ class Noise(_InBall):
 
     implementation = "robustbench_cmic.attacks.noise:run"
     family = "noise"
-
     name: Literal["Noise"]
     samples: Count = 100
 
@@ -189,12 +180,10 @@ class Noise(_InBall):
 class Transfer(IteratedAttack):
     """Adversarial examples of one model tried on another: PGD on the source, to the end of its steps.
 
-    Attributes:
-        sources: `all`: every model of the suite on every other and on itself; `pairs`: on its partners and itself.
+    `sources: all` tries every model of the suite on every other and on itself, `pairs` on its partners and itself.
     """
 
     of_the_suite = {"id", "norm", "eps", "sources"}
-
     name: Literal["Transfer"]
     sources: Literal["all", "pairs"] = "all"
     steps: Count = 40

@@ -94,14 +94,7 @@ def warnings(suite: Suite) -> Iterator[Problem]:
 
 
 def _model_errors(where: Location, model: Model, several: bool, trains: bool) -> Iterator[Problem]:
-    """A model is trained, or its weights are given; a file holds one training, and a seed stands for one.
-
-    Args:
-        where: it stands.
-        model: a model of the suite.
-        several: the suite has several seeds.
-        trains: it says how to train.
-    """
+    """A model is trained, or its weights are given; a file holds one training, and a seed stands for one."""
     if model.weights is not None and model.pretrained:
         yield Problem("`weights` and `pretrained` exclude each other", (*where, "pretrained"))
     elif not model.given and model.objective is None:

@@ -1,7 +1,4 @@
-"""Code of a user's own, which a suite names as `package.module:name`: where it is, and how it may be called.
-
-It is read, never run: only the job that needs it imports it.
-"""
+"""Code of a user's own, which a suite names as `package.module:name`; only the job that needs it imports it."""
 
 from __future__ import annotations
 
@@ -18,10 +15,7 @@ from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature,
 
 
 class Call(NamedTuple):
-    """How a user's function is called, besides its own parameters: by whom, with what by position, with what by name.
-
-    `reserved` keys of the suite mean something else, and so are no parameters.
-    """
+    """How a user's function is called besides its own parameters; `reserved` keys of the suite are none."""
 
     by: str
     positional: tuple[str, ...]
@@ -52,10 +46,7 @@ def changed_code(declared: Mapping[str, Any]) -> str | None:
 def custom_problems(
     name: str, call: Call, given: dict[str, Any], radii: Sequence[float] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Code that is not there, cannot be called, or does not take its parameters: a (key, sentence) pair for each key.
-
-    The parameters are given as the suite has them, and may be relative to any of the radii.
-    """
+    """Code that is not there or does not take what is given, at any of the radii: one (key, sentence) pair a key."""
     problems = {}
     for key, value in given.items():
         try:
@@ -92,11 +83,7 @@ def _call_problems(name: str, call: Call, given: dict[str, Any]) -> Iterator[tup
 
 
 def _own(signature: inspect.Signature, call: Call) -> dict[str, inspect.Parameter]:
-    """The parameters that are left to the suite.
-
-    Raises:
-        TypeError: what is always passed does not fit.
-    """
+    """The parameters that are left to the suite; a `TypeError` says that what is always passed does not fit."""
     bound = signature.bind_partial(*call.positional, **dict.fromkeys(call.keywords)).arguments
     rest = [one for one in signature.parameters.values() if one.name not in bound]
     return {one.name: one for one in rest if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
@@ -105,8 +92,7 @@ def _own(signature: inspect.Signature, call: Call) -> dict[str, inspect.Paramete
 def custom_parameters(name: str, call: Call, given: dict[str, Any], eps: float | None = None) -> dict[str, Any]:
     """The parameters to call `name` with, as plain data; those that the suite leaves out at their defaults.
 
-    Defaults that its source does not give as a number, a word or a truth value are left to the function; its file's
-    hash stands for them.
+    Defaults that are no number, word or truth value are left to the function; its file's hash stands for them.
 
     Raises:
         CustomCodeError: it is not there or cannot be called; no checked suite names such code.
@@ -129,7 +115,6 @@ class CustomAttack(ForeignAttack):
     implementation = "robustbench_cmic.attacks.custom:run"
     family = "unknown"
     distrusted = True
-
     name: CustomName
     norm: Norm
     eps: NumberList

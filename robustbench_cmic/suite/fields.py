@@ -13,8 +13,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
 CUSTOM_NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-CUSTOM_TAG = "package.module:name"
-"""What messages call code of a user's own."""
+CUSTOM_TAG = "package.module:name"  # what messages call code of a user's own
 # The pattern is for editors: `custom` says in words what is wrong with a name.
 CustomName = Annotated[Text, WithJsonSchema({"type": "string", "pattern": f"^{CUSTOM_NAME}$"})]
 
@@ -36,18 +35,14 @@ def parse_number(value: Any) -> float:
     Raises:
         ValueError: not a number, not finite, or a division by zero; the message says so.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"should be a number such as 0.1 or 8/255, not {describe(value)}")
-    if isinstance(value, str):
-        match = _FRACTION.fullmatch(value)
-        if match is None:
-            raise ValueError(f"should be a number such as 0.1 or 8/255, not {value!r}")
-        number = _divide(float(match[1]), float(match[2] or 1))
-    else:
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
+    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if match is None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        given = repr(value) if isinstance(value, str) else describe(value)
+        raise ValueError(f"should be a number such as 0.1 or 8/255, not {given}")
+    try:
+        number = float(value) if match is None else _divide(float(match[1]), float(match[2] or 1))
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"should be a finite number, not {value}")
     return number

@@ -20,12 +20,9 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One error or warning of a suite file.
+    """One error or warning of a suite file: what is wrong and what would be right.
 
-    Attributes:
-        message: what is wrong and what would be right.
-        location: the key it is about; empty for the file as a whole.
-        line: one-based line in the file, where there is one.
+    An empty `location` stands for the file as a whole; lines count from 1.
     """
 
     message: str

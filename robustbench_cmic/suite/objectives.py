@@ -7,26 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_serializer, model_validator
 
+import robustbench_cmic.suite.fields as fields
 from robustbench_cmic.suite.attacks import PGD
 from robustbench_cmic.suite.custom import OBJECTIVE, custom_code_sha256, custom_parameters, custom_problems
-from robustbench_cmic.suite.fields import (
-    CUSTOM_TAG,
-    Count,
-    CustomName,
-    NonNegative,
-    Norm,
-    Number,
-    Positive,
-    Step,
-    Strict,
-    UnitInterval,
-    classes_by_name,
-    resolve_relative,
-    tag_of,
-)
 
 
-class Adversary(Strict):
+class Adversary(fields.Strict):
     """Adversarial training (Madry et al. 2018): every step learns from images that PGD finds near its own.
 
     The images are changed after their augmentation, by an attack on the model in eval mode. What a training's curve
@@ -38,10 +24,10 @@ class Adversary(Strict):
         loss: what the attack raises, whatever the objective lowers; `ce` stalls where logits lead by 17 and more.
     """
 
-    norm: Norm = "linf"
-    eps: Positive
-    alpha: Step | None = None
-    steps: Count = 10
+    norm: fields.Norm = "linf"
+    eps: fields.Positive
+    alpha: fields.Step | None = None
+    steps: fields.Count = 10
     loss: Literal["ce", "margin", "dlr"] = "ce"
     random_start: bool = True
 
@@ -56,7 +42,7 @@ class Adversary(Strict):
         Raises:
             ValueError: a step that is not finite; no validated adversary has one.
         """
-        return resolve_relative(f"2.5*eps/{self.steps}" if self.alpha is None else self.alpha, self.eps)
+        return fields.resolve_relative(f"2.5*eps/{self.steps}" if self.alpha is None else self.alpha, self.eps)
 
     @property
     def attack(self) -> PGD:
@@ -68,7 +54,7 @@ class Adversary(Strict):
         return self.step_size()
 
 
-class DeclaredObjective(Strict):
+class DeclaredObjective(fields.Strict):
     """What all objectives have in common: how tables call them, if not by the model's id, and what computes them.
 
     `implementation` is `package.module:name`; called with the number of classes and `arguments`, it returns a
@@ -95,18 +81,12 @@ class DeclaredObjective(Strict):
 
 
 class CrossEntropyObjective(DeclaredObjective):
-    """The baseline.
-
-    Attributes:
-        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
-        adversary: changes the images that it is trained on.
-    """
+    """The baseline; `label_smoothing` spreads a share of the target over all classes (Szegedy et al. 2016)."""
 
     title = "CE"
     implementation = "robustbench_cmic.objectives.ce:CrossEntropy"
-
     name: Literal["ce"]
-    label_smoothing: UnitInterval = 0.0
+    label_smoothing: fields.UnitInterval = 0.0
     adversary: Adversary | None = None
 
 
@@ -125,15 +105,14 @@ class CmicObjective(DeclaredObjective):
 
     title = "CMIC-DL"
     implementation = "robustbench_cmic.objectives.cmic:Cmic"
-
     name: Literal["cmic"]
-    lambda_: Annotated[NonNegative, Field(alias="lambda")] = 0.7
-    beta: NonNegative = 0.4
+    lambda_: Annotated[fields.NonNegative, Field(alias="lambda")] = 0.7
+    beta: fields.NonNegative = 0.4
     centroids: Literal["batch", "class_batches"] = "batch"
-    momentum: UnitInterval | None = None
-    class_batch_size: Count = 8
-    floor: Annotated[Number, Field(gt=0, lt=1)] = 1e-8
-    label_smoothing: UnitInterval = 0.0
+    momentum: fields.UnitInterval | None = None
+    class_batch_size: fields.Count = 8
+    floor: Annotated[fields.Number, Field(gt=0, lt=1)] = 1e-8
+    label_smoothing: fields.UnitInterval = 0.0
     adversary: Adversary | None = None
 
     @field_serializer("momentum")
@@ -157,8 +136,7 @@ class CustomObjective(DeclaredObjective):
     model_config = ConfigDict(extra="allow")
 
     implementation = "robustbench_cmic.objectives.custom:custom_objective"
-
-    name: CustomName
+    name: fields.CustomName
     adversary: Adversary | None = None
 
     @property
@@ -184,18 +162,17 @@ class CustomObjective(DeclaredObjective):
 def _objective_kind(value: Any) -> str | None:
     if not isinstance(value, dict | BaseModel):
         return next(iter(OBJECTIVES))  # any: what they all say first is that it should be a mapping
-    tag = tag_of(value)
+    tag = fields.tag_of(value)
     return None if tag is None else str(tag)
 
 
 AnyObjective = Annotated[
     Annotated[CrossEntropyObjective, Tag("ce")]
     | Annotated[CmicObjective, Tag("cmic")]
-    | Annotated[CustomObjective, Tag(CUSTOM_TAG)],
+    | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]
-OBJECTIVES: dict[str, type[DeclaredObjective]] = classes_by_name(AnyObjective)
-"""Name -> class, of the objectives that come with the package."""
+OBJECTIVES: dict[str, type[DeclaredObjective]] = fields.classes_by_name(AnyObjective)
 _ADAPTER: TypeAdapter[AnyObjective] = TypeAdapter(AnyObjective)
 
 

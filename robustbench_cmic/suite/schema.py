@@ -41,11 +41,7 @@ def attack_of(declared: dict[str, Any], threat: Threat) -> Attack | None:
 
 
 class Suite(Strict):
-    """A whole suite file, matrices expanded.
-
-    Attributes:
-        audit: whether every trained model and its attacks are checked for masked gradients; `strict` on more examples.
-    """
+    """A whole suite file, matrices expanded; `audit` checks models and attacks for masked gradients."""
 
     suite: Name
     description: Text = ""

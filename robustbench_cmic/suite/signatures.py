@@ -1,7 +1,6 @@
 """What functions and classes of other people take, read from their source. Nobody's module is imported or run.
 
-torchattacks' classes, timm's models and a user's own code are read alike. What a source does not tell (decorated, built
-at run time, inherited from another file) is unknown, and passes unchecked.
+What a source does not tell (decorated, built at run time, inherited from another file) passes unchecked.
 """
 
 from __future__ import annotations
@@ -61,11 +60,7 @@ def find_module(name: str) -> Path | None:
 
 
 def installed_folder(package: str) -> Path:
-    """Where a dependency of this package lies.
-
-    Raises:
-        ModuleNotFoundError: the installation is broken.
-    """
+    """Where a dependency of this package lies; only a broken installation raises a `ModuleNotFoundError`."""
     file = find_module(package)
     if file is None:
         raise ModuleNotFoundError(f"{package} is not installed: pip install {package}")

@@ -1,7 +1,4 @@
-"""What torchattacks offers, read from its source without importing it, which would import torch.
-
-Planning and validating know every attack class and its parameters this way, in milliseconds.
-"""
+"""What torchattacks offers, read from its source in milliseconds: importing it would import torch."""
 
 from __future__ import annotations
 
@@ -42,16 +39,12 @@ MINIMAL = {"DeepFool", "EADEN", "EADL1", "JSMA", "SparseFool"}
 """They look for a small change in a norm of their own, not for any in the ball."""
 
 
-def _parsed(file: Path) -> ast.Module:
-    return parsed(file.read_bytes(), file.name)
-
-
 @functools.cache
 def attack_modules() -> dict[str, Path]:
     """Name of every attack class of torchattacks -> the file that defines it."""
     package = installed_folder("torchattacks")
     modules: dict[str, Path] = {}
-    for node in _parsed(package / "__init__.py").body:
+    for node in parsed((package / "__init__.py").read_bytes(), "torchattacks").body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("attacks."):
             file = package / Path(*(node.module or "").split(".")).with_suffix(".py")
             modules.update({alias.name: file for alias in node.names})
@@ -65,7 +58,8 @@ def class_parameters(name: str) -> Mapping[str, inspect.Parameter]:
     Raises:
         KeyError: torchattacks has no such attack.
     """
-    signature = read_signature(_parsed(attack_modules()[name]), name)
+    file = attack_modules()[name]
+    signature = read_signature(parsed(file.read_bytes(), file.name), name)
     return {} if signature is None else signature.parameters
 
 
@@ -81,22 +75,15 @@ class TorchattacksAttack(ForeignAttack):
     implementation = "robustbench_cmic.attacks.torchattacks:run"
     family = "gradient"
     prefix = "torchattacks."
-
     name: Annotated[Text, WithJsonSchema(_LIBRARY_NAME)]
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What the class is made with: as the suite has it, and at one threat as numbers, defaults among them."""
-        if self._declared:
-            return {key: value for key, value in self._declared.items() if key != "name"}
         return dict(self.model_extra or {})
 
     def threat_norm(self) -> Norm:
-        """The norm of the ball in which the attack's result is judged.
-
-        Raises:
-            ValueError: the attack has no ball of its own and the suite names none, or the two disagree.
-        """
+        """The norm of the ball in which the attack's result is judged: its own, or what the suite says."""
         if self._declared and self.norm is not None:
             return self.norm
         taken = class_parameters(self.name)
@@ -164,14 +151,9 @@ class TorchattacksAttack(ForeignAttack):
         return "black-box" if self.name in BLACK_BOX else "minimum-norm" if self.name in MINIMAL else "gradient"
 
     @property
-    def raised_loss(self) -> str | None:
-        """Its parameter `loss`."""
-        return self.parameters.get("loss")
-
-    @property
     def raises_cross_entropy(self) -> bool:
         """Most do without saying so."""
-        return self.name not in OTHER_LOSS | BLACK_BOX and self.parameters.get("loss", "ce") == "ce"
+        return self.name not in OTHER_LOSS | BLACK_BOX and self.raised_loss in (None, "ce")
 
     @property
     def work(self) -> float:

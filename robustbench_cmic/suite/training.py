@@ -12,20 +12,16 @@ from robustbench_cmic.suite.fields import Count, NonNegative, Number, Positive, 
 
 
 class DeclaredOptimizer(Strict):
-    """An optimiser: a class of torch, `package.module:name`, called with weights and the other keys.
-
-    `on_gpu` are further keywords there: fused, and fit for CUDA graphs.
-    """
+    """An optimiser: a class of torch, `package.module:name`, called with weights and the other keys."""
 
     implementation: ClassVar[str]
-    on_gpu: ClassVar[dict[str, bool]] = {"fused": True}
+    on_gpu: ClassVar[dict[str, bool]] = {"fused": True}  # further keywords there; those of AdamW fit for CUDA graphs
 
 
 class Sgd(DeclaredOptimizer):
     """Stochastic gradient descent with momentum (torch.optim.SGD)."""
 
     implementation = "torch.optim:SGD"
-
     name: Literal["sgd"]
     lr: Positive
     momentum: UnitInterval = 0.9
@@ -44,7 +40,6 @@ class AdamW(DeclaredOptimizer):
 
     implementation = "torch.optim:AdamW"
     on_gpu = {"fused": True, "capturable": True}
-
     name: Literal["adamw"]
     lr: Positive
     weight_decay: NonNegative = 0.01
@@ -79,11 +74,7 @@ class DeclaredSchedule(Strict):
 
 
 class Constant(DeclaredSchedule):
-    """The learning rate stays as it is.
-
-    Attributes:
-        warmup_epochs: rise linearly from near zero over this many epochs first; here and in the schedules below.
-    """
+    """The learning rate rises linearly from near zero over `warmup_epochs`, if any, and stays as it is."""
 
     name: Literal["constant"]
     warmup_epochs: NonNegative = 0.0
@@ -160,8 +151,7 @@ class Augmentation(Strict):
 class Training(Strict):
     """How every model of the suite is trained; only the objective differs between models.
 
-    Attributes:
-        limit: train on this many images only, as many of every class, drawn once and for all; None: all.
+    With a `limit`, on so many images only, as many of every class, drawn once and for all.
     """
 
     epochs: Count
