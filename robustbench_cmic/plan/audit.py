@@ -1,7 +1,6 @@
 """Suite -> plan, the part on audits: which checks show whether the attacks on a model were able to succeed.
 
-The audit's own attacks run on a part of the evaluated examples. They mirror the attacks of the suite: with another
-loss, with more steps, in a ball that holds every image, at random; `audit` judges what they find.
+The audit's own attacks mirror the suite's, on a part of the evaluated examples; `audit` judges what they find.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from robustbench_cmic.plan.cell import Cell, cell_id
+from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.plan.versions import AUDIT, EVALUATION
 from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.fields import Frozen, Norm, Threat
@@ -19,8 +18,7 @@ LEVELS: dict[str, dict[str, int]] = {
     "standard": {"examples": 128, "active_examples": 48, "samples": 20},
     "strict": {"examples": 512, "active_examples": 192, "samples": 200},
 }
-HUGE = Threat("linf", 1.0)
-"""The ball that holds every image there is."""
+HUGE = Threat("linf", 1.0)  # holds every image there is
 
 
 class PlannedCheck(Frozen):
@@ -29,7 +27,6 @@ class PlannedCheck(Frozen):
     Attributes:
         check: what for: `reference`, `other-loss`, `longer`, `noise`, `huge`, `active`.
         of: label of the suite's attack that it mirrors; empty where it mirrors none.
-        attack: name and parameters.
     """
 
     check: str
@@ -64,12 +61,14 @@ class PlannedAudit(Frozen):
 
 def plan_audit(suite: Suite) -> PlannedAudit:
     """The audit of any trained model under a suite's attacks."""
+    level = LEVELS[suite.audit]
+    radii = [threat.eps for threat in _threats(suite) if threat.norm == "linf"]
     return PlannedAudit(
         version=AUDIT,
         level=suite.audit,
-        examples=LEVELS[suite.audit]["examples"],
-        active_examples=LEVELS[suite.audit]["active_examples"],
-        step=_step(suite),
+        examples=level["examples"],
+        active_examples=level["active_examples"],
+        step=min([*radii, 8 / 255]) / 10,  # what a gradient tells should hold that far at least
         checks=list(_checks(suite)),
         active=list(_active(suite)),
     )
@@ -78,14 +77,7 @@ def plan_audit(suite: Suite) -> PlannedAudit:
 def audit_cell(training: Cell, audit: PlannedAudit, evaluation: dict[str, Any]) -> Cell:
     """The audit of one trained model."""
     declared = {"train": training.declared, "evaluation": evaluation, "judge": EVALUATION, "audit": audit.model_dump()}
-    return training.model_copy(
-        update={
-            "id": cell_id([training.model, f"s{training.seed}", "audit"], declared),
-            "kind": "audit",
-            "needs": training.id,
-            "declared": declared,
-        }
-    )
+    return training.dependent("audit", ["audit"], declared)
 
 
 def _attacks(suite: Suite) -> list[Attack]:
@@ -98,13 +90,11 @@ def _threats(suite: Suite) -> list[Threat]:
     return sorted({threat for attack in suite.attacks for threat in attack.threats() if threat.eps > 0})
 
 
-def _step(suite: Suite) -> float:
-    """A tenth of the smallest L-inf ball, or of 8/255: what a gradient tells should hold that far at least."""
-    return min([*(threat.eps for threat in _threats(suite) if threat.norm == "linf"), 8 / 255]) / 10
-
-
 def _checks(suite: Suite) -> Iterator[PlannedCheck]:
-    yield from _references(suite)
+    # In every ball the same strong attack, whatever the suite runs there: no worst case may be clearly above it.
+    own = {"name": "PGD", "steps": 40, "random_start": True, "restarts": 2, "targets": 0, "schedule": "linear"}
+    for threat in _threats(suite):
+        yield _check("reference", "", threat, own | {"alpha": threat.eps / 4, "loss": "margin", "early_stop": True})
     yield from _other_losses(suite)
     yield from _longer(suite)
     yield from _noise(suite)
@@ -113,13 +103,6 @@ def _checks(suite: Suite) -> Iterator[PlannedCheck]:
     if any("other-loss" in attack.audited() for attack in _attacks(suite)):
         yield _check("huge", "", HUGE, steps | {"loss": "ce"})
     yield _check("huge", "", HUGE, steps | {"loss": "margin"})
-
-
-def _references(suite: Suite) -> Iterator[PlannedCheck]:
-    """In every ball the same strong attack, whatever the suite runs there: no worst case may be clearly above it."""
-    own = {"name": "PGD", "steps": 40, "random_start": True, "restarts": 2, "targets": 0, "schedule": "linear"}
-    for threat in _threats(suite):
-        yield _check("reference", "", threat, own | {"alpha": threat.eps / 4, "loss": "margin", "early_stop": True})
 
 
 def _other_losses(suite: Suite) -> Iterator[PlannedCheck]:
@@ -144,22 +127,20 @@ def _longer(suite: Suite) -> Iterator[PlannedCheck]:
 
 
 def _noise(suite: Suite) -> Iterator[PlannedCheck]:
-    samples = LEVELS[suite.audit]["samples"]
+    noise = {"name": "Noise", "samples": LEVELS[suite.audit]["samples"]}
     every = _threats(suite)
     theirs = {threat for attack in suite.attacks if attack.kind == "noise" for threat in attack.threats()}
-    for norm in sorted({threat.norm for threat in every}):
-        of_norm = [threat for threat in every if threat.norm == norm]
-        for threat in of_norm if suite.audit == "strict" else of_norm[-1:]:
-            if threat not in theirs:
-                yield _check("noise", "", threat, {"name": "Noise", "samples": samples})
+    largest = {threat.norm: threat for threat in every}
+    for threat in every if suite.audit == "strict" else largest.values():
+        if threat not in theirs:
+            yield _check("noise", "", threat, noise)
 
 
 def _active(suite: Suite) -> Iterator[PlannedCheck]:
     """Attacks to be tried on models that are altered so that an adversarial example is there."""
     for attack in suite.attacks:
-        threats = [threat for threat in attack.threats() if threat.eps > 0]
-        if threats:
-            yield from _variant("active", attack.at(min(threats)))
+        for threat in sorted(threat for threat in attack.threats() if threat.eps > 0)[:1]:
+            yield from _variant("active", attack.at(threat))
 
 
 def _variant(check: str, attack: Attack) -> Iterator[PlannedCheck]:
@@ -170,6 +151,4 @@ def _variant(check: str, attack: Attack) -> Iterator[PlannedCheck]:
 
 
 def _check(check: str, of: str, threat: Threat, attack: dict[str, Any]) -> PlannedCheck:
-    return PlannedCheck.model_validate(
-        {"check": check, "of": of, "norm": threat.norm, "eps": threat.eps, "attack": attack}
-    )
+    return PlannedCheck.model_validate({"check": check, "of": of, **threat._asdict(), "attack": attack})

@@ -19,11 +19,8 @@ from robustbench_cmic.suite.schema import CLEAN_EVALUATION, Suite
 def make_plan(suite: Suite, limit: int | None = None) -> Plan:
     """All cells of a suite: for each model and seed its training, the clean evaluation, attack by attack, the audit.
 
-    Transfers between models come last, when all models are trained.
-
-    Args:
-        suite: a checked suite.
-        limit: evaluate on this many examples only; such results are marked and never ranked.
+    Transfers between models come last, when all models are trained. Results on only `limit` examples are marked, and
+    never ranked.
 
     Raises:
         OSError: a file of given weights cannot be read.
@@ -39,13 +36,12 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
         for seed in suite.seeds:
             training = _training_cell(suite, model, seed)
             trainings[seed].append(training)
-            cells += [training, *attack_cells(training, suite.attacks, evaluation)]
+            cells += [training, *_attack_cells(training, suite.attacks, evaluation)]
             if audit is not None:
                 cells.append(audit_cell(training, audit, evaluation))
-    for attack in suite.attacks:
-        if isinstance(attack, Transfer):
-            for seed in suite.seeds:
-                cells += transfer_cells(attack, trainings[seed], suite.pairs, evaluation)
+    for transfer in (attack for attack in suite.attacks if isinstance(attack, Transfer)):
+        for seed in suite.seeds:
+            cells += _transfer_cells(transfer, trainings[seed], suite.pairs, evaluation)
     return Plan(
         suite=suite.suite,
         description=suite.description,
@@ -57,15 +53,16 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
 
 def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     """The training of a model, or the loading of its given weights."""
+    trained = suite.training if not model.given else None
     declared = {
         "dataset": suite.dataset.model_dump(),
         "model": model.declared(),
         "objective": None if model.objective is None else model.objective.declared(),
-        "training": None if suite.training is None or model.given else suite.training.model_dump(exclude_none=True),
+        "training": None if trained is None else trained.model_dump(exclude_none=True),
         "weights": None,
         "seed": seed,
     }
-    if declared["training"] is not None:
+    if trained is not None:
         declared["trainer"] = TRAINING
     if model.weights is not None:
         file = model.weights_file(seed)
@@ -81,74 +78,51 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     )
 
 
-def attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterator[Cell]:
+def _attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterator[Cell]:
     """The clean evaluation of a trained model, then attack by attack, each over its radii; all but transfers."""
-    yield _cell(training, evaluation, "none", CLEAN, CLEAN_EVALUATION)
-    for attack in attacks:
-        if isinstance(attack, Transfer):
-            continue
-        before: Cell | None = None
+    yield _cell(training, evaluation, None, CLEAN)
+    for attack in (each for each in attacks if not isinstance(each, Transfer)):
+        before: str | None = None
         for threat in attack.threats():
-            cell = _cell(training, evaluation, attack.label, threat, attack.at(threat).declared(), after=before)
-            before = cell if attack.carries_over else None
+            cell = _cell(training, evaluation, attack, threat, after=before)
+            before = cell.id if attack.carries_over else None
             yield cell
 
 
-def transfer_cells(
+def _transfer_cells(
     attack: Transfer, trainings: Sequence[Cell], pairs: Sequence[Sequence[str]], evaluation: dict[str, Any]
 ) -> Iterator[Cell]:
-    """A model's adversarial examples tried on every other, or on its partners in pairs, and its own on itself.
-
-    Args:
-        attack: how the examples are found.
-        trainings: of all models, with one seed.
-        pairs: ids of models.
-        evaluation: which examples.
-    """
+    """Of models of one seed: adversarial examples tried on every other, or on partners in pairs, and on itself."""
     partners = {frozenset(pair) for pair in pairs}
     for target in trainings:
         for source in trainings:
             paired = source == target or frozenset((source.model, target.model)) in partners
             if attack.sources == "all" or paired:
-                label = f"{attack.label}:{source.model}"
-                for threat in attack.threats():
-                    yield _cell(target, evaluation, label, threat, attack.at(threat).declared(), source=source)
+                yield from (_cell(target, evaluation, attack, threat, source=source) for threat in attack.threats())
 
 
 def _cell(
     training: Cell,
     evaluation: dict[str, Any],
-    label: str,
+    attack: Attack | None,
     threat: Threat,
-    attack: dict[str, Any],
     source: Cell | None = None,
-    after: Cell | None = None,
+    after: str | None = None,
 ) -> Cell:
+    label = "none" if attack is None else attack.label
     declared = {
         "train": training.declared,
-        "attack": attack,
+        "attack": CLEAN_EVALUATION if attack is None else attack.at(threat).declared(),
         "norm": threat.norm,
         "eps": threat.eps,
         "evaluation": evaluation,
         "judge": EVALUATION,
     }
     if source is not None:
+        label = f"{label}:{source.model}"
         declared["source"] = source.declared
     if after is not None:
-        declared["after"] = after.id
-    prefix = [training.model, f"s{training.seed}", label]
-    if threat != CLEAN:
-        prefix += [threat.norm, f"eps{threat.eps:.5g}"]
-    return training.model_copy(
-        update={
-            "id": cell_id(prefix, declared),
-            "kind": "attack",
-            "attack": label,
-            "norm": threat.norm,
-            "eps": threat.eps,
-            "needs": training.id,
-            "source": None if source is None else source.id,
-            "after": None if after is None else after.id,
-            "declared": declared,
-        }
-    )
+        declared["after"] = after
+    ball = [] if threat == CLEAN else [threat.norm, f"eps{threat.eps:.5g}"]
+    by = {"attack": label, "source": None if source is None else source.id, "after": after}
+    return training.dependent("attack", [label, *ball], declared, **by, **threat._asdict())

@@ -1,9 +1,4 @@
-"""Cells, the smallest things that are done, stored and resumed, and the plan that holds them. Plain data, no torch.
-
-A cell is one training (model x seed), one attack at one eps on one trained model, or the audit of one trained model.
-Its id ends in a hash over everything declared that decides its result, so that equal ids mean equal experiments and a
-changed suite never picks up an old result.
-"""
+"""Cells, the smallest things that are done, stored and resumed, and the plan that holds them: plain data."""
 
 from __future__ import annotations
 
@@ -22,7 +17,10 @@ PLAN_SCHEMA: Literal["robustbench_cmic/plan/2"] = "robustbench_cmic/plan/2"
 
 
 class Cell(Frozen):
-    """One training, one attack or one audit.
+    """One training (model x seed), one attack at one eps on one trained model, or the audit of one trained model.
+
+    Its id ends in a hash over everything declared that decides its result, so that equal ids mean equal experiments and
+    a changed suite never picks up an old result.
 
     Attributes:
         id: readable prefix and hash; also the name of the record's file.
@@ -61,10 +59,16 @@ class Cell(Frozen):
         """The cells that have to be done before this one."""
         return tuple(other for other in (self.needs, self.source, self.after) if other is not None)
 
+    def dependent(self, kind: Kind, prefix: Sequence[str], declared: dict[str, Any], **fields: Any) -> Cell:
+        """A cell that needs this training; its id goes on with `prefix` after model and seed."""
+        own_id = cell_id([self.model, f"s{self.seed}", *prefix], declared)
+        fields |= {"id": own_id, "kind": kind, "needs": self.id, "declared": declared}
+        return self.model_copy(update=fields)
+
 
 def runs_custom_code(cell: Cell) -> bool:
     """It trains with a user's own objective, or runs a user's own attack."""
-    part: dict[str, Any] = cell.declared.get({"train": "objective", "attack": "attack"}.get(cell.kind, "")) or {}
+    part: dict[str, Any] = cell.declared.get("objective" if cell.kind == "train" else "attack") or {}
     return part.get("code_sha256") is not None
 
 
@@ -101,8 +105,6 @@ def cell_id(prefix: Sequence[str], declared: dict[str, Any]) -> str:
 
 def title(cell: Cell) -> str:
     """A cell in words: `cnn-ce seed 0: train`, `cnn-ce seed 0: PGD linf eps 0.1`."""
-    what = cell.attack or cell.kind
-    if what == "none":
-        what = "clean"
+    what = "clean" if cell.attack == "none" else cell.attack or cell.kind
     ball = f" {cell.norm} eps {format_eps(cell.eps)}" if cell.norm else ""
     return f"{cell.model} seed {cell.seed}: {what}{ball}"

@@ -11,26 +11,17 @@ from robustbench_cmic.suite.messages import UserError, suggestion
 
 
 class Selection(NamedTuple):
-    """The part of a plan that a command line asks for.
-
-    Attributes:
-        cells: what was asked for and everything that it depends on, in the plan's order.
-        asked: ids of what was asked for itself.
-    """
+    """The cells that were asked for with everything that they depend on, in the plan's order; ids of the former."""
 
     cells: list[Cell]
     asked: set[str]
 
 
 def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> Selection:
-    """The cells that a command line asks for.
+    """The cells of these seeds (none: all) whose model or attack is named in `only`, or whose id fits a pattern there.
 
-    Args:
-        plan: the plan to choose from.
-        seeds: keep these seeds; empty: all.
-        only: keep cells whose model or attack is so named, or whose id matches the pattern (`*` and `?`); empty: all.
-            The name of a model stands for transfers to it only where their source is named, too: nobody asked for the
-            training of another.
+    The name of a model stands for transfers to it only where their source is named, too: nobody asked for the training
+    of another.
 
     Raises:
         UserError: a seed or a pattern that fits no cell.
@@ -43,14 +34,10 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
         if not any(_matches(cell, pattern) for cell in plan.cells):
             names = dict.fromkeys(name for cell in plan.cells for name in (cell.model, cell.attack) if name)
             raise UserError(f"--only: nothing in the suite matches '{pattern}'; {suggestion(pattern, names)}")
-    chosen = [
-        cell
-        for cell in plan.cells
-        if (not seeds or cell.seed in seeds) and (not only or any(_chooses(pattern, cell, only) for pattern in only))
-    ]
-    if not chosen:
+    of_seeds = [cell for cell in plan.cells if not seeds or cell.seed in seeds]
+    asked = {cell.id for cell in of_seeds if not only or any(_chooses(pattern, cell, only) for pattern in only)}
+    if not asked:
         raise UserError("--seeds and --only together leave nothing of the suite")
-    asked = {cell.id for cell in chosen}
     keep = set(asked)
     for cell in reversed(plan.cells):  # what a cell depends on comes before it
         if cell.id in keep:

@@ -1,7 +1,5 @@
 """Versions that are part of what cells declare: a change that alters results raises one of them."""
 
-from __future__ import annotations
-
 SUBSET = "ordered by splitmix64 of the index; version 1"
 """How `subset.choose` chooses examples; part of every evaluation's declaration."""
 

@@ -1,8 +1,4 @@
-"""A suite: the YAML file that pairs models with attacks, read strictly.
-
-`load_suite` reports every error of a file at once, each with its line and key. Nothing here imports torch, but for the
-objectives and attacks of a user's own that a suite names.
-"""
+"""A suite: the YAML file that pairs models with attacks, read strictly. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -13,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from robustbench_cmic.suite.checks import errors, expanded_pairs, warnings, well_formed
+from robustbench_cmic.suite.checks import errors, expanded_pairs, warnings
 from robustbench_cmic.suite.matrix import ExpandedModels, expand_models
-from robustbench_cmic.suite.messages import Problem, SuiteError, line_of, os_error_reason, problems_of, suggestion
+from robustbench_cmic.suite.messages import Problem, SuiteError, os_error_reason, problems_of, suggestion
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.reader import Document, read_document
 from robustbench_cmic.suite.schema import Suite
@@ -37,7 +33,7 @@ def load_suite(path: Path) -> LoadedSuite:
     """Read and check a suite file.
 
     Raises:
-        SuiteError: with every problem found.
+        SuiteError: with every problem found, each with its line and key.
     """
     document = read_document(path)
     if not isinstance(document.data, dict):
@@ -49,16 +45,20 @@ def load_suite(path: Path) -> LoadedSuite:
         raw["models"] = expanded.entries
 
     problems: list[Problem] = []
-    suite: Suite | None = None
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
         problems += problems_of(error, raw, Suite)
-    problems += errors(well_formed(raw), expanded)
-    if document.problems or expanded.problems or problems or suite is None:
+    problems += errors(raw, expanded)
+    if document.problems or expanded.problems or problems:
         raise SuiteError(path, [*document.problems, *_located(problems, document, expanded)])
-    models = [_with_weights(model, path.parent) for model in suite.models]
-    absent = list(_absent_weights(models, suite.seeds))
+    models = [_beside(path, model) for model in suite.models]
+    absent = [
+        Problem(f"there is no file {file}", ("models", index, "weights"))
+        for index, model in enumerate(models)
+        for file in (model.weights_file(seed) for seed in suite.seeds)
+        if model.weights is not None and not file.is_file()
+    ]
     if absent:
         raise SuiteError(path, _located(absent, document, expanded))
     pairs = [[first, second] for _, first, second in expanded_pairs(raw, expanded)]
@@ -66,33 +66,23 @@ def load_suite(path: Path) -> LoadedSuite:
     return LoadedSuite(suite, path, document.sha256, _located(warnings(suite), document, expanded))
 
 
-def _with_weights(model: Model, folder: Path) -> Model:
+def _beside(path: Path, model: Model) -> Model:
     """The model with the path of its weights made absolute: what a suite names lies beside the suite."""
     if model.weights is None:
         return model
-    return model.model_copy(update={"weights": str((folder / model.weights).absolute())})
+    return model.model_copy(update={"weights": str((path.parent / model.weights).absolute())})
 
 
-def _absent_weights(models: list[Model], seeds: list[int]) -> Iterable[Problem]:
-    for index, model in enumerate(models):
-        for seed in seeds if model.weights is not None else []:
-            file = model.weights_file(seed)
-            if not file.is_file():
-                yield Problem(f"there is no file {file}", ("models", index, "weights"))
-
-
-def _located(found: Iterable[Problem], document: Document, expanded: ExpandedModels) -> list[Problem]:
-    """What was found in the expanded suite, and the matrices' own problems, at their places in the file.
-
-    Each is said once, although a matrix may repeat it.
-    """
+def _located(problems: Iterable[Problem], document: Document, expanded: ExpandedModels) -> list[Problem]:
+    """Problems of the expanded suite, and the matrices' own, at their places in the file, each once."""
     located: dict[Problem, None] = {}
-    moved = [replace(problem, location=expanded.locate(problem.location)) for problem in found]
+    moved = [replace(problem, location=expanded.locate(problem.location)) for problem in problems]
     for problem in [*expanded.problems, *moved]:
         location = problem.location
         while location not in document.lines and location and isinstance(location[-1], int):
             location = location[:-1]  # `eps: 8` is read as a list of one value, but written without one
-        line = problem.line or line_of(location, document.lines)
+        around = (location[:end] for end in range(len(location), -1, -1))
+        line = next((document.lines[place] for place in around if place in document.lines), None)
         located[Problem(problem.message, location, line)] = None
     return list(located)
 
@@ -116,11 +106,10 @@ def find_suite(name: str) -> Path:
     try:
         if path.is_file():
             return path
-        folder = path.is_dir()
+        what = "it is a folder" if path.is_dir() else "there is no such file"
     except OSError as error:  # a name too long for the file system, say
         raise SuiteError(name, [Problem(f"no suite: {os_error_reason(error)}")]) from None
     if name in shipped:
         return shipped[name]
-    what = "it is a folder" if folder else "there is no such file"
     hint = suggestion(path.stem, shipped, listing="suites that come along")
     raise SuiteError(name, [Problem(f"{what}, and no suite of this name comes along; {hint}")])

@@ -13,8 +13,7 @@ AttackKind = Literal["gradient", "one-step", "black-box", "transfer", "minimum-n
 """What an attack does: steps along the model's gradients (many, or one), anything without them, a search for a small
 change in a norm of its own; `transfer` is what was found on another model, `unknown` a user's own."""
 
-GRADIENT = 3.0
-"""Passes that an example's gradient costs: one forward, and one back that costs two."""
+GRADIENT = 3.0  # passes that an example's gradient costs: one forward, and one back that costs two
 
 
 class Attack(Strict):
@@ -25,6 +24,7 @@ class Attack(Strict):
         family: what it does, unless its parameters decide.
         whole_blocks: it draws from generators that know of no blocks, and is run on a whole one at a time.
         distrusted: it runs on a copy of the model, for nobody knows what it does to it.
+        of_the_suite: fields that say nothing of what the attack does in a ball.
     """
 
     implementation: ClassVar[str]
@@ -32,7 +32,6 @@ class Attack(Strict):
     whole_blocks: ClassVar[bool] = False
     distrusted: ClassVar[bool] = False
     of_the_suite: ClassVar[set[str]] = {"id", "norm", "eps"}
-    """Fields that say nothing of what the attack does in a ball."""
 
     name: str
     id: Name | None = None
@@ -92,11 +91,10 @@ class Attack(Strict):
         """What is wrong beyond types: (keys and positions within the attack, sentence) pairs."""
         radii = self.eps or []
         for position, eps in enumerate(radii):
-            problem = radius_problem(Threat(self.threat_norm(), eps))
-            if problem is None and eps in radii[:position]:
-                problem = f"eps {eps:g} is listed twice"
-            if problem is not None:
+            if problem := radius_problem(Threat(self.threat_norm(), eps)):
                 yield ("eps", position), problem
+            elif eps in radii[:position]:
+                yield ("eps", position), f"eps {eps:g} is listed twice"
 
     def warnings(self) -> Iterator[tuple[str, str]]:
         """What is allowed but hardly meant: (key, sentence) pairs."""
@@ -110,8 +108,7 @@ class Attack(Strict):
     @property
     def raised_loss(self) -> str | None:
         """The loss that it raises, where that is a parameter of it: its field `loss`."""
-        loss: str | None = getattr(self, "loss", None)
-        return loss
+        return cast("str | None", getattr(self, "loss", None))
 
     @property
     def raises_cross_entropy(self) -> bool:
@@ -130,9 +127,9 @@ class Attack(Strict):
 
     def same_but_for_loss(self, other: Attack) -> bool:
         """Another attack at one threat is this one on another loss; whether an example stops early is no difference."""
-        theirs, ignored = other.declared(), ("loss", "early_stop", "ascending")
-        same = all(value == theirs.get(key) for key, value in self.declared().items() if key not in ignored)
-        return same and self.raised_loss is not None
+        theirs = other.declared()
+        compared = self.declared().keys() - {"loss", "early_stop", "ascending"}
+        return self.raised_loss is not None and all(self.declared()[key] == theirs.get(key) for key in compared)
 
     def audited(self) -> dict[str, Self]:
         """As an audit tries it at one threat: on `other-loss` than cross entropy; `longer`; `active`, for tests."""
@@ -144,9 +141,7 @@ class ForeignAttack(Attack):
 
     model_config = ConfigDict(extra="allow")
     whole_blocks = True
-    prefix: ClassVar[str] = ""
-    """What cells put before the name."""
-
+    prefix: ClassVar[str] = ""  # what cells put before the name
     _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def declared(self) -> dict[str, Any]:
@@ -156,7 +151,8 @@ class ForeignAttack(Attack):
     @classmethod
     def from_declared(cls, declared: dict[str, Any], threat: Threat) -> Self:
         """The way back; the code behind it may be another by now, or gone."""
-        name = declared["name"].removeprefix(cls.prefix)
-        attack = cls.model_validate({"name": name, "norm": threat.norm, "eps": [threat.eps]})
+        given = {"name": declared["name"].removeprefix(cls.prefix), "norm": threat.norm, "eps": [threat.eps]}
+        own = {} if "parameters" in declared else declared  # a user's own parameters may have any names
+        attack = cls.model_validate(own | given)
         attack._declared = declared
         return attack

@@ -1,24 +1,21 @@
 """Attacks that a suite may name: their parameters (with torchattacks' names), and all that others need to know of them.
 
-A class says what may be written, what that means at one threat, what kind of attack it is, what it costs, how an audit
-varies it, and which function computes it. A new attack is a class here, its line in `NativeAttack`, and that function.
+A new attack is a class here, its name in `NativeAttack`, and the function that computes it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, Tag
+from pydantic import Field
 
 from robustbench_cmic.suite.attack_base import GRADIENT, Attack, AttackKind
-from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, resolve_relative
+from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, classes_by_name, resolve_relative
 
 Schedule = Literal["constant", "linear", "cosine"]
-
 FEW_STEPS = 10
-"""An attack of fewer steps is not strong."""
 
 
 class _InBall(Attack):
@@ -31,15 +28,14 @@ class FGSM(_InBall):
 
     implementation = "robustbench_cmic.attacks.pgd:run"
     family = "one-step"
-
     name: Literal["FGSM"]
     loss: Loss = "ce"
 
     @property
     def search(self) -> PGD:
         """PGD with one step of size eps from the image."""
-        eps = self.threat.eps
-        return PGD(name="PGD", norm=self.norm, eps=[eps], alpha=eps, steps=1, random_start=False, loss=self.loss)
+        step = {"name": "PGD", "alpha": self.threat.eps, "steps": 1, "random_start": False}
+        return PGD.model_validate(self.model_dump() | step)
 
     def audited(self) -> dict[str, Self]:
         """On the margin, too."""
@@ -51,12 +47,10 @@ class IteratedAttack(_InBall):
 
     Attributes:
         alpha: step size, absolute or as `eps/10`; by default 2.5 * eps / steps.
-        steps: of one start.
         random_start: start at a random point of the ball.
         restarts: how often to start; an example that one restart breaks is done.
         targets: 0: away from the true class; k: towards each of the k most likely other classes in turn.
         schedule: how the step size goes from alpha towards 0, if it does.
-        loss: what is raised.
     """
 
     implementation = "robustbench_cmic.attacks.pgd:run"
@@ -91,14 +85,14 @@ class IteratedAttack(_InBall):
 
     @property
     def kind(self) -> AttackKind:
-        """A single step is none of many."""
+        """A single step is not many."""
         return "one-step" if self.steps == 1 and self.restarts == 1 else self.family
 
     @property
     def strong(self) -> bool:
-        """With many steps, which reach across the ball."""
-        reach = self.steps * self._alpha(self.threat.eps)
-        return super().strong and self.steps >= FEW_STEPS and reach >= self.threat.eps
+        """With `FEW_STEPS` or more, which reach across the ball."""
+        eps = self.threat.eps
+        return super().strong and self.steps >= FEW_STEPS and self.steps * self._alpha(eps) >= eps
 
     @property
     def work(self) -> float:
@@ -132,8 +126,7 @@ class PGD(IteratedAttack):
     def warnings(self) -> Iterator[tuple[str, str]]:
         """Steps that cannot reach the edge of the ball."""
         for eps in self.eps if self.alpha is not None else []:
-            problem = reach_problem(self._alpha(eps), self.steps, eps)
-            if problem is not None:
+            if problem := reach_problem(self._alpha(eps), self.steps, eps):
                 yield "alpha", problem
 
     def audited(self) -> dict[str, Self]:
@@ -146,17 +139,13 @@ class PGD(IteratedAttack):
 class AutoAttack(_InBall):
     """AutoAttack, standard (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T, Square, each on what is left.
 
-    Attributes:
-        targets: classes that APGD-T and FAB-T aim at, the most likely ones, at most all but the true one.
-        steps: of APGD and FAB.
-        queries: of Square.
-        ascending: as for `PGD`.
+    APGD and FAB take `steps`, Square `queries`; APGD-T and FAB-T aim at `targets` classes, the most likely ones, at
+    most all but the true one. `ascending` as for `PGD`.
     """
 
     implementation = "robustbench_cmic.attacks.autoattack:run"
     family = "gradient"
     whole_blocks = True
-
     name: Literal["AutoAttack"]
     targets: Count = 9
     steps: Count = 100
@@ -175,15 +164,10 @@ class AutoAttack(_InBall):
 
 
 class Noise(_InBall):
-    """Random points of the ball: no attack worth the name should do worse.
-
-    Attributes:
-        samples: points tried for each example.
-    """
+    """Random points of the ball, `samples` for each example: no attack worth the name should do worse."""
 
     implementation = "robustbench_cmic.attacks.noise:run"
     family = "noise"
-
     name: Literal["Noise"]
     samples: Count = 100
 
@@ -196,29 +180,19 @@ class Noise(_InBall):
 class Transfer(IteratedAttack):
     """Adversarial examples of one model tried on another: PGD on the source, to the end of its steps.
 
-    Attributes:
-        sources: `all`: every model of the suite on every other and on itself; `pairs`: on its partners and itself.
+    `sources: all` tries every model of the suite on every other and on itself, `pairs` on its partners and itself.
     """
 
     of_the_suite = {"id", "norm", "eps", "sources"}
-
     name: Literal["Transfer"]
     sources: Literal["all", "pairs"] = "all"
     steps: Count = 40
     loss: Loss = "margin"
 
 
-NativeAttack = (
-    Annotated[FGSM, Tag("FGSM")]
-    | Annotated[PGD, Tag("PGD")]
-    | Annotated[AutoAttack, Tag("AutoAttack")]
-    | Annotated[Noise, Tag("Noise")]
-    | Annotated[Transfer, Tag("Transfer")]
-)
+NativeAttack = Annotated[FGSM | PGD | AutoAttack | Noise | Transfer, Field(discriminator="name")]
 """Attacks that this package implements; every other name without a colon is a class of torchattacks."""
-NATIVE_ATTACKS: dict[str, type[Attack]] = {
-    tag.tag: attack for attack, tag in (get_args(each) for each in get_args(NativeAttack))
-}
+NATIVE_ATTACKS: dict[str, type[Attack]] = classes_by_name(NativeAttack)
 
 
 def reach_problem(alpha: float, steps: int, eps: float) -> str | None:

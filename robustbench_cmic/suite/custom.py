@@ -1,7 +1,4 @@
-"""Code of a user's own, which a suite names as `package.module:name`: where it is, and how it may be called.
-
-It is read, never run: only the job that needs it imports it.
-"""
+"""Code of a user's own, which a suite names as `package.module:name`; only the job that needs it imports it."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from robustbench_cmic.suite.attack_base import ForeignAttack
 from robustbench_cmic.suite.fields import CustomName, Norm, NumberList, Threat, parse_parameter
@@ -18,26 +14,13 @@ from robustbench_cmic.suite.messages import suggestion
 from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, find_module
 
 
-@dataclass(frozen=True)
-class Call:
-    """How a user's function is called, besides its own parameters.
-
-    Attributes:
-        by: who calls it.
-        positional: what is passed by position, in order.
-        keywords: what is passed by name.
-        reserved: keys of the suite that mean something else, and so are no parameters.
-    """
+class Call(NamedTuple):
+    """How a user's function is called besides its own parameters; `reserved` keys of the suite are none."""
 
     by: str
     positional: tuple[str, ...]
     keywords: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ()
-
-    def text(self, function: str) -> str:
-        """`my_attack(model, images, labels, *, eps, norm, …)`."""
-        named = ("*", *self.keywords) if self.keywords else ()
-        return f"{function}({', '.join([*self.positional, *named, '…'])})"
 
 
 OBJECTIVE = Call("the training", ("classes",), reserved=("adversary",))
@@ -57,38 +40,35 @@ def changed_code(declared: Mapping[str, Any]) -> str | None:
     if expected is not None and custom_code_sha256(str(name)) != expected:
         return str(name)
     nested = (changed_code(value) for value in declared.values() if isinstance(value, dict))
-    return next((found for found in nested if found is not None), None)
+    return next(filter(None, nested), None)
 
 
 def custom_problems(
     name: str, call: Call, given: dict[str, Any], radii: Sequence[float] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Code that is not there, cannot be called, or does not take its parameters; of each key what is wrong first.
-
-    Args:
-        name: `package.module:name`.
-        call: how it is called.
-        given: its parameters as the suite has them.
-        radii: every eps that they may be relative to; none for an objective.
-
-    Yields:
-        (key of the suite, sentence) pairs.
-    """
-    yield from (dict(_value_problems(given, radii)) | dict(_call_problems(name, call, given))).items()
+    """Code that is not there or does not take what is given, at any of the radii: one (key, sentence) pair a key."""
+    problems = {}
+    for key, value in given.items():
+        try:
+            for eps in radii or (None,):
+                parse_parameter(value, eps)
+        except ValueError as error:
+            problems[key] = str(error)
+    yield from (problems | dict(_call_problems(name, call, given))).items()
 
 
 def _call_problems(name: str, call: Call, given: dict[str, Any]) -> Iterator[tuple[str, str]]:
     try:
         signature = custom_signature(name)
+        if signature is None:
+            return
+        own = _own(signature, call)
     except CustomCodeError as error:
         yield "name", str(error)
         return
-    if signature is None:
-        return
-    try:
-        own = _own(signature, call)
     except TypeError as error:
-        yield "name", f"{name} cannot be called as {call.text(name.partition(':')[2])}: {error}"
+        passed = [*call.positional, *(("*", *call.keywords) if call.keywords else ()), "…"]
+        yield "name", f"{name} cannot be called as {name.partition(':')[2]}({', '.join(passed)}): {error}"
         return
     accepted = signature.parameters
     anything = any(one.kind is one.VAR_KEYWORD for one in accepted.values())
@@ -103,59 +83,38 @@ def _call_problems(name: str, call: Call, given: dict[str, Any]) -> Iterator[tup
 
 
 def _own(signature: inspect.Signature, call: Call) -> dict[str, inspect.Parameter]:
-    """The parameters that are left to the suite.
-
-    Raises:
-        TypeError: what is always passed does not fit.
-    """
+    """The parameters that are left to the suite; a `TypeError` says that what is always passed does not fit."""
     bound = signature.bind_partial(*call.positional, **dict.fromkeys(call.keywords)).arguments
     rest = [one for one in signature.parameters.values() if one.name not in bound]
     return {one.name: one for one in rest if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
 
 
-def _value_problems(given: dict[str, Any], radii: Sequence[float]) -> Iterator[tuple[str, str]]:
-    """Values that no parameter can have."""
-    for key, value in given.items():
-        try:
-            for eps in radii or (None,):
-                parse_parameter(value, eps)
-        except ValueError as error:
-            yield key, str(error)
-
-
 def custom_parameters(name: str, call: Call, given: dict[str, Any], eps: float | None = None) -> dict[str, Any]:
     """The parameters to call `name` with, as plain data; those that the suite leaves out at their defaults.
 
-    Defaults that its source does not give as a number, a word or a truth value are left to the function; its file's
-    hash stands for them.
+    Defaults that are no number, word or truth value are left to the function; its file's hash stands for them.
 
     Raises:
         CustomCodeError: it is not there or cannot be called; no checked suite names such code.
     """
     signature = custom_signature(name)
     own = {} if signature is None else _own(signature, call)
-    defaults = {key: one.default for key, one in own.items() if _plain(one.default)}
+    plain = {key: one.default for key, one in own.items() if isinstance(one.default, bool | int | float | str)}
+    defaults = {key: value for key, value in plain.items() if not isinstance(value, float) or math.isfinite(value)}
     taken = defaults | {key: parse_parameter(value, eps) for key, value in given.items()}
     return {key: taken[key] for key in own if key in taken} | taken  # in the order of the signature
-
-
-def _plain(value: object) -> bool:
-    return isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
 class CustomAttack(ForeignAttack):
     """An attack of your own: `name(model, images, labels, *, eps, norm, **parameters)` returns adversarial images.
 
-    Further keys are its parameters: numbers (also as `eps/4`), words, true/false, or lists of these.
-
-    Attributes:
-        name: `package.module:name` of a function.
+    `name` is `package.module:name` of a function. Further keys are its parameters: numbers (also as `eps/4`), words,
+    true/false, or lists of these.
     """
 
     implementation = "robustbench_cmic.attacks.foreign:run_custom"
     family = "unknown"
     distrusted = True
-
     name: CustomName
     norm: Norm
     eps: NumberList

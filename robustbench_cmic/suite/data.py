@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
 from robustbench_cmic.suite.fields import Count, Strict, classes_by_name
-
-FilePath = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
 
 class DeclaredDataset(Strict):
@@ -19,10 +17,11 @@ class DeclaredDataset(Strict):
         implementation: `package.module:name`; called with the data set as declared, the data folder, the bytes that
             decoded images may take (None: half of the machine's memory) and whom to tell of long work, it returns a
             `robustbench_cmic.data.base.Data`.
+        published: name -> examples to train on and to test on.
     """
 
     implementation: ClassVar[str]
-
+    published: ClassVar[dict[str, tuple[int, int]]] = {}
     name: str
 
     @property
@@ -33,7 +32,7 @@ class DeclaredDataset(Strict):
     @property
     def sizes(self) -> tuple[int, int]:
         """Examples to train on and to test on; of a user's own, which a plan does not open, a guess."""
-        return 10_000, 2_000
+        return self.published.get(self.name, (10_000, 2_000))
 
 
 class Digits(DeclaredDataset):
@@ -41,30 +40,21 @@ class Digits(DeclaredDataset):
 
     implementation = "robustbench_cmic.data.digits:load_digits"
 
+    published = {"digits": (1_198, 599)}
     name: Literal["digits"]
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Two thirds and one third."""
-        return 1_198, 599
 
 
 class TorchvisionDataset(DeclaredDataset):
     """A data set of torchvision, in the data folder or downloaded to it."""
 
     implementation = "robustbench_cmic.data.named:load_named"
-
+    published = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032)}
+    published |= dict.fromkeys(("mnist", "fashion_mnist"), (60_000, 10_000))
     name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """As published."""
-        published = {"svhn": (73_257, 26_032), "mnist": (60_000, 10_000), "fashion_mnist": (60_000, 10_000)}
-        return published.get(self.name, (50_000, 10_000))
 
 
 class _OwnFiles(DeclaredDataset):
-    path: FilePath
+    path: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
     @property
     def label(self) -> str:
@@ -75,42 +65,30 @@ class Arrays(_OwnFiles):
     """A `.npz` of x_train, y_train, x_test and y_test; `path` is absolute or in the data folder."""
 
     implementation = "robustbench_cmic.data.arrays:load_arrays"
-
     name: Literal["arrays"]
 
 
 class ImageFolder(_OwnFiles):
-    """Image files in train/<class>/ and test/<class>/ (or val/<class>/) under `path`.
+    """Image files in train/<class>/ and test/<class>/ (or val/<class>/) under `path`, absolute or in the data folder.
 
-    Attributes:
-        path: absolute, or in the data folder.
-        size: height and width in pixels to which the central square of every image is resized.
+    `size` is the height and width in pixels to which the central square of every image is resized.
     """
 
     implementation = "robustbench_cmic.data.imagefolder:load_imagefolder"
-
     name: Literal["imagefolder"]
     size: Annotated[int, Field(ge=8, le=4096)]
 
 
 AnyDataset = Annotated[Digits | TorchvisionDataset | Arrays | ImageFolder, Field(discriminator="name")]
 DATASETS: dict[str, type[DeclaredDataset]] = classes_by_name(AnyDataset)
-"""Name -> class."""
-_ADAPTER: TypeAdapter[AnyDataset] = TypeAdapter(AnyDataset)
-
-
-def dataset_of(declared: Mapping[str, Any]) -> AnyDataset:
-    """The data set that a training declares."""
-    return _ADAPTER.validate_python(declared)
+dataset_of: Callable[[Mapping[str, Any]], AnyDataset] = TypeAdapter(AnyDataset).validate_python
+"""The data set that a training declares."""
 
 
 class Evaluation(Strict):
-    """Which examples are attacked.
+    """Which examples are attacked: `limit` of them, drawn once and for all; by default all.
 
-    Attributes:
-        split: of the data set.
-        limit: how many examples, drawn once and for all; None: all.
-        per_class: as many of every class (up to one).
+    `per_class` takes as many of every class (up to one).
     """
 
     split: Literal["train", "test"] = "test"

@@ -13,8 +13,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
 CUSTOM_NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-CUSTOM_TAG = "package.module:name"
-"""What messages call code of a user's own."""
+CUSTOM_TAG = "package.module:name"  # what messages call code of a user's own
 # The pattern is for editors: `custom` says in words what is wrong with a name.
 CustomName = Annotated[Text, WithJsonSchema({"type": "string", "pattern": f"^{CUSTOM_NAME}$"})]
 
@@ -23,8 +22,8 @@ NORM_NAMES = {"": "", "linf": "L-inf", "l2": "L2"}
 Loss = Literal["ce", "margin", "dlr", "scaled_ce", "log_odds", "cmic"]
 
 _DECIMAL = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-
-
+_FRACTION = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")
+_RELATIVE = re.compile(rf"\s*(?:({_DECIMAL})\s*\*\s*)?eps\s*(?:([*/])\s*({_DECIMAL})\s*)?")
 _NUMBER_SCHEMA = {
     "anyOf": [{"type": "number"}, {"type": "string", "pattern": rf"^\s*{_DECIMAL}\s*(/\s*{_DECIMAL}\s*)?$"}]
 }
@@ -36,18 +35,14 @@ def parse_number(value: Any) -> float:
     Raises:
         ValueError: not a number, not finite, or a division by zero; the message says so.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"should be a number such as 0.1 or 8/255, not {describe(value)}")
-    if isinstance(value, str):
-        match = _FRACTION.fullmatch(value)
-        if match is None:
-            raise ValueError(f"should be a number such as 0.1 or 8/255, not {value!r}")
-        number = _divide(float(match[1]), float(match[2] or 1))
-    else:
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
+    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if match is None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        given = repr(value) if isinstance(value, str) else describe(value)
+        raise ValueError(f"should be a number such as 0.1 or 8/255, not {given}")
+    try:
+        number = float(value) if match is None else _divide(float(match[1]), float(match[2] or 1))
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"should be a finite number, not {value}")
     return number
@@ -74,6 +69,12 @@ class Strict(Frozen):
     model_config = ConfigDict(strict=True, validate_by_name=False)
 
 
+def tag_of(value: Any) -> Any:
+    """The `name` of a part of a suite, written or validated, as the tag that chooses its class."""
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return CUSTOM_TAG if isinstance(name, str) and ":" in name else name
+
+
 def classes_by_name(union: Any) -> dict[str, type[Any]]:
     """The classes of an annotated union by the names that a suite may write; without those of code of a user's own."""
     members = [get_args(member)[0] if get_args(member) else member for member in get_args(get_args(union)[0])]
@@ -81,13 +82,9 @@ def classes_by_name(union: Any) -> dict[str, type[Any]]:
 
 
 class Threat(NamedTuple):
-    """Perturbations of norm at most `eps`, of images that stay in [0, 1].
+    """Perturbations of norm at most `eps` (in units of images in [0, 1]), of images that stay in [0, 1].
 
     Threats of one norm are ordered by eps. `CLEAN` stands for images that nobody perturbs.
-
-    Attributes:
-        norm: `linf` or `l2`.
-        eps: radius, in units of images in [0, 1].
     """
 
     norm: Literal["", "linf", "l2"]
@@ -109,10 +106,6 @@ def radius_problem(threat: Threat) -> str | None:
         hint = f"; in pixel units? then write {threat.eps:g}/255" if threat.eps <= 255 else ""
         return f"{threat.eps:g} is outside [0, 1], the range of the images{hint}"
     return None
-
-
-_FRACTION = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?")
-_RELATIVE = re.compile(rf"\s*(?:({_DECIMAL})\s*\*\s*)?eps\s*(?:([*/])\s*({_DECIMAL})\s*)?")
 
 
 def resolve_relative(value: float | str, eps: float) -> float:
@@ -162,17 +155,13 @@ def _divide(numerator: float, denominator: float) -> float:
 
 def _check_step(value: Any) -> float | str:
     """Accept what `resolve_relative` will accept at any eps, and normalise plain numbers."""
-    if isinstance(value, str) and _RELATIVE.fullmatch(value):
-        if resolve_relative(value, 1.0) < 0:
-            raise ValueError(f"should be at least 0, not {value}")
-        return value
     try:
-        number = parse_number(value)
+        number = resolve_relative(value, 1.0)
     except ValueError as error:
         raise ValueError(str(error).replace("0.1 or 8/255", "0.01 or eps/10")) from None
     if number < 0:
         raise ValueError(f"should be at least 0, not {value}")
-    return number
+    return value if isinstance(value, str) and _RELATIVE.fullmatch(value) else number
 
 
 def format_eps(eps: float) -> str:
@@ -192,29 +181,18 @@ def describe(value: Any) -> str:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
     text = f"'{value}'" if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-Step = Annotated[
-    float | str,
-    BeforeValidator(_check_step),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
-]
+_STEP_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+Step = Annotated[float | str, BeforeValidator(_check_step), WithJsonSchema(_STEP_SCHEMA)]
 """A number, or a multiple of eps written as `eps/10`."""
-
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
 NumberList = Annotated[
     list[Number],
-    BeforeValidator(_as_list),
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
     Field(min_length=1),
     WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}]}),
 ]

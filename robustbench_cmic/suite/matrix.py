@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,41 +45,40 @@ class ExpandedModels:
                 return replaced[inner[:end]]
         return ("models", index, *inner)
 
-    def add(self, entry: Any, index: int, replaced: dict[Location, Location], family: Any) -> None:
-        """Append one entry; `family` is the id by which the file names it."""
+    def add(self, plain: Any, index: int, chosen: dict[str, tuple[int, Any]]) -> None:
+        """Append the entry `plain` of the file, with the values that are chosen: path -> (position, value)."""
+        entry = copy.deepcopy(plain)
+        replaced: dict[Location, Location] = {}
+        for path, (position, value) in chosen.items():
+            parts = path.split(".")
+            target = entry.setdefault(parts[0], {}) if len(parts) == 2 else entry
+            if isinstance(target, dict):
+                target[parts[-1]] = value
+            replaced[tuple(parts)] = ("models", index, "matrix", path, position)
+            if isinstance(entry.get("id"), str):
+                entry["id"] += f"-{parts[-1]}{_spelled(value)}"
         self.entries.append(entry)
         self.origins.append((index, replaced))
-        if isinstance(family, str) and isinstance(entry.get("id"), str):
-            self.families.setdefault(family, []).append(entry["id"])
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            self.families.setdefault(plain["id"], []).append(entry["id"])
 
 
 def expand_models(models: Any) -> ExpandedModels:
     """Resolve the matrices of a suite's raw `models` list; anything malformed is kept for the schema to report."""
     result = ExpandedModels()
     for index, entry in enumerate(models if isinstance(models, list) else []):
-        if not isinstance(entry, dict):
-            result.entries.append(entry)
-            result.origins.append((index, {}))
+        axes: dict[str, list[Any]] = {}
+        plain = entry
+        if isinstance(entry, dict) and "matrix" in entry:
+            axes = _axes(entry["matrix"], index, result.problems)
+            plain = {key: value for key, value in entry.items() if key != "matrix"}
+        if axes and len(result.entries) + math.prod(map(len, axes.values())) > MAX_MODELS:
+            problem = Problem(f"expands to more than {MAX_MODELS} models", ("models", index, "matrix"))
+            result.problems.append(problem)
             continue
-        plain = {key: value for key, value in entry.items() if key != "matrix"}
-        axes = _axes(entry["matrix"], index, result.problems) if "matrix" in entry else {}
-        if not axes:
-            result.add(plain, index, {}, entry.get("id"))
-            continue
-        if len(result.entries) + _size(axes) > MAX_MODELS:
-            where = ("models", index, "matrix")
-            result.problems.append(Problem(f"expands to more than {MAX_MODELS} models", where))
-            continue
-        for combination in itertools.product(*(enumerate(values) for values in axes.values())):
-            _add_combination(result, plain, index, dict(zip(axes, combination, strict=True)))
+        for combination in itertools.product(*map(enumerate, axes.values())):  # one, of nothing, without a matrix
+            result.add(plain, index, dict(zip(axes, combination, strict=True)))
     return result
-
-
-def _size(axes: dict[str, list[Any]]) -> int:
-    size = 1
-    for values in axes.values():
-        size *= len(values)
-    return size
 
 
 def _axes(matrix: Any, index: int, problems: list[Problem]) -> dict[str, list[Any]]:
@@ -93,29 +93,13 @@ def _axes(matrix: Any, index: int, problems: list[Problem]) -> dict[str, list[An
             message = "a matrix varies `architecture` or a parameter such as `objective.lambda`"
             problems.append(Problem(message, (*where, path)))
         elif not isinstance(values, list) or not values:
-            found = "an empty one" if values == [] else describe(values)
-            problems.append(Problem(f"should be a list of values, not {found}", (*where, path)))
+            what = "an empty one" if values == [] else describe(values)
+            problems.append(Problem(f"should be a list of values, not {what}", (*where, path)))
         elif len({repr(value) for value in values}) < len(values):
             problems.append(Problem("a value is listed twice", (*where, path)))
         else:
             axes[path] = values
     return axes
-
-
-def _add_combination(
-    result: ExpandedModels, plain: dict[str, Any], index: int, chosen: dict[str, tuple[int, Any]]
-) -> None:
-    entry = copy.deepcopy(plain)
-    replaced: dict[Location, Location] = {}
-    for path, (position, value) in chosen.items():
-        parts = path.split(".")
-        target = entry.setdefault(parts[0], {}) if len(parts) == 2 else entry
-        if isinstance(target, dict):
-            target[parts[-1]] = value
-        replaced[tuple(parts)] = ("models", index, "matrix", path, position)
-        if isinstance(entry.get("id"), str):
-            entry["id"] += f"-{parts[-1]}{_spelled(value)}"
-    result.add(entry, index, replaced, plain.get("id"))
 
 
 def _spelled(value: Any) -> str:

@@ -7,48 +7,27 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, field_serializer, model_validator
 
+import robustbench_cmic.suite.fields as fields
 from robustbench_cmic.suite.attacks import PGD
-from robustbench_cmic.suite.custom import (
-    OBJECTIVE,
-    custom_code_sha256,
-    custom_parameters,
-    custom_problems,
-)
-from robustbench_cmic.suite.fields import (
-    CUSTOM_TAG,
-    Count,
-    CustomName,
-    NonNegative,
-    Norm,
-    Number,
-    Positive,
-    Step,
-    Strict,
-    UnitInterval,
-    classes_by_name,
-    resolve_relative,
-)
+from robustbench_cmic.suite.custom import OBJECTIVE, custom_code_sha256, custom_parameters, custom_problems
 
 
-class Adversary(Strict):
+class Adversary(fields.Strict):
     """Adversarial training (Madry et al. 2018): every step learns from images that PGD finds near its own.
 
     The images are changed after their augmentation, by an attack on the model in eval mode. What a training's curve
     shows is measured on the changed images. The extra examples of `centroids: class_batches` stay as they are.
 
     Attributes:
-        norm: of the ball.
-        eps: its radius.
-        alpha: step size, absolute or as `eps/4`; by default 2.5 * eps / steps.
-        steps: of the attack; each costs a pass forward and one back.
+        alpha: as for `PGD`.
+        steps: each costs a pass forward and one back.
         loss: what the attack raises, whatever the objective lowers; `ce` stalls where logits lead by 17 and more.
-        random_start: start at a random point of the ball.
     """
 
-    norm: Norm = "linf"
-    eps: Positive
-    alpha: Step | None = None
-    steps: Count = 10
+    norm: fields.Norm = "linf"
+    eps: fields.Positive
+    alpha: fields.Step | None = None
+    steps: fields.Count = 10
     loss: Literal["ce", "margin", "dlr"] = "ce"
     random_start: bool = True
 
@@ -63,33 +42,23 @@ class Adversary(Strict):
         Raises:
             ValueError: a step that is not finite; no validated adversary has one.
         """
-        return resolve_relative(f"2.5*eps/{self.steps}" if self.alpha is None else self.alpha, self.eps)
+        return fields.resolve_relative(f"2.5*eps/{self.steps}" if self.alpha is None else self.alpha, self.eps)
 
     @property
     def attack(self) -> PGD:
         """The attack on every step's images, at its threat."""
-        return PGD(
-            name="PGD",
-            norm=self.norm,
-            eps=[self.eps],
-            alpha=self.step_size(),
-            steps=self.steps,
-            loss=self.loss,
-            random_start=self.random_start,
-        )
+        return PGD.model_validate(self.model_dump() | {"name": "PGD", "eps": [self.eps]})
 
     @field_serializer("alpha")
     def _alpha_as_number(self, _: float | str | None) -> float:
         return self.step_size()
 
 
-class DeclaredObjective(Strict):
-    """What all objectives have in common: how results call them, and what computes them.
+class DeclaredObjective(fields.Strict):
+    """What all objectives have in common: how tables call them, if not by the model's id, and what computes them.
 
-    Attributes:
-        title: in tables and verdicts; None: there it is called by the model's id.
-        implementation: `package.module:name`; called with the number of classes and `arguments`, it returns a
-            `robustbench_cmic.objectives.Objective`.
+    `implementation` is `package.module:name`; called with the number of classes and `arguments`, it returns a
+    `robustbench_cmic.objectives.Objective`.
     """
 
     title: ClassVar[str | None] = None
@@ -112,18 +81,12 @@ class DeclaredObjective(Strict):
 
 
 class CrossEntropyObjective(DeclaredObjective):
-    """The baseline.
-
-    Attributes:
-        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
-        adversary: changes the images that it is trained on; None: nobody does.
-    """
+    """The baseline; `label_smoothing` spreads a share of the target over all classes (Szegedy et al. 2016)."""
 
     title = "CE"
     implementation = "robustbench_cmic.objectives.ce:CrossEntropy"
-
     name: Literal["ce"]
-    label_smoothing: UnitInterval = 0.0
+    label_smoothing: fields.UnitInterval = 0.0
     adversary: Adversary | None = None
 
 
@@ -131,8 +94,6 @@ class CmicObjective(DeclaredObjective):
     """CMIC-DL (arXiv 2309.09123): cross entropy + lambda * concentration - beta * separation.
 
     Attributes:
-        lambda_: weight of the concentration term.
-        beta: weight of the separation term.
         centroids: `batch` updates the centroids with the step's own outputs, at no extra forward pass;
             `class_batches` is the paper's Algorithm 1, with `class_batch_size` extra examples of every class a step.
         momentum: how much of a centroid an update keeps; by default 0.99 for `batch`, for `class_batches` the
@@ -140,27 +101,24 @@ class CmicObjective(DeclaredObjective):
         class_batch_size: |B_c| of Algorithm 1; only for `class_batches`.
         floor: least probability inside the separation term, which is unbounded without one.
         label_smoothing: as for `ce`, in the cross-entropy term.
-        adversary: as for `ce`.
     """
 
     title = "CMIC-DL"
     implementation = "robustbench_cmic.objectives.cmic:Cmic"
-
     name: Literal["cmic"]
-    lambda_: Annotated[NonNegative, Field(alias="lambda")] = 0.7
-    beta: NonNegative = 0.4
+    lambda_: Annotated[fields.NonNegative, Field(alias="lambda")] = 0.7
+    beta: fields.NonNegative = 0.4
     centroids: Literal["batch", "class_batches"] = "batch"
-    momentum: UnitInterval | None = None
-    class_batch_size: Count = 8
-    floor: Annotated[Number, Field(gt=0, lt=1)] = 1e-8
-    label_smoothing: UnitInterval = 0.0
+    momentum: fields.UnitInterval | None = None
+    class_batch_size: fields.Count = 8
+    floor: Annotated[fields.Number, Field(gt=0, lt=1)] = 1e-8
+    label_smoothing: fields.UnitInterval = 0.0
     adversary: Adversary | None = None
 
     @field_serializer("momentum")
     def _momentum_or_default(self, momentum: float | None) -> float:
-        if momentum is not None:
-            return momentum
-        return 0.99 if self.centroids == "batch" else 0.9999
+        default = 0.99 if self.centroids == "batch" else 0.9999
+        return default if momentum is None else momentum
 
     def problems(self) -> Iterable[tuple[str, str]]:
         """A size of class batches where there are none."""
@@ -171,18 +129,14 @@ class CmicObjective(DeclaredObjective):
 class CustomObjective(DeclaredObjective):
     """An objective of your own: `name(classes, **parameters)` returns a `robustbench_cmic.objectives.Objective`.
 
-    Further keys are its parameters: numbers, words, true/false, or lists of these.
-
-    Attributes:
-        name: `package.module:name` of a class or function.
-        adversary: as for `ce`.
+    `name` is `package.module:name` of a class or function. Further keys are its parameters: numbers, words, true/false,
+    or lists of these.
     """
 
     model_config = ConfigDict(extra="allow")
 
     implementation = "robustbench_cmic.objectives.custom:custom_objective"
-
-    name: CustomName
+    name: fields.CustomName
     adversary: Adversary | None = None
 
     @property
@@ -208,20 +162,17 @@ class CustomObjective(DeclaredObjective):
 def _objective_kind(value: Any) -> str | None:
     if not isinstance(value, dict | BaseModel):
         return next(iter(OBJECTIVES))  # any: what they all say first is that it should be a mapping
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    if isinstance(name, str) and ":" in name:
-        return CUSTOM_TAG
-    return None if name is None else str(name)
+    tag = fields.tag_of(value)
+    return None if tag is None else str(tag)
 
 
 AnyObjective = Annotated[
     Annotated[CrossEntropyObjective, Tag("ce")]
     | Annotated[CmicObjective, Tag("cmic")]
-    | Annotated[CustomObjective, Tag(CUSTOM_TAG)],
+    | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]
-OBJECTIVES: dict[str, type[DeclaredObjective]] = classes_by_name(AnyObjective)
-"""Name -> class, of the objectives that come with the package."""
+OBJECTIVES: dict[str, type[DeclaredObjective]] = fields.classes_by_name(AnyObjective)
 _ADAPTER: TypeAdapter[AnyObjective] = TypeAdapter(AnyObjective)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000
 MAX_DEPTH = 20
 
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
+_TAG = "tag:yaml.org,2002:"
+_NODES: dict[str, type[yaml.Node]] = {f"{_TAG}map": yaml.MappingNode, f"{_TAG}seq": yaml.SequenceNode}
+_NODES |= {f"{_TAG}{name}": yaml.ScalarNode for name in ("str", "int", "float", "bool", "null")}
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,33 +32,64 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^(?:[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"
-    ),
-    list("-+0123456789."),
-)
+_FLOAT = r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)"
+for _type, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|false|False", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", rf"{_FLOAT}|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)", list("-+0123456789.")),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_type}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
 @dataclass
 class Document:
-    """A suite file as plain data (dict, list, str, int, float, bool, None), the line of every value, its hash."""
+    """A suite file as plain data (dict, list, str, int, float, bool, None), its hash, and the line of every value."""
 
-    data: Any
-    lines: dict[Location, int]
+    path: Path
     sha256: str
-    problems: list[Problem] = field(default_factory=list)
+    data: Any = None
+    lines: dict[Location, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)  # that leave the rest readable
+    _scalars: _Loader = field(default_factory=lambda: _Loader(""))
+
+    def build(self, node: yaml.Node, location: Location = ()) -> Any:
+        """A composed node as plain data; bounded, because an alias may repeat a node any number of times."""
+        line = node.start_mark.line + 1
+        self.lines.setdefault(location, line)
+        if len(self.lines) > MAX_VALUES or len(location) > MAX_DEPTH:
+            raise SuiteError(self.path, [Problem("aliases expand to more values than a suite can hold", line=line)])
+        if not isinstance(node, _NODES.get(node.tag, ())):
+            self.problems.append(Problem(f"the tag {node.tag} is not allowed: plain YAML only", location, line))
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, location)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
+        try:
+            return self._scalars.construct_object(node)
+        except (ValueError, KeyError, IndexError, yaml.YAMLError):
+            self.problems.append(Problem(f"{node.value!r} does not fit its tag {node.tag}", location, line))
+            return None
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            where = (*location, key)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem("a key should be a word, not a list or mapping", location, line))
+            elif key in result:
+                message = f"duplicate key; the first is on line {self.lines[where]}: keep one"
+                self.problems.append(Problem(message, where, line))
+            else:
+                self.lines[where] = line
+                result[key] = self.build(value_node, where)
+        return result
 
 
 def read_document(path: Path) -> Document:
     """Read one YAML file.
-
-    Returns:
-        The data and, in `problems`, what is wrong but leaves the rest readable (duplicate keys, foreign tags).
 
     Raises:
         SuiteError: the file cannot be read, is no YAML, is empty, or exceeds the bounds.
@@ -70,9 +102,10 @@ def read_document(path: Path) -> Document:
         raise SuiteError(path, [_syntax_problem(error)]) from None
     if node is None:
         raise SuiteError(path, [Problem("the file is empty; a suite begins with the line `suite: NAME`")])
-    builder = _Builder(path)
-    sha256 = hashlib.sha256(text.encode()).hexdigest()  # UTF-8 read strictly: these are the bytes of the file
-    return Document(builder.build(node, ()), builder.lines, sha256, builder.problems)
+    # UTF-8 was read strictly: these are the bytes of the file.
+    document = Document(path, hashlib.sha256(text.encode()).hexdigest())
+    document.data = document.build(node)
+    return document
 
 
 def _read_text(path: Path) -> str:
@@ -94,12 +127,8 @@ def _check_bounds(path: Path, text: str) -> None:
     """Walk the events, which needs no recursion, before anything is composed, which does."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        mark = event.start_mark
-        line = mark.line + 1 if mark is not None else None
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+        line = None if event.start_mark is None else event.start_mark.line + 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise SuiteError(path, [Problem(f"nested more than {MAX_DEPTH} levels deep", line=line)])
         if count > 2 * MAX_VALUES:
@@ -111,54 +140,3 @@ def _syntax_problem(error: yaml.YAMLError) -> Problem:
         what = " ".join(part for part in (error.context, error.problem) if part)
         return Problem(f"YAML syntax error: {what}", line=error.problem_mark.line + 1)
     return Problem(f"YAML syntax error: {' '.join(str(error).split())}")
-
-
-class _Builder:
-    """Turns composed nodes into plain data; bounded, because an alias may repeat a node any number of times."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[Location, int] = {}
-        self.problems: list[Problem] = []
-        self._scalars = _Loader("")
-
-    def build(self, node: yaml.Node, location: Location) -> Any:
-        line = node.start_mark.line + 1
-        self.lines.setdefault(location, line)
-        if len(self.lines) > MAX_VALUES or len(location) > MAX_DEPTH:
-            raise SuiteError(self.path, [Problem("aliases expand to more values than a suite can hold", line=line)])
-        kinds = {"map": yaml.MappingNode, "seq": yaml.SequenceNode}
-        fitting = kinds.get(node.tag.rsplit(":", 1)[-1], yaml.ScalarNode)
-        if node.tag not in _PLAIN_TAGS or not isinstance(node, fitting):
-            self.problems.append(Problem(f"the tag {node.tag} is not allowed: plain YAML only", location, line))
-            return None
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, location)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
-        return self._scalar(node, location, line)
-
-    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(Problem("a key should be a word, not a list or mapping", location, line))
-                continue
-            key = key_node.value
-            where = (*location, key)
-            if key in result:
-                first = self.lines[where]
-                self.problems.append(Problem(f"duplicate key; the first is on line {first}: keep one", where, line))
-                continue
-            self.lines[where] = line
-            result[key] = self.build(value_node, where)
-        return result
-
-    def _scalar(self, node: yaml.Node, location: Location, line: int) -> Hashable:
-        try:
-            value: Hashable = self._scalars.construct_object(node)
-        except (ValueError, KeyError, IndexError, yaml.YAMLError):
-            self.problems.append(Problem(f"{node.value!r} does not fit its tag {node.tag}", location, line))
-            return None
-        return value

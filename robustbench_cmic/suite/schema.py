@@ -1,8 +1,4 @@
-"""What a suite file may say: strict pydantic models, one class for each part of the file.
-
-Names of architectures and library attacks are checked in
-`checks.py`, so that the schema needs neither torch nor the packages behind the names.
-"""
+"""What a suite file may say: strict pydantic models, one for each part; `checks.py` says whether names are known."""
 
 from __future__ import annotations
 
@@ -15,21 +11,21 @@ from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.attacks import NATIVE_ATTACKS, NativeAttack
 from robustbench_cmic.suite.custom import CustomAttack
 from robustbench_cmic.suite.data import AnyDataset, Evaluation
-from robustbench_cmic.suite.fields import CUSTOM_TAG, Name, Seed, Strict, Text, Threat
+from robustbench_cmic.suite.fields import CUSTOM_TAG, Name, Seed, Strict, Text, Threat, tag_of
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.torchattacks import TorchattacksAttack
 from robustbench_cmic.suite.training import Training
 
 
 def _attack_kind(value: Any) -> str:
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    if isinstance(name, str) and ":" in name:
-        return CUSTOM_TAG
-    return name if name in NATIVE_ATTACKS else "library"
+    tag = tag_of(value)
+    return "native" if tag in list(NATIVE_ATTACKS) else CUSTOM_TAG if tag == CUSTOM_TAG else "library"
 
 
 AnyAttack = Annotated[
-    NativeAttack | Annotated[CustomAttack, Tag(CUSTOM_TAG)] | Annotated[TorchattacksAttack, Tag("library")],
+    Annotated[NativeAttack, Tag("native")]
+    | Annotated[CustomAttack, Tag(CUSTOM_TAG)]
+    | Annotated[TorchattacksAttack, Tag("library")],
     Discriminator(_attack_kind),
 ]
 CLEAN_EVALUATION: dict[str, Any] = {"name": "none"}
@@ -45,11 +41,7 @@ def attack_of(declared: dict[str, Any], threat: Threat) -> Attack | None:
 
 
 class Suite(Strict):
-    """A whole suite file, matrices expanded.
-
-    Attributes:
-        audit: whether every trained model and its attacks are checked for masked gradients; `strict` on more examples.
-    """
+    """A whole suite file, matrices expanded; `audit` checks models and attacks for masked gradients."""
 
     suite: Name
     description: Text = ""

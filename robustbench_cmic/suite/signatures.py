@@ -1,7 +1,6 @@
 """What functions and classes of other people take, read from their source. Nobody's module is imported or run.
 
-torchattacks' classes, timm's models and a user's own code are read alike. What a source does not tell (decorated, built
-at run time, inherited from another file) is unknown, and passes unchecked.
+What a source does not tell (decorated, built at run time, inherited from another file) passes unchecked.
 """
 
 from __future__ import annotations
@@ -50,18 +49,22 @@ def find_module(name: str) -> Path | None:
         return None
     file = Path(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else None
     folders = [Path(folder) for folder in spec.submodule_search_locations or []]
-    for part in rest:
-        file, folders = _submodule(folders, part)
+    for part in rest:  # the first folder that has it counts; a package before a module
+        files = [each for folder in folders for each in (folder / part / "__init__.py", folder / f"{part}.py")]
+        file = next((each for each in files if each.is_file()), None)
+        if file is None:
+            folders = [folder / part for folder in folders if (folder / part).is_dir()]
+        else:
+            folders = [file.parent] if file.name == "__init__.py" else []
     return file
 
 
-def _submodule(folders: list[Path], name: str) -> tuple[Path | None, list[Path]]:
-    """A module's file, and the folders in which a package's own modules lie; the first folder that has it counts."""
-    for folder in folders:
-        for file, inside in ((folder / name / "__init__.py", [folder / name]), (folder / f"{name}.py", [])):
-            if file.is_file():
-                return file, inside
-    return None, [folder / name for folder in folders if (folder / name).is_dir()]
+def installed_folder(package: str) -> Path:
+    """Where a dependency of this package lies; only a broken installation raises a `ModuleNotFoundError`."""
+    file = find_module(package)
+    if file is None:
+        raise ModuleNotFoundError(f"{package} is not installed: pip install {package}")
+    return file.parent
 
 
 def custom_signature(name: str, form: str = "package.module:name") -> inspect.Signature | None:
@@ -84,8 +87,8 @@ def custom_signature(name: str, form: str = "package.module:name") -> inspect.Si
     bindings = _bindings(tree)
     bound = bindings.get(word, [])
     if not bound and not _open_ended(tree, word):
-        definitions = [key for key, nodes in bindings.items() if isinstance(nodes[0], _Function | ast.ClassDef)]
-        known = sorted(key for key in definitions if not key.startswith("_"))
+        public = {key: nodes[0] for key, nodes in bindings.items() if not key.startswith("_")}
+        known = sorted(key for key, node in public.items() if isinstance(node, _Function | ast.ClassDef))
         raise CustomCodeError(f"{file} defines no {word}; {suggestion(word, known, listing='it has')}")
     if len(bound) == 1 and isinstance(bound[0], ast.Assign):
         value = _constant(bound[0].value, bindings)
@@ -111,11 +114,6 @@ def parsed(source: bytes, file: str) -> ast.Module:
     with warnings.catch_warnings():  # of somebody else's escape sequences
         warnings.simplefilter("ignore")
         return ast.parse(source, file)
-
-
-def decorated_functions(source: str, decorator: str) -> list[str]:
-    """The functions of a module below `@decorator`, by their layout: a tree of all of timm takes a second to build."""
-    return re.findall(rf"^@{decorator}\s*\ndef (\w+)\(", source, re.MULTILINE)
 
 
 def one_line(error: BaseException) -> str:
@@ -190,9 +188,9 @@ def _name(node: ast.expr) -> str:
 
 def _parameters(arguments: ast.arguments, bindings: _Bindings) -> list[inspect.Parameter]:
     by_place = [*arguments.posonlyargs, *arguments.args]
-    without = [None] * (len(by_place) - len(arguments.defaults))
-    defaults = dict(zip(by_place, [*without, *arguments.defaults], strict=True))
-    defaults |= dict(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    defaults = dict(zip(by_place[len(by_place) - len(arguments.defaults) :], arguments.defaults, strict=True))
+    given = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    defaults |= {argument: default for argument, default in given if default is not None}
     kinds: list[tuple[Any, Sequence[ast.arg | None]]] = [
         (inspect.Parameter.POSITIONAL_ONLY, arguments.posonlyargs),
         (inspect.Parameter.POSITIONAL_OR_KEYWORD, arguments.args),
@@ -200,13 +198,13 @@ def _parameters(arguments: ast.arguments, bindings: _Bindings) -> list[inspect.P
         (inspect.Parameter.KEYWORD_ONLY, arguments.kwonlyargs),
         (inspect.Parameter.VAR_KEYWORD, [arguments.kwarg]),
     ]
-    parameters = []
-    for kind, group in kinds:
-        for argument in (each for each in group if each is not None):
-            default = defaults.get(argument)
-            value = inspect.Parameter.empty if default is None else _constant(default, bindings)
-            parameters.append(inspect.Parameter(argument.arg, kind, default=value))
-    return parameters
+    values = {argument: _constant(default, bindings) for argument, default in defaults.items()}
+    return [
+        inspect.Parameter(argument.arg, kind, default=values.get(argument, inspect.Parameter.empty))
+        for kind, group in kinds
+        for argument in group
+        if argument is not None
+    ]
 
 
 def _constant(node: ast.expr, bindings: _Bindings) -> Any:

@@ -1,13 +1,9 @@
-"""What torchattacks offers, read from its source without importing it, which would import torch.
-
-Planning and validating know every attack class and its parameters this way, in milliseconds.
-"""
+"""What torchattacks offers, read from its source in milliseconds: importing it would import torch."""
 
 from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +15,7 @@ from robustbench_cmic.suite.attack_base import GRADIENT, AttackKind, ForeignAtta
 from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
 from robustbench_cmic.suite.fields import Norm, Text, Threat, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.signatures import parsed, read_signature
+from robustbench_cmic.suite.signatures import installed_folder, parsed, read_signature
 
 _FIXED_NORMS: dict[str, Norm] = {"PGDL2": "l2", "PGDRSL2": "l2"}
 """Classes whose one norm is not L-inf; the others that take `eps` without `norm` are L-inf attacks."""
@@ -43,23 +39,12 @@ MINIMAL = {"DeepFool", "EADEN", "EADL1", "JSMA", "SparseFool"}
 """They look for a small change in a norm of their own, not for any in the ball."""
 
 
-def _package() -> Path:
-    spec = importlib.util.find_spec("torchattacks")
-    if spec is None or spec.origin is None:  # a dependency of this package: only a broken installation lacks it
-        raise ModuleNotFoundError("torchattacks is not installed: pip install torchattacks")
-    return Path(spec.origin).parent
-
-
-def _parsed(file: Path) -> ast.Module:
-    return parsed(file.read_bytes(), file.name)
-
-
 @functools.cache
 def attack_modules() -> dict[str, Path]:
     """Name of every attack class of torchattacks -> the file that defines it."""
-    package = _package()
+    package = installed_folder("torchattacks")
     modules: dict[str, Path] = {}
-    for node in _parsed(package / "__init__.py").body:
+    for node in parsed((package / "__init__.py").read_bytes(), "torchattacks").body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("attacks."):
             file = package / Path(*(node.module or "").split(".")).with_suffix(".py")
             modules.update({alias.name: file for alias in node.names})
@@ -73,7 +58,8 @@ def class_parameters(name: str) -> Mapping[str, inspect.Parameter]:
     Raises:
         KeyError: torchattacks has no such attack.
     """
-    signature = read_signature(_parsed(attack_modules()[name]), name)
+    file = attack_modules()[name]
+    signature = read_signature(parsed(file.read_bytes(), file.name), name)
     return {} if signature is None else signature.parameters
 
 
@@ -89,32 +75,25 @@ class TorchattacksAttack(ForeignAttack):
     implementation = "robustbench_cmic.attacks.foreign:run_torchattacks"
     family = "gradient"
     prefix = "torchattacks."
-
     name: Annotated[Text, WithJsonSchema(_LIBRARY_NAME)]
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What the class is made with: as the suite has it, and at one threat as numbers, defaults among them."""
-        if self._declared:
-            return {key: value for key, value in self._declared.items() if key != "name"}
         return dict(self.model_extra or {})
 
     def threat_norm(self) -> Norm:
-        """The norm of the ball in which the attack's result is judged.
-
-        Raises:
-            ValueError: the attack has no ball of its own and the suite names none, or the two disagree.
-        """
+        """The norm of the ball in which the attack's result is judged: its own, or what the suite says."""
         if self._declared and self.norm is not None:
             return self.norm
         taken = class_parameters(self.name)
         if "norm" in taken:
             return self.norm or "linf"
-        own = _FIXED_NORMS.get(self.name, "linf") if "eps" in taken else None
-        if own is None:
+        if "eps" not in taken:
             if self.norm is None or self.eps is None:
                 raise ValueError(f"{self.name} has no eps of its own: give `norm` and `eps`, the ball to judge it in")
             return self.norm
+        own = _FIXED_NORMS.get(self.name, "linf")
         if self.norm not in (None, own):
             raise ValueError(f"{self.name} is an {own} attack; leave `norm` out")
         return own
@@ -140,8 +119,7 @@ class TorchattacksAttack(ForeignAttack):
             known = [*NATIVE_ATTACKS, *attack_modules()]
             yield ("name",), f"unknown attack '{self.name}'; {suggestion(self.name, known)}"
             return
-        for key, sentence in self._parameter_problems():
-            yield (key,), sentence
+        yield from self._parameter_problems()
         try:
             self.threat_norm()
         except ValueError as error:
@@ -151,21 +129,19 @@ class TorchattacksAttack(ForeignAttack):
             yield (), f"{self.name} needs `eps`, the radius of the ball"
         yield from super().problems()
 
-    def _parameter_problems(self) -> Iterator[tuple[str, str]]:
+    def _parameter_problems(self) -> Iterator[tuple[tuple[str], str]]:
         taken = class_parameters(self.name)
         known = [name for name in taken if name not in _OURS]
         for key, value in self.parameters.items():
             if key in _OURS:
-                yield key, f"cannot be set: {_OURS[key]}"
+                yield (key,), f"cannot be set: {_OURS[key]}"
             elif key not in taken:
-                yield key, f"{self.name} has no such parameter; {suggestion(key, known)}"
-            else:
-                problem = _type_problem(self.name, key, value, taken[key].default)
-                if problem:
-                    yield key, problem
+                yield (key,), f"{self.name} has no such parameter; {suggestion(key, known)}"
+            elif problem := _type_problem(self.name, key, value, taken[key].default):
+                yield (key,), problem
         for name in known:
             if taken[name].default is inspect.Parameter.empty and name not in {"eps", "norm", *self.parameters}:
-                yield name, f"{self.name} needs this parameter"
+                yield (name,), f"{self.name} needs this parameter"
 
     @property
     def kind(self) -> AttackKind:
@@ -175,14 +151,9 @@ class TorchattacksAttack(ForeignAttack):
         return "black-box" if self.name in BLACK_BOX else "minimum-norm" if self.name in MINIMAL else "gradient"
 
     @property
-    def raised_loss(self) -> str | None:
-        """Its parameter `loss`."""
-        return self.parameters.get("loss")
-
-    @property
     def raises_cross_entropy(self) -> bool:
         """Most do without saying so."""
-        return self.name not in OTHER_LOSS | BLACK_BOX and self.parameters.get("loss", "ce") == "ce"
+        return self.name not in OTHER_LOSS | BLACK_BOX and self.raised_loss in (None, "ce")
 
     @property
     def work(self) -> float:

@@ -15,11 +15,10 @@ def toy(suite: Suite) -> Suite:
 
     It has another name, so that its results lie in a folder of their own and are never taken for the suite's.
     """
-    training = suite.training
+    training, evaluation = suite.training, suite.evaluation
     if training is not None:
-        limit = min(BATCHES * training.batch_size, training.limit or BATCHES * training.batch_size)
-        training = training.model_copy(update={"epochs": 1, "limit": limit})
-    evaluation = suite.evaluation
+        images = BATCHES * training.batch_size
+        training = training.model_copy(update={"epochs": 1, "limit": min(images, training.limit or images)})
     examples = min(EXAMPLES, evaluation.limit or EXAMPLES)
     return suite.model_copy(
         update={

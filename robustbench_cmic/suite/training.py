@@ -12,22 +12,16 @@ from robustbench_cmic.suite.fields import Count, NonNegative, Number, Positive, 
 
 
 class DeclaredOptimizer(Strict):
-    """What all optimisers have in common.
-
-    Attributes:
-        implementation: `package.module:name` of a class of torch; called with weights and the other keys.
-        on_gpu: further keywords there; fused, and fit for CUDA graphs.
-    """
+    """An optimiser: a class of torch, `package.module:name`, called with weights and the other keys."""
 
     implementation: ClassVar[str]
-    on_gpu: ClassVar[dict[str, bool]] = {"fused": True}
+    on_gpu: ClassVar[dict[str, bool]] = {"fused": True}  # further keywords there; those of AdamW fit for CUDA graphs
 
 
 class Sgd(DeclaredOptimizer):
     """Stochastic gradient descent with momentum (torch.optim.SGD)."""
 
     implementation = "torch.optim:SGD"
-
     name: Literal["sgd"]
     lr: Positive
     momentum: UnitInterval = 0.9
@@ -46,7 +40,6 @@ class AdamW(DeclaredOptimizer):
 
     implementation = "torch.optim:AdamW"
     on_gpu = {"fused": True, "capturable": True}
-
     name: Literal["adamw"]
     lr: Positive
     weight_decay: NonNegative = 0.01
@@ -63,16 +56,7 @@ class DeclaredSchedule(Strict):
     """
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """What to multiply the base learning rate with at a step.
-
-        Args:
-            step: 0 ... steps - 1.
-            steps: of the whole training.
-            steps_per_epoch: steps of one epoch.
-
-        Returns:
-            A factor in [0, 1] (beyond 1 for a multistep `gamma` above 1).
-        """
+        """What to multiply the base rate with at step 0 ... steps - 1: in [0, 1], or beyond for a `gamma` above 1."""
         warmup = round(self._warmup_epochs * steps_per_epoch)
         return (step + 1) / warmup if step < warmup else self._after_warmup(step, steps, steps_per_epoch, warmup)
 
@@ -90,11 +74,7 @@ class DeclaredSchedule(Strict):
 
 
 class Constant(DeclaredSchedule):
-    """The learning rate stays as it is.
-
-    Attributes:
-        warmup_epochs: rise linearly from near zero over this many epochs first; here and in the schedules below.
-    """
+    """The learning rate rises linearly from near zero over `warmup_epochs`, if any, and stays as it is."""
 
     name: Literal["constant"]
     warmup_epochs: NonNegative = 0.0
@@ -112,8 +92,8 @@ class OneCycle(DeclaredSchedule):
     def _after_warmup(self, step: int, steps: int, _steps_per_epoch: int, _warmup: int) -> float:
         peak = max(self.warmup * steps - 1, 0.0)
         if step <= peak:
-            return _cosine(1 / _START, 1.0, step / peak if peak else 1.0)
-        return _cosine(1.0, 1 / (_START * _END), (step - peak) / (steps - 1 - peak))
+            return _cosine(1 / 25, 1.0, step / peak if peak else 1.0)
+        return _cosine(1.0, 1 / 250_000, (step - peak) / (steps - 1 - peak))
 
 
 class Cosine(DeclaredSchedule):
@@ -148,9 +128,6 @@ class MultiStep(DeclaredSchedule):
 
 AnySchedule = Annotated[Constant | OneCycle | Cosine | MultiStep, Field(discriminator="name")]
 
-_START, _END = 25.0, 1e4
-"""Of a one-cycle schedule: what the highest learning rate is divided by at the first step, and that at the last."""
-
 
 def _cosine(start: float, end: float, fraction: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
@@ -174,8 +151,7 @@ class Augmentation(Strict):
 class Training(Strict):
     """How every model of the suite is trained; only the objective differs between models.
 
-    Attributes:
-        limit: train on this many images only, as many of every class, drawn once and for all; None: all.
+    With a `limit`, on so many images only, as many of every class, drawn once and for all.
     """
 
     epochs: Count

@@ -155,6 +155,8 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("{name: FGSM, eps: 0.1}", "{name: FGSM}", "x.yaml:10: attacks[0].eps: this key is missing"),
         ("{name: FGSM, eps: 0.1}", "{name: FGMS, eps: 0.1}",
          "x.yaml:10: attacks[0].name: unknown attack 'FGMS'; did you mean 'FGSM'?"),
+        ("{name: FGSM, eps: 0.1}", "{name: [FGSM], eps: 0.1}",
+         "x.yaml:10: attacks[0].name: should be text (quote it if it looks like a number), not a list"),
         ("{name: FGSM, eps: 0.1}", "{name: FGSM, eps: 0.1, step: 3}",
          "x.yaml:10: attacks[0].step: unknown key; known here: name, id, norm, eps, loss"),
         ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: eps/0}",
