@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 """Called with a line about long work."""
 
 
-def default_folder() -> Path:
+def default_data_folder() -> Path:
     """Where data lies unless `--data` or `ROBUSTBENCH_DATA` says otherwise: in the user's cache folder."""
     import platformdirs
 

@@ -22,10 +22,10 @@ from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names
 from robustbench_cmic.report.metrics import ACCURACY, NCMI
 from robustbench_cmic.report.results import Results
+from robustbench_cmic.statistics import LEVEL
 from robustbench_cmic.suite.fields import CLEAN, Threat
 from robustbench_cmic.suite.objectives import OBJECTIVES
 
-LEVEL = 0.05
 RESAMPLES = {True: 9999, False: 1999}
 """Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
 WITHDRAWN = "withdrawn: flagged"

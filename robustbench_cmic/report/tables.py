@@ -11,7 +11,8 @@ from tabulate import tabulate
 
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import ACCURACY, NCMI, OF_MODELS, Metric
-from robustbench_cmic.report.pairs import LEVEL, NO_DISCORDANT, PairTest, SeedTest
+from robustbench_cmic.report.pairs import NO_DISCORDANT, PairTest, SeedTest
+from robustbench_cmic.statistics import LEVEL
 from robustbench_cmic.suite.fields import CLEAN, format_eps
 
 if TYPE_CHECKING:

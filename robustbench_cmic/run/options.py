@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustbench_cmic.data import default_folder
+from robustbench_cmic.data import default_data_folder
 from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import file_sha256
 from robustbench_cmic.records.store import Store
@@ -92,7 +92,7 @@ def make_settings(suite: Suite, options: Options) -> Settings:
         store=Store.of_suite(suite.suite, options.results.absolute(), options.work),
         device=device,
         batch_size=options.batch_size or (1024 if device.startswith("cuda") else 256),
-        data=(options.data or default_folder()).absolute(),
+        data=(options.data or default_data_folder()).absolute(),
         memory=options.memory,
         loaders=min(16, max(1, cores() // jobs_at_once(options, device))),
         deterministic=options.deterministic,

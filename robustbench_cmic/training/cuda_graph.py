@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Step = Callable[..., tuple[Tensor, ...]]
+StepFunction = Callable[..., tuple[Tensor, ...]]
 
 _WARM_UP = 3
 """Steps done the ordinary way first, so that optimiser states, handles and workspaces exist before the capture."""
@@ -26,7 +26,7 @@ class GraphedStep:
     The tensors that a call returns are overwritten by the next one.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: StepFunction) -> None:
         self._step = step
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Tensor] = []

@@ -17,7 +17,8 @@ from pydantic import Field
 from robustbench_cmic.plan.cell import Kind, title
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.compare.differences import Difference, largest_difference
-from robustbench_cmic.report.compare.matching import LEVEL, CellPair
+from robustbench_cmic.report.compare.matching import CellPair
+from robustbench_cmic.statistics import LEVEL
 from robustbench_cmic.suite.fields import Frozen
 
 Verdict = Literal["bit-identical", "same predictions", "within interval", "drifted", "missing", "failed"]

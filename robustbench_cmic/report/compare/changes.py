@@ -12,7 +12,8 @@ from robustbench_cmic.plan.cell import Cell, Kind, title
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.report import Results
 from robustbench_cmic.report.compare import differences
-from robustbench_cmic.report.compare.matching import LEVEL, CellPair, compare_cells, identity, match_cells
+from robustbench_cmic.report.compare.matching import CellPair, compare_cells, identity, match_cells
+from robustbench_cmic.statistics import LEVEL
 from robustbench_cmic.suite.fields import Frozen
 
 OK, MISSING, NOT_PLANNED = "ok", "missing", "not in the suite"

@@ -13,9 +13,6 @@ from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
 from robustbench_cmic.report.compare.differences import payload
 from robustbench_cmic.statistics import holm, mcnemar, wilson_interval
 
-LEVEL = 0.05
-"""An adjusted p of at most this is more than chance explains."""
-
 
 def identity(cell: Cell) -> tuple[str, str, int, str, str, float]:
     """What a cell is, whatever its parameters: kind, model, seed, attack (with the source of a transfer), norm, eps."""
