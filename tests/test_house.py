@@ -133,18 +133,21 @@ def test_no_public_name_twice() -> None:
 
 def imported(file: Path) -> set[Path]:
     """Files of the package that a file imports when it is itself imported."""
-    tree = ast.parse(file.read_text())
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    places: set[Path] = set()
+    for node in ast.parse(file.read_text()).body:
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [(f"{node.module}.{alias.name}", node.module or "") for alias in node.names]
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    found = set()
-    for name in names:
-        path = ROOT.joinpath(*name.split("."))
-        found |= {path.with_suffix(".py"), path / "__init__.py"} & set(FILES)
-    return found
+            names = [(alias.name, alias.name) for alias in node.names]
+        for name, module in names:  # a module of a package, or else a name of a module
+            places |= _files(name) or _files(module)
+    return places
+
+
+def _files(module: str) -> set[Path]:
+    path = ROOT.joinpath(*module.split("."))
+    return {path.with_suffix(".py"), path / "__init__.py"} & set(FILES)
 
 
 def test_no_import_cycle() -> None:
