@@ -1,8 +1,4 @@
-"""The command line: parses, calls one function, turns its answer into an exit code.
-
-Exit codes: 0 all done; 1 some cell failed or diverged; 2 the suite or the command line is wrong; 3 a comparison or
-reproduction found other results than it should; 130 interrupted.
-"""
+"""The command line: parses, calls one function, turns its answer into an exit code (see `run`)."""
 
 from __future__ import annotations
 

@@ -58,11 +58,7 @@ def writing(place: Path) -> Iterator[None]:
 
 
 def load(name: str, at_toy_size: bool = False) -> LoadedSuite:
-    """The suite, its warnings told.
-
-    Raises:
-        SuiteError: with every problem of the suite.
-    """
+    """The suite, its warnings told; raises SuiteError with every problem of it."""
     path = find_suite(name)
     # What a suite names lies beside it; behind everything else, so that it hides no library.
     sys.path.append(str(path.parent.absolute()))

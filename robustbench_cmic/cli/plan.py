@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from robustbench_cmic.cli import arguments
+import robustbench_cmic.cli.arguments as arguments
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select

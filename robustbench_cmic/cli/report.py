@@ -54,8 +54,7 @@ def report(
             problems.append(str(error))
             continue
         reported += 1
-        for file in (file for form in chosen for file in FORMATS[form]):
-            print(folder / file)
+        print(*(folder / file for form in chosen for file in FORMATS[form]), sep="\n")
     if "html" in formats and reported:
         with writing(results):
             index, left_out = write_index(results)

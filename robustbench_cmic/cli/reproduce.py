@@ -10,6 +10,7 @@ import typer
 
 from robustbench_cmic.cli.arguments import SuiteArgument, fail, load, tell
 from robustbench_cmic.cli.compare import read_folder
+from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.suite.messages import os_error_reason
 
@@ -47,7 +48,7 @@ def reproduce(
 ) -> None:
     """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
     from robustbench_cmic.report.compare.history import add_to_history
-    from robustbench_cmic.report.compare.text import write_certificate
+    from robustbench_cmic.report.compare.text import certificate_text
     from robustbench_cmic.run import reproduce as run
 
     loaded = load(suite)
@@ -64,7 +65,8 @@ def reproduce(
         raise typer.Exit(INTERRUPTED)
     certificate = run.certify(reproduction, folder, began)
     try:
-        write_certificate(place, certificate)
+        write_json(place / "certificate.json", certificate.model_dump(mode="json"))
+        write_atomically(place / "certificate.md", certificate_text(certificate).encode())
         run.mark_certified(folder, reproduction)
     except OSError as error:
         fail(f"cannot write to {place}: {os_error_reason(error)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli import arguments
+import robustbench_cmic.cli.arguments as arguments
 from robustbench_cmic.cli.plan import show_plan
 from robustbench_cmic.run import DONE, INCOMPLETE
 from robustbench_cmic.run.options import Options

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,11 +15,7 @@ from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, check_name, folders_of
 from robustbench_cmic.run import INCOMPLETE, USAGE
 
-if TYPE_CHECKING:
-    from robustbench_cmic.run.watch.status import SuiteStatus
-
-WATCH_EVERY = 2.0
-"""Seconds between two looks."""
+WATCH_EVERY = 2.0  # seconds
 
 
 def status(
@@ -39,16 +35,16 @@ def status(
     if not folders:
         fail(f"{results} holds no results; `run` a suite first, or name another folder with --results")
     stores = [Store.of_suite(folder.name, results, work) for folder in folders]
-    statuses, text, problems = _watch(stores, as_json) if watch else _look(stores, as_json)
-    if statuses and not watch:
+    states, text, problems = _watch(stores, as_json) if watch else _look(stores, as_json)
+    if states and not watch:
         print(text)
     tell(problems)
     if problems:
-        raise typer.Exit(INCOMPLETE if statuses else USAGE)
+        raise typer.Exit(INCOMPLETE if states else USAGE)
 
 
-def _look(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], str, list[str]]:
-    """How suites stand, the same as text, and sentences about those that cannot be read."""
+def _look(stores: list[Store], as_json: bool) -> tuple[list[str], str, list[str]]:
+    """The states of suites, how they stand as text, and sentences about those that cannot be read."""
     from robustbench_cmic.run.watch.status import status_text, suite_status
 
     statuses, problems = [], []
@@ -58,12 +54,12 @@ def _look(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], str, l
             statuses.append(suite_status(store))
         except ReportError as error:
             problems.append(str(error))
-    if as_json:
-        return statuses, json.dumps([status.model_dump(mode="json") for status in statuses]), problems
-    return statuses, "\n".join(map(status_text, statuses)), problems
+    plain = json.dumps([status.model_dump(mode="json") for status in statuses])
+    text = plain if as_json else "\n".join(map(status_text, statuses))
+    return [status.state for status in statuses], text, problems
 
 
-def _watch(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], str, list[str]]:
+def _watch(stores: list[Store], as_json: bool) -> tuple[list[str], str, list[str]]:
     """Show again and again: in place on a terminal, else one after the other; returns the last look."""
     from rich.console import Console
     from rich.live import Live
@@ -73,11 +69,11 @@ def _watch(stores: list[Store], as_json: bool) -> tuple[list[SuiteStatus], str, 
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     with live or contextlib.nullcontext():
         while True:
-            statuses, text, problems = _look(stores, as_json)
+            states, text, problems = _look(stores, as_json)
             if live is not None:
                 live.update(Text(text), refresh=True)
-            elif statuses:
+            elif states:
                 print(text, flush=True)
-            if all(status.state != "running" for status in statuses):
-                return statuses, text, problems
+            if "running" not in states:
+                return states, text, problems
             time.sleep(WATCH_EVERY)

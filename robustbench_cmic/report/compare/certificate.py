@@ -32,8 +32,7 @@ class Flips(Frozen):
     """The examples of one attack, or of one check of an audit, whose outcome is another.
 
     Attributes:
-        check, lost, gained: see `PairedOutcomes`; the old side is the recorded one.
-        p: McNemar's, adjusted by Holm's method.
+        check, lost, gained: see `PairedOutcomes`; p: McNemar's, adjusted by Holm's method.
     """
 
     check: str
@@ -49,7 +48,6 @@ class CellVerdict(Frozen):
         cell: its recorded id, or the suite's where nothing is recorded.
         why: a sentence; empty where the verdict says all.
         n: evaluated examples; accuracy_recorded, accuracy_here: fractions.
-        flips: sets of examples in which some flipped.
         largest: the number that differs most.
         checkpoint_recorded, checkpoint_here: hashes of the weights that were trained or attacked.
     """
@@ -91,7 +89,6 @@ class Certificate(Frozen):
         fraction: share of the recorded evaluations that was asked for; recorded: how many cells are recorded in all.
         inputs: in which data, examples, given weights, configuration or seeds differ; old is recorded, new is here.
         environment: in which code, versions or machines differ; environment_recorded, environment_here: all of that.
-        cells: the verdicts, in the suite's order.
     """
 
     schema_: Literal["robustbench_cmic/certificate/1"] = Field("robustbench_cmic/certificate/1", alias="schema")
@@ -153,10 +150,9 @@ def _of_examples(pair: CellPair) -> CellVerdict:
         reasons.append("the audit says something else of the model")
     if reasons:
         return _verdict(pair, "drifted", "; ".join(reasons), largest=largest, flips=flips)
-    counts = pair.findings.counts
+    counts = ", ".join(pair.findings.counts)
     verdict: Verdict = "within interval" if flips or counts else "same predictions"
-    why = f"other counts: {', '.join(counts)}" if counts else ""
-    return _verdict(pair, verdict, why, largest=largest, flips=flips)
+    return _verdict(pair, verdict, counts and f"other counts: {counts}", largest=largest, flips=flips)
 
 
 def _of_training(pair: CellPair, clean: CellVerdict | None) -> CellVerdict:
@@ -165,8 +161,8 @@ def _of_training(pair: CellPair, clean: CellVerdict | None) -> CellVerdict:
         return _verdict(pair, "failed", _why_not(pair))
     old, new = pair.records
     if old.status != new.status:
-        reason = new.reason or old.reason
-        return _verdict(pair, "drifted", f"recorded as {old.status}, here {new.status}: {reason}")
+        why = f"recorded as {old.status}, here {new.status}: {new.reason or old.reason}"
+        return _verdict(pair, "drifted", why)
     if pair.identical or (old.checkpoint_sha256 == new.checkpoint_sha256 is not None):
         return _verdict(pair, "bit-identical")
     largest = largest_difference(old, new)
@@ -207,19 +203,19 @@ def conclude(
     `sampled` says what the cells are a sample of, and may be empty.
     """
     counts, n = counts_of(cells), len(cells)
-    lacking: list[Verdict] = [name for name in ("failed", "missing") if counts[name]]
+    bad = [name for name in ("drifted", "failed", "missing") if counts[name]]
+    first = next((cell for name in bad for cell in cells if cell.verdict == name), None)
+    example = f"(first: {first.title}, {flipped_text(first.flipped) or first.why})" if first else ""
     verdict: Overall
     if inputs:
         verdict, code = "different inputs", DIFFERENT
         rest = f", and {len(inputs) - 1} more" if len(inputs) > 1 else ""
         text = f"NOT A REPRODUCTION: not the recorded experiment: {inputs[0].text()}{rest}"
     elif counts["drifted"]:
-        verdict, code = "drifted", DIFFERENT
-        text = f"DRIFTED: {counts['drifted']} of {n} cells (first: {_first(cells, 'drifted')})"
-    elif lacking:
+        verdict, code, text = "drifted", DIFFERENT, f"DRIFTED: {counts['drifted']} of {n} cells {example}"
+    elif bad:
         verdict, code = "incomplete", INCOMPLETE
-        what = " and ".join(f"{counts[name]} {name}" for name in lacking)
-        text = f"INCOMPLETE: {what} of {n} cells (first: {_first(cells, lacking[0])})"
+        text = f"INCOMPLETE: {' and '.join(f'{counts[name]} {name}' for name in bad)} of {n} cells {example}"
     elif not cells:
         verdict, code, text = "incomplete", INCOMPLETE, "INCOMPLETE: nothing is recorded"
     elif counts["bit-identical"] == n:
@@ -235,12 +231,6 @@ def counts_of(cells: Sequence[CellVerdict]) -> dict[str, int]:
     """How many cells have each verdict, zeros included."""
     counted = Counter(cell.verdict for cell in cells)
     return {verdict: counted[verdict] for verdict in VERDICTS}
-
-
-def _first(cells: Sequence[CellVerdict], verdict: Verdict) -> str:
-    """The first cell of a verdict, with its flipped examples or the reason."""
-    cell = next(cell for cell in cells if cell.verdict == verdict)
-    return f"{cell.title}, {flipped_text(cell.flipped) or cell.why}"
 
 
 def flipped_text(places: Sequence[int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field
@@ -95,9 +94,8 @@ class Comparison(Frozen):
     def identical(self) -> bool:
         """Nothing differs but times."""
         declared = self.configuration or self.environment or self.hashes
-        return not declared and all(
-            cell.identical or cell.old_status == cell.new_status == MISSING for cell in self.cells
-        )
+        same = (cell.identical or cell.old_status == cell.new_status == MISSING for cell in self.cells)
+        return not declared and all(same)
 
 
 def compare_folders(old: Results, new: Results) -> Comparison:
@@ -109,6 +107,7 @@ def compare_folders(old: Results, new: Results) -> Comparison:
     records = [pair.records for pair in pairs if pair.records is not None]
     cells = [_comparison(pair) for pair in pairs]
     old_flags, new_flags = _flags(old, new, pairs)
+    drift, regression = _reasons(cells)
     return Comparison(
         old=str(old.folder),
         new=str(new.folder),
@@ -122,8 +121,8 @@ def compare_folders(old: Results, new: Results) -> Comparison:
         cells=cells,
         flags_raised=[flag for flag in new_flags if flag not in old_flags],
         flags_gone=[flag for flag in old_flags if flag not in new_flags],
-        drift=list(_drift(cells)),
-        regression=list(_regression(cells)),
+        drift=drift,
+        regression=regression,
     )
 
 
@@ -200,20 +199,19 @@ def _flags(old: Results, new: Results, pairs: list[CellPair]) -> list[dict[FlagC
     return flags
 
 
-def _drift(cells: list[CellComparison]) -> Iterator[str]:
+def _reasons(cells: list[CellComparison]) -> tuple[list[str], list[str]]:
+    """Drift and regression; a cell that only the old suite has is another configuration, and no regression."""
+    drift, regression = [], []
     for cell in cells:
+        gone = cell.old_status == OK != cell.new_status
         if cell.outcomes_differ:
             flips = len(cell.lost) + len(cell.gained)
             other = cell.verdict if cell.kind == "audit" else OTHER
-            yield f"{cell.title}: " + (f"{flips} example{'s' if flips > 1 else ''} flipped" if flips else other)
-        elif cell.old_status == OK and cell.new_status != OK:
-            yield f"{cell.title}: {cell.verdict}"
-
-
-def _regression(cells: list[CellComparison]) -> Iterator[str]:
-    """A cell that only the old suite has is another configuration, and no regression."""
-    for cell in cells:
+            drift.append(f"{cell.title}: " + (f"{flips} example{'s' if flips > 1 else ''} flipped" if flips else other))
+        elif gone:
+            drift.append(f"{cell.title}: {cell.verdict}")
         if cell.common and cell.verdict.startswith(LOWER):
-            yield f"{cell.title}: {cell.points:+.1f} points (p = {cell.p:.2g})"
-        elif cell.old_status == OK and cell.new_status not in (OK, NOT_PLANNED):
-            yield f"{cell.title}: {cell.verdict}"
+            regression.append(f"{cell.title}: {cell.points:+.1f} points (p = {cell.p:.2g})")
+        elif gone and cell.new_status != NOT_PLANNED:
+            regression.append(f"{cell.title}: {cell.verdict}")
+    return drift, regression

@@ -18,7 +18,6 @@ class Difference(Frozen):
     """One key that differs.
 
     Attributes:
-        key: dotted.
         old, new: the values; None where there is none.
         where: the models or attacks it is about; empty where it is about everything.
         cells: how many cells it is declared by; 0 where it is about no cell.

@@ -1,7 +1,4 @@
-"""`nightly.csv` and `nightly.svg`: every reproduction of a suite, one line each, and their picture.
-
-Both are kept beside the recorded results. Equal histories give equal bytes.
-"""
+"""`nightly.csv` and `nightly.svg` beside the recorded results: every reproduction, one line each, and their picture."""
 
 from __future__ import annotations
 
@@ -38,11 +35,10 @@ class HistoryRow(Frozen):
     """One reproduction; the fields are the columns, in order.
 
     Attributes:
-        date: UTC, ISO 8601, when the run began.
+        date: UTC, when the run began.
         cells: judged, of which the next six are counts by verdict.
         flipped_examples: summed over cells.
         largest_change_points: of an accuracy, in percentage points, signed.
-        seconds: wall time.
     """
 
     date: _Date

@@ -102,8 +102,7 @@ class CellPair:
     """One cell on both sides, and the facts from which every word of a comparison and every verdict follows.
 
     Attributes:
-        old, new: the cells, of equal identity; None where a plan has none.
-        old_record, new_record: their records; None where there is none.
+        old, new: the cells, of equal identity, and their records; None where there is none.
         outcomes: sets of examples that were judged on both sides; None where they cannot be compared one by one, or
             a side has no result. This and p are filled in by `compare_cells`.
         p: McNemar's exact test of each of these sets; of accuracies on other examples Fisher's, where it was asked

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 
 from jinja2 import Environment
 from tabulate import tabulate
 
-from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.report.compare.certificate import VERDICTS, CellVerdict, Certificate, flipped_text
 from robustbench_cmic.report.compare.changes import HIGHER, LOWER, MISSING, NOT_PLANNED, OK, CellComparison, Comparison
 from robustbench_cmic.report.compare.differences import Difference, brief
@@ -25,26 +23,17 @@ def comparison_text(comparison: Comparison, markdown: bool = False) -> str:
         return f"{folders} are identical: {same} of {len(comparison.cells)} cells, times aside\n"
     with_results = [cell for cell in comparison.cells if cell.common]
     differing = [cell for cell in with_results if cell.outcomes_differ]
+    # A cell that only one suite has is a difference of configuration.
+    planned = [cell for cell in comparison.cells if NOT_PLANNED not in (cell.old_status, cell.new_status)]
     template = _environment(markdown).get_template("comparison.j2")
     return template.render(
         comparison=comparison,
         evaluated=[cell for cell in with_results if cell.kind == "attack"],
         trainings=[cell for cell in with_results if cell.kind == "train"],
         significant=[cell for cell in differing if cell.verdict.startswith((LOWER, HIGHER))],
-        one_sided=[cell for cell in comparison.cells if _one_sided(cell)],
+        one_sided=[cell for cell in planned if {cell.old_status, cell.new_status} not in ({OK}, {MISSING})],
         cells=[_accuracies(cell) for cell in differing],
     )
-
-
-def write_certificate(folder: Path, certificate: Certificate) -> None:
-    """Write `certificate.json`, which `records.files.read_json` reads and checks, and `certificate.md`, atomically.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    text = certificate_text(certificate)
-    write_json(folder / "certificate.json", certificate.model_dump(mode="json"))
-    write_atomically(folder / "certificate.md", text.encode())
 
 
 def certificate_text(certificate: Certificate) -> str:
@@ -82,12 +71,6 @@ def _environment(markdown: bool) -> Environment:
     environment.globals |= {"heading": heading, "table": table, "nothing": NOTHING}
     environment.filters |= {"escaped": escaped, "columns": columns, "difference_rows": difference_rows}
     return environment
-
-
-def _one_sided(cell: CellComparison) -> bool:
-    """Planned on both sides, but without results to compare; a difference of plans is one of configuration."""
-    statuses = {cell.old_status, cell.new_status}
-    return statuses not in ({OK}, {MISSING}) and NOT_PLANNED not in statuses
 
 
 def _accuracies(cell: CellComparison) -> list[str]:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from robustbench_cmic.records.files import CorruptRecordError, read_json
+from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
 from robustbench_cmic.report.compare.certificate import CellVerdict, Certificate, Flips, counts_of
 from robustbench_cmic.report.compare.history import (
     HISTORY_COLUMNS,
@@ -18,7 +18,6 @@ from robustbench_cmic.report.compare.history import (
     read_history,
     trend_svg,
 )
-from robustbench_cmic.report.compare.text import write_certificate
 
 
 def certificate(**changes: object) -> Certificate:
@@ -123,8 +122,8 @@ def test_the_picture_is_the_same_bytes_and_says_what_it_shows(tmp_path: Path) ->
 
 def test_an_altered_certificate_is_not_believed(tmp_path: Path) -> None:
     written = certificate()
-    write_certificate(tmp_path, written)
     file = tmp_path / "certificate.json"
+    write_json(file, written.model_dump(mode="json"))
     assert Certificate.model_validate(read_json(file)) == written
     file.write_text(file.read_text().replace('"exit_code": 3', '"exit_code": 0'))
     with pytest.raises(CorruptRecordError, match="checksum"):
