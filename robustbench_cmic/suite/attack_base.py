@@ -144,6 +144,11 @@ class ForeignAttack(Attack):
     prefix: ClassVar[str] = ""  # what cells put before the name
     _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
 
+    @property
+    def carries_over(self) -> bool:
+        """Never: a parameter `ascending` would be a matter of its own."""
+        return False
+
     def declared(self) -> dict[str, Any]:
         """As it was made, or read."""
         return self._declared

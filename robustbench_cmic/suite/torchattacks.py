@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -170,6 +171,8 @@ def _type_problem(name: str, key: str, value: Any, default: Any) -> str | None:
     if isinstance(default, int):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"should be a number, not {describe(value)}"
+        if not math.isfinite(value):
+            return f"should be a finite number, not {value}"
         counts = key == "steps" or key.startswith("n_") or key.endswith("_iter")
         return f"should be a whole number of at least 1, not {value}" if counts and (value < 1 or value % 1) else None
     if isinstance(default, str):

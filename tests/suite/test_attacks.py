@@ -72,6 +72,15 @@ def test_attacks_of_other_people_are_read_back_though_their_code_is_gone() -> No
     assert attack_of(custom, BALL).name == "torchattacks.gone:attack"  # type: ignore[union-attr]
 
 
+def test_a_parameter_ascending_of_other_peoples_attacks_is_theirs() -> None:
+    """Only the package's own attacks take over what they broke in a smaller ball."""
+    radii: dict[str, Any] = {"eps": [0.2, 0.1], "ascending": True}
+    custom = CustomAttack.model_validate({"name": "ours:attack", "norm": "linf"} | radii)
+    assert not custom.carries_over
+    assert [threat.eps for threat in custom.threats()] == [0.2, 0.1]
+    assert PGD.model_validate({"name": "PGD"} | radii).carries_over
+
+
 @pytest.mark.parametrize("attack", EVERY, ids=lambda attack: attack.__name__)
 def test_who_computes_an_attack_takes_it(attack: type[Attack]) -> None:
     function = pkgutil.resolve_name(attack.implementation)

@@ -184,6 +184,8 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("{name: FGSM, eps: 0.1}", "{name: APGDT}", "x.yaml:10: attacks[0]: APGDT needs `eps`, the radius of the ball"),
         ("{name: FGSM, eps: 0.1}", "{name: CW, c: 1}",
          "x.yaml:10: attacks[0]: CW has no eps of its own: give `norm` and `eps`, the ball to judge it in"),
+        ("{name: FGSM, eps: 0.1}", "{name: CW, norm: l2, eps: 0.5, c: .inf}",
+         "x.yaml:10: attacks[0].c: should be a finite number, not inf"),
         ("[0, 1]", "[0, 1]\naudit: lax", "x.yaml:9: audit: should be 'strict', 'standard' or 'off', not 'lax'"),
         ("[0, 1]", "[0, 1]\naudit: true", "x.yaml:9: audit: should be 'strict', 'standard' or 'off', not true"),
         ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, targets: -1}",
