@@ -43,7 +43,7 @@ def _cost_table(summary: Summary) -> Table:
         fractions: list[float | None] = []
         for model in models:
             so_far = alive[model, threat]
-            for seed, row in summary.groups[model, cost.attack, threat].items():
+            for seed, row in summary.groups.get((model, cost.attack, threat), {}).items():
                 if row.counted:
                     so_far[seed] = survivors([so_far.get(seed, row.outcomes), row.outcomes])
             left = [outcomes.mean() for outcomes in so_far.values() if outcomes is not None]
@@ -61,7 +61,7 @@ def _parts_table(summary: Summary) -> Table:
     results, rows = summary.results, []
     for threat in results.threats:
         for label, model in product(summary.attacks(threat), results.models):
-            found = (results.attack(row.cell) for row in summary.groups[model, label, threat].values())
+            found = (results.attack(row.cell) for row in summary.groups.get((model, label, threat), {}).values())
             records = [record for record in found if record is not None]
             for name in dict.fromkeys(part.name for record in records for part in record.parts):
                 parts = [part for record in records for part in record.parts if part.name == name]

@@ -16,6 +16,7 @@ from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import Part, Timing
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary, write_report
+from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.tables import flags_text, rank_of, seeds_text
 from robustbench_cmic.suite.fields import Threat
@@ -274,3 +275,21 @@ def test_equal_records_give_equal_bytes(folder: Path) -> None:
         before = {file.name: file.read_bytes() for file in made.iterdir()}
         write_report(made)
         assert {file.name: file.read_bytes() for file in made.iterdir()} == before
+
+
+def test_transfers_between_partners_leave_others_out(tmp_path: Path) -> None:
+    """Of three models in two pairs: no table asks for a transfer that was not planned, and every one is there."""
+    third = "  - {id: c, architecture: mlp, objective: {name: cmic, beta: 0.1}}\npairs: [[a, b], [a, c]]"
+    head = HEAD.replace("pairs: [[a, b]]", third)
+    attacks = "attacks:\n  - {name: FGSM, eps: 0.1}\n  - {name: Transfer, eps: 0.1, steps: 5, sources: pairs}\n"
+    plan = planned(tmp_path, f"{head}{attacks}audit: off\n")
+    folder = fill(tmp_path / "made", plan, outcome)
+    transfers = {(cell.model, cell.attack) for cell in plan.of("attack") if cell.source}
+    assert ("b", "Transfer:c") not in transfers
+    table = section(leaderboard(read(folder)), "Transfer between models")
+    assert [row[0] for row in table] == ["`a`", "`b`", "`c`"]
+    for row, source in zip(table, "abc", strict=True):
+        assert [text != "–" for text in row[1:]] == [(target, f"Transfer:{source}") in transfers for target in "abc"]
+    costs = section(leaderboard(read(folder)), "What attacks cost and add")
+    assert {row[1] for row in costs} == {"FGSM", "Transfer:a", "Transfer:b", "Transfer:c"}
+    assert suite_page(read(folder))
