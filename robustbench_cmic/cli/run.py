@@ -84,7 +84,7 @@ def run(
 
     code = run_suite(loaded.suite, options, Console(soft_wrap=True))
     if code in (DONE, INCOMPLETE):
-        for name in ("leaderboard.md", "results.csv"):
+        for name in ("leaderboard.md", "results.csv", "models.csv"):
             if (file := results / loaded.suite.suite / name).is_file():
                 print(file)
     raise typer.Exit(code)

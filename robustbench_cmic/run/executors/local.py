@@ -104,6 +104,7 @@ class LocalProcesses:
             try:
                 event = worker.connection.recv()
             except (EOFError, OSError):
+                worker.process.join(timeout=10)  # it is leaving: killed on its way out it could not tell why
                 self._remove(worker)
                 if worker.cell is not None:
                     reason = f"its process died ({_cause(worker.process.exitcode)})"

@@ -41,7 +41,9 @@ def play(connection: Connection, _: Settings) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if declared.get("signal"):
             os.kill(os.getpid(), 40)
-        if declared.get("leave"):
+        if declared.get("leave") or declared.get("slowly"):
+            connection.close()
+            time.sleep(0.5 if declared.get("slowly") else 0)
             os._exit(3)
         time.sleep(declared.get("sleep", 0))
         status, reason = declared.get("outcome", "ok"), declared.get("why", "")
@@ -123,7 +125,13 @@ def test_dependents_of_a_bad_training_are_skipped_and_the_rest_is_done(outcome: 
 
 
 @pytest.mark.parametrize(
-    ("how", "cause"), [("die", "SIGKILL; out of memory?"), ("leave", "exit code 3"), ("signal", "signal 40")]
+    ("how", "cause"),
+    [
+        ("die", "SIGKILL; out of memory?"),
+        ("leave", "exit code 3"),
+        ("slowly", "exit code 3"),
+        ("signal", "signal 40"),
+    ],
 )
 def test_a_dying_worker_fails_its_cell_only(how: str, cause: str) -> None:
     cells = [cell("t1", None, **{how: True}), cell("a1", "t1"), cell("t2"), cell("t3"), cell("a3", "t3")]
