@@ -9,7 +9,6 @@ import typer
 
 from robustbench_cmic.cli.arguments import ResultsOption, fail, results_folder, tell, writing
 from robustbench_cmic.report import FORMATS, STANDARD, ReportError, check_name, folders_of, write_index, write_report
-from robustbench_cmic.report.tables import flags_text
 from robustbench_cmic.run import DONE, INCOMPLETE, USAGE
 
 
@@ -70,6 +69,8 @@ def audit(
     ],
 ) -> None:
     """Judge stored results again: which numbers are not to be believed, and why. Writes their tables anew, too."""
+    from robustbench_cmic.report.tables import flags_text  # which the other commands start without
+
     problems: list[str] = []
     for folder in folders:
         with writing(folder):

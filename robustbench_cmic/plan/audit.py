@@ -107,8 +107,9 @@ def _checks(suite: Suite) -> Iterator[PlannedCheck]:
 
 def _other_losses(suite: Suite) -> Iterator[PlannedCheck]:
     """Attacks on cross entropy again, on the margin; not where the suite has that attack itself, on any other loss."""
-    others = [attack for attack in _attacks(suite) if not attack.raises_cross_entropy]
-    for attack in _attacks(suite):
+    attacks = _attacks(suite)
+    others = [attack for attack in attacks if not attack.raises_cross_entropy]
+    for attack in attacks:
         theirs = any(other.threat == attack.threat and other.same_but_for_loss(attack) for other in others)
         if attack.threat.eps > 0 and not theirs:
             yield from _variant("other-loss", attack)

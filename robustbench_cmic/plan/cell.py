@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -85,6 +85,14 @@ class Plan(Frozen):
     def of(self, kind: Kind) -> list[Cell]:
         """The cells of one kind, in order."""
         return [cell for cell in self.cells if cell.kind == kind]
+
+    def with_dependencies(self, cells: Iterable[str]) -> set[str]:
+        """The ids of some cells, and of all that these depend on."""
+        keep = set(cells)
+        for cell in reversed(self.cells):  # what a cell depends on comes before it
+            if cell.id in keep:
+                keep.update(cell.dependencies)
+        return keep
 
 
 def canonical_json(value: Any) -> str:

@@ -38,10 +38,7 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
     asked = {cell.id for cell in of_seeds if not only or any(_chooses(pattern, cell, only) for pattern in only)}
     if not asked:
         raise UserError("--seeds and --only together leave nothing of the suite")
-    keep = set(asked)
-    for cell in reversed(plan.cells):  # what a cell depends on comes before it
-        if cell.id in keep:
-            keep.update(cell.dependencies)
+    keep = plan.with_dependencies(asked)
     return Selection([cell for cell in plan.cells if cell.id in keep], asked)
 
 

@@ -37,15 +37,15 @@ def cell_states(cells: list[Cell], folder: Path, dataset_sha256: str | None = No
         folder: the suite's results folder.
         dataset_sha256: fingerprint of the data now; None: do not compare.
     """
-    states: dict[str, CellState] = {}
+    store, states = Store(folder), dict[str, CellState]()
     for cell in cells:
-        states[cell.id] = _cell_state(cell, folder, dataset_sha256, states)
+        states[cell.id] = _cell_state(cell, store, dataset_sha256, states)
     return states
 
 
-def _cell_state(cell: Cell, folder: Path, dataset_sha256: str | None, others: dict[str, CellState]) -> CellState:
+def _cell_state(cell: Cell, store: Store, dataset_sha256: str | None, others: dict[str, CellState]) -> CellState:
     try:
-        record = read_record(Store(folder).record(cell.id))
+        record = read_record(store.record(cell.id))
     except FileNotFoundError:
         return CellState("missing")
     except CorruptRecordError as error:

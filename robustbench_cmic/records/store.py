@@ -51,7 +51,7 @@ class Store:
 
     def record(self, cell: str) -> Path:
         """The record of a cell."""
-        return self.results / f"{cell}.json"
+        return self.results / _record_name(cell)
 
     def pictures(self, cell: str) -> Path:
         """Pictures of what an attack did."""
@@ -123,6 +123,10 @@ class Store:
                 file.unlink(missing_ok=True)
 
 
+def _record_name(cell: str) -> str:
+    return f"{cell}.json"
+
+
 def product_sha256(record: AnyRecord | None) -> str | None:
     """The recorded hash of `Store.product`; None where there is no such file."""
     if isinstance(record, AttackRecord):
@@ -158,7 +162,7 @@ def read_record(path: Path) -> AnyRecord:
         raise CorruptRecordError(f"not of schema {RECORD_SCHEMA}: {where}: {first['msg']}") from None
     if record.kind != record.cell.kind:
         raise CorruptRecordError(f"it is of kind {record.kind}, its cell of kind {record.cell.kind}")
-    if path != Store(path.parent).record(record.cell.id):
+    if path.name != _record_name(record.cell.id):
         raise CorruptRecordError(f"it is the record of {record.cell.id}, under another name")
     if isinstance(record, AttackRecord) and record.status == "ok":
         _check_numbers(record)

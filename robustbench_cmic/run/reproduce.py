@@ -102,10 +102,7 @@ def sample(plan: Plan, recorded: Mapping[str, Cell], fraction: float) -> list[Ce
         return usable
     evaluations = [cell.id for cell in usable if cell.kind != "train"]
     evaluations.sort(key=lambda name: hashlib.sha256(recorded[name].id.encode()).hexdigest())
-    keep = set(evaluations[: math.ceil(fraction * len(evaluations))])
-    for cell in reversed(plan.cells):  # what a cell depends on comes before it
-        if cell.id in keep:
-            keep.update(cell.dependencies)
+    keep = plan.with_dependencies(evaluations[: math.ceil(fraction * len(evaluations))])
     keep.update(cell.id for cell in plan.cells if cell.attack == "none" and cell.needs in keep)
     return [cell for cell in usable if cell.id in keep]
 

@@ -127,9 +127,10 @@ class Attack(Strict):
 
     def same_but_for_loss(self, other: Attack) -> bool:
         """Another attack at one threat is this one on another loss; whether an example stops early is no difference."""
-        theirs = other.declared()
-        compared = self.declared().keys() - {"loss", "early_stop", "ascending"}
-        return self.raised_loss is not None and all(self.declared()[key] == theirs.get(key) for key in compared)
+        if self.raised_loss is None:
+            return False
+        ours, theirs = self.declared(), other.declared()
+        return all(ours[key] == theirs.get(key) for key in ours.keys() - {"loss", "early_stop", "ascending"})
 
     def audited(self) -> dict[str, Self]:
         """As an audit tries it at one threat: on `other-loss` than cross entropy; `longer`; `active`, for tests."""
