@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Literal
+
 from torch import Tensor, nn
 
 from robustbench_cmic.suite.messages import UserError
+
+Outputs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+"""Logits and labels, batch by batch: in eval mode, without augmentation and gradients; attacked by an adversary."""
 
 
 class ObjectiveError(UserError):
@@ -19,10 +25,18 @@ class Objective(nn.Module):
     Attributes:
         classes: number of classes.
         class_examples: how many extra examples of every class `update` wants after each step; 0: the step's own.
+        class_mode: the model's mode for these; in `train` mode they enter running statistics.
     """
 
     classes: int
     class_examples = 0
+    class_mode: Literal["eval", "train"] = "eval"
+
+    def begin(self, steps: int) -> None:
+        """Called before a training begins or goes on, with the number of its steps from beginning to end."""
+
+    def begin_epoch(self, epoch: int, outputs: Outputs) -> None:
+        """Called before each epoch, counted from 1; `outputs` yields the whole training set's, where it is called."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms of the loss, scalars, for logits (N, C) and labels (N,); `total` is what is minimised."""

@@ -4,6 +4,10 @@ On a mini-batch B, with one centroid Q_c for each class, in nats:
 
     J = CE + lambda * (1/|B|) sum_x KL(P_x || Q_y) - beta * (1/|B|^2) sum over pairs with y(x) != y(u) of H(P_x, P_u)
 
+with H(P_x, P_u) = -P_x . log P_u. Read literally, both factors are differentiated. In the code that the authors have
+published the gradient stops at log P_u (`pair_wise_CE` of iclr2024mcmi/ICLRMCMI, say), and the mean is over the unlike
+pairs alone. Through log P_u the reward does not vanish when the softmax saturates; through P_x alone it does.
+
 Optimised in turn: with Q fixed, one step on the weights; with the weights fixed, Q_c <- m Q_c + (1 - m) mean of P
 over examples of class c.
 """
@@ -18,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_cmic.information.measures import class_sums, separation_by_class
-from robustbench_cmic.objectives.base import Objective
+from robustbench_cmic.objectives.base import Objective, Outputs
 
 
 class Cmic(Objective):
@@ -33,24 +37,53 @@ class Cmic(Objective):
     def __init__(
         self,
         classes: int,
-        lambda_: float,
-        beta: float,
-        centroids: Literal["batch", "class_batches"] = "batch",
-        momentum: float = 0.99,
-        class_batch_size: int = 8,
+        *,
+        lambda_: float = 0.7,
+        beta: float = 0.4,
+        separation_gradient: Literal["both", "first"] = "both",
+        separation_mean: Literal["all_pairs", "unlike_pairs"] = "all_pairs",
         floor: float = 1e-8,
+        centroids: Literal["batch", "class_batches", "fixed"] = "batch",
+        momentum: float | None = 0.99,
+        horizon: float | None = None,
+        class_batch_size: int = 8,
+        class_batch_mode: Literal["eval", "train"] = "eval",
+        refresh: Literal["once", "epoch"] = "once",
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.classes = classes
         self.lambda_ = lambda_
         self.beta = beta
-        self.momentum = momentum
+        self.detached = separation_gradient == "first"
+        self.unlike = separation_mean == "unlike_pairs"
         self.log_floor = math.log(floor)
-        self.label_smoothing = label_smoothing
+        self.fixed = centroids == "fixed"
+        self.momentum = momentum
+        self.horizon = horizon
         self.class_examples = class_batch_size if centroids == "class_batches" else 0
+        self.class_mode = class_batch_mode
+        self.refresh = refresh
+        self.label_smoothing = label_smoothing
         # Q starts uniform (the paper); row c is Q_c.
         self.register_buffer("centroid", torch.full((classes, classes), 1 / classes))
+
+    def begin(self, steps: int) -> None:
+        """The momentum that looks back on `horizon` of these steps: 1 / (1 - m) = horizon * steps, at least one."""
+        if self.horizon is not None:
+            self.momentum = 1 - 1 / max(self.horizon * steps, 1.0)
+
+    def begin_epoch(self, epoch: int, outputs: Outputs) -> None:
+        """`fixed` centroids: the mean of P over the training examples of each class; one without any stays uniform."""
+        if not self.fixed or (self.refresh == "once" and epoch > 1):
+            return
+        sums = torch.zeros_like(self.centroid, dtype=torch.float64)
+        counts = sums.new_zeros(self.classes, 1)
+        for logits, labels in outputs():
+            p = logits.double().softmax(1)
+            sums += class_sums(p, labels, self.classes)
+            counts += class_sums(torch.ones_like(p[:, :1]), labels, self.classes)
+        self.centroid.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), 1 / self.classes))
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms `ce`, `cmi` and `separation`, unweighted, and the `total`."""
@@ -61,7 +94,7 @@ class Cmic(Objective):
         separation = self._separation(p, log_p, labels)
         total = ce
         # A term of weight 0 stays out of the graph: where it overflows, 0 times it would be NaN.
-        if self.lambda_ > 0:
+        if self.lambda_ != 0:
             total = total + self.lambda_ * concentration
         if self.beta > 0:
             total = total - self.beta * separation
@@ -73,14 +106,22 @@ class Cmic(Objective):
         return (p * (log_p - log_q[labels])).sum(1).mean()
 
     def _separation(self, p: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
-        """(1/|B|^2) sum over pairs of different labels of -P_x . max(log P_u, log floor)."""
+        """Mean over pairs of different labels of -P_x . max(log P_u, log floor), or their sum over |B|^2."""
         floored = log_p.clamp(min=self.log_floor)
+        if self.detached:
+            floored = floored.detach()
         sums = separation_by_class(class_sums(p, labels, self.classes), class_sums(floored, labels, self.classes))
-        return sums.sum() / len(labels) ** 2
+        if not self.unlike:
+            return sums.sum() / len(labels) ** 2
+        alike = (labels[:, None] == labels).sum()
+        return sums.sum() / (len(labels) ** 2 - alike).clamp(min=1)  # a batch of one class has no such pair
 
     @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Q_c <- m Q_c + (1 - m) mean of P over the examples of class c, for every class present."""
+        if self.fixed:
+            return
+        assert self.momentum is not None, "a horizon becomes a momentum when a training begins"
         p = logits.float().softmax(1)
         counts = class_sums(torch.ones_like(p[:, :1]), labels, self.classes)
         means = class_sums(p, labels, self.classes) / counts.clamp(min=1)

@@ -14,8 +14,8 @@ from robustbench_cmic.suite.fields import format_eps
 
 def objectives_text(results: Iterable[Results]) -> str:
     """`CE against CMIC-DL`: the objectives that suites train with, in their order; empty without any."""
-    names = (cell.objective for one in results for cell in one.plan.of("train"))
-    first, *others = dict.fromkeys(title_of(name) for name in names if name != "given") or ("",)
+    cells = (cell for one in results for cell in one.plan.of("train") if cell.declared["objective"] is not None)
+    first, *others = dict.fromkeys(title_of(cell) for cell in cells) or ("",)
     return f"{first} against {', '.join(others)}" if others else first
 
 

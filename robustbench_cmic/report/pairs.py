@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from robustbench_cmic import statistics
+from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_replicates
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names
@@ -24,7 +25,7 @@ from robustbench_cmic.report.metrics import ACCURACY, NCMI
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.statistics import LEVEL
 from robustbench_cmic.suite.fields import CLEAN, Threat
-from robustbench_cmic.suite.objectives import OBJECTIVES
+from robustbench_cmic.suite.objectives import objective_of
 
 RESAMPLES = {True: 9999, False: 1999}
 """Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
@@ -130,15 +131,16 @@ def _lines(results: Results, groups: Mapping[Key, Group], first: str, second: st
                 yield _accuracies(attack, threat, attack == WORST, sides)
 
 
-def title_of(objective: str, otherwise: str | None = None) -> str:
-    """What people call an objective; one of a user's own, or none at all, has its name, or what is given instead."""
-    declared = OBJECTIVES.get(objective)
-    return (declared and declared.title) or otherwise or objective
+def title_of(training: Cell, otherwise: str | None = None) -> str:
+    """What people call the objective of a training; one of a user's own has its name, or what is given instead."""
+    declared = training.declared["objective"]
+    title = None if declared is None else objective_of(declared).title
+    return title or otherwise or training.objective
 
 
 def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     """What verdicts call the two: by their objectives, where those tell them apart."""
-    names = [title_of(results.trainings[model].objective, model) for model in (first, second)]
+    names = [title_of(results.trainings[model], model) for model in (first, second)]
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 

@@ -80,7 +80,11 @@ def warnings(suite: Suite) -> Iterator[Problem]:
     """What is allowed but hardly meant."""
     for index, attack in enumerate(suite.attacks):
         yield from (Problem(sentence, ("attacks", index, key)) for key, sentence in attack.warnings())
+    steps = _steps(suite)
     for index, model in enumerate(suite.models):
+        if model.objective is not None and not model.given:
+            found = model.objective.warnings(steps)
+            yield from (Problem(sentence, ("models", index, "objective", key)) for key, sentence in found)
         adversary = None if model.objective is None else model.objective.adversary
         if adversary is not None:
             problem = reach_problem(adversary.step_size(), adversary.steps, adversary.eps)
@@ -91,6 +95,15 @@ def warnings(suite: Suite) -> Iterator[Problem]:
     if suite.training is not None:
         for place, sentence in suite.training.schedule.warnings(suite.training.epochs):
             yield Problem(sentence, ("training", "schedule", *place))
+
+
+def _steps(suite: Suite) -> int | None:
+    """The steps of every training, where the number of training images is known before they are read."""
+    training, known = suite.training, suite.dataset.published.get(suite.dataset.name)
+    if training is None or (known is None and training.limit is None):
+        return None
+    images = min(size for size in (known and known[0], training.limit) if size is not None)
+    return training.epochs * training.steps_of_epoch(images)
 
 
 def _model_errors(where: Location, model: Model, several: bool, trains: bool) -> Iterator[Problem]:

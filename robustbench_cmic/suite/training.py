@@ -160,3 +160,8 @@ class Training(Strict):
     schedule: AnySchedule = Constant(name="constant")
     augmentation: Augmentation = Augmentation()
     limit: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
+
+    def steps_of_epoch(self, images: int) -> int:
+        """Batches of so many images; a last batch of one image, which batch normalisation cannot take, is left out."""
+        whole, rest = divmod(images, self.batch_size)
+        return whole + (rest > 1)

@@ -6,7 +6,8 @@ import contextlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +115,7 @@ class _Loop:
         self.training = training
         self.declared = declared
         self.seed = seed
-        self.start_seed = 0
+        self.start_seeds = (0, 0)  # of the adversary, for a step's batch and for its class batch
         self.network = AtPrecision(training.model, acceleration.reduced)
         self.device = next(training.model.parameters()).device
         self.labels = torch.from_numpy(split.labels)
@@ -123,11 +124,10 @@ class _Loop:
         self.names: tuple[str, ...] = ()
         # Random starts are drawn by the host: a graph would replay those that it was recorded with.
         self.step = GraphedStep(self._step) if acceleration.graphed and training.adversary is None else self._step
-        # Batch normalisation cannot take a batch of one.
-        sizes = torch.split(torch.arange(len(self.labels)), declared.batch_size)
-        self.steps = sum(len(batch) > 1 for batch in sizes)
-        feed = Feed(split.images, self.device, acceleration.workers)
-        self.images = feed.batches(self._all_indices(feed.indices_on))
+        self.steps = declared.steps_of_epoch(len(self.labels))
+        training.objective.begin(declared.epochs * self.steps)
+        self.feed = Feed(split.images, self.device, acceleration.workers)
+        self.images = self.feed.batches(self._all_indices(self.feed.indices_on))
 
     def _all_indices(self, device: torch.device) -> Iterator[Tensor]:
         """Which images are wanted, batch by batch, to the end of the training."""
@@ -168,6 +168,7 @@ class _Loop:
         in_all = declared.epochs * self.steps
         log: EpochLog | None = None
         rate, seen = 0.0, 0
+        training.objective.begin_epoch(epoch, partial(self._training_outputs, epoch))
         training.model.train()
         for step, index in enumerate(order):
             done = (epoch - 1) * self.steps + step
@@ -179,7 +180,10 @@ class _Loop:
             inputs = [next(self.images), labels[rows], draws[rows]]
             if extra_labels is not None:
                 inputs.append(extra_labels[step])
-            self.start_seed = derive_seed("adversary", self.seed, epoch, step)
+            seeds = [
+                derive_seed(whose, self.seed, epoch, step) for whose in ("adversary", "adversary of class batches")
+            ]
+            self.start_seeds = seeds[0], seeds[1]
             logits, terms = self.step(*inputs)
             log = log or EpochLog(self.steps, logits.shape[1], self.names, self.device)
             log.add(logits, labels[rows], terms)
@@ -195,30 +199,47 @@ class _Loop:
 
     def _step(self, pixels: Tensor, labels: Tensor, draws: Tensor, *extra_labels: Tensor) -> tuple[Tensor, ...]:
         """One step on the weights and one of the objective; returns the logits and the stacked loss terms."""
-        objective, adversary = self.training.objective, self.training.adversary
+        objective = self.training.objective
         images = unit(pixels)
         batch = augment(images[: len(labels)], draws, self.declared.augmentation, self.fill)
         self.training.optimizer.zero_grad(set_to_none=True)
-        if adversary is not None:
-            batch = find_adversarial(adversary, self.network, batch, labels, self.start_seed)
-        logits = self.network(batch)
+        logits = self.network(self._attacked(batch, labels, self.start_seeds[0]))
         terms = objective(logits, labels)
         terms["total"].backward()
         self.training.optimizer.step()
         if extra_labels:
-            objective.update(self._outputs(images[len(labels) :]), extra_labels[0])
+            more = self._attacked(images[len(labels) :], extra_labels[0], self.start_seeds[1])
+            objective.update(self._outputs(more, objective.class_mode), extra_labels[0])
         else:
             objective.update(logits.detach(), labels)
         self.names = tuple(terms)
         return logits.detach(), torch.stack([term.detach() for term in terms.values()])
 
-    def _outputs(self, images: Tensor) -> Tensor:
-        """Logits in eval mode: the centroid step has the weights fixed, and must not move running statistics."""
-        self.network.eval()
+    def _attacked(self, images: Tensor, labels: Tensor, start_seed: int) -> Tensor:
+        """What the adversary makes of images; without one the images themselves."""
+        adversary = self.training.adversary
+        if adversary is None:
+            return images
+        return find_adversarial(adversary, self.network, images, labels, start_seed)
+
+    def _outputs(self, images: Tensor, mode: Literal["eval", "train"]) -> Tensor:
+        """Logits without gradient: the centroid step has the weights fixed. In eval mode running statistics stay."""
+        self.network.train(mode == "train")
         with torch.no_grad():
             logits: Tensor = self.network(images)
         self.network.train()
         return logits
+
+    def _training_outputs(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels of all training images, see `objectives.base.Outputs`."""
+        self.network.eval()
+        batches = torch.split(torch.arange(len(self.labels)), self.declared.batch_size)
+        with contextlib.closing(self.feed.batches(batch.to(self.feed.indices_on) for batch in batches)) as pixels:
+            for number, (index, batch) in enumerate(zip(batches, pixels, strict=True)):
+                labels = self.labels[index].to(self.device)
+                seed = derive_seed("adversary of class means", self.seed, epoch, number)
+                images = self._attacked(unit(batch), labels, seed)
+                yield self._outputs(images, "eval"), labels
 
     def _close(self, log: EpochLog | None, epoch: int, rate: float) -> Divergence | None:
         training = self.training

@@ -86,7 +86,7 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("objective: {name: cmic}", "objective: {name: cmic, beta: .nan}",
          "x.yaml:6: models[1].objective.beta: should be a finite number, not nan"),
         ("objective: {name: cmic}", "objective: {name: cmic, centroids: batches}",
-         "x.yaml:6: models[1].objective.centroids: should be 'batch' or 'class_batches', not 'batches'"),
+         "x.yaml:6: models[1].objective.centroids: should be 'batch', 'class_batches' or 'fixed', not 'batches'"),
         ("objective: {name: cmic}", "objective: {name: cmic, class_batch_size: 4}",
          "x.yaml:6: models[1].objective.class_batch_size: has no effect with `centroids: batch`: leave it out"),
         ("{name: ce}", "{name: ce, adversary: {eps: 0.1, stepz: 3}}",
@@ -360,7 +360,7 @@ def test_matrix_expands_into_models_and_pairs(tmp_path: Path) -> None:
     ("matrix", "expected"),
     [
         ("{objective.lamda: [1]}", "models[1].matrix.objective.lamda[0]: unknown key; did you mean 'lambda'?"),
-        ("{objective.lambda: [1, -1]}", "models[1].matrix.objective.lambda[1]: should be at least 0, not -1"),
+        ("{objective.beta: [1, -1]}", "models[1].matrix.objective.beta[1]: should be at least 0, not -1"),
         ("{objective.lambda: 1}", "models[1].matrix.objective.lambda: should be a list of values, not 1"),
         ("{objective.lambda: [1, 1]}", "models[1].matrix.objective.lambda: a value is listed twice"),
         ("{epochs: [1]}", "models[1].matrix.epochs: a matrix varies `architecture` or a parameter such as "

@@ -36,6 +36,8 @@ def run_training(job: Job) -> TrainRecord:
     training = TrainingRun(model, objective, build_optimizer(model, declared.optimizer), goal.adversary)
     checkpointer = Checkpointer(training, settings.store.resume_state(cell.id), f"{cell.id} on {job.data.sha256}")
     job.stopwatch.resumed = checkpointer.restore(job)
+    for _, sentence in goal.warnings(declared.epochs * declared.steps_of_epoch(len(split.labels))):
+        job.progress(0, 0, f"warning: {sentence}")
     for epoch in training.curve:
         job.epoch(epoch, restored=True)
 
