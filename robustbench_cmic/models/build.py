@@ -43,7 +43,7 @@ def build_model(
     """`Normalize` and a network, its weights drawn from `seed` or timm's own; the global random state is left alone.
 
     Args:
-        declared: of it `architecture`, `stem`, `pretrained` and `normalization`.
+        declared: of it `architecture`, `stem`, `zero_init_residual`, `pretrained` and `normalization`.
         shape: (C, H, W) of an image.
         classes: number of classes.
         moments: mean and standard deviation of the training images, per channel.
@@ -103,6 +103,8 @@ def _timm(declared: Model, shape: Shape, classes: int) -> nn.Module:
     settings = timm.get_pretrained_cfg(name)
     if settings is not None and settings.fixed_input_size:
         arguments["img_size"] = shape[1:]
+    if not declared.zero_init_residual:
+        arguments["zero_init_last"] = False
     try:
         network: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # timm lets through what its models, the network and the hub raise

@@ -46,6 +46,8 @@ def _model(declared: dict[str, Any]) -> str:
     parts = [model["architecture"]]
     if model["stem"] != "default":
         parts.append(f"stem {model['stem']}")
+    if "zero_init_residual" in model:
+        parts.append("no zero-initialised residual blocks")
     if weights is not None:
         parts.append(f"weights given: {weights['file']}")
     if model["pretrained"]:

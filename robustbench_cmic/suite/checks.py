@@ -37,7 +37,12 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
     for index, entry in enumerate(expanded.entries):
         name = entry.get("architecture") if isinstance(entry, dict) else None
         if isinstance(name, str):
-            problem = architecture_problem(name, entry.get("stem") == "small", entry.get("pretrained") is True)
+            problem = architecture_problem(
+                name,
+                small_stem=entry.get("stem") == "small",
+                pretrained=entry.get("pretrained") is True,
+                zero_init_residual=entry.get("zero_init_residual") is not False,
+            )
             if problem is not None:
                 yield Problem(problem, ("models", index, "architecture"))
     for index, model in models.items():
@@ -119,6 +124,9 @@ def _model_errors(where: Location, model: Model, several: bool, trains: bool) ->
         yield Problem(f"is one training, but the suite has several seeds: {hint}", (*where, "weights"))
     elif model.pretrained and several:
         yield Problem("is one training, but the suite has several seeds: give one seed", (*where, "pretrained"))
+    if model.given and not model.zero_init_residual:
+        message = "has no effect on given weights: leave it out"
+        yield Problem(message, (*where, "zero_init_residual"))
     if model.objective is not None:
         for key, sentence in model.objective.problems():
             yield Problem(sentence, (*where, "objective", key))

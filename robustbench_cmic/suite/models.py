@@ -24,6 +24,10 @@ ARCHITECTURES = {
 """Name -> the function that builds it from the shape of an image and the number of classes."""
 
 
+_ZERO_INIT = ("resnet", "res2net", "resnest")
+"""Modules of timm whose every model starts the last normalisation of a residual block at 0 unless told otherwise."""
+
+
 class Normalization(Strict):
     """Mean and standard deviation per channel of images in [0, 1], for weights that were trained with others."""
 
@@ -40,6 +44,8 @@ class Model(Strict):
             with the shape (C, H, W) and the number of classes and returns a module that maps images to logits.
         objective: what to train with; None for given weights of unknown training.
         stem: `small` gives a ResNet of timm the first layer for small images: 3x3, stride 1, no max-pooling.
+        zero_init_residual: timm starts the last normalisation of every residual block of a ResNet at scale 0, so that
+            the block begins as its shortcut (Goyal et al. 2017, section 5.1); false: at 1, as all others.
         weights: a .safetensors file instead of a training, in the suite's folder; `{seed}` in it stands for the seed.
         pretrained: load timm's weights instead of training.
         normalization: what the first layer subtracts and divides by; by default the moments of the training images,
@@ -50,6 +56,7 @@ class Model(Strict):
     architecture: Text
     objective: AnyObjective | None = None
     stem: Literal["default", "small"] = "default"
+    zero_init_residual: bool = True
     weights: Text | None = None
     pretrained: bool = False
     normalization: Normalization | None = None
@@ -66,6 +73,8 @@ class Model(Strict):
     def declared(self) -> dict[str, Any]:
         """What decides the network, as a training declares it: plain data; of a user's own the hash of its file."""
         network = self.model_dump(include={"architecture", "stem", "pretrained", "normalization"})
+        if not self.zero_init_residual:
+            network["zero_init_residual"] = False
         return network | {"code_sha256": custom_code_sha256(self.architecture)}
 
 
@@ -85,8 +94,10 @@ def timm_models() -> dict[str, str]:
     return modules
 
 
-def architecture_problem(name: str, small_stem: bool, pretrained: bool) -> str | None:
-    """What is wrong with an architecture for this stem and these weights, as a sentence; None where it is right."""
+def architecture_problem(
+    name: str, small_stem: bool = False, pretrained: bool = False, zero_init_residual: bool = True
+) -> str | None:
+    """What is wrong with an architecture for these keys of a `Model`, as a sentence; None where it is right."""
     base, _, tag = name.partition(".")
     if ":" in name:
         try:
@@ -102,6 +113,8 @@ def architecture_problem(name: str, small_stem: bool, pretrained: bool) -> str |
         return f"'.{tag}' names weights of timm's {base}: leave it out, or set `pretrained: true`"
     if small_stem and timm_models().get(base) != "resnet":
         return f"`stem: small` is for timm's ResNets (resnet18, say), not for {name}"
+    if not zero_init_residual and timm_models().get(base) not in _ZERO_INIT:
+        return f"`zero_init_residual: false` is for timm's ResNets (resnet18, say); {name} has no such option"
     if small_stem and pretrained:
         return "`stem: small` would replace the first layer of the pretrained weights: choose one of the two"
     if pretrained and base not in timm_models():

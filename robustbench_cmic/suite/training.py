@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -134,11 +134,14 @@ def _cosine(start: float, end: float, fraction: float) -> float:
 
 
 class Augmentation(Strict):
-    """Random changes of training images, drawn anew for every image and epoch.
+    """Random changes of training images, drawn anew for every image and epoch, made in the order of `training.augment`.
 
     Attributes:
         crop: shift by up to this many pixels each way: pad with black, crop at random; 0: none.
         flip: mirror left to right with probability 1/2.
+        rotation: turn by an angle between minus and plus this many degrees, bilinearly, black outside; 0: none.
+        jitter: strength s of changes of brightness, contrast and saturation, each times a factor between max(0, 1 - s)
+            and 1 + s; 0: none.
         cutout: side in pixels of a square at a random place that is set to the mean colour (DeVries & Taylor 2017);
             0: none.
     """
@@ -146,6 +149,8 @@ class Augmentation(Strict):
     crop: Annotated[int, Field(ge=0, le=512)] = 0
     flip: bool = False
     cutout: Annotated[int, Field(ge=0, le=4096)] = 0
+    rotation: Annotated[Number, Field(ge=0, le=180)] = 0.0
+    jitter: Annotated[Number, Field(ge=0, le=10)] = 0.0
 
 
 class Training(Strict):
@@ -165,3 +170,11 @@ class Training(Strict):
         """Batches of so many images; a last batch of one image, which batch normalisation cannot take, is left out."""
         whole, rest = divmod(images, self.batch_size)
         return whole + (rest > 1)
+
+    def declared(self) -> dict[str, Any]:
+        """What decides a training, as a cell declares it: plain data; what is optional only where it is asked for."""
+        declared = self.model_dump(exclude_none=True)
+        for key in ("rotation", "jitter"):
+            if not declared["augmentation"][key]:
+                del declared["augmentation"][key]
+        return declared

@@ -13,7 +13,7 @@ from torch import nn
 
 from robustbench_cmic.models.architectures import small_cnn
 from robustbench_cmic.models.build import ModelError, build_model, fit_weights
-from robustbench_cmic.suite.models import model_of, timm_models
+from robustbench_cmic.suite.models import architecture_problem, model_of, timm_models
 from tests.conftest import TINY_SUITE, Cli, contents
 
 MOMENTS = ((0.5, 0.4, 0.3), (0.2, 0.0, 0.1))
@@ -37,6 +37,39 @@ def test_resnet18_with_the_small_stem_is_that_of_the_cifar_literature() -> None:
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 100)
     assert sizes == [(64, 32, 32), (64, 32, 32), (512, 4, 4)]
     assert float(model.get_parameter("1.conv1.weight").detach().std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
+
+
+def scales(model: nn.Sequential) -> dict[str, float]:
+    """Name -> mean scale of every batch normalisation."""
+    return {
+        name: float(layer.weight.detach().mean())
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.BatchNorm2d)
+    }
+
+
+@pytest.mark.parametrize(("architecture", "last", "blocks"), [("resnet18", "bn2", 8), ("res2net50_14w_8s", "bn3", 16)])
+def test_residual_blocks_may_start_with_a_scale_of_one(architecture: str, last: str, blocks: int) -> None:
+    """Everything else starts from the weights that it has otherwise."""
+    usual, other = build(architecture), build(architecture, zero_init_residual=False)
+    zero = [name for name, scale in scales(usual).items() if scale == 0]
+    assert len(zero) == blocks
+    assert all(name.endswith(last) for name in zero)
+    assert set(scales(other).values()) == {1.0}
+    changed = {f"{name}.weight" for name in zero}
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, usual.state_dict()[name]) == (name not in changed), name
+
+
+def test_models_whose_residual_blocks_may_start_with_a_scale_of_one_are_those_that_have_the_option() -> None:
+    """One of each module of timm that is said to have it; sknet's start at one anyway."""
+    for name in ("resnet10t", "seresnet18", "resnest14d"):
+        assert architecture_problem(name, zero_init_residual=False) is None
+        with torch.device("meta"):
+            timm.create_model(name, zero_init_last=False)
+    for name in ("skresnet18", "regnetz_005", "vit_tiny_patch16_224", "mlp", "small_resnet"):
+        sentence = f"`zero_init_residual: false` is for timm's ResNets (resnet18, say); {name} has no such option"
+        assert architecture_problem(name, zero_init_residual=False) == sentence
 
 
 def test_a_seed_decides_the_weights_and_leaves_the_generator_alone() -> None:

@@ -134,6 +134,21 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("lr: 0.1", "lr: true", "x.yaml:3: training.optimizer.lr: should be a number such as 0.1 or 8/255, not true"),
         ("architecture: mlp, objective: {name: ce}", "architecture: mpl, objective: {name: ce}",
          "x.yaml:5: models[0].architecture: unknown architecture 'mpl'; did you mean 'mlp'?"),
+        ("architecture: mlp, objective: {name: ce}",
+         "architecture: mlp, zero_init_residual: false, objective: {name: ce}",
+         "x.yaml:5: models[0].architecture: `zero_init_residual: false` is for timm's ResNets (resnet18, say); mlp has "
+         "no such option"),
+        ("architecture: mlp, objective: {name: ce}",
+         "architecture: resnet18, weights: '{seed}', zero_init_residual: false, objective: {name: ce}",
+         "x.yaml:5: models[0].zero_init_residual: has no effect on given weights: leave it out"),
+        ("architecture: mlp, objective: {name: ce}",
+         "architecture: resnet18, zero_init_residual: false, objective: {name: ce}",
+         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in architecture (resnet18, mlp), zero_init_residual (False, "
+         "True); only the objective may"),
+        ("epochs: 2", "augmentation: {rotation: 200}, epochs: 2",
+         "x.yaml:3: training.augmentation.rotation: should be at most 180, not 200"),
+        ("epochs: 2", "augmentation: {jitter: -1}, epochs: 2",
+         "x.yaml:3: training.augmentation.jitter: should be at least 0, not -1"),
         ("id: b", "id: a", "x.yaml:6: models[1].id: the id 'a' is taken by models[0]: ids are unique"),
         ("id: b", "id: 7", "x.yaml:6: models[1].id: should be text (quote it if it looks like a number), not 7"),
         ("id: b", "id: ../b", "x.yaml:6: models[1].id: should be letters, digits, '_', '.', '+', '-', the first a "

@@ -46,7 +46,8 @@ def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD) -> Train
 @pytest.mark.parametrize("optimizer", [SGD, ADAMW])
 @pytest.mark.parametrize("reduced", [False, True])
 def test_graphed_steps_train_as_plain_ones(objective: dict[str, Any], optimizer: dict[str, Any], reduced: bool) -> None:
-    declared = declare({"optimizer": optimizer, "augmentation": {"crop": 1, "flip": True, "cutout": 2}})
+    changes = {"crop": 1, "flip": True, "cutout": 2, "rotation": 15, "jitter": 0.2}
+    declared = declare({"optimizer": optimizer, "augmentation": changes})
     trained = []
     for graphed in (True, False):
         training = prepare(objective, optimizer)

@@ -35,16 +35,21 @@ training:
   limit: 20
   optimizer: {name: adamw, lr: 1/1000}
   schedule: {name: multistep, milestones: [1, 2], warmup_epochs: 1/2}
-  augmentation: {crop: 2, flip: true}
+  augmentation: {crop: 2, flip: true, rotation: 15, jitter: 2/5}
 models:
   - {id: smooth, architecture: mlp, objective: {name: ce, label_smoothing: 0.1, adversary: {eps: 8/255}}}
-  - {id: paper, architecture: resnet18, stem: small, objective: {name: cmic, centroids: class_batches}}
+  - id: paper
+    architecture: resnet18
+    stem: small
+    zero_init_residual: false
+    objective: {name: cmic, centroids: class_batches}
   - id: own
     architecture: "ours:build"
     normalization: {mean: [0.5, 0.5, 0.5], std: [1/4, 1/4, 1/4]}
     objective: {name: "ours:make", gamma: 1/2, adversary: {norm: l2, eps: 1, alpha: eps/3, steps: 2, loss: margin}}
 evaluation: {limit: 10, per_class: true}
 """
+NO_OPTIONS = "rotation: 0, jitter: 0"
 OURS = """\
 def build(shape, classes):
     return None
@@ -64,8 +69,7 @@ def check_round_trip(cell: Cell) -> None:
     if declared["objective"] is not None:
         pairs.append((objective_of(declared["objective"]).declared(), declared["objective"]))
     if declared["training"] is not None:
-        training = Training.model_validate(declared["training"])
-        pairs.append((training.model_dump(exclude_none=True), declared["training"]))
+        pairs.append((Training.model_validate(declared["training"]).declared(), declared["training"]))
     for again, before in pairs:
         assert json.dumps(again) == json.dumps(before)
 
@@ -94,6 +98,27 @@ def test_what_other_trainings_declare_is_read_back(tmp_path: Path, monkeypatch: 
     assert objective_of(own).arguments(7) == {
         "name": "ours:make", "parameters": {"gamma": 0.5, "depth": 3, "words": "none"}, "seed": 7,
     }  # fmt: skip
+
+
+def test_options_at_their_defaults_are_not_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that cells which do not use them keep the ids that they had before these existed."""
+    (tmp_path / "ours.py").write_text(OURS)
+    monkeypatch.syspath_prepend(tmp_path)
+    written = [
+        MANY,
+        MANY.replace(", rotation: 15, jitter: 2/5", ""),
+        MANY.replace("rotation: 15, jitter: 2/5", NO_OPTIONS),
+    ]
+    ids = []
+    for text in written:
+        (tmp_path / "many.yaml").write_text(text.replace("zero_init_residual: false", "zero_init_residual: true"))
+        cells = make_plan(load_suite(tmp_path / "many.yaml").suite).of("train")
+        ids.append([cell.id for cell in cells])
+        augmentation = cells[1].declared["training"]["augmentation"]
+        assert set(augmentation) == {"crop", "flip", "cutout"} | ({"rotation", "jitter"} if text is MANY else set())
+        assert "zero_init_residual" not in cells[1].declared["model"]
+    assert ids[1] == ids[2]
+    assert not set(ids[0]) & set(ids[1])
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))

@@ -111,6 +111,28 @@ def test_resumes_bit_for_bit_after_every_epoch(
         assert resumed.curve == whole.curve
 
 
+def test_resumes_bit_for_bit_with_everything_that_images_are_changed_by(digits: Split) -> None:
+    changes = {"crop": 1, "flip": True, "rotation": 15, "jitter": 0.4, "cutout": 2}
+    declared = declare({"epochs": 2, "augmentation": changes})
+    states: list[TrainingState] = []
+    whole, resumed = prepare(CE), prepare(CE, seed=1)
+    train(whole, digits, declared=declared, seed=0, after_epoch=lambda training: states.append(copied(training)))
+    resumed.restore(states[0])
+    train(resumed, digits, declared=declared, seed=0)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.curve == whole.curve
+    weaker = declare({"epochs": 2, "augmentation": changes | {"jitter": 0.39}})
+    resumed.restore(states[0])
+    train(resumed, digits, declared=weaker, seed=0)
+    assert not torch.equal(weights(resumed), weights(whole))
+
+
+def copied(training: TrainingRun) -> TrainingState:
+    """A snapshot that further epochs leave alone."""
+    state = training.state()
+    return TrainingState({name: value.clone() for name, value in state.tensors.items()}, state.epoch, state.curve)
+
+
 def test_a_restored_state_has_the_memory_layout_of_the_weights(digits: Split, tmp_path: Path) -> None:
     """Fused optimisers on a GPU take nothing else."""
     first, second = (prepare(CE) for _ in range(2))
@@ -255,7 +277,8 @@ def test_no_step_reads_from_the_device(
     monkeypatch.setattr(_Loop, "_step", watched_step)
     monkeypatch.setattr(EpochLog, "add", watched_add)
     monkeypatch.setattr("robustbench_cmic.training.epoch_log._HELD", 100 * 10)  # sums in the middle of an epoch, too
-    augmented = declare({"epochs": 1, "augmentation": {"crop": 2, "flip": True, "cutout": 3}})
+    changes = {"crop": 2, "flip": True, "cutout": 3, "rotation": 15, "jitter": 0.4}
+    augmented = declare({"epochs": 1, "augmentation": changes})
     assert train(prepare(objective), digits, declared=augmented, seed=0) is None
     assert watched == 7
     with pytest.raises(AssertionError, match="reads from the device"), NoReading():  # type: ignore[no-untyped-call]
