@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, PositiveFloat, TypeAdapter
 
 from robustbench_cmic.plan.audit import PlannedCheck
 from robustbench_cmic.plan.cell import Cell
@@ -58,6 +58,39 @@ class Measures(Frozen):
     class_separation: list[float | None]
 
 
+class CalibratedMeasures(Frozen):
+    """What is measured at the temperatures of `Calibration`: of all examples, each half's logits over the other's.
+
+    Attributes:
+        ncmi_replicates: as in `AttackRecord`, of the same samples; the temperatures are not fitted again in each.
+    """
+
+    cmi: float  # nats, as separation
+    separation: float
+    ncmi: float | None  # None where separation is 0
+    nll: float  # as in `Calibration`
+    ece: float
+    brier: float
+    ncmi_replicates: str
+
+
+class Calibration(Frozen):
+    """How well outputs fit the labels, as they come and at the temperature that fits best; `information.calibration`.
+
+    Attributes:
+        temperatures: that minimise NLL on the first and on the second half of the examples; None where there is none.
+        undefined: why one of them is None.
+        calibrated: None where one of them is.
+    """
+
+    nll: float  # negative log-likelihood of the labels, nats
+    ece: float  # expected calibration error over 15 bins, in [0, 1]
+    brier: float  # Brier score, in [0, 2]
+    temperatures: tuple[PositiveFloat | None, PositiveFloat | None]
+    undefined: str = ""
+    calibrated: CalibratedMeasures | None = None
+
+
 class _Record(Frozen):
     """What all records hold."""
 
@@ -90,6 +123,7 @@ class AttackRecord(_Record):
     Attributes:
         ncmi_replicates: for the clean evaluation NCMI of bootstrap samples, see `information.bootstrap`, packed by
             `pack_replicates`; equal numbers stand for equal samples in all records of as many examples.
+        calibration: of the clean evaluation; None in records from before it was measured, and of a single example.
     """
 
     kind: Literal["attack"] = "attack"
@@ -101,6 +135,7 @@ class AttackRecord(_Record):
     outcomes: str | None = None  # bit i (most significant first, base64) is 1 where example i is classified correctly
     information: Measures | None = None  # measured on the examples that the attack returned
     ncmi_replicates: str | None = None
+    calibration: Calibration | None = None
     outside: int | None = None  # examples returned outside ball or box, which the harness projected back
     forwards: int | None = None  # examples through the network for the attack, without the judge's own, as backwards
     backwards: int | None = None

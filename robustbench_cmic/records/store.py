@@ -15,7 +15,16 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
 from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.packing import count_correct, unpack_replicates
-from robustbench_cmic.records.schema import RECORD_ADAPTER, RECORD_SCHEMA, AnyRecord, AttackRecord, AuditRecord, Timing
+from robustbench_cmic.records.schema import (
+    RECORD_ADAPTER,
+    RECORD_SCHEMA,
+    AnyRecord,
+    AttackRecord,
+    AuditRecord,
+    CalibratedMeasures,
+    Measures,
+    Timing,
+)
 from robustbench_cmic.statistics import wilson_interval
 
 PLAN_FILE = "plan.json"
@@ -179,10 +188,20 @@ def _check_numbers(record: AttackRecord) -> None:
     correct = count_correct(record.outcomes or "", n)
     if (record.accuracy, record.ci_low, record.ci_high) != (correct / n, *wilson_interval(correct, n)):
         raise CorruptRecordError("its accuracy or interval does not follow from its outcomes")
-    if information.ncmi != (information.cmi / information.separation if information.separation > 0 else None):
+    _check_ncmi(information, record.ncmi_replicates or "")
+    calibration = record.calibration
+    if calibration is not None:
+        if (calibration.calibrated is None) != (None in calibration.temperatures):
+            raise CorruptRecordError("it is calibrated without a temperature, or not calibrated with one")
+        if calibration.calibrated is not None:
+            _check_ncmi(calibration.calibrated, calibration.calibrated.ncmi_replicates)
+
+
+def _check_ncmi(measures: Measures | CalibratedMeasures, replicates: str) -> None:
+    if measures.ncmi != (measures.cmi / measures.separation if measures.separation > 0 else None):
         raise CorruptRecordError("its NCMI is not CMI / separation")
     try:
-        unpack_replicates(record.ncmi_replicates or "")
+        unpack_replicates(replicates)
     except ValueError as error:
         raise CorruptRecordError(f"its bootstrap of NCMI cannot be read: {error}") from None
 

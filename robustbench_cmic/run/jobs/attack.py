@@ -7,13 +7,16 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from torch import Tensor
+
 from robustbench_cmic.attacks.harness import BrokenBefore, evaluate_attack
 from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.information.bootstrap import bootstrap_ncmi
+from robustbench_cmic.information.calibration import measure_calibration, scale_logits
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.models.weights import load_weights, save_weights
 from robustbench_cmic.records.packing import pack_outcomes, pack_replicates
-from robustbench_cmic.records.schema import AttackRecord
+from robustbench_cmic.records.schema import AttackRecord, CalibratedMeasures, Calibration
 from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.pictures import keep_pictures, room_for_pictures
@@ -68,7 +71,8 @@ def run_attack(job: Job) -> AttackRecord:
         ci_high=high,
         outcomes=pack_outcomes(verdict.correct.tolist()),
         information={name: _finite(value) for name, value in asdict(information).items()},
-        ncmi_replicates=pack_replicates(bootstrap_ncmi(verdict.logits, labels).tolist()) if attack is None else None,
+        ncmi_replicates=_replicates(verdict.logits, labels) if attack is None else None,
+        calibration=calibration_of(verdict.logits, labels) if attack is None else None,
         outside=verdict.outside,
         forwards=verdict.forwards,
         backwards=verdict.backwards,
@@ -76,6 +80,31 @@ def run_attack(job: Job) -> AttackRecord:
         kept=0 if kept is None else len(kept.places),
         images_sha256=_keep(job, verdict) if carries_over else None,
     )
+
+
+def calibration_of(logits: Tensor, labels: Tensor) -> Calibration | None:
+    """What a record holds of `measure_calibration`; None of a single example, which makes no two halves."""
+    if len(labels) < 2:
+        return None
+    measured = measure_calibration(logits, labels)
+    calibrated = None
+    if measured.calibrated is not None and measured.information is not None:
+        information = measured.information
+        calibrated = CalibratedMeasures(
+            cmi=information.cmi,
+            separation=information.separation,
+            ncmi=_finite(information.ncmi),
+            ncmi_replicates=_replicates(scale_logits(logits, labels, measured.temperatures), labels),
+            **asdict(measured.calibrated),
+        )
+    first, second = (value if 0 < value < math.inf else None for value in measured.temperatures)
+    return Calibration(
+        temperatures=(first, second), undefined=measured.undefined, calibrated=calibrated, **asdict(measured.native)
+    )
+
+
+def _replicates(logits: Tensor, labels: Tensor) -> str:
+    return pack_replicates(bootstrap_ncmi(logits, labels).tolist())
 
 
 def _keep(job: Job, verdict: AttackEvaluation) -> str:
