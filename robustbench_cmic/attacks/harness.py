@@ -1,7 +1,8 @@
 """The harness: runs any attack on a model and judges what comes back. It trusts no attack.
 
 Whatever an attack returns is checked, projected into ball and box and classified again, in float32, here. An attack
-that crashes or returns nonsense raises `AttackError`, so that its cell fails; it never counts as robust.
+that crashes or returns nonsense raises `AttackError`, so that its cell fails; it never counts as robust. On a GPU any
+attack searches in TF32 (`model.searching`): an example that only TF32 misclassifies is not broken.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from torch import Tensor, nn
 from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.judge import AttackEvaluation, Batch, Judge
 from robustbench_cmic.attacks.losses import class_centroids
-from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen, is_out_of_memory, with_less_memory
+from robustbench_cmic.attacks.model import (
+    AttackError,
+    CountedModel,
+    frozen,
+    in_float32,
+    is_out_of_memory,
+    searching,
+    with_less_memory,
+)
 from robustbench_cmic.attacks.threat import BLOCK, check_threat
 from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.records.schema import Part
@@ -87,7 +96,7 @@ def evaluate_attack(
     judge = Judge(CountedModel(model, classes), threat, keep_images, keep_broken)
     batches: list[AttackEvaluation] = []
     correct = 0
-    with _untouched(model, target.model):
+    with in_float32(), _untouched(model, target.model):
         call_on: CallOn | None = None
         if attack is not None:
             centroids = _centroids(target, images, labels, batch_size) if attack.raised_loss == "cmic" else None
@@ -132,7 +141,8 @@ def _attack(call_on: CallOn | None, batch: Batch) -> tuple[Any, list[Part]]:
     call = call_on(images=batch.images[rows], labels=batch.labels[rows], places=batch.places[rows])
     returned, parts = call.images, []
     if len(call.images) > 0:
-        returned, parts = pkgutil.resolve_name(call.attack.implementation)(call)
+        with searching():
+            returned, parts = pkgutil.resolve_name(call.attack.implementation)(call)
     if batch.kept is None:
         return returned, parts
     result = batch.images.clone()

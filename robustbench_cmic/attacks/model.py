@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import torch
@@ -70,11 +70,42 @@ class CountedModel(nn.Module):
 
 
 def misclassified(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """(N,) truth values, for images (N, C, H, W) and labels (N,)."""
+    """A verdict, `in_float32`: (N,) truth values, for images (N, C, H, W) and labels (N,)."""
+    with in_float32():
+        return seems_misclassified(model, images, labels)
+
+
+def seems_misclassified(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """`misclassified` as precisely as the search goes: for the steps of one, of which there are many."""
     if len(images) == 0:  # which many networks do not take
         return torch.zeros_like(labels, dtype=torch.bool)
     with torch.no_grad():
         return torch.as_tensor(model(images).argmax(1) != labels)
+
+
+def searching() -> AbstractContextManager[None]:
+    """Inside, GPUs round the factors of matrix products and convolutions to TF32: 10 bits, and several times faster.
+
+    On Ampere and later PyTorch's convolutions are TF32 by default, and so are the field's AutoAttack verdicts. Here
+    only the search is: what it finds is judged `in_float32`. CPUs know no TF32.
+    """
+    return _tf32(True)
+
+
+def in_float32() -> AbstractContextManager[None]:
+    """Inside, GPUs compute in float32, without TF32: verdicts, measurements, and all that is no search."""
+    return _tf32(False)
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """The one place that sets the precision of GPUs; afterwards it is as before."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall
-from robustbench_cmic.attacks.model import misclassified
+from robustbench_cmic.attacks.model import seems_misclassified
 from robustbench_cmic.attacks.pgd import DrawNoise, run_in_turn
 from robustbench_cmic.attacks.threat import check_threat, normalized, project
 from robustbench_cmic.records.schema import Part
@@ -46,6 +46,6 @@ def random_points(
         elif number % 2 == 1:
             delta = torch.where(delta < 0, -threat.eps, threat.eps)
         points = project(threat, images[active], images[active] + delta)
-        return points, misclassified(model, points, labels[active])
+        return points, seems_misclassified(model, points, labels[active])
 
     return run_in_turn(model, images, labels, one_run, restarts=samples)

@@ -11,7 +11,7 @@ import traceback
 
 import torch
 
-from robustbench_cmic.attacks.model import is_out_of_memory
+from robustbench_cmic.attacks.model import in_float32, is_out_of_memory
 from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AnyRecord
@@ -54,7 +54,8 @@ def run_job(cell: Cell, settings: Settings, emit: Emit) -> AnyRecord:
     The weights of a training are on disk when this returns; its record is for the caller to write.
     """
     stopwatch = Stopwatch()
-    outcome = _dispatch(cell, settings, stopwatch, emit)
+    with in_float32():  # but for the search of attacks and the bfloat16 of trainings, which say so
+        outcome = _dispatch(cell, settings, stopwatch, emit)
     # Looked at afterwards: what the process has imported is then at least as old as the file.
     if (changed := changed_code(cell.declared)) is not None:
         outcome = f"the file of {changed} has been changed since the run began: run again"
@@ -88,13 +89,11 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
 
 
 def _set_determinism(settings: Settings, training: bool) -> None:
-    """Verdicts are given in plain float32, by algorithms that are not chosen by a race; trainings may be faster."""
+    """Verdicts are given by algorithms that are not chosen by a race; trainings may be faster."""
     cuda = settings.device.startswith("cuda")
     torch.use_deterministic_algorithms(settings.deterministic and cuda)
     torch.backends.cudnn.deterministic = settings.deterministic or not training
     torch.backends.cudnn.benchmark = training and not settings.deterministic
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
     if cuda:
         torch.cuda.set_device(settings.device)  # streams and graphs belong to the current device
         gc.collect()

@@ -133,7 +133,7 @@ def cell_provenance(settings: Settings) -> dict[str, Any]:
         "determinism": {
             "deterministic": settings.deterministic or not cuda,
             "training": "bfloat16 autocast" if cuda else "float32",
-            "evaluation": "float32",
+            "evaluation": "TF32 search, float32 verdicts" if cuda else "float32",
         },
     }
 
