@@ -84,7 +84,7 @@ def ours(target: CountedModel, images: Tensor, labels: Tensor, threat: Threat, b
         images,
         labels,
         threat,
-        seed=derive_seed("benchmark", block),
+        seed_of=lambda _: derive_seed("benchmark", block),
         queries=budget.queries,
         steps=budget.steps,
         targets=budget.targets,

@@ -115,7 +115,7 @@ class _Search:
         return cls(index, labels, targets, images, *points, loss, loss, loss, halved, rises, step)
 
     def keep(self, kept: Tensor) -> None:
-        """Only the examples with truth value `kept` from here on."""
+        """Only the examples at these positions, (M,), from here on."""
         for name, value in vars(self).items():
             if value is not None:
                 setattr(self, name, value[kept])
@@ -150,7 +150,7 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     """One run, some of its starts misclassified: the points to return, (N, C, H, W), and which are it now, (N,)."""
     result, broken = search.point.clone(), broken.clone()
-    search.keep(~broken)
+    search.keep((~broken).nonzero()[:, 0])
     last, checks = 0, set(checkpoints(steps))
     for done in range(1, steps + 1):
         if len(search.index) == 0:
@@ -163,10 +163,11 @@ def _run(
         point = project(threat, search.images, search.point + moved)
         at = loss_and_gradient(model, point, search.labels, search.targets, loss)
         search.move(point, at)
-        if bool(at.misclassified.any()):
-            leaving = search.index[at.misclassified]
-            result[leaving], broken[leaving] = point[at.misclassified], True
-            search.keep(~at.misclassified)
+        left = (~at.misclassified).nonzero()[:, 0]  # the only time in a step that the host waits for a GPU
+        if len(left) < len(point):
+            # The points of those that stay are overwritten in the end.
+            result[search.index], broken[search.index] = point, at.misclassified
+            search.keep(left)
         if done in checks:
             search.reconsider(done - last)
             last = done

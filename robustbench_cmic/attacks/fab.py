@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.losses import margin
-from robustbench_cmic.attacks.model import misclassified
+from robustbench_cmic.attacks.model import seems_misclassified
 from robustbench_cmic.attacks.pgd import loss_and_gradient, run_in_turn
 from robustbench_cmic.attacks.threat import check_threat, violations
 from robustbench_cmic.suite.fields import Threat
@@ -17,6 +17,8 @@ OVERSHOOT = 1.05
 """Eta: a step goes this far beyond the hyperplane."""
 BACKWARD = 0.9
 """Beta: from a misclassified point the search goes back towards the image, to this share of the way."""
+STEP_ENTRIES = 2**25
+"""Entries of images that are projected together: about 15 tensors of float64 each, 4 GiB. Others wait their turn."""
 
 
 def fab(
@@ -53,18 +55,18 @@ def _run(
     result = images.clone()
     broken = torch.zeros_like(labels, dtype=torch.bool)
     index = torch.arange(len(images), device=images.device)
-    point = images
+    point, shape = images, (-1, *[1] * (images.ndim - 1))
     for _ in range(steps):
         at = loss_and_gradient(model, point, labels, targets, margin)
         point = _step(point, images, at.gradient, at.losses, threat.norm)
-        wrong = misclassified(model, point, labels)
+        wrong = seems_misclassified(model, point, labels)
         inside = wrong & ~violations(threat, images, point, tolerance=0.0)
         # Adversarial, but too far away: back towards the image.
-        too_far = (wrong & ~inside).reshape(-1, *[1] * (images.ndim - 1))
+        too_far = (wrong & ~inside).reshape(shape)
         closer = torch.where(too_far, images + BACKWARD * (point - images), point)
-        if bool(inside.any()):
-            result[index[inside]], broken[index[inside]] = point[inside], True
-            left = ~inside
+        left = (~inside).nonzero()[:, 0]  # the only time in a step that the host waits for a GPU
+        if len(left) < len(index):
+            result[index], broken[index] = torch.where(inside.reshape(shape), point, images), inside
             index, images, labels, targets, closer = (x[left] for x in (index, images, labels, targets, closer))
             if len(index) == 0:
                 break
@@ -74,6 +76,13 @@ def _run(
 
 def _step(point: Tensor, images: Tensor, gradient: Tensor, value: Tensor, norm: str) -> Tensor:
     """Algorithm 1, line 7 to 10: the next point, in the box."""
+    rows = max(STEP_ENTRIES // images[0].numel(), 1)
+    parts = (torch.split(each, rows) for each in (point, images, gradient, value))
+    return torch.cat([_moved(p, x, w, z, norm) for p, x, w, z in zip(*parts, strict=True)])
+
+
+def _moved(point: Tensor, images: Tensor, gradient: Tensor, value: Tensor, norm: str) -> Tensor:
+    """`_step` for a few examples."""
     x, x0, w = (each.flatten(1).double() for each in (point, images, gradient))
     gap = -value.double()
     from_point = to_hyperplane(x, w, gap, norm)
@@ -102,23 +111,25 @@ def to_hyperplane(points: Tensor, normals: Tensor, gaps: Tensor, norm: str) -> T
     Returns:
         d, (N, D); entries where w is zero are zero.
     """
-    w = normals * torch.where(gaps < 0, -1.0, 1.0)[:, None]
+    # `masked_fill`, not `where`, which would wait for a GPU to copy a number of the host's.
+    w = normals * (1 - 2 * (gaps < 0).to(normals))[:, None]
+    still = w == 0
     gap = gaps.abs()[:, None]
     steep = w.abs()
-    room = torch.where(w > 0, 1 - points, points) * (w != 0)
+    room = torch.where(w > 0, 1 - points, points) * ~still
     speed = torch.ones_like(w) if norm == "linf" else steep
     # When an entry meets the box; never where it does not move.
-    until, order = torch.where(w != 0, room / torch.where(w != 0, speed, 1.0), torch.inf).sort(dim=1)
+    until, order = (room / speed.masked_fill(still, 1.0)).masked_fill(still, torch.inf).sort(dim=1)
     finished = (steep * room).gather(1, order)
     moving = (steep * speed).gather(1, order)
     before = finished.cumsum(1) - finished  # of w . d, from entries that stopped before this one
     rate = moving.flip(1).cumsum(1).flip(1)  # of those that have not
     reached = before + until.nan_to_num(posinf=0.0) * rate
-    reached = torch.where(until.isinf(), torch.inf, reached).cummax(1).values
+    reached = reached.masked_fill(until.isinf(), torch.inf).cummax(1).values
     piece = torch.searchsorted(reached, gap).clamp(max=points.shape[1] - 1)
     growth = rate.gather(1, piece)
     time = (gap - before.gather(1, piece)).clamp(min=0) / torch.where(growth > 0, growth, torch.ones_like(growth))
     # Beyond the last entry to move there is no such piece: all go to the box.
-    time = torch.where(growth > 0, time, torch.inf)
-    lengths = torch.minimum(torch.where(w != 0, time * speed, 0.0), room)
+    time = time.masked_fill(~(growth > 0), torch.inf)
+    lengths = torch.minimum((time * speed).masked_fill(still, 0.0), room)
     return lengths * w.sign()

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.attacks.blocks import SeedOf, Uniform, checked_places
 from robustbench_cmic.attacks.losses import margin
 from robustbench_cmic.attacks.threat import BLOCK, check_threat, normalized
 from robustbench_cmic.suite.fields import Threat
 
 QUERIES_AT_ONCE = 100
-"""Queries for which random numbers are drawn together."""
+"""Queries for which random numbers are drawn, and copied to a GPU, together."""
+LOOK_EVERY = 10
+"""On a GPU, queries after which the host looks which examples are broken; it waits for the GPU each time."""
 P_SCHEDULE = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64), (6000, 128), (8000, 256))
 """Up to this query of 10,000, the share of the image that a square takes is divided by this."""
 
@@ -25,8 +28,8 @@ def square(
     labels: Tensor,
     threat: Threat,
     *,
-    rows: Tensor,
-    generator: torch.Generator,
+    places: Tensor,
+    seed_of: SeedOf,
     queries: int = 5000,
     p_init: float = 0.8,
 ) -> Tensor:
@@ -35,9 +38,9 @@ def square(
     A query changes the best perturbation so far inside one square and is kept if the margin rises. Unlike
     torchattacks', each image has a square of its own, and squares reach the last row and column.
 
-    Model, images and labels are as for `pgd.pgd`; `rows`, (N,), are the examples' positions in their block of 256. The
-    generator, on the CPU, decides the numbers of the whole block, and the rows choose an example's. There is at least
-    one query, after the first point. The first squares take the share `p_init` of the pixels.
+    Model, images and labels are as for `pgd.pgd`; the examples' places, (N,) ascending, and the seeds of blocks decide
+    all random numbers. There is at least one query, after the first point. The first squares take the share `p_init`
+    of the pixels. On a GPU broken examples are asked about, in vain, until the host looks (`LOOK_EVERY`).
 
     Returns:
         An example's first misclassified point, or the one with the largest margin.
@@ -45,46 +48,48 @@ def square(
     check_threat(threat)
     if queries < 1:
         raise ValueError(f"queries should be at least 1, not {queries}")
-    rows = checked_rows(rows, labels)
+    places = checked_places(places, labels)
     images = images.detach()
     if len(images) == 0:
         return images.clone()
     first, propose = (_stripes, _linf_query) if threat.norm == "linf" else (_bumps, _l2_query)
-    best = point = first(images, threat.eps, rows, generator)
+    uniform = Uniform(places, seed_of)
+    look_every = _look_every(images.device)
+    best = point = first(images, threat.eps, uniform)
     result = best.clone()
     index = torch.arange(len(images), device=images.device)
     highest = torch.full((len(images),), -torch.inf, device=images.device)
-    for query, numbers in enumerate(_numbers(queries + 1, 5 + images.shape[1], rows, generator, images)):
+    done = torch.zeros_like(highest, dtype=torch.bool)
+    for query, numbers in enumerate(_numbers(queries + 1, 5 + images.shape[1], uniform, images)):
         if query > 0:
             side = _side(query - 1, queries, p_init, images.shape[-2:])
             point = propose(images, best, threat.eps, side, numbers[index])
         with torch.no_grad():
             logits = model(point)
         margins, broken = margin(logits, labels).to(highest), logits.argmax(1) != labels
-        better = (margins > highest) | broken
+        better = ((margins > highest) | broken) & ~done
         highest = torch.where(better, margins, highest)
         best = torch.where(better.reshape(-1, 1, 1, 1), point, best)
-        if bool(broken.any()):
-            result[index[broken]] = best[broken]
-            index, images, labels, best, highest = (each[~broken] for each in (index, images, labels, best, highest))
+        done = done | broken
+        if query % look_every == 0 and len(left := (~done).nonzero()[:, 0]) < len(done):
+            result[index] = best
+            state = (index, images, labels, best, highest, done)
+            index, images, labels, best, highest, done = (each[left] for each in state)
             if len(index) == 0:
                 break
     result[index] = best
     return result
 
 
-def checked_rows(rows: Tensor, labels: Tensor) -> Tensor:
-    """The positions of examples in their block, on the CPU; a `ValueError` where they are not (N,) below 256."""
-    if rows.shape != labels.shape or (len(rows) > 0 and not 0 <= int(rows.min()) <= int(rows.max()) < BLOCK):
-        raise ValueError(f"rows should be one number in [0, {BLOCK}) for each of {len(labels)} examples")
-    return rows.cpu()
-
-
-def _numbers(queries: int, each: int, rows: Tensor, generator: torch.Generator, like: Tensor) -> Iterator[Tensor]:
+def _numbers(queries: int, each: int, uniform: Uniform, like: Tensor) -> Iterator[Tensor]:
     """Query after query, `each` uniform numbers of [0, 1) for every example: (N, each)."""
     for start in range(0, queries, QUERIES_AT_ONCE):
-        drawn = torch.rand(QUERIES_AT_ONCE, BLOCK, each, generator=generator)[:, rows].to(like.device)
+        drawn = uniform.draw(QUERIES_AT_ONCE, BLOCK, each, dim=1).to(like.device)
         yield from drawn[: queries - start]
+
+
+def _look_every(device: torch.device) -> int:
+    return LOOK_EVERY if device.type == "cuda" else 1
 
 
 def _side(query: int, queries: int, p_init: float, size: tuple[int, ...]) -> int:
@@ -95,13 +100,12 @@ def _side(query: int, queries: int, p_init: float, size: tuple[int, ...]) -> int
 
 
 def _signs(numbers: Tensor) -> Tensor:
-    return torch.where(numbers < 0.5, -1.0, 1.0)
+    return (numbers >= 0.5).float() * 2 - 1  # a choice between two numbers of the host's would wait for the device
 
 
-def _stripes(images: Tensor, eps: float, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _stripes(images: Tensor, eps: float, uniform: Uniform) -> Tensor:
     """The first point of L-inf: each column of each channel wholly up or wholly down by eps."""
-    shape = (BLOCK, images.shape[1], 1, images.shape[3])
-    signs = _signs(torch.rand(shape, generator=generator)[rows]).to(images)
+    signs = _signs(uniform.draw(BLOCK, images.shape[1], 1, images.shape[3])).to(images)
     return (images + eps * signs).clamp(0, 1)
 
 
@@ -122,11 +126,11 @@ def _linf_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Te
 
 
 @functools.lru_cache(maxsize=64)
-def _bump(side: int) -> Tensor:
+def _bump(side: int, device: torch.device) -> Tensor:
     """The update of Algorithm 3, (side, side), of length 1: two pyramids of opposite sign above each other."""
     upper = side // 2
     values = torch.cat([_pyramid(upper, side), -_pyramid(side - upper, side)])
-    return values / values.square().sum().sqrt()
+    return (values / values.square().sum().sqrt()).to(device)
 
 
 def _pyramid(height: int, width: int) -> Tensor:
@@ -140,13 +144,13 @@ def _pyramid(height: int, width: int) -> Tensor:
     return values / values.square().sum().sqrt().clamp(min=1e-30)
 
 
-def _bumps(images: Tensor, eps: float, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _bumps(images: Tensor, eps: float, uniform: Uniform) -> Tensor:
     """The first point of L2: bumps on a grid of about 5 by 5 tiles, each turned and signed at random."""
     channels, height, width = images.shape[1:]
     side = max(min(height, width) // 5, 1)
     down, across = height // side, width // side
-    numbers = torch.rand(BLOCK, down, across, 1 + channels, generator=generator)[rows].to(images.device)
-    bump = _bump(side).to(images)
+    numbers = uniform.draw(BLOCK, down, across, 1 + channels).to(images.device)
+    bump = _bump(side, images.device).to(images)
     tiles = torch.where((numbers[..., :1] < 0.5)[..., None, None], bump, bump.T)  # (N, down, across, 1, side, side)
     tiles = tiles * _signs(numbers[..., 1:]).to(images)[..., None, None]
     grid = tiles.permute(0, 3, 1, 4, 2, 5).reshape(len(images), channels, down * side, across * side)
@@ -170,7 +174,7 @@ def _l2_query(images: Tensor, best: Tensor, eps: float, side: int, numbers: Tens
     old = delta.gather(2, first)
     old = old / old.square().sum(2, keepdim=True).sqrt().clamp(min=1e-12)
     signs = _signs(numbers[:, 5:]).to(images)[:, :, None]
-    bump = _bump(side).to(images)
+    bump = _bump(side, images.device).to(images)
     new = old + signs * torch.where(numbers[:, 4, None, None] < 0.5, bump, bump.T).flatten(1)[:, None]
     new = new / new.square().sum(2, keepdim=True).sqrt().clamp(min=1e-12)
     new = new * (windows + unused / channels).sqrt()

@@ -145,7 +145,6 @@ class AutoAttack(_InBall):
 
     implementation = "robustbench_cmic.attacks.autoattack:run"
     family = "gradient"
-    whole_blocks = True
     name: Literal["AutoAttack"]
     targets: Count = 9
     steps: Count = 100

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks import square as module
+from robustbench_cmic.attacks.blocks import Uniform
 from robustbench_cmic.attacks.square import square
 from robustbench_cmic.attacks.threat import violations
 from robustbench_cmic.suite.fields import Norm, Threat
@@ -21,8 +22,8 @@ NAMES = {"linf": "Linf", "l2": "L2"}
 
 
 def run(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, queries: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return square(model, images, labels, threat, rows=torch.arange(len(images)), generator=generator, queries=queries)
+    places = torch.arange(len(images))
+    return square(model, images, labels, threat, places=places, seed_of=lambda block: seed + block, queries=queries)
 
 
 class Stubborn(nn.Module):
@@ -148,8 +149,7 @@ def test_l2_queries_are_those_of_the_paper(side: int, odd: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 14, 14), (1, 1, 7), (2, 4, 3)])
 def test_l2_begins_with_bumps_all_over_the_image(shape: tuple[int, ...]) -> None:
     images = torch.full((40, *shape), 0.5)
-    rows = torch.arange(40)
-    first = module._bumps(images, 0.4, rows, torch.Generator().manual_seed(0)) - 0.5
+    first = module._bumps(images, 0.4, Uniform(torch.arange(40), lambda _: 0)) - 0.5
     torch.testing.assert_close(first.flatten(1).norm(dim=1), torch.full((40,), 0.4))
     side = max(min(shape[1:]) // 5, 1)
     touched = first.abs().amax(0).amax(0)
@@ -184,8 +184,7 @@ def test_an_example_fares_the_same_in_any_company(norm: Norm, eps: float) -> Non
     threat = Threat(norm, eps)
     whole = run(model, images, labels, threat, 80)
     rows = torch.arange(1, 40, 2)
-    generator = torch.Generator().manual_seed(0)
-    part = square(model, images[rows], labels[rows], threat, rows=rows, generator=generator, queries=80)
+    part = square(model, images[rows], labels[rows], threat, places=rows, seed_of=lambda _: 0, queries=80)
     torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-6)
     assert 0 < int((predicted(model, part) == labels[rows]).sum()) < len(rows)
     assert torch.equal(run(model, images, labels, threat, 80), whole)
@@ -213,11 +212,25 @@ def test_result_stays_in_ball_and_box(
     assert float(found.max()) <= 1
 
 
-def test_rows_and_queries_out_of_range_are_refused() -> None:
+def test_places_and_queries_out_of_range_are_refused() -> None:
     images, labels = examples(2)
-    for rows, queries in (([0], 5), ([0, 256], 5), ([-1, 0], 5), ([0, 1], 0)):
+    for places, queries in (([0], 5), ([256, 0], 5), ([-1, 0], 5), ([0, 1], 0)):
         with pytest.raises(ValueError, match="should be"):
             square(
-                convolutional(), images, labels, Threat("linf", 0.1), rows=torch.tensor(rows), queries=queries,
-                generator=torch.Generator(),
+                convolutional(), images, labels, Threat("linf", 0.1), places=torch.tensor(places), queries=queries,
+                seed_of=int,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.04), ("l2", 0.25)])
+def test_looking_less_often_changes_no_result(norm: Norm, eps: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = convolutional()
+    images, _ = examples(40)
+    labels = predicted(model, images)
+    every_time = run(model, images, labels, Threat(norm, eps), 85)
+    for every in (2, 10, 100):
+        monkeypatch.setattr(module, "_look_every", lambda _, every=every: every)
+        found = run(model, images, labels, Threat(norm, eps), 85)
+        assert torch.equal(predicted(model, found), predicted(model, every_time))
+        torch.testing.assert_close(found, every_time, rtol=0, atol=1e-6)
+    assert 0 < int((predicted(model, every_time) == labels).sum()) < 40

@@ -38,10 +38,10 @@ ATTACKS: dict[str, Callable[[Tensor, Tensor, Threat], object]] = {
     "apgd": lambda x, y, threat: apgd(convolutional(), x, y, threat, lambda _: torch.ones_like(x), steps=1),
     "fab": lambda x, y, threat: fab(convolutional(), x, y, threat, steps=1),
     "square": lambda x, y, threat: square(
-        convolutional(), x, y, threat, rows=torch.arange(len(x)), generator=torch.Generator(), queries=1
+        convolutional(), x, y, threat, places=torch.arange(len(x)), seed_of=int, queries=1
     ),
     "noise": lambda x, y, threat: random_points(convolutional(), x, y, threat, lambda _: torch.ones_like(x), 1),
-    "autoattack": lambda x, y, threat: autoattack(convolutional(), x, y, threat, seed=0, queries=1, steps=1),
+    "autoattack": lambda x, y, threat: autoattack(convolutional(), x, y, threat, seed_of=int, queries=1, steps=1),
     "harness": lambda x, y, threat: evaluate_attack(
         convolutional(), x, y, classes=10, attack=unchecked(threat), seed=0
     ),
