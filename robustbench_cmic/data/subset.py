@@ -1,4 +1,4 @@
-"""Which examples of a split are evaluated: a draw that depends on nothing but the split and what is asked for."""
+"""Which examples of a split are evaluated or held out: draws that depend on the split and what is asked for only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_cmic.data.base import Labels
+from robustbench_cmic.data.base import DataError, Labels
 
 
 def choose(labels: Labels, limit: int | None, per_class: bool = False) -> npt.NDArray[np.int64]:
@@ -27,6 +27,26 @@ def choose(labels: Labels, limit: int | None, per_class: bool = False) -> npt.ND
     if per_class:
         order = order[np.argsort(_turn(labels[order]), kind="stable")]
     return np.sort(order[:limit])
+
+
+def hold_out(labels: Labels, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices of a split without `count` of its examples, and of these, both ascending.
+
+    Of every class its share is held out, up to one (the method of the largest remainders; the lower labels win ties).
+    The order within a class is as fixed as that of `choose`, but another.
+
+    Raises:
+        DataError: fewer than two examples would be left, as batch normalisation needs.
+    """
+    n = len(labels)
+    if n - count < 2:
+        raise DataError(f"`held_out` takes {count} of {n} training images: two should be left at least")
+    order = np.argsort(_splitmix64(np.arange(n, dtype=np.uint64) + np.uint64(2**32)), kind="stable")
+    taken, remainders = np.divmod(count * np.bincount(labels), n)
+    taken[np.argsort(-remainders, kind="stable")[: count - taken.sum()]] += 1
+    is_held = np.zeros(n, bool)
+    is_held[order[_turn(labels[order]) < taken[labels[order]]]] = True
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def _turn(labels: Labels) -> npt.NDArray[np.int64]:

@@ -35,6 +35,7 @@ class Epoch(Frozen):
     cmi: float  # nats, as separation; see `information`
     separation: float
     ncmi: float | None
+    held_out: float | None = None  # accuracy after the epoch on held-out training images, under an adversary its attack
 
 
 class Part(Frozen):
@@ -114,6 +115,7 @@ class TrainRecord(_Record):
     mean: list[float] = []  # of the normalisation layer, per channel, as std
     std: list[float] = []
     curve: list[Epoch] = []
+    selected_epoch: int | None = None  # whose weights were kept, where they are not those of the last one as such
     last_finite: dict[str, float] | None = None  # if diverged, the loss terms of the last step at which all were finite
 
 

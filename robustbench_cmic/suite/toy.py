@@ -18,7 +18,8 @@ def toy(suite: Suite) -> Suite:
     training, evaluation = suite.training, suite.evaluation
     if training is not None:
         images = BATCHES * training.batch_size
-        training = training.model_copy(update={"epochs": 1, "limit": min(images, training.limit or images)})
+        changes = {"epochs": 1, "limit": min(images, training.limit or images)}
+        training = training.model_copy(update=changes | ({"held_out": 0.25} if training.held_out else {}))
     examples = min(EXAMPLES, evaluation.limit or EXAMPLES)
     return suite.model_copy(
         update={

@@ -156,7 +156,11 @@ class Augmentation(Strict):
 class Training(Strict):
     """How every model of the suite is trained; only the objective differs between models.
 
-    With a `limit`, on so many images only, as many of every class, drawn once and for all.
+    Attributes:
+        limit: train on so many images only, as many of every class, drawn once and for all.
+        select: which epoch's weights a training leaves: those of the `last`, or of the `best` on the held-out images.
+        held_out: how many of the training images (of those that `limit` leaves) are not learned from, but tell which
+            epoch is best: a share below 1, or a number of images; of each class its share, the same for every model.
     """
 
     epochs: Count
@@ -165,6 +169,26 @@ class Training(Strict):
     schedule: AnySchedule = Constant(name="constant")
     augmentation: Augmentation = Augmentation()
     limit: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
+    select: Literal["last", "best"] = "last"
+    held_out: Positive | None = None
+
+    @model_validator(mode="after")
+    def _held_out_images_are_those_that_select(self) -> Training:
+        if self.select == "best" and self.held_out is None:
+            raise ValueError("`select: best` needs `held_out`, a share of the training images such as 0.1, or a number")
+        if self.held_out is not None and self.select == "last":
+            raise ValueError("`held_out` has no effect without `select: best`: leave it out")
+        if self.held_out is not None and self.held_out >= 1 and not self.held_out.is_integer():
+            raise ValueError(f"`held_out` should be a share below 1 or a number of images, not {self.held_out:g}")
+        if self.limit is not None and self.limit - self.held_out_images(self.limit) < 2:
+            raise ValueError(f"`held_out` leaves fewer than two of the {self.limit} images of `limit` to learn from")
+        return self
+
+    def held_out_images(self, images: int) -> int:
+        """How many of so many training images are held out: of a share at least one."""
+        if self.held_out is None:
+            return 0
+        return int(self.held_out) or max(1, round(self.held_out * images))
 
     def steps_of_epoch(self, images: int) -> int:
         """Batches of so many images; a last batch of one image, which batch normalisation cannot take, is left out."""
@@ -177,4 +201,6 @@ class Training(Strict):
         for key in ("rotation", "jitter"):
             if not declared["augmentation"][key]:
                 del declared["augmentation"][key]
+        if self.select == "last":
+            del declared["select"]
         return declared

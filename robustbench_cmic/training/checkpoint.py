@@ -45,6 +45,7 @@ class TrainingRun:
         adversary: changes the images of every step, after their augmentation.
         curve: finished epochs.
         collapsed: the latest epochs in a row in which all predictions were one class.
+        best: the model's state after the selected epoch; empty where nothing is held out.
     """
 
     model: nn.Sequential
@@ -53,6 +54,19 @@ class TrainingRun:
     adversary: Adversary | None = None
     curve: list[Epoch] = field(default_factory=list)
     collapsed: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def selected_epoch(self) -> int | None:
+        """The epoch that is best on the held-out images, of several the earliest; None where nothing is held out."""
+        judged = [(epoch.held_out, -epoch.epoch) for epoch in self.curve if epoch.held_out is not None]
+        return -max(judged)[1] if judged else None
+
+    def note_held_out(self, accuracy: float) -> None:
+        """Enter the latest epoch's accuracy on the held-out images, and keep its weights if it is the best so far."""
+        self.curve[-1] = self.curve[-1].model_copy(update={"held_out": accuracy})
+        if self.selected_epoch == len(self.curve):
+            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def state(self) -> TrainingState:
         """A snapshot of it all, as plain tensors and data."""
@@ -60,12 +74,14 @@ class TrainingRun:
         tensors |= {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors["collapsed"] = torch.tensor(self.collapsed)
         return TrainingState(tensors, len(self.curve), [epoch.model_dump() for epoch in self.curve])
 
     def restore(self, state: TrainingState) -> None:
         """Continue from a snapshot."""
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "objective": {}, "optimizer": {}, "collapsed": {}}
+        names = ("model", "objective", "optimizer", "best", "collapsed")
+        groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, value in state.tensors.items():
             group, _, inner = name.partition(".")
             groups[group][inner] = value
@@ -82,6 +98,7 @@ class TrainingRun:
                 if value.shape == weight.shape:
                     slot_values[name] = torch.empty_like(weight).copy_(value)
         self.curve = [Epoch.model_validate(epoch) for epoch in state.curve]
+        self.best = groups["best"]
         self.collapsed = int(groups["collapsed"][""])
 
 

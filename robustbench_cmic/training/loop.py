@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.data.base import Split
-from robustbench_cmic.data.feed import Feed, unit
+from robustbench_cmic.data.feed import Examples, Feed, unit
+from robustbench_cmic.data.subset import hold_out
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.training import AnyOptimizer, Training
 from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
@@ -21,6 +22,7 @@ from robustbench_cmic.training.augment import augment, draw
 from robustbench_cmic.training.checkpoint import TrainingRun
 from robustbench_cmic.training.cuda_graph import GraphedStep
 from robustbench_cmic.training.epoch_log import EpochLog
+from robustbench_cmic.training.selection import HeldOut
 
 COLLAPSE_PATIENCE = 3
 """A model that predicts one class only over this many epochs in a row, or over the last, has collapsed."""
@@ -76,11 +78,11 @@ def train(
     after_epoch: Callable[[TrainingRun], None] = lambda _: None,
     after_step: Callable[[int, int], None] = lambda _, __: None,
 ) -> Divergence | None:
-    """Train to the end, from wherever `training` stands.
+    """Train to the end, from wherever `training` stands; the model is left with the weights of the selected epoch.
 
     Args:
         training: model, objective and optimiser; changed in place.
-        split: images and labels to train on.
+        split: images and labels to train on, and to hold some out of.
         declared: what a suite says of all trainings.
         seed: decides the order of examples, their augmentation, where an adversary starts and the random numbers of
             layers; two objectives see the same.
@@ -90,6 +92,9 @@ def train(
 
     Returns:
         None, or why the training diverged: a loss that is not finite, or a collapse to one class.
+
+    Raises:
+        DataError: so many images are to be held out that too few are left.
     """
     loop = _Loop(training, split, declared, seed, acceleration)
     epochs = declared.epochs
@@ -102,7 +107,11 @@ def train(
             divergence = divergence or _collapse(training, epochs)
             if divergence is not None:
                 return divergence
+            if loop.held_out is not None:
+                training.note_held_out(loop.held_out.accuracy(training.model, training.adversary))
             after_epoch(training)
+    if training.best:
+        training.model.load_state_dict(training.best)
     return None
 
 
@@ -118,7 +127,13 @@ class _Loop:
         self.start_seeds = (0, 0)  # of the adversary, for a step's batch and for its class batch
         self.network = AtPrecision(training.model, acceleration.reduced)
         self.device = next(training.model.parameters()).device
-        self.labels = torch.from_numpy(split.labels)
+        kept, held = hold_out(split.labels, declared.held_out_images(len(split.labels)))
+        self.rows, labels = torch.from_numpy(kept), torch.from_numpy(split.labels)
+        self.labels = labels[self.rows]
+        self.held_out: HeldOut | None = None
+        if len(held) > 0:
+            examples = Examples(split.images, held, str(self.device))
+            self.held_out = HeldOut(examples, labels[held].to(self.device), declared.batch_size, seed)
         self.image_size = (split.images.shape[2], split.images.shape[3])
         self.fill: Tensor = training.model.get_buffer("0.mean")
         self.names: tuple[str, ...] = ()
@@ -136,10 +151,10 @@ class _Loop:
             if extra is not None:
                 batches = [torch.cat([index, more]) for index, more in zip(batches, extra, strict=True)]
             # One transfer for the whole epoch: a small one a step would make the host wait for the device.
-            yield from torch.split(torch.cat(batches).to(device), [len(index) for index in batches])
+            yield from torch.split(self.rows[torch.cat(batches)].to(device), [len(index) for index in batches])
 
     def _order(self, epoch: int) -> list[Tensor]:
-        """The batches of an epoch, as indices."""
+        """The batches of an epoch, as indices into the images that are learned from."""
         order = torch.randperm(len(self.labels), generator=_generator("order", self.seed, epoch))
         return list(torch.split(order, self.declared.batch_size))[: self.steps]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustbench_cmic.data.subset import choose, subset_sha256
+from robustbench_cmic.data.base import DataError
+from robustbench_cmic.data.subset import choose, hold_out, subset_sha256
 
 SORTED = np.repeat(np.arange(10), 50)
 
@@ -44,3 +45,37 @@ def test_the_choice_is_frozen() -> None:
     """Committed results rest on it: a change must be deliberate, and raise the version of the rule."""
     assert choose(np.zeros(100, int), 8).tolist() == [2, 32, 33, 42, 43, 53, 94, 95]
     assert subset_sha256(np.arange(3)).startswith("ab25350e")
+
+
+@pytest.mark.parametrize("count", [1, 10, 50, 123, 498])
+def test_of_every_class_its_share_is_held_out_up_to_one(count: int) -> None:
+    random = np.random.default_rng(0)
+    uneven = random.permutation(np.repeat(np.arange(5), [300, 120, 60, 19, 1]))
+    for labels in (SORTED, uneven):
+        kept, held = hold_out(labels, count)
+        assert sorted([*kept, *held]) == list(range(500))
+        assert (np.diff(kept) > 0).all()
+        assert (np.diff(held) > 0).all()
+        assert len(held) == count
+        shares = count * np.bincount(labels) / 500
+        assert (np.abs(np.bincount(labels[held], minlength=len(shares)) - shares) < 1).all()
+
+
+def test_what_is_held_out_of_a_class_is_drawn_and_not_what_is_evaluated_first() -> None:
+    labels = np.zeros(10_000, int)
+    _, held = hold_out(labels, 1000)
+    parts = np.bincount(held // 1000, minlength=10)
+    assert float(((parts - 100) ** 2 / 100).sum()) < 40  # chi-squared; beyond 40 at p < 1e-5
+    assert len(set(held.tolist()) & set(choose(labels, 1000).tolist())) < 200  # 100 by chance
+
+
+def test_nothing_held_out_leaves_everything() -> None:
+    kept, held = hold_out(SORTED, 0)
+    assert kept.tolist() == list(range(500))
+    assert len(held) == 0
+
+
+@pytest.mark.parametrize("count", [499, 500, 50_000])
+def test_two_images_are_left_to_learn_from(count: int) -> None:
+    with pytest.raises(DataError, match=f"takes {count} of 500 training images"):
+        hold_out(SORTED, count)

@@ -33,6 +33,8 @@ training:
   epochs: 3
   batch_size: 8
   limit: 20
+  select: best
+  held_out: 1/10
   optimizer: {name: adamw, lr: 1/1000}
   schedule: {name: multistep, milestones: [1, 2], warmup_epochs: 1/2}
   augmentation: {crop: 2, flip: true, rotation: 15, jitter: 2/5}
@@ -49,7 +51,6 @@ models:
     objective: {name: "ours:make", gamma: 1/2, adversary: {norm: l2, eps: 1, alpha: eps/3, steps: 2, loss: margin}}
 evaluation: {limit: 10, per_class: true}
 """
-NO_OPTIONS = "rotation: 0, jitter: 0"
 OURS = """\
 def build(shape, classes):
     return None
@@ -104,18 +105,19 @@ def test_options_at_their_defaults_are_not_declared(tmp_path: Path, monkeypatch:
     """So that cells which do not use them keep the ids that they had before these existed."""
     (tmp_path / "ours.py").write_text(OURS)
     monkeypatch.syspath_prepend(tmp_path)
-    written = [
-        MANY,
-        MANY.replace(", rotation: 15, jitter: 2/5", ""),
-        MANY.replace("rotation: 15, jitter: 2/5", NO_OPTIONS),
-    ]
+    without = MANY.replace(", rotation: 15, jitter: 2/5", "").replace("  select: best\n  held_out: 1/10\n", "")
+    off = MANY.replace("rotation: 15, jitter: 2/5", "rotation: 0, jitter: 0")
+    written = [MANY, without, off.replace("  select: best\n  held_out: 1/10\n", "  select: last\n  held_out: null\n")]
     ids = []
     for text in written:
         (tmp_path / "many.yaml").write_text(text.replace("zero_init_residual: false", "zero_init_residual: true"))
         cells = make_plan(load_suite(tmp_path / "many.yaml").suite).of("train")
         ids.append([cell.id for cell in cells])
-        augmentation = cells[1].declared["training"]["augmentation"]
-        assert set(augmentation) == {"crop", "flip", "cutout"} | ({"rotation", "jitter"} if text is MANY else set())
+        training = cells[1].declared["training"]
+        assert {"select", "held_out"} & set(training) == ({"select", "held_out"} if text is MANY else set())
+        assert set(training["augmentation"]) == {"crop", "flip", "cutout"} | (
+            {"rotation", "jitter"} if text is MANY else set()
+        )
         assert "zero_init_residual" not in cells[1].declared["model"]
     assert ids[1] == ids[2]
     assert not set(ids[0]) & set(ids[1])

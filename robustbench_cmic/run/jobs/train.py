@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from robustbench_cmic.data.subset import choose
 from robustbench_cmic.models.build import fit_weights
 from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights, save_weights
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.records.schema import Epoch, TrainRecord
+from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
@@ -58,9 +57,10 @@ def run_training(job: Job) -> TrainRecord:
         after_epoch=after_epoch,
         after_step=job.step,
     )
-    examples = (len(training.curve) - done) * len(split.labels)
+    images = len(split.labels)
+    examples = (len(training.curve) - done) * (images - declared.held_out_images(images))
     job.stopwatch.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
-    return _record(job, model, training.curve, divergence)
+    return _record(job, model, training, divergence)
 
 
 def load_given_weights(job: Job) -> TrainRecord:
@@ -73,12 +73,12 @@ def load_given_weights(job: Job) -> TrainRecord:
 
 
 def _record(
-    job: Job, model: nn.Sequential, curve: Sequence[Epoch] | None = None, divergence: Divergence | None = None
+    job: Job, model: nn.Sequential, training: TrainingRun | None = None, divergence: Divergence | None = None
 ) -> TrainRecord:
-    """Store the weights, unless the training diverged, and say what became of them; no curve: nothing was trained."""
+    """Store the weights, unless the training diverged, and say what became of them."""
     saved = save_weights(job.settings.store.weights(job.cell.id), model.state_dict()) if divergence is None else None
     common = job.common()
-    if curve is None:
+    if training is None:
         common["provenance"]["determinism"]["training"] = None
     return TrainRecord(
         **common,
@@ -88,7 +88,8 @@ def _record(
         parameters=sum(weight.numel() for weight in model.parameters()),
         mean=model.get_buffer("0.mean").flatten().tolist(),
         std=model.get_buffer("0.std").flatten().tolist(),
-        curve=curve or [],
+        curve=[] if training is None else training.curve,
+        selected_epoch=None if training is None or divergence is not None else training.selected_epoch,
         last_finite=None if divergence is None else divergence.last_finite,
     )
 

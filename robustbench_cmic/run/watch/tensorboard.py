@@ -93,7 +93,7 @@ class Curves:
                 self.add([read_record(self._store.record(event.cell))])
 
     def _trained(self, cell: Cell, epoch: Epoch) -> None:
-        names = ("lr", "accuracy", "cmi", "separation", "ncmi")
+        names = ("lr", "accuracy", "cmi", "separation", "ncmi", "held_out")
         scalars: dict[str, float | None] = {f"train/{name}": getattr(epoch, name) for name in names}
         scalars |= {f"loss/{term}": value for term, value in epoch.loss.items()}
         self._write(cell, scalars, epoch.epoch)
