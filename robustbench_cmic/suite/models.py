@@ -20,6 +20,7 @@ ARCHITECTURES = {
     "small_cnn": "robustbench_cmic.models.architectures:small_cnn",
     "small_resnet": "robustbench_cmic.models.architectures:small_resnet",
     "mlp": "robustbench_cmic.models.architectures:mlp",
+    "lenet": "robustbench_cmic.models.architectures:lenet",
 }
 """Name -> the function that builds it from the shape of an image and the number of classes."""
 

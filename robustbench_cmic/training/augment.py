@@ -14,7 +14,7 @@ DRAWS = 5
 After them come one for the angle, where images are rotated, and three for brightness, contrast and saturation, where
 colours are jittered.
 """
-LEVELS = 2**24
+DRAW_LEVELS = 2**24
 """Angles and factors are drawn as whole numbers from 0 to this one, which stand for the least and the largest."""
 
 
@@ -25,7 +25,7 @@ def draw(n: int, size: tuple[int, int], augmentation: Augmentation, generator: t
     everything else stays as it was drawn before it existed.
     """
     ranges = [2 * augmentation.crop + 1, 2 * augmentation.crop + 1, 2 if augmentation.flip else 1, *size]
-    ranges += [LEVELS + 1] * (bool(augmentation.rotation) + 3 * bool(augmentation.jitter))
+    ranges += [DRAW_LEVELS + 1] * (bool(augmentation.rotation) + 3 * bool(augmentation.jitter))
     return torch.stack([torch.randint(upper, (n,), generator=generator) for upper in ranges], dim=1)
 
 
@@ -46,7 +46,7 @@ def augment(images: Tensor, draws: Tensor, augmentation: Augmentation, fill: Ten
         row = (rows + draws[:, 0, None])[:, :, None]
         column = (flipped + draws[:, 1, None])[:, None, :]
         images = _gather(padded, row, column)
-    further = draws[:, DRAWS:].double() / LEVELS
+    further = draws[:, DRAWS:].double() / DRAW_LEVELS
     if augmentation.rotation:
         images = rotate(images, augmentation.rotation * (2 * further[:, 0] - 1))
     if augmentation.jitter:

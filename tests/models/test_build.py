@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from robustbench_cmic.models.architectures import small_cnn
+from robustbench_cmic.models.architectures import lenet, small_cnn
 from robustbench_cmic.models.build import ModelError, build_model, fit_weights
 from robustbench_cmic.suite.models import architecture_problem, model_of, timm_models
 from tests.conftest import TINY_SUITE, Cli, contents
@@ -86,6 +86,47 @@ def test_small_resnet_has_the_size_it_says() -> None:
     model = build("small_resnet")
     assert sum(weight.numel() for weight in model.parameters()) == 83_892
     assert model(torch.rand(3, 3, 32, 32)).shape == (3, 100)
+
+
+def test_lenet_is_the_network_of_madry_et_al_for_mnist() -> None:
+    network = lenet((1, 28, 28), 10)
+    by_hand = 32 * (5 * 5 * 1 + 1) + 64 * (5 * 5 * 32 + 1) + 1024 * (7 * 7 * 64 + 1) + 10 * (1024 + 1)
+    assert sum(weight.numel() for weight in network.parameters()) == by_hand == 3_274_634
+    sizes: list[tuple[int, ...]] = []
+    for layer in network.children():
+        layer.register_forward_hook(lambda _, __, out: sizes.append(tuple(out.shape[1:])))
+    network(torch.rand(2, 1, 28, 28))
+    first, second = [(32, 28, 28)] * 2 + [(32, 14, 14)], [(64, 14, 14)] * 2 + [(64, 7, 7)]
+    assert sizes == [*first, *second, (3136,), (1024,), (1024,), (10,)]
+
+
+def test_lenet_computes_what_is_written() -> None:
+    network = lenet((1, 8, 8), 10)
+    weights = list(network.parameters())
+    images = torch.rand(3, 1, 8, 8)
+    values = images
+    for index in (0, 2):
+        convolved = nn.functional.conv2d(values, weights[index], weights[index + 1], padding=2).clamp(min=0)
+        values = convolved.unfold(2, 2, 2).unfold(3, 2, 2).amax((-2, -1))
+    hidden = (values.flatten(1) @ weights[4].T + weights[5]).clamp(min=0)
+    assert torch.allclose(network(images), hidden @ weights[6].T + weights[7], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (1, 8, 8), (3, 32, 32), (2, 7, 13)])
+def test_lenet_takes_images_of_any_size_from_four_pixels_on(shape: tuple[int, int, int]) -> None:
+    model, same, other = (
+        build_model(model_of({"architecture": "lenet"}), shape, 10, ((0.5,) * shape[0], (0.2,) * shape[0]), seed)
+        for seed in (0, 0, 1)
+    )
+    assert model(torch.rand(2, *shape)).shape == (2, 10)
+    values = [nn.utils.parameters_to_vector(each.parameters()) for each in (model, same, other)]
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
+
+
+def test_lenet_says_which_images_are_too_small() -> None:
+    with pytest.raises(ModelError, match="lenet needs images of at least 4x4 pixels"):
+        build_model(model_of({"architecture": "lenet"}), (1, 3, 8), 10, ((0.5,), (0.2,)), 0)
 
 
 def test_normalisation_is_by_given_moments_where_given() -> None:
@@ -176,7 +217,11 @@ def test_own_architecture_and_own_weights_are_attacked_without_training(tmp_path
         ("architecture: mlp", "architecture: my_model:bild", "defines no bild; did you mean 'build'?"),
         ("architecture: mlp", 'architecture: "my_model:"', "should be written package.module:function"),
         ("architecture: mlp", "architecture: resnet81", "unknown architecture 'resnet81'; did you mean 'resnet18'?"),
-        ("architecture: mlp", "architecture: zzz", "known here: small_cnn, small_resnet, mlp, every model of timm"),
+        (
+            "architecture: mlp",
+            "architecture: zzz",
+            "known here: small_cnn, small_resnet, mlp, lenet, every model of timm",
+        ),
         ("architecture: mlp", "architecture: mlp, stem: small", "`stem: small` is for timm's ResNets"),
         ("architecture: mlp", "architecture: resnet18.a1_in1k", "names weights of timm's resnet18"),
         ("architecture: mlp", "architecture: mlp, pretrained: true", "`pretrained` is for models of timm"),

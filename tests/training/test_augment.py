@@ -11,7 +11,7 @@ import torchvision.transforms.functional as reference
 from torch import Tensor
 
 from robustbench_cmic.suite.training import Augmentation
-from robustbench_cmic.training.augment import DRAWS, LEVELS, augment, draw, jitter, rotate
+from robustbench_cmic.training.augment import DRAW_LEVELS, DRAWS, augment, draw, jitter, rotate
 
 FILL = torch.tensor([0.1, 0.2, 0.3]).reshape(3, 1, 1)
 
@@ -153,7 +153,7 @@ def test_angles_and_factors_are_uniform_between_their_bounds() -> None:
     augmentation = Augmentation(rotation=15, jitter=0.4)
     draws = draw(3000, (1, 1), augmentation, torch.Generator().manual_seed(6))
     ends = draws[:2].clone()
-    ends[0, DRAWS:], ends[1, DRAWS:] = 0, LEVELS
+    ends[0, DRAWS:], ends[1, DRAWS:] = 0, DRAW_LEVELS
     images = torch.full((2, 3, 1, 1), 0.5)
     assert augment(images, ends, augmentation, FILL)[:, 0, 0, 0].tolist() == pytest.approx([0.3, 0.7], abs=1e-3)
     large = torch.rand(2, 3, 16, 16) / 2
@@ -161,7 +161,7 @@ def test_angles_and_factors_are_uniform_between_their_bounds() -> None:
     bounds = torch.tensor([-15.0, 15.0], dtype=torch.float64)
     assert torch.equal(turned, rotate(large, bounds))
     for column in range(DRAWS, DRAWS + 4):
-        counts = torch.histc(draws[:, column].double(), bins=3, min=0, max=LEVELS)
+        counts = torch.histc(draws[:, column].double(), bins=3, min=0, max=DRAW_LEVELS)
         assert float(((counts - 1000) ** 2 / 1000).sum()) < 25  # chi-squared; beyond 25 at p < 1e-5
 
 
