@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks import harness
 from robustbench_cmic.data.base import Split
+from robustbench_cmic.data.subset import hold_out
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.suite.attacks import PGD
@@ -57,6 +59,22 @@ def test_graphed_steps_train_as_plain_ones(objective: dict[str, Any], optimizer:
     assert torch.allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
     assert trained[0][1] == pytest.approx(trained[1][1], abs=0.01)
     assert trained[0][1] > 0.7
+
+
+def test_a_graphed_training_keeps_the_weights_of_its_best_epoch() -> None:
+    declared = declare({"select": "best", "held_out": 100})
+    _, held = hold_out(EXAMPLES.labels, 100)
+    images = torch.from_numpy(np.asarray(EXAMPLES.images)[held]).cuda()
+    judged = []
+    for graphed in (True, False):
+        training = prepare(CMIC)
+        train(training, EXAMPLES, declared=declared, seed=0, acceleration=Acceleration(graphed=graphed))
+        with torch.no_grad():
+            predicted = training.model.eval()(images).argmax(1).cpu()
+        accuracy = float((predicted == torch.from_numpy(EXAMPLES.labels[held])).double().mean())
+        assert accuracy == max(epoch.held_out or 0.0 for epoch in training.curve)
+        judged.append([epoch.held_out for epoch in training.curve])
+    assert judged[0] == pytest.approx(judged[1], abs=0.05)
 
 
 def test_a_graphed_training_resumes(tmp_path: Path) -> None:
