@@ -172,6 +172,29 @@ def paired_seed_test(differences: Sequence[float], resolution: float) -> PairedT
     return PairedTTest(mean, sd, 2 * float(stdtr(n - 1, -abs(t))), n)
 
 
+def equivalence_p(test: PairedTTest, margin: float) -> float | None:
+    """P-value of two one-sided paired t-tests over seeds: is the mean within the margin of 0 (Schuirmann 1987)?
+
+        p = max(P(T >= (mean + margin) / se), P(T <= (mean - margin) / se)) = P(T <= (|mean| - margin) / se)
+
+    with se = sd / sqrt(n) and n - 1 degrees of freedom. It is below alpha where the t-interval of the mean with
+    confidence 1 - 2 alpha lies within the margin.
+
+    Returns:
+        The larger of the two; None where the t-test has no p-value either.
+
+    Raises:
+        ValueError: a margin, in the unit of the differences, that is not positive.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin should be positive, not {margin}")
+    if not test.sd:
+        return None
+    from scipy.special import stdtr
+
+    return float(stdtr(test.n - 1, (abs(test.mean) - margin) / (test.sd / math.sqrt(test.n))))
+
+
 def paired_accuracy_interval(
     only_first: int, only_second: int, n: int, confidence: float = 0.95, resamples: int = 9999
 ) -> tuple[float, float]:

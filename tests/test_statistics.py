@@ -14,6 +14,7 @@ from scipy.stats import binomtest, bootstrap, ttest_1samp
 from robustbench_cmic.statistics import (
     PairedTTest,
     discordant_pairs,
+    equivalence_p,
     holm,
     mcnemar,
     paired_accuracy_interval,
@@ -273,6 +274,43 @@ def test_seed_test_refuses_nonsense(differences: list[float], resolution: float,
         paired_seed_test(differences, resolution)
 
 
+def test_equivalence_equals_statsmodels() -> None:
+    weightstats = pytest.importorskip("statsmodels.stats.weightstats")
+    draw = random.Random(3)
+    for n in (2, 3, 5, 30):
+        for mean in (-0.03, 0.0, 0.01, 0.05):
+            first = [draw.random() for _ in range(n)]
+            second = [value + draw.gauss(mean, 0.01) for value in first]
+            differences = [b - a for a, b in zip(first, second, strict=True)]
+            expected, *_ = weightstats.ttost_paired(np.array(second), np.array(first), -0.02, 0.02)
+            assert equivalence_p(paired_seed_test(differences, 0), 0.02) == pytest.approx(expected, rel=1e-9)
+
+
+def test_equivalence_is_the_interval_of_90_percent_within_the_margin() -> None:
+    draw = random.Random(4)
+    found = []
+    for _ in range(200):
+        differences = [draw.gauss(draw.uniform(-0.02, 0.02), 0.01) for _ in range(4)]
+        low, high = ttest_1samp(differences, 0).confidence_interval(0.9)
+        found.append(low > -0.02 and high < 0.02)
+        p = equivalence_p(paired_seed_test(differences, 0), 0.02)
+        assert p is not None
+        assert (p < 0.05) == found[-1]
+    assert 20 < sum(found) < 180
+
+
+def test_equivalence_needs_a_spread_and_a_margin() -> None:
+    assert equivalence_p(paired_seed_test([0.1], 0.01), 0.02) is None
+    assert equivalence_p(paired_seed_test([0.0, 0.0], 0.0), 0.02) is None
+    # Equal to 1/360: se = 1 / 360 / sqrt(6) / sqrt(3), t = 0.02 / se; two degrees of freedom in closed form.
+    t = -0.02 * 360 * math.sqrt(18)
+    p = equivalence_p(paired_seed_test([0.0, 0.0, 0.0], 1 / 360), 0.02)
+    assert p == pytest.approx((1 + t / math.sqrt(t * t + 2)) / 2, rel=1e-9)
+    for margin in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="margin should be positive"):
+            equivalence_p(PairedTTest(0.0, 1.0, 1.0, 3), margin)
+
+
 def test_the_mean_of_differences_has_the_interval_of_its_counts() -> None:
     differences = [-1.0] * 10 + [1.0] * 25 + [0.0] * 325
     # The same multinomial draw, but for the order of its categories.
@@ -292,7 +330,9 @@ def test_importing_costs_nothing() -> None:
     code = f"import sys, robustbench_cmic.statistics; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     uses = "s.mcnemar(3, 9), s.paired_accuracy_interval(3, 9, 20), s.paired_seed_test([1, 2, 4], 0.1), s.holm([0.1])"
+    uses += ", s.equivalence_p(s.paired_seed_test([1, 2, 4], 0.1), 2), p.seeds_to_detect(1, 1, 0.05)"
+    uses += ", p.detectable_difference(s.paired_seed_test([1, 2, 4], 0.1), 0.05)"
     heavy = "{'torch', 'scipy.stats', 'statsmodels'}"
-    modules = "sys, robustbench_cmic.statistics as s"
+    modules = "sys, robustbench_cmic.report.power as p, robustbench_cmic.statistics as s"
     code = f"import {modules}; {uses}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -47,6 +47,7 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
         description=suite.description,
         dataset=suite.dataset.label,
         pairs=[(first, second) for first, second in suite.pairs],
+        claims=suite.claims,
         cells=cells,
     )
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from robustbench_cmic.suite.claims import Claims
 from robustbench_cmic.suite.fields import Frozen, Threat, format_eps
 
 Kind = Literal["train", "attack", "audit"]
@@ -73,13 +74,18 @@ def runs_custom_code(cell: Cell) -> bool:
 
 
 class Plan(Frozen):
-    """A suite's cells in order, and what a report needs to know of the suite; stored beside the records."""
+    """A suite's cells in order, and what a report needs to know of the suite; stored beside the records.
+
+    Attributes:
+        claims: how the report judges; a file that does not say has the default.
+    """
 
     schema_: Literal["robustbench_cmic/plan/2"] = Field(PLAN_SCHEMA, alias="schema")
     suite: str
     description: str
     dataset: str
     pairs: list[tuple[str, str]]
+    claims: Claims = Claims()
     cells: list[Cell]
 
     def of(self, kind: Kind) -> list[Cell]:

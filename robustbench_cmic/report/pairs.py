@@ -1,36 +1,31 @@
-"""Two models of a pair, compared line by line: over seeds, over examples, and in words.
+"""Two models of a pair, compared line by line, before anything is said of them: see `verdicts` for that.
 
-Two questions are kept apart. *Over examples* (McNemar, paired bootstrap): do these two trained networks differ on more
-than these test images? One answer a seed. *Over seeds* (paired t-test): does the method differ, for another seed too?
-A claim about the method needs both, since all seeds are judged on the same images: the t-test over all planned seeds,
-and a bootstrap over images of the mean over seeds that leaves 0 out. With one seed there is no claim.
-
-P-values are adjusted by Holm's method over the lines of all pairs of a suite, in two families: what is claimed (clean
-accuracy, NCMI and every worst case), and single attacks, which are no measure of robustness. Transfers are left out:
-what is a transfer for one model of a pair is an attack with full knowledge on the other.
+Transfers are left out: what is a transfer for one model of a pair is an attack with full knowledge on the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from robustbench_cmic import statistics
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_replicates
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names
-from robustbench_cmic.report.metrics import ACCURACY, NCMI
+from robustbench_cmic.report.metrics import ACCURACY, NCMI, Metric
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.statistics import LEVEL
+from robustbench_cmic.statistics import LEVEL, PairedTTest
 from robustbench_cmic.suite.fields import CLEAN, Threat
 from robustbench_cmic.suite.objectives import objective_of
 
 RESAMPLES = {True: 9999, False: 1999}
 """Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
-WITHDRAWN = "withdrawn: flagged"
 NO_DISCORDANT = "no example differs"
+Outcome = Literal["", "higher", "lower", "equivalent", "undecided", "not compared", "no claim", "withdrawn"]
+"""Of the second model of a pair against the first; empty without a seed that both have."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +64,37 @@ class PairTest:
         what: `accuracy`, `NCMI`, the label of an attack, or `worst case`.
         threat: `CLEAN` for the first two.
         claim: it is of the family of claims.
+        in_points: of accuracies, whose differences people read in points; not of NCMI.
         seeds: those that both models have.
-        interval: 95 % of the paired bootstrap over examples for the mean over seeds of second - first.
         flags: names of the flags on either side, sorted.
-        p: of the paired t-test over seeds, adjusted; None with fewer than two seeds.
-        verdict: in words.
+        interval: 95 % of the paired bootstrap over examples for the mean over seeds of second - first.
+        settled: why no difference is left to find, in words; empty where one may be.
+        over_seeds: the paired t-test, as it is without other lines; None where it is of no family.
+        p: of that test, adjusted; None where there is none.
+        p_equivalent: of the two one-sided tests against the margin, adjusted; None where there is none.
+        level: at which the family tests what it does not reject.
+        outcome, verdict: what is said, in a word and in words.
+        detectable: where it is undecided for too few seeds: the difference that these show with a power of 0.8.
+        seeds_needed: where it is undecided for too few seeds: how many show the margin with a power of 0.8; None
+            also where the seeds there are would, and where 1,000 would not.
     """
 
     what: str
     threat: Threat
     claim: bool
+    in_points: bool
     seeds: Mapping[int, SeedTest]
     flags: tuple[str, ...]
     interval: tuple[float, float] | None = None
+    settled: str = ""
+    over_seeds: PairedTTest | None = None
     p: float | None = None
+    p_equivalent: float | None = None
+    level: float = LEVEL
+    outcome: Outcome = ""
     verdict: str = ""
+    detectable: float | None = None
+    seeds_needed: int | None = None
 
     @property
     def no_discordant(self) -> bool:
@@ -96,6 +107,17 @@ class PairTest:
         return [seed.first for seed in self.seeds.values()], [seed.second for seed in self.seeds.values()]
 
     @property
+    def means(self) -> tuple[float, float]:
+        """Of each side over the seeds; there has to be one."""
+        first, second = self.sides
+        return fmean(first), fmean(second)
+
+    @property
+    def mean(self) -> float:
+        """Of the differences over the seeds; there has to be one."""
+        return fmean(self.differences)
+
+    @property
     def differences(self) -> list[float]:
         """Second minus first, seed by seed."""
         return [seed.difference for seed in self.seeds.values()]
@@ -103,7 +125,7 @@ class PairTest:
     @property
     def withdrawn(self) -> bool:
         """What would be said is not, for a number is flagged."""
-        return self.verdict.startswith(WITHDRAWN)
+        return self.outcome == "withdrawn"
 
     @property
     def name(self) -> str:
@@ -111,22 +133,14 @@ class PairTest:
         return "clean" if self.threat == CLEAN else f"{self.what}, {self.threat}"
 
 
-def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str, str], list[PairTest]]:
-    """For each pair all lines: clean accuracy and NCMI, then at each threat attack by attack and the worst case."""
-    raw = [(pair, line) for pair in results.plan.pairs for line in _lines(results, groups, *pair)]
-    tests: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
-    for (pair, _), line in zip(raw, _adjusted([line for _, line in raw], results), strict=True):
-        tests[pair].append(replace(line, verdict=_verdict(line, _names(results, *pair), results.seeds)))
-    return tests
-
-
-def _lines(results: Results, groups: Mapping[Key, Group], first: str, second: str) -> Iterator[PairTest]:
+def pair_lines(results: Results, groups: Mapping[Key, Group], first: str, second: str) -> Iterator[PairTest]:
+    """Clean accuracy and NCMI, then at each threat attack by attack and the worst case, nothing judged yet."""
     for threat in (CLEAN, *results.threats):
         for attack in [attack for model, attack, where in groups if (model, where) == (first, threat)]:
             sides = [groups.get((model, attack, threat), {}) for model in (first, second)]
             if threat == CLEAN:
                 yield _accuracies(ACCURACY.title, threat, True, sides)
-                yield _ncmi(results, sides)
+                yield _information(results, sides, NCMI, "ncmi_replicates")
             elif ":" not in attack:
                 yield _accuracies(attack, threat, attack == WORST, sides)
 
@@ -136,12 +150,6 @@ def title_of(training: Cell, otherwise: str | None = None) -> str:
     declared = training.declared["objective"]
     title = None if declared is None else objective_of(declared).title
     return title or otherwise or training.objective
-
-
-def _names(results: Results, first: str, second: str) -> tuple[str, str]:
-    """What verdicts call the two: by their objectives, where those tell them apart."""
-    names = [title_of(results.trainings[model], model) for model in (first, second)]
-    return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 
 def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group]) -> PairTest:
@@ -158,18 +166,23 @@ def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group]) 
     interval = None
     if len({len(difference) for difference in differences}) == 1:  # else seeds were judged on other examples each
         interval = statistics.paired_mean_interval(sum(differences) / len(differences), resamples=RESAMPLES[claim])
-    return PairTest(what, threat, claim, seeds, flag_names(*sides), interval)
+    return PairTest(what, threat, claim, True, seeds, flag_names(*sides), interval)
 
 
-def _ncmi(results: Results, sides: Sequence[Group]) -> PairTest:
-    # NaN, where it is undefined, is not equal to itself.
-    left, right = ({seed: row for seed, row in side.items() if row.ncmi == row.ncmi} for side in sides)
+def _information(results: Results, sides: Sequence[Group], metric: Metric, field: str) -> PairTest:
+    """A measure of the clean outputs, and the field of a record that holds its bootstrap replicates."""
+
+    def measured(side: Group) -> dict[int, float]:
+        values = {seed: getattr(row, metric.name) for seed, row in side.items()}
+        return {seed: value for seed, value in values.items() if value == value}  # NaN where it is undefined
+
+    left, right = (measured(side) for side in sides)
     seeds = {}
     spread: list[list[float]] = []
     for seed in sorted(left.keys() & right.keys()):
-        first, second = left[seed].ncmi, right[seed].ncmi
+        first, second = left[seed], right[seed]
         interval = None
-        if replicates := _replicates(*(results.attack(side[seed].cell) for side in (left, right))):
+        if replicates := _replicates([results.attack(side[seed].cell) for side in sides], field):
             interval = statistics.paired_replicates_interval(*replicates, second - first)
             spread.append([b - a for a, b in zip(*replicates, strict=True)])
         seeds[seed] = SeedTest(first, second, interval)
@@ -179,54 +192,13 @@ def _ncmi(results: Results, sides: Sequence[Group]) -> PairTest:
         means = [fmean(values) for values in zip(*spread, strict=True)]
         estimate = fmean(seed.difference for seed in seeds.values())
         interval = statistics.paired_replicates_interval([0.0] * len(means), means, estimate)
-    return PairTest(NCMI.title, CLEAN, True, seeds, flag_names(*sides), interval)
+    return PairTest(metric.title, CLEAN, True, False, seeds, flag_names(*sides), interval)
 
 
-def _replicates(left: AttackRecord | None, right: AttackRecord | None) -> tuple[list[float], list[float]] | None:
+def _replicates(records: Sequence[AttackRecord | None], field: str) -> tuple[list[float], list[float]] | None:
     """The bootstrap of two records; None unless they were made on the same examples."""
+    left, right = records
     if left is None or right is None or left.examples_sha256 != right.examples_sha256:
         return None
-    packed = left.ncmi_replicates, right.ncmi_replicates
+    packed = getattr(left, field), getattr(right, field)
     return (unpack_replicates(packed[0]), unpack_replicates(packed[1])) if packed[0] and packed[1] else None
-
-
-def _adjusted(lines: list[PairTest], results: Results) -> list[PairTest]:
-    """The lines with adjusted p-values, over seeds and over examples, family by family."""
-    sizes = [record.n for cell in results.plan.of("attack") if (record := results.attack(cell.id)) and record.n]
-    resolution = 1 / min(sizes, default=1)
-    p: dict[tuple[int, int | None], float] = {}  # by line and seed; None: over seeds
-    for claim in (True, False):
-        family = {index: line for index, line in enumerate(lines) if line.claim is claim and line.seeds}
-        steps = {index: 0.0 if line.what == NCMI.title else resolution for index, line in family.items()}
-        tests = {index: statistics.paired_seed_test(lines[index].differences, step) for index, step in steps.items()}
-        p |= _holm({(index, None): test.p for index, test in tests.items()})
-        p |= _holm({(index, seed): test.p for index, line in family.items() for seed, test in line.seeds.items()})
-    adjusted = []
-    for index, line in enumerate(lines):
-        seeds = {seed: replace(test, p=p.get((index, seed))) for seed, test in line.seeds.items()}
-        adjusted.append(replace(line, p=p.get((index, None)), seeds=seeds))
-    return adjusted
-
-
-def _holm(p_values: Mapping[tuple[int, int | None], float | None]) -> dict[tuple[int, int | None], float]:
-    """One family, adjusted; what has no p-value is left out."""
-    tested = {test: p for test, p in p_values.items() if p is not None}
-    return dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
-
-
-def _verdict(line: PairTest, names: tuple[str, str], planned: int) -> str:
-    if not line.seeds:
-        return ""
-    if line.flags:
-        return f"{WITHDRAWN} ({', '.join(line.flags)})"
-    if planned < 2:
-        return "one seed: no claim about the method"
-    if len(line.seeds) < planned:  # which seeds are lost need not be chance: trainings that diverge, say
-        return f"{len(line.seeds)} of {planned} seeds: no claim about the method"
-    over_examples = line.interval is not None and (line.interval[0] > 0 or line.interval[1] < 0)
-    if line.p is None or line.p > LEVEL or not over_examples:
-        return "no difference shown"
-    mean = sum(line.differences) / len(line.seeds)
-    by = f"{mean:+.2g}" if line.what == NCMI.title else f"{100 * mean:+.1f} points"
-    side = "higher" if mean > 0 else "lower"
-    return f"{names[1]} {side} (p = {line.p:.2g}, {by}, {len(line.seeds)} seeds)"

@@ -14,8 +14,9 @@ from robustbench_cmic.audit import RULES, Audit, Rule, flag_results
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names, group_rows, results_frame
 from robustbench_cmic.report.metrics import ACCURACY, OF_MODELS
-from robustbench_cmic.report.pairs import PairTest, pair_tests
+from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.results import Results
+from robustbench_cmic.report.verdicts import pair_tests
 from robustbench_cmic.suite.fields import CLEAN, Threat
 
 if TYPE_CHECKING:

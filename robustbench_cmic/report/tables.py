@@ -64,7 +64,7 @@ def robust_tables(summary: Summary) -> dict[str, Table]:
 
 def pair_table(summary: Summary, first: str, second: str) -> Table:
     """What differs between the models of a pair, line by line, without NCMI; the claims stand out."""
-    rows = [_line(line, summary.results.seeds) for line in summary.pairs[first, second] if line.what != NCMI.title]
+    rows = [_line(line, summary.results.seeds) for line in summary.pairs[first, second] if line.in_points]
     measured = ["difference (points)", "95 % over examples", "seeds that differ", "verdict"]
     return Table(["attack", "eps", f"{first} %", f"{second} %", *measured], rows)
 
@@ -87,7 +87,7 @@ def seed_table(summary: Summary, first: str, second: str) -> Table:
     rows = []
     for line in summary.pairs[first, second]:
         for number, seed in line.seeds.items() if line.claim else ():
-            if line.what == NCMI.title:
+            if not line.in_points:
                 texts = [f"{seed.first:.3g}", f"{seed.second:.3g}", f"{seed.difference:+.2g}"]
                 ends = "" if seed.interval is None else f" ({seed.interval[0]:+.2g} … {seed.interval[1]:+.2g})"
             else:
@@ -134,9 +134,9 @@ def ncmi_sentences(summary: Summary, first: str, second: str) -> list[str]:
     """What is said of a pair's NCMI on clean examples; nothing where neither has any."""
     sentences = []
     for line in summary.pairs[first, second]:
-        if line.what == NCMI.title and line.seeds:
+        if not line.in_points and line.seeds:
             a, b = (spread(side, summary.results.seeds, NCMI) for side in line.sides)
-            sentences.append(f"NCMI on clean examples: `{first}` {a}, `{second}` {b}; verdict: {line.verdict}.")
+            sentences.append(f"{line.what} on clean examples: `{first}` {a}, `{second}` {b}; verdict: {line.verdict}.")
     return sentences
 
 

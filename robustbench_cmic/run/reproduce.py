@@ -68,7 +68,7 @@ def plan_reproduction(loaded: LoadedSuite, recorded: Results, fraction: float) -
     ]
     usable = {cell.id: old for cell, old in both if _has_result(old, recorded)}
     changes = differences.plan_differences(recorded.plan, plan)
-    inputs = [change for change in changes if not change.key.startswith("pairs")]
+    inputs = [change for change in changes if not change.key.startswith(("pairs", "claims"))]
     inputs += differences.declared_differences((old, cell) for cell, old in both)
     return Reproduction(loaded, recorded, fraction, sample(plan, usable, fraction), usable, missing, inputs)
 

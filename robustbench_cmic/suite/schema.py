@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.attacks import NATIVE_ATTACKS, NativeAttack
+from robustbench_cmic.suite.claims import Claims
 from robustbench_cmic.suite.custom import CustomAttack
 from robustbench_cmic.suite.data import AnyDataset, Evaluation
 from robustbench_cmic.suite.fields import CUSTOM_TAG, Name, Seed, Strict, Text, Threat, tag_of
@@ -53,6 +54,7 @@ class Suite(Strict):
     attacks: list[AnyAttack] = []
     evaluation: Evaluation = Evaluation()
     audit: Literal["strict", "standard", "off"] = "standard"
+    claims: Claims = Claims()
 
 
 _MATRIX = {

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, expect
 
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.report import Summary
-from robustbench_cmic.report.pairs import WITHDRAWN, PairTest
+from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.summary import RankedModel, SeedValues
 from robustbench_cmic.report.tables import spread
 from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
@@ -98,7 +98,7 @@ def first_claim(board: Summary) -> PairTest:
     """The first point of a pair's chart."""
     (lines,) = board.pairs.values()
     shown = [line for line in lines if line.what != "NCMI" and line.seeds and line.claim]
-    return next(line for line in shown if not line.verdict.startswith(WITHDRAWN))
+    return next(line for line in shown if not line.withdrawn)
 
 
 @on_every_screen

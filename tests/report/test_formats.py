@@ -63,7 +63,11 @@ def test_json_says_what_the_board_says(folder: Path) -> None:
     accuracy = pair["lines"][0]
     assert (accuracy["what"], accuracy["claim"]) == ("accuracy", True)
     assert accuracy["by_seed"]["0"]["second"] - accuracy["by_seed"]["0"]["first"] == pytest.approx(10 / 200)
-    assert accuracy["verdict"] == board.pairs["a", "b"][0].verdict
+    line = board.pairs["a", "b"][0]
+    assert found["margin"] == 0.02
+    assert (accuracy["verdict"], accuracy["outcome"]) == (line.verdict, line.outcome)
+    told = {key: accuracy[key] for key in ("p", "p_equivalent", "detectable", "seeds_needed")}
+    assert told == {key: getattr(line, key) for key in told}
 
 
 def test_rows_of_the_json_are_those_of_the_csv(folder: Path) -> None:

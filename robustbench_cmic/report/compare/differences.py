@@ -91,8 +91,9 @@ def value_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Di
 
 
 def plan_differences(old: Plan, new: Plan) -> list[Difference]:
-    """Models, seeds, attacks, audits and pairs that only one of two plans has."""
-    differences = []
+    """Models, seeds, attacks, audits and pairs that only one of two plans has, and how reports of each judge."""
+    claims = (flattened({"claims": plan.claims.model_dump()}) for plan in (old, new))
+    differences = value_differences(*claims)
     new_names = _names(new)
     for what, before in _names(old).items():
         after = new_names[what]

@@ -21,6 +21,7 @@ def document(summary: Summary) -> str:
         "schema": REPORT_SCHEMA,
         **_fields(summary.results.plan, "suite", "description", "dataset"),
         "seeds": summary.results.seeds,
+        "margin": summary.results.plan.claims.margin / 100,
         "examples": summary.examples,
         "audited": summary.audit.wanted,
         "missing": None if missing is None else {"cells": missing.counts, "reasons": missing.reasons},
@@ -63,5 +64,6 @@ def _standing(entry: RankedModel) -> Json:
 
 def _line(line: PairTest) -> Json:
     seeds = {number: _fields(seed, "first", "second", "interval", "p") for number, seed in line.seeds.items()}
-    tested = {"claim": line.claim, "by_seed": seeds} | _fields(line, "interval", "p", "flags", "verdict")
+    tested = {"claim": line.claim, "by_seed": seeds} | _fields(line, "interval", "p", "p_equivalent", "flags")
+    tested |= _fields(line, "outcome", "verdict", "detectable", "seeds_needed")
     return {"what": line.what} | line.threat._asdict() | tested

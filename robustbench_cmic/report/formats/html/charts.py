@@ -12,7 +12,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from robustbench_cmic.report.frame import WORST
-from robustbench_cmic.report.metrics import ACCURACY, NCMI
+from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.summary import SeedValues, Summary
 from robustbench_cmic.report.tables import interval_text, spread
@@ -113,7 +113,7 @@ def _hover(model: str, label: str, threat: Threat, number: SeedValues, seeds: in
 
 def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> Chart | None:
     """The differences of a pair with their intervals over examples; None where there is none. NCMI has other units."""
-    drawn = [line for line in lines if line.what != NCMI.title and line.seeds]
+    drawn = [line for line in lines if line.in_points and line.seeds]
     if not drawn:
         return None
     by_kind = {kind: {place: line for place, line in enumerate(drawn) if _kind(line) == kind} for kind in KINDS}

@@ -1,0 +1,189 @@
+"""What is said of the lines of a pair: higher, lower, equivalent or undecided, and why.
+
+Two questions are kept apart. *Over examples* (McNemar, paired bootstrap): do these two trained networks differ on more
+than these test images? One answer a seed. *Over seeds* (paired t-tests): does the method differ, for another seed too?
+A claim about the method needs both, since all seeds are judged on the same images. With mean m, standard deviation s
+and n seeds, at a level of 0.05:
+
+- *higher*, *lower*: the t-test of m = 0 rejects, and the bootstrap's 95 % interval of m over images leaves 0 out.
+- *equivalent*: the two one-sided t-tests of |m| >= margin reject (Schuirmann 1987; p is the larger of the two), and
+  the bootstrap's interval lies within the margin. What is higher or lower is not called equivalent; the words add that
+  it is within the margin. NCMI has no margin: a point means something for accuracies only.
+- *undecided*: neither. The words say which difference these seeds would have shown, and how many would show the
+  margin; see `power`.
+
+**Families.** P-values are adjusted by Holm's method over the lines of all pairs of a suite. Claims (clean accuracy,
+NCMI and every worst case) are families of their own, apart from single attacks, which are no measure of robustness.
+Each has three: the t-tests of a difference; the equivalence tests of accuracies, one p-value a line; and McNemar's
+tests, one a line and seed. Each family keeps its probability of any false rejection at 0.05 at most: one for a false
+*higher* or *lower*, another one for a false *equivalent*.
+
+**Settled.** A line under attack on which nothing is left to find is *not compared*, and is in no family: where both
+models are under 1 % accurate (mean over seeds), or both within 1 point of their clean accuracy. That is read off how
+accurate they are, not how they differ, and not while a seed is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from robustbench_cmic import statistics
+from robustbench_cmic.report.frame import Group, Key
+from robustbench_cmic.report.metrics import ACCURACY
+from robustbench_cmic.report.pairs import Outcome, PairTest, pair_lines, title_of
+from robustbench_cmic.report.power import MOST_SEEDS, detectable_difference, remaining_level, seeds_to_detect
+from robustbench_cmic.report.results import Results
+from robustbench_cmic.statistics import LEVEL
+from robustbench_cmic.suite.fields import CLEAN
+
+LOST = 0.01
+"""Accuracies below it, a fraction, are all alike."""
+UNHARMED = 0.01
+"""Largest loss of accuracy, a fraction, that is none."""
+
+
+def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str, str], list[PairTest]]:
+    """For each pair all lines: clean accuracy and NCMI, then at each threat attack by attack and the worst case."""
+    raw = []
+    for pair in results.plan.pairs:
+        raw += [(pair, line) for line in _settled(list(pair_lines(results, groups, *pair)), results.seeds)]
+    margin = results.plan.claims.margin / 100
+    tests: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
+    for (pair, _), line in zip(raw, _tested([line for _, line in raw], _resolution(results), margin), strict=True):
+        judged = replace(line, outcome=_outcome(line, results.seeds, margin))
+        tests[pair].append(_in_words(judged, _names(results, *pair)[1], results.seeds, margin))
+    return tests
+
+
+def _settled(lines: Sequence[PairTest], planned: int) -> Iterator[PairTest]:
+    """The lines of a pair; where nothing is left to find with the reason, and without any p-value."""
+    clean = next((line.means for line in lines if line.what == ACCURACY.title and len(line.seeds) == planned), None)
+    for line in lines:
+        attacked = line.threat != CLEAN and len(line.seeds) == planned
+        if why := attacked and _nothing_left(line.means, clean):
+            untested = {seed: replace(test, p=None) for seed, test in line.seeds.items()}
+            yield replace(line, settled=why, seeds=untested)
+        else:
+            yield line
+
+
+def _nothing_left(means: tuple[float, float], clean: tuple[float, float] | None) -> str:
+    """Why two accuracies tell nothing apart, given those without an attack; empty where they may."""
+    if max(means) < LOST:
+        return "both under 1 %"
+    # In floating point 0.95 - 0.94 is more than 0.01.
+    if clean and all(before - after < UNHARMED + 1e-9 for before, after in zip(clean, means, strict=True)):
+        return "both within 1 point of clean"
+    return ""
+
+
+def _resolution(results: Results) -> float:
+    """The step of an accuracy: one example of the smallest evaluation."""
+    sizes = [record.n for cell in results.plan.of("attack") if (record := results.attack(cell.id)) and record.n]
+    return 1 / min(sizes, default=1)
+
+
+def _tested(lines: Sequence[PairTest], resolution: float, margin: float) -> list[PairTest]:
+    """The lines with their tests, over seeds and over examples, adjusted family by family."""
+    tested = list(lines)
+    for claim in (True, False):
+        family = {i: line for i, line in enumerate(lines) if line.claim is claim and line.seeds and not line.settled}
+        tests = {
+            i: statistics.paired_seed_test(line.differences, resolution if line.in_points else 0.0)
+            for i, line in family.items()
+        }
+        alike = {i: statistics.equivalence_p(tests[i], margin) for i, line in family.items() if line.in_points}
+        p = _holm({(i, None): test.p for i, test in tests.items()})
+        p_equivalent = _holm({(i, None): value for i, value in alike.items()})
+        by_seed = _holm({(i, seed): test.p for i, line in family.items() for seed, test in line.seeds.items()})
+        for i, line in family.items():
+            tested[i] = replace(
+                line,
+                seeds={seed: replace(test, p=by_seed.get((i, seed))) for seed, test in line.seeds.items()},
+                over_seeds=tests[i],
+                p=p.get((i, None)),
+                p_equivalent=p_equivalent.get((i, None)),
+                level=remaining_level(list(p.values())),
+            )
+    return tested
+
+
+def _holm(p_values: Mapping[tuple[int, int | None], float | None]) -> dict[tuple[int, int | None], float]:
+    """One family, adjusted, by line and seed (None: over seeds); what has no p-value is left out."""
+    tested = {test: p for test, p in p_values.items() if p is not None}
+    return dict(zip(tested, statistics.holm(list(tested.values())), strict=True))
+
+
+def _outcome(line: PairTest, planned: int, margin: float) -> Outcome:
+    if not line.seeds:
+        return ""
+    if line.flags:
+        return "withdrawn"
+    if len(line.seeds) < planned:  # which seeds are lost need not be chance: trainings that diverge, say
+        return "no claim"
+    if line.settled:
+        return "not compared"
+    if planned < 2:
+        return "no claim"
+    if _shown(line.p) and line.interval is not None and (line.interval[0] > 0 or line.interval[1] < 0):
+        return "higher" if line.mean > 0 else "lower"
+    return "equivalent" if _shown(line.p_equivalent) and _within(line, margin) else "undecided"
+
+
+def _shown(p: float | None) -> bool:
+    return p is not None and p <= LEVEL
+
+
+def _within(line: PairTest, margin: float) -> bool:
+    """The examples leave no difference outside the margin."""
+    return line.interval is not None and -margin < line.interval[0] and line.interval[1] < margin
+
+
+def _names(results: Results, first: str, second: str) -> tuple[str, str]:
+    """What verdicts call the two: by their objectives, where those tell them apart."""
+    names = [title_of(results.trainings[model].objective, model) for model in (first, second)]
+    return (names[0], names[1]) if names[0] != names[1] else (first, second)
+
+
+def _in_words(line: PairTest, second: str, planned: int, margin: float) -> PairTest:
+    """The line with its verdict in words."""
+    n, near = len(line.seeds), f"within ±{100 * margin:g}"
+    if line.outcome == "undecided":
+        return _undecided(line, margin)
+    verdict = ""
+    if line.outcome == "withdrawn":
+        verdict = f"withdrawn: flagged ({', '.join(line.flags)})"
+    elif line.outcome == "no claim":
+        verdict = f"{f'{n} of {planned} seeds' if n < planned else 'one seed'}: no claim about the method"
+    elif line.outcome == "not compared":
+        verdict = f"not compared: {line.settled}"
+    elif line.outcome in ("higher", "lower"):
+        by = f"{100 * line.mean:+.1f} points" if line.in_points else f"{line.mean:+.2g}"
+        also = f", {near}" if _shown(line.p_equivalent) and _within(line, margin) else ""
+        verdict = f"{second} {line.outcome} (p = {line.p:.2g}, {by}{also}, {n} seeds)"
+    elif line.outcome == "equivalent":
+        verdict = f"equivalent {near} points (p = {line.p_equivalent:.2g}, {n} seeds)"
+    return replace(line, verdict=verdict)
+
+
+def _undecided(line: PairTest, margin: float) -> PairTest:
+    """The line with what it lacks: examples, spread to test with, or seeds."""
+    n, points = len(line.seeds), f"{100 * margin:g}"
+    if _shown(line.p):
+        return replace(line, verdict=f"undecided: shown over seeds (p = {line.p:.2g}), not over examples")
+    if _shown(line.p_equivalent):
+        return replace(line, verdict=f"undecided: within ±{points} points over seeds, not over examples")
+    test = line.over_seeds
+    detectable = None if test is None else detectable_difference(test, line.level)
+    if test is None or detectable is None or not test.sd:
+        return replace(line, verdict="undecided: the same in every seed, no spread to test with")
+    size = f"{100 * detectable:.1f} points" if line.in_points else f"{detectable:.2g}"
+    text = f"{n} seeds could have shown {size}"
+    if line.in_points and detectable > 1:
+        text = f"{n} seeds could not have shown any difference"
+    needed = None
+    if line.in_points and detectable > margin:
+        needed = seeds_to_detect(margin, test.sd, line.level)
+        text += f"; {f'about {needed}' if needed else f'more than {MOST_SEEDS}'} would show {points}"
+    return replace(line, verdict=f"undecided: {text}", detectable=detectable, seeds_needed=needed)
