@@ -42,7 +42,10 @@ def attack_of(declared: dict[str, Any], threat: Threat) -> Attack | None:
 
 
 class Suite(Strict):
-    """A whole suite file, matrices expanded; `audit` checks models and attacks for masked gradients."""
+    """A whole suite file, matrices expanded; `audit` checks models and attacks for masked gradients.
+
+    `claims` is of reports: no cell depends on it.
+    """
 
     suite: Name
     description: Text = ""

@@ -291,6 +291,12 @@ def test_ids_change_with_what_decides_the_result(tmp_path: Path, old: str, new: 
     assert {(key[3] or "train") for key in before if before[key] != after[key]} == changed
 
 
+def test_no_cell_depends_on_what_reports_claim(tmp_path: Path) -> None:
+    plan, before = plan_of(tmp_path, f"{TINY_SUITE}claims: {{margin: 3/2}}\n"), plan_of(tmp_path)
+    assert (plan.claims.margin, before.claims.margin) == (1.5, 2)
+    assert plan.cells == before.cells
+
+
 def test_a_limit_changes_evaluations_not_trainings(tmp_path: Path) -> None:
     before, limited = plan_of(tmp_path), plan_of(tmp_path, limit=7)
     same = {cell.id for cell in before.cells} & {cell.id for cell in limited.cells}

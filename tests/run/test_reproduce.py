@@ -255,6 +255,12 @@ def test_a_suite_is_certified_as_it_was_read(copied: Path) -> None:
     assert found.suite_sha256 == hashlib.sha256(TINY_SUITE.encode()).hexdigest()
 
 
+def test_another_margin_is_the_same_experiment(copied: Path) -> None:
+    (copied / "tiny.yaml").write_text(f"{TINY_SUITE}claims: {{margin: 1}}\n")
+    reproduction = plan_reproduction(load_suite(copied / "tiny.yaml"), read_results(copied / "results" / "tiny"), 1)
+    assert (reproduction.inputs, reproduction.missing) == ([], [])
+
+
 def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, cli: Cli) -> None:
     folder = copied / "results" / "tiny"
     (folder / "nightly.csv").write_text(

@@ -70,6 +70,12 @@ def test_equal_folders_are_identical(made: Callable[..., Comparison]) -> None:
     assert (found.drift, found.regression) == ([], [])
 
 
+def test_another_margin_is_told_and_changes_no_cell(made: Callable[..., Comparison]) -> None:
+    found = made(new=f"{TEXT}claims: {{margin: 1}}\n")
+    assert [change.text() for change in found.configuration] == ["claims.margin: 2.0 -> 1.0"]
+    assert (found.drift, found.regression) == ([], [])
+
+
 def test_flips_are_counted_each_way_and_tested(made: Callable[..., Comparison]) -> None:
     found = made(outcome=worse)
     lower = cell(found, "a seed 0: FGSM linf eps 0.1")
