@@ -10,11 +10,11 @@ from scipy.stats import nct, t, ttest_1samp
 
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import read_json, write_json
-from robustbench_cmic.records.store import PLAN_FILE
+from robustbench_cmic.records.store import PLAN_FILE, write_record
 from robustbench_cmic.report import write_report
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.statistics import holm
-from tests.report.folders import HEAD, attack_record, cell_of, fill, measures, planned, read, write_record
+from tests.report.folders import HEAD, attack_record, cell_of, fill, measures, planned, read
 
 N = 1000
 TWO_RADII = f"{HEAD}attacks:\n  - {{name: PGD, eps: [0.1, 0.2], steps: 10, loss: margin}}\n"
@@ -203,9 +203,10 @@ def test_single_attacks_are_closed_by_their_own_numbers(tmp_path: Path) -> None:
 def test_while_a_seed_is_missing_nothing_is_settled(tmp_path: Path) -> None:
     folder = fill(tmp_path / "made", plan := planned(tmp_path, TWO_RADII), lambda cell: [cell.eps == 0] * N)
     (folder / f"{cell_of(plan, 'b', 1, 'PGD', 0.1).id}.json").unlink()
-    verdicts = {line.name: line.verdict for line in read(folder).pairs["a", "b"]}
-    assert verdicts[AT_1] == "2 of 3 seeds: no claim about the method"
-    assert verdicts["PGD, L-inf 0.2"] == "not compared: both under 1 %"
+    found = {line.name: line for line in read(folder).pairs["a", "b"]}
+    assert found[AT_1].verdict == "2 of 3 seeds: no claim about the method"
+    assert (found[AT_1].settled, found[AT_1].p) == ("", 1.0)
+    assert found["PGD, L-inf 0.2"].verdict == "not compared: both under 1 %"
 
 
 # --- where the margin is written -----------------------------------------------------------------------------------
