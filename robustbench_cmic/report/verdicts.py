@@ -142,7 +142,7 @@ def _within(line: PairTest, margin: float) -> bool:
 
 def _names(results: Results, first: str, second: str) -> tuple[str, str]:
     """What verdicts call the two: by their objectives, where those tell them apart."""
-    names = [title_of(results.trainings[model].objective, model) for model in (first, second)]
+    names = [title_of(results.trainings[model], model) for model in (first, second)]
     return (names[0], names[1]) if names[0] != names[1] else (first, second)
 
 
