@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, TypeAdapter
@@ -90,6 +91,12 @@ class Calibration(Frozen):
     temperatures: tuple[PositiveFloat | None, PositiveFloat | None]
     undefined: str = ""
     calibrated: CalibratedMeasures | None = None
+
+    @property
+    def temperature(self) -> float | None:
+        """The geometric mean of both, for temperatures are factors; None where one of them is."""
+        first, second = self.temperatures
+        return None if first is None or second is None else math.sqrt(first) * math.sqrt(second)
 
 
 class _Record(Frozen):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.records.store import PLAN_FILE
-from robustbench_cmic.report.metrics import COLUMNS, DECLARED, MEASURED, METRICS, SPENT
+from robustbench_cmic.report.metrics import CALIBRATION, COLUMNS, DECLARED, MEASURED, METRICS, SPENT
 from robustbench_cmic.report.results import NOT_RUN, ReportError, Results, folders_of, of_own_making, read_results
 from robustbench_cmic.suite.fields import Threat
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 WORST = "worst case"
 EXTRA = ("limited", "counted", "worst_case_flags", "outcomes")
-"""What frames hold besides the columns of results.csv."""
+"""What frames hold besides the columns of results.csv and calibration."""
 _PLAIN = (*DECLARED, "cell", "status", "seconds", *MEASURED, *(name for name in SPENT if name != "seconds"), "flags")
 _PARTS = ("model", "objective", "training", "attack")
 Key = tuple[str, str, Threat]
@@ -46,7 +45,8 @@ def load_results(path: str | Path) -> pd.DataFrame:
     Returns:
         One row for each attack at one eps on one trained model, the clean evaluation (attack `none`) too, in the
         suite's order, then evaluations limited by `--limit`. Columns: those of results.csv (accuracies and intervals
-        are fractions, information is in nats); `outcomes`, a truth value an example, True where it is classified
+        are fractions, information is in nats); those of models.csv about calibration, which clean evaluations have;
+        `outcomes`, a truth value an example, True where it is classified
         correctly, None where there is no result; `limited`; `counted`, whether the worst case rests on the row;
         `worst_case_flags`, what the audit raises about the worst case at the row's threat; and what the suite
         declares, such as `model.stem`, `objective.lambda`, `training.epochs`, `attack.steps`. A cell that was not
@@ -152,9 +152,10 @@ def _typed(evaluations: Iterable[tuple[Cell, dict[str, Any]]]) -> pd.DataFrame:
     """Rows as a table: whole numbers stay whole where some are missing, whatever pandas would infer."""
     import pandas as pd
 
-    types = {metric.name: "Int64" if metric.form == "{:d}" else "float64" for metric in METRICS}
+    types = {metric.name: "Int64" if metric.form == "{:d}" else "float64" for metric in (*METRICS, *CALIBRATION)}
     rows = [row for _, row in evaluations]
-    return pd.DataFrame(rows, columns=[*COLUMNS, *EXTRA]).astype(types | {"limited": "bool", "counted": "bool"})
+    columns = [*COLUMNS, *(metric.name for metric in CALIBRATION), *EXTRA]
+    return pd.DataFrame(rows, columns=columns).astype(types | {"limited": "bool", "counted": "bool"})
 
 
 def _rows(results: Results, audit: Audit) -> Iterator[tuple[Cell, dict[str, Any]]]:
@@ -186,9 +187,17 @@ def _row(results: Results, cell: Cell) -> dict[str, Any]:
         return row
     row["seconds"] = record.timing.seconds
     if record.information is not None and record.outcomes is not None and record.n:
-        row |= {metric.name: attrgetter(metric.path)(record) for metric in METRICS}
+        row |= {metric.name: _held(record, metric.path) for metric in (*METRICS, *CALIBRATION)}
         row["outcomes"] = unpack_outcomes(record.outcomes, record.n)
     return row
+
+
+def _held(record: AttackRecord, path: str) -> Any:
+    """What a record holds at a path of dotted names; None where a part of it is None."""
+    value: Any = record
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
+    return value
 
 
 def _parameters(cells: Iterable[Cell], dtype: type[object] | None = None) -> pd.DataFrame:
@@ -245,8 +254,9 @@ def models_frame(results: Results, frame: pd.DataFrame, audit: Audit) -> pd.Data
 
     Returns:
         Columns: suite, dataset, model, architecture, objective, seed; the declared parameters; `status`, `n`,
-        `accuracy` (fraction), `cmi`, `separation` (nats) and `ncmi` on clean examples; `worst_linf_0.1` and the like,
-        the worst case at each threat (fraction); `flags`, of all that was raised about the model and attacks on it.
+        `accuracy` (fraction), `cmi`, `separation` (nats), `ncmi` and calibration on clean examples; `worst_linf_0.1`
+        and the like, the worst case at each threat (fraction); `flags`, of all that was raised about the model and
+        attacks on it.
     """
     import pandas as pd
 
@@ -255,7 +265,8 @@ def models_frame(results: Results, frame: pd.DataFrame, audit: Audit) -> pd.Data
     clean = frame[(frame["attack"] == "none") & ~frame["limited"]].set_index(["model", "seed"], drop=False)
     clean = clean.loc[models].reset_index(drop=True)
     worst = worst_case(frame).set_index(["norm", "eps", "model", "seed"])["accuracy"]
-    measured = clean[["status", "n", *(metric.name for metric in METRICS if metric.of_models)]].copy()
+    told = (*(metric for metric in METRICS if metric.of_models), *CALIBRATION)
+    measured = clean[["status", "n", *(metric.name for metric in told)]].copy()
     for threat in results.threats:
         measured[f"worst_{threat.norm}_{threat.eps}"] = [worst.get((*threat, *model)) for model in models]
     measured["flags"] = [

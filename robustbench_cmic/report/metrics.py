@@ -1,4 +1,4 @@
-"""The numbers of a row of results.csv. Each is declared here, once: every table takes its name, title and format."""
+"""The numbers of results.csv and of calibration, each declared once: every table takes its name, title and format."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ class Metric(NamedTuple):
     """A measured column.
 
     Attributes:
-        name: of the column in results.csv and in frames.
+        name: of the column in results.csv, or else in models.csv, and in frames.
         title: what tables for people call it; empty where none has a column for it.
         unit: of what people read; `%` of a stored fraction.
         form: how people read it, as a format string.
-        path: where the record of a successful attack holds it.
+        path: where the record of a successful attack holds it, if at all.
         spent: what the attack cost, not what it left.
         of_models: told of every model on clean examples.
         leads: stands before those that do not in tables for people.
@@ -60,7 +60,21 @@ METRICS = (
     Metric("backwards", "backwards", "", "{:d}", "backwards", spent=True),
     Metric("seconds", "seconds", "", "{:.3g}", "timing.seconds", spent=True),
 )
+CALIBRATION = (
+    Metric("temperature", "T", "", "{:.3g}", "calibration.temperature"),
+    Metric("cmi_calibrated", "", "nats", "{:.3g}", "calibration.calibrated.cmi"),
+    Metric("separation_calibrated", "", "nats", "{:.3g}", "calibration.calibrated.separation"),
+    Metric("ncmi_calibrated", "NCMI at T", "", "{:.3g}", "calibration.calibrated.ncmi"),
+    Metric("nll", "NLL", "nats", "{:.3g}", "calibration.nll"),
+    Metric("ece", "ECE", "%", "{:.1f}", "calibration.ece"),
+    Metric("brier", "Brier score", "", "{:.3g}", "calibration.brier"),
+    Metric("nll_calibrated", "NLL at T", "nats", "{:.3g}", "calibration.calibrated.nll"),
+    Metric("ece_calibrated", "", "%", "{:.1f}", "calibration.calibrated.ece"),
+    Metric("brier_calibrated", "", "", "{:.3g}", "calibration.calibrated.brier"),
+)
+"""What records of clean evaluations hold beside the columns of results.csv; those with a title have a table."""
 ACCURACY, NCMI = (metric for name in ("accuracy", "ncmi") for metric in METRICS if metric.name == name)
+NCMI_CALIBRATED = next(metric for metric in CALIBRATION if metric.name == "ncmi_calibrated")
 FOR_PEOPLE = sorted((metric for metric in METRICS if metric.title), key=lambda metric: not metric.leads)
 """Those that have a column in tables for people, in their order."""
 OF_MODELS = tuple(metric for metric in FOR_PEOPLE if metric.of_models)

@@ -15,7 +15,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_replicates
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names
-from robustbench_cmic.report.metrics import ACCURACY, NCMI, Metric
+from robustbench_cmic.report.metrics import ACCURACY, NCMI_CALIBRATED, Metric
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.statistics import LEVEL, PairedTTest
 from robustbench_cmic.suite.fields import CLEAN, Threat
@@ -134,13 +134,14 @@ class PairTest:
 
 
 def pair_lines(results: Results, groups: Mapping[Key, Group], first: str, second: str) -> Iterator[PairTest]:
-    """Clean accuracy and NCMI, then at each threat attack by attack and the worst case, nothing judged yet."""
+    """Clean accuracy and calibrated NCMI, then at each threat attack by attack and the worst case, nothing judged yet."""
     for threat in (CLEAN, *results.threats):
         for attack in [attack for model, attack, where in groups if (model, where) == (first, threat)]:
             sides = [groups.get((model, attack, threat), {}) for model in (first, second)]
             if threat == CLEAN:
                 yield _accuracies(ACCURACY.title, threat, True, sides)
-                yield _information(results, sides, NCMI, "ncmi_replicates")
+                # The native NCMI is no claim: a factor on the logits moves it.
+                yield _information(results, sides, NCMI_CALIBRATED)
             elif ":" not in attack:
                 yield _accuracies(attack, threat, attack == WORST, sides)
 
@@ -169,8 +170,8 @@ def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group]) 
     return PairTest(what, threat, claim, True, seeds, flag_names(*sides), interval)
 
 
-def _information(results: Results, sides: Sequence[Group], metric: Metric, field: str) -> PairTest:
-    """A measure of the clean outputs, and the field of a record that holds its bootstrap replicates."""
+def _information(results: Results, sides: Sequence[Group], metric: Metric) -> PairTest:
+    """A measure of the clean outputs, with the bootstrap replicates that records hold beside it."""
 
     def measured(side: Group) -> dict[int, float]:
         values = {seed: getattr(row, metric.name) for seed, row in side.items()}
@@ -182,7 +183,7 @@ def _information(results: Results, sides: Sequence[Group], metric: Metric, field
     for seed in sorted(left.keys() & right.keys()):
         first, second = left[seed], right[seed]
         interval = None
-        if replicates := _replicates([results.attack(side[seed].cell) for side in sides], field):
+        if replicates := _replicates([results.attack(side[seed].cell) for side in sides]):
             interval = statistics.paired_replicates_interval(*replicates, second - first)
             spread.append([b - a for a, b in zip(*replicates, strict=True)])
         seeds[seed] = SeedTest(first, second, interval)
@@ -195,10 +196,12 @@ def _information(results: Results, sides: Sequence[Group], metric: Metric, field
     return PairTest(metric.title, CLEAN, True, False, seeds, flag_names(*sides), interval)
 
 
-def _replicates(records: Sequence[AttackRecord | None], field: str) -> tuple[list[float], list[float]] | None:
-    """The bootstrap of two records; None unless they were made on the same examples."""
+def _replicates(records: Sequence[AttackRecord | None]) -> tuple[list[float], list[float]] | None:
+    """The bootstrap of the calibrated NCMI; None unless both records were made on the same examples."""
     left, right = records
     if left is None or right is None or left.examples_sha256 != right.examples_sha256:
         return None
-    packed = getattr(left, field), getattr(right, field)
-    return (unpack_replicates(packed[0]), unpack_replicates(packed[1])) if packed[0] and packed[1] else None
+    packed = [record.calibration and record.calibration.calibrated for record in (left, right)]
+    if packed[0] is None or packed[1] is None:
+        return None
+    return unpack_replicates(packed[0].ncmi_replicates), unpack_replicates(packed[1].ncmi_replicates)

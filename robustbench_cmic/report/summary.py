@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from robustbench_cmic.audit import RULES, Audit, Rule, flag_results
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names, group_rows, results_frame
-from robustbench_cmic.report.metrics import ACCURACY, OF_MODELS
+from robustbench_cmic.report.metrics import ACCURACY, CALIBRATION, OF_MODELS
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.verdicts import pair_tests
@@ -44,7 +44,7 @@ class CleanModel(NamedTuple):
     """A model on clean examples.
 
     Attributes:
-        measures: by the names of metrics: accuracy (fraction), NCMI, CMI and separation (nats).
+        measures: by the names of metrics: accuracy (fraction), NCMI, CMI and separation (nats), and calibration.
         best: of the accuracies that all seeds have and nothing flags, none is higher.
     """
 
@@ -147,7 +147,9 @@ class Summary:
     def clean(self) -> dict[str, CleanModel]:
         """Every model on clean examples, in the suite's order."""
         measures = {
-            model: {metric.name: self.values(model, "none", CLEAN, metric.name) for metric in OF_MODELS}
+            model: {
+                metric.name: self.values(model, "none", CLEAN, metric.name) for metric in (*OF_MODELS, *CALIBRATION)
+            }
             for model in self.results.models
         }
         accuracies = {model: own[ACCURACY.name] for model, own in measures.items()}

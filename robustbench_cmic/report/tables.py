@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tabulate import tabulate
 
 from robustbench_cmic.report.frame import WORST
-from robustbench_cmic.report.metrics import ACCURACY, NCMI, OF_MODELS, Metric
+from robustbench_cmic.report.metrics import ACCURACY, CALIBRATION, NCMI, NCMI_CALIBRATED, OF_MODELS, Metric
 from robustbench_cmic.report.pairs import NO_DISCORDANT, PairTest, SeedTest
 from robustbench_cmic.statistics import LEVEL
 from robustbench_cmic.suite.fields import CLEAN, format_eps
@@ -43,6 +43,21 @@ def clean_table(summary: Summary) -> Table:
         accuracy, *others = (seeds_text(entry.measures[metric.name], summary, metric) for metric in OF_MODELS)
         rows.append([Code(model), entry.objective, Strong(accuracy) if entry.best else accuracy, *others])
     return Table(["model", "objective", *(metric.head for metric in OF_MODELS)], rows)
+
+
+def calibration_table(summary: Summary) -> Table:
+    """How every model's outputs on clean examples fit the labels, and NCMI with and without them scaled to fit.
+
+    Without rows where no record holds any of it, such as those from before it was measured.
+    """
+    columns = [NCMI, *(metric for metric in CALIBRATION if metric.title)]
+    measured = any(entry.measures["nll"].values for entry in summary.clean.values())
+    rows = [
+        [Code(model), *(seeds_text(entry.measures[metric.name], summary, metric) for metric in columns)]
+        for model, entry in summary.clean.items()
+        if measured
+    ]
+    return Table(["model", *(metric.head for metric in columns)], rows)
 
 
 def robust_tables(summary: Summary) -> dict[str, Table]:
@@ -133,11 +148,13 @@ def _differing(line: PairTest) -> str:
 def ncmi_sentences(summary: Summary, first: str, second: str) -> list[str]:
     """What is said of a pair's NCMI on clean examples; nothing where neither has any."""
     sentences = []
-    for line in summary.pairs[first, second]:
-        if not line.in_points and line.seeds:
-            a, b = (spread(side, summary.results.seeds, NCMI) for side in line.sides)
-            sentences.append(f"{line.what} on clean examples: `{first}` {a}, `{second}` {b}; verdict: {line.verdict}.")
-    return sentences
+    for metric, where in ((NCMI, "as it comes"), (NCMI_CALIBRATED, "at the temperature that minimises NLL")):
+        sides = [summary.clean[model].measures[metric.name] for model in (first, second)]
+        if all(number.values for number in sides):
+            a, b = (seeds_text(number, summary, metric) for number in sides)
+            sentences.append(f"NCMI on clean examples {where}: `{first}` {a}, `{second}` {b}.")
+    lines = [line for line in summary.pairs[first, second] if not line.in_points and line.seeds]
+    return [*sentences, *(f"Verdict on {line.what}: {line.verdict}." for line in lines)]
 
 
 def rank_of(standing: RankedModel) -> str:

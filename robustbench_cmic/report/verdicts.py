@@ -8,7 +8,8 @@ and n seeds, at a level of 0.05:
 - *higher*, *lower*: the t-test of m = 0 rejects, and the bootstrap's 95 % interval of m over images leaves 0 out.
 - *equivalent*: the two one-sided t-tests of |m| >= margin reject (Schuirmann 1987; p is the larger of the two), and
   the bootstrap's interval lies within the margin. What is higher or lower is not called equivalent; the words add that
-  it is within the margin. NCMI has no margin: a point means something for accuracies only.
+  it is within the margin. NCMI has no margin: a point means something for accuracies only. It is compared at the
+  temperature that minimises NLL alone, since a factor on the logits moves it otherwise.
 - *undecided*: neither. The words say which difference these seeds would have shown, and how many would show the
   margin; see `power`.
 

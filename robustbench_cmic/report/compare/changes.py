@@ -32,6 +32,7 @@ class CellComparison(Frozen):
         points: new minus old accuracy in percentage points.
         lost, gained: see `PairedOutcomes`; empty where unpaired.
         p: exact McNemar where paired, else Fisher's exact test of two proportions; adjusted as in `CellPair`.
+        old_ncmi_calibrated, new_ncmi_calibrated: of clean evaluations, at the temperature that minimises NLL.
     """
 
     title: str
@@ -53,6 +54,8 @@ class CellComparison(Frozen):
     p: float | None = None
     old_ncmi: float | None = None
     new_ncmi: float | None = None
+    old_ncmi_calibrated: float | None = None
+    new_ncmi_calibrated: float | None = None
     verdict: str = ""
 
     @property
@@ -176,8 +179,15 @@ def _accuracies(pair: CellPair, old: AnyRecord, new: AnyRecord) -> dict[str, Any
         "p": p,
         "old_ncmi": old.information and old.information.ncmi,
         "new_ncmi": new.information and new.information.ncmi,
+        "old_ncmi_calibrated": _ncmi_calibrated(old),
+        "new_ncmi_calibrated": _ncmi_calibrated(new),
         "verdict": verdict if paired else f"{verdict} (other data or examples: not paired)",
     }
+
+
+def _ncmi_calibrated(record: AttackRecord) -> float | None:
+    calibrated = record.calibration and record.calibration.calibrated
+    return calibrated.ncmi if calibrated else None
 
 
 def _flags(old: Results, new: Results, pairs: list[CellPair]) -> list[dict[FlagChange, None]]:

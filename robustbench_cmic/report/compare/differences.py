@@ -136,8 +136,21 @@ def hash_differences(pairs: Iterable[tuple[AnyRecord, AnyRecord]]) -> list[Diffe
     )
 
 
-def payload(record: AnyRecord) -> dict[str, Any]:
-    """A record as plain data without what may differ between equal runs: times, origins, names of the suite."""
+def payloads(old: AnyRecord, new: AnyRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two records as plain data without what may differ between equal runs, and what only one of them measured.
+
+    Calibration is in no record from before it was measured: that one was measured by an older version is no other
+    result.
+    """
+    plain = _payload(old), _payload(new)
+    if any(side.get("calibration") is None for side in plain):
+        for side in plain:
+            side.pop("calibration", None)
+    return plain
+
+
+def _payload(record: AnyRecord) -> dict[str, Any]:
+    """Without times, origins, names of the suite."""
     plain = record.model_dump(mode="json", exclude={"timing", "provenance", "suite"})
     for part in plain.get("parts", []):
         del part["seconds"]
@@ -146,7 +159,7 @@ def payload(record: AnyRecord) -> dict[str, Any]:
 
 def largest_difference(old: AnyRecord, new: AnyRecord) -> Difference | None:
     """The number that differs most between two records, relative to its size; without numbers, what differs first."""
-    sides = [flattened({k: v for k, v in payload(r).items() if k != "cell"}, into_lists=True) for r in (old, new)]
+    sides = [flattened({k: v for k, v in r.items() if k != "cell"}, into_lists=True) for r in payloads(old, new)]
     changes = value_differences(*sides)
     numbers = [change for change in changes if {type(change.old), type(change.new)} <= {int, float}]
     if numbers:

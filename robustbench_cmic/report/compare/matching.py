@@ -10,7 +10,7 @@ from typing import NamedTuple
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord
-from robustbench_cmic.report.compare.differences import payload
+from robustbench_cmic.report.compare.differences import payloads
 from robustbench_cmic.statistics import holm, mcnemar, wilson_interval
 
 
@@ -136,7 +136,10 @@ class CellPair:
     @cached_property
     def identical(self) -> bool:
         """Both records are the same but for times and origins."""
-        return self.records is not None and payload(self.records[0]) == payload(self.records[1])
+        if self.records is None:
+            return False
+        old, new = payloads(*self.records)
+        return old == new
 
     @cached_property
     def findings(self) -> FindingChanges:

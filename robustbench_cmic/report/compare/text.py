@@ -78,9 +78,15 @@ def _accuracies(cell: CellComparison) -> list[str]:
     if cell.old_accuracy is None or cell.new_accuracy is None:
         return [name, *[NOTHING] * 7, cell.verdict]
     flips = [str(len(places)) if cell.paired else NOTHING for places in (cell.lost, cell.gained)]
-    ncmi = [NOTHING if value is None else f"{value:.4g}" for value in (cell.old_ncmi, cell.new_ncmi)]
+    ncmi = _change(cell.old_ncmi, cell.new_ncmi)
+    if cell.old_ncmi_calibrated is not None or cell.new_ncmi_calibrated is not None:
+        ncmi += f" (at T {_change(cell.old_ncmi_calibrated, cell.new_ncmi_calibrated)})"
     numbers = [f"{100 * cell.old_accuracy:.1f}", f"{100 * cell.new_accuracy:.1f}", f"{cell.points or 0.0:+.1f}"]
-    return [name, *numbers, *flips, f"{cell.p:.2g}", " -> ".join(ncmi), cell.verdict]
+    return [name, *numbers, *flips, f"{cell.p:.2g}", ncmi, cell.verdict]
+
+
+def _change(*values: float | None) -> str:
+    return " -> ".join(NOTHING if value is None else f"{value:.4g}" for value in values)
 
 
 def _verdict(cell: CellVerdict) -> list[str]:
