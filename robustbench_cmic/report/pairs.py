@@ -134,7 +134,7 @@ class PairTest:
 
 
 def pair_lines(results: Results, groups: Mapping[Key, Group], first: str, second: str) -> Iterator[PairTest]:
-    """Clean accuracy and calibrated NCMI, then at each threat attack by attack and the worst case, nothing judged yet."""
+    """Clean accuracy and calibrated NCMI, then at each threat attack by attack and the worst case; not judged yet."""
     for threat in (CLEAN, *results.threats):
         for attack in [attack for model, attack, where in groups if (model, where) == (first, threat)]:
             sides = [groups.get((model, attack, threat), {}) for model in (first, second)]
@@ -201,7 +201,7 @@ def _replicates(records: Sequence[AttackRecord | None]) -> tuple[list[float], li
     left, right = records
     if left is None or right is None or left.examples_sha256 != right.examples_sha256:
         return None
-    packed = [record.calibration and record.calibration.calibrated for record in (left, right)]
-    if packed[0] is None or packed[1] is None:
+    first, second = (None if of is None else of.calibrated for of in (left.calibration, right.calibration))
+    if first is None or second is None:
         return None
-    return unpack_replicates(packed[0].ncmi_replicates), unpack_replicates(packed[1].ncmi_replicates)
+    return unpack_replicates(first.ncmi_replicates), unpack_replicates(second.ncmi_replicates)
