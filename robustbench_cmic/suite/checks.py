@@ -104,10 +104,10 @@ def warnings(suite: Suite) -> Iterator[Problem]:
 
 def _steps(suite: Suite) -> int | None:
     """The steps of every training, where the number of training images is known before they are read."""
-    training, known = suite.training, suite.dataset.published.get(suite.dataset.name)
+    training, known = suite.training, suite.dataset.images_to_train_on
     if training is None or (known is None and training.limit is None):
         return None
-    images = min(size for size in (known and known[0], training.limit) if size is not None)
+    images = min(size for size in (known, training.limit) if size is not None)
     return training.epochs * training.steps_of_epoch(images)
 
 

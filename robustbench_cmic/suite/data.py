@@ -30,6 +30,11 @@ class DeclaredDataset(Strict):
         return self.name
 
     @property
+    def images_to_train_on(self) -> int | None:
+        """How many there are; None of a user's own, which nobody has counted before they are read."""
+        return self.published.get(self.name, (None,))[0]
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """Examples to train on and to test on; of a user's own, which a plan does not open, a guess."""
         return self.published.get(self.name, (10_000, 2_000))

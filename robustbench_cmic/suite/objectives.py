@@ -199,8 +199,8 @@ class CmicObjective(DeclaredObjective):
             sentence = "below 0 maximises CMI: from random weights a training collapses, it takes trained ones"
             yield "lambda", sentence
         momentum = self._momentum_or_default(self.momentum)
-        chosen = self.momentum is not None or self.centroids == "class_batches"  # 0.99 is short enough in its place
-        if chosen and steps is not None and momentum is not None and momentum**steps > START_LEFT:
+        by_default = self.centroids == "batch" and momentum == 0.99  # short enough, where a training is not a trial
+        if steps is not None and momentum is not None and momentum**steps > START_LEFT and not by_default:
             left = 100 * momentum**steps
             key = "centroids" if self.momentum is None else "momentum"
             yield (

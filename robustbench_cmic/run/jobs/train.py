@@ -15,6 +15,7 @@ from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.run.jobs.context import Job
+from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
@@ -35,8 +36,9 @@ def run_training(job: Job) -> TrainRecord:
     training = TrainingRun(model, objective, build_optimizer(model, declared.optimizer), goal.adversary)
     checkpointer = Checkpointer(training, settings.store.resume_state(cell.id), f"{cell.id} on {job.data.sha256}")
     job.stopwatch.resumed = checkpointer.restore(job)
-    for _, sentence in goal.warnings(declared.epochs * declared.steps_of_epoch(len(split.labels))):
-        job.progress(0, 0, f"warning: {sentence}")
+    if dataset_of(cell.declared["dataset"]).images_to_train_on is None:  # else `validate` has said it
+        for _, sentence in goal.warnings(declared.epochs * declared.steps_of_epoch(len(split.labels))):
+            job.progress(0, 0, f"warning: {sentence}")
     for epoch in training.curve:
         job.epoch(epoch, restored=True)
 
