@@ -189,13 +189,22 @@ TABLES = ("plan.json", "results.csv", "models.csv", "leaderboard.md")
 COMMITTED = sorted(path.name for path in (ROOT / "results").iterdir() if path.is_dir())
 
 
+IN_PARTS = {"cifar100"}
+"""Suites whose results grow model by model, a few minutes of a GPU at a time."""
+
+
 @pytest.mark.parametrize("name", COMMITTED)
 def test_committed_results_are_of_the_committed_suite_and_whole(tmp_path: Path, name: str) -> None:
-    """Every planned cell has a sound record, and the tables are those that the records give."""
+    """Every planned cell of a trained model has a sound record, and the tables are those that the records give."""
     folder = tmp_path / name
     shutil.copytree(ROOT / "results" / name, folder)
     plan = make_plan(load_suite(ROOT / "suites" / f"{name}.yaml").suite)
-    assert {standing.state for standing in cell_states(plan.cells, folder).values()} == {"done"}
+    standings = cell_states(plan.cells, folder)
+    states: dict[tuple[str, int], set[str]] = {}
+    for cell in plan.cells:
+        states.setdefault((cell.model, cell.seed), set()).add(standings[cell.id].state)
+    assert all(own == {"done"} or (name in IN_PARTS and own == {"to run"}) for own in states.values()), states
+    assert {"done"} in states.values()
     before = {name: (folder / name).read_bytes() for name in TABLES}
     results = write_report(folder).results
     assert results.plan == plan

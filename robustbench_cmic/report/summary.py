@@ -14,7 +14,7 @@ from robustbench_cmic.audit import RULES, Audit, Rule, flag_results
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names, group_rows, results_frame
 from robustbench_cmic.report.metrics import ACCURACY, CALIBRATION, OF_MODELS
-from robustbench_cmic.report.pairs import PairTest
+from robustbench_cmic.report.pairs import PairTest, title_of
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.verdicts import pair_tests
 from robustbench_cmic.suite.fields import CLEAN, Threat
@@ -157,7 +157,7 @@ class Summary:
         best = [model for model, mean in sound.items() if mean == max(sound.values())]
         trainings = self.results.trainings
         return {
-            model: CleanModel(trainings[model].objective, trainings[model].architecture, own, model in best)
+            model: CleanModel(title_of(trainings[model]), trainings[model].architecture, own, model in best)
             for model, own in measures.items()
         }
 

@@ -53,14 +53,18 @@ def replaced(old: str, new: str) -> str:
 
 
 def test_shipped_suites_are_valid_and_embed_the_design() -> None:
-    assert set(shipped_suites()) == {"cifar100", "cifar100-lite", "digits", "mnist", "mnist-lite", "smoke"}
+    assert set(shipped_suites()) == {
+        "cifar100", "cifar100-lite", "digits", "digits-10", "lambda-beta", "mnist", "mnist-lite", "smoke",
+    }  # fmt: skip
     for path in shipped_suites().values():
         loaded = load_suite(path)
         assert loaded.warnings == []
         assert loaded.suite.suite == path.stem
         assert loaded.suite.audit == "standard"
     suite = load_suite(find_suite("digits")).suite
-    assert [model.objective and model.objective.name for model in suite.models] == ["ce", "cmic"]
+    assert [model.objective and model.objective.title for model in suite.models] == [
+        "CE", "CMIC-DL printed", "CMIC-DL authors",
+    ]  # fmt: skip
     assert [attack.label for attack in suite.attacks] == [
         "FGSM", "FGSM-margin", "PGD", "PGD-margin", "PGD-T", "PGD-cmic", "AutoAttack", "Transfer",
     ]  # fmt: skip
