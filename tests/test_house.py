@@ -203,7 +203,7 @@ def test_committed_results_are_of_the_committed_suite_and_whole(tmp_path: Path, 
     states: dict[tuple[str, int], set[str]] = {}
     for cell in plan.cells:
         states.setdefault((cell.model, cell.seed), set()).add(standings[cell.id].state)
-    assert all(own == {"done"} or (name in IN_PARTS and own == {"to run"}) for own in states.values()), states
+    assert all(own == {"done"} or (name in IN_PARTS and own == {"missing"}) for own in states.values()), states
     assert {"done"} in states.values()
     before = {name: (folder / name).read_bytes() for name in TABLES}
     results = write_report(folder).results
