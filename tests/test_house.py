@@ -17,9 +17,11 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.data.digits import TRAIN_EXAMPLES
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.records.state import cell_states
-from robustbench_cmic.report import write_report
+from robustbench_cmic.report import read_results, summarize, write_report
+from robustbench_cmic.report.tables import seeds_text
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
+from robustbench_cmic.suite.fields import Threat, parse_number
 from tests.attacks.nets import convolutional, examples
 from tests.conftest import ROOT
 
@@ -248,16 +250,23 @@ def test_examples_of_data_and_models_in_the_readme_are_valid(tmp_path: Path, mon
             assert load_suite(file).warnings == []
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "cifar100-lite"])
-def test_readme_tables_are_those_of_the_committed_leaderboards(name: str) -> None:
-    """Of every suite the README shows rows of the first pair's table, word for word, worst cases among them."""
-    assert name in COMMITTED
-    board = (ROOT / "results" / name / "leaderboard.md").read_text()
-    table = re.search(r"(\| attack .*?)\n\n", board, re.DOTALL)
-    assert table is not None
-    rows = [row for row in table[1].splitlines() if row in README]
-    assert len(rows) >= 8
-    assert any("**worst case**" in row for row in rows)
-    shown = re.search(rf"^### .*?`{name}`.*?\n(.*?)(?=^##)", README, re.MULTILINE | re.DOTALL)
-    assert shown is not None
-    assert [row for row in shown[1].splitlines() if row.startswith("|") and row not in rows] == []
+HEADING = re.compile(r"^### .*?\(`([\w-]+)`\), L-inf (\S+)$", re.MULTILINE)
+SHOWN = ("FGSM", "FGSM-margin")
+
+
+def test_readme_tables_are_those_of_the_committed_results() -> None:
+    """Of each suite the README has one table: clean accuracy, both single steps and the worst case at one radius."""
+    headings = list(HEADING.finditer(README))
+    assert [heading[1] for heading in headings] == ["digits-10", "mnist", "cifar100-lite", "cifar100"]
+    for heading in headings:
+        summary = summarize(read_results(ROOT / "results" / heading[1]))
+        table = README[heading.end() :].split("|\n\n", 1)[0]
+        found = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if row.startswith("| `")]
+        threat = Threat("linf", parse_number(heading[2]))
+        expected = []
+        for entry in summary.standings[threat]:
+            clean = summary.clean[entry.model].measures["accuracy"]
+            if clean.values:
+                numbers = [clean, *(entry.attacks[attack] for attack in SHOWN), entry.worst]
+                expected.append([f"`{entry.model}`", *(seeds_text(number, summary) for number in numbers)])
+        assert sorted(found) == sorted(expected), heading[0]
