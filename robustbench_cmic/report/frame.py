@@ -204,14 +204,17 @@ def _parameters(cells: Iterable[Cell], dtype: type[object] | None = None) -> pd.
     """What the suite declares of each, by dotted names: of models first, of attacks last."""
     import pandas as pd
 
-    rows = []
-    for cell in cells:
-        declared = cell.declared.get("train") or cell.declared
-        parts = {name: declared.get(name) for name in _PARTS} | {"attack": cell.declared.get("attack")}
-        rows.append(_dotted(parts, ""))
+    rows = [declared_parameters(cell) for cell in cells]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = sorted(names, key=lambda name: _PARTS.index(name.partition(".")[0]))
     return pd.DataFrame(rows, columns=columns, dtype=dtype)
+
+
+def declared_parameters(cell: Cell) -> dict[str, Any]:
+    """What the suite declares of a training or an evaluation, by dotted names; without what is null."""
+    declared = cell.declared.get("train") or cell.declared
+    parts = {name: declared.get(name) for name in _PARTS} | {"attack": cell.declared.get("attack")}
+    return _dotted(parts, "")
 
 
 def _dotted(declared: dict[str, Any], prefix: str) -> dict[str, Any]:

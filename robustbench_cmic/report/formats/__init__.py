@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from robustbench_cmic.report import about, costs, tables
+from robustbench_cmic.report import about, costs, grid, tables
 from robustbench_cmic.suite.fields import NORM_NAMES
 
 
@@ -21,5 +21,6 @@ def renderer(package: str, **options: Any) -> Environment:
         return str(getattr(macros, macro)(*arguments))
 
     pages = environment(loader=PackageLoader(package), **options)
-    pages.globals |= {"about": about, "costs": costs, "norm_names": NORM_NAMES, "prose": prose, "tables": tables}
+    pages.globals |= {"about": about, "costs": costs, "grids": grid, "tables": tables}
+    pages.globals |= {"norm_names": NORM_NAMES, "prose": prose}
     return pages

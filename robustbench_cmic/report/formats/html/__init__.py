@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robustbench_cmic.report.about import objectives_text
-from robustbench_cmic.report.formats.html.charts import curves, forest
+from robustbench_cmic.report.formats.html.charts import COLORS, curves, forest
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers, number_text
 from robustbench_cmic.report.formats.html.pictures import gallery
 from robustbench_cmic.report.formats.html.render import render
+from robustbench_cmic.report.grid import find_grid
 from robustbench_cmic.report.metrics import FOR_PEOPLE
 from robustbench_cmic.report.summary import Summary
 
@@ -19,7 +20,10 @@ def suite_page(summary: Summary) -> str:
     It is to be written into the suite's results folder, for it leads to the records there.
     """
     norms = dict.fromkeys(threat.norm for threat in summary.results.threats if summary.examples)
-    curves_of = {norm: curves(summary, norm) for norm in norms}
+    grid = find_grid(summary.results)
+    # Curves of more models than there are colours tell nothing apart; the maps of a grid do.
+    crowded = grid is not None and len(summary.results.models) > len(COLORS)
+    curves_of = {norm: None if crowded else curves(summary, norm) for norm in norms}
     pairs = summary.pairs.items() if summary.examples else ()
     forests = {pair: forest(lines, pair, f"pair-{place}") for place, (pair, lines) in enumerate(pairs)}
     charts = [chart for chart in (*curves_of.values(), *forests.values()) if chart]
@@ -29,9 +33,12 @@ def suite_page(summary: Summary) -> str:
         ["page.js", "plotly", "charts.js"] if charts else ["page.js"],
         summary=summary,
         objectives=objectives_text([summary.results]),
+        grid=grid,
+        crowded=crowded,
         curves=curves_of,
         forests=forests,
         gallery=gallery(summary),
+        heat_color=COLORS[0],
         metrics=FOR_PEOPLE,
         number_text=number_text,
         rows=rows,
