@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeGuard
@@ -54,7 +55,7 @@ class GridCell(NamedTuple):
         value: the mean over seeds, `diverged`, or a dash.
         detail: the standard deviation, marked † where the number is flagged; or how many seeds diverged.
         kind: `number`; `diverged` where the training of any seed did; `incomplete` where a seed has no number.
-        share: place between the least (0) and the greatest (1) mean of the measure; None where there is no number.
+        share: place between the ends (0 and 1) of the measure's scale; None where there is no number.
     """
 
     value: str
@@ -85,7 +86,7 @@ class GridMeasure(NamedTuple):
 
     Attributes:
         title: with its unit: `worst case %, L-inf 0.1`.
-        ends: the least and the greatest mean for people; None where no combination has a number.
+        ends: of the scale, for people, with `≤` or `≥` where means lie beyond; None where no combination has a number.
         maps: one for each facet.
     """
 
@@ -180,14 +181,14 @@ def _measure(
         for model, number in numbers.items()
         if number.mean is not None and len(number.values) == seeds and model not in diverged
     }
-    low, high = (min(means.values()), max(means.values())) if means else (0.0, 0.0)
+    low, high = scale_ends(list(means.values())) if means else (0.0, 0.0)
 
     def cell(model: str) -> GridCell:
         if model in diverged:
             return GridCell("diverged", f"({diverged[model]} of {seeds} seeds)", "diverged", None)
         if model not in means:
             return GridCell(NOTHING, "", "incomplete", None)
-        share = (means[model] - low) / (high - low) if high > low else 0.0
+        share = min(max((means[model] - low) / (high - low), 0.0), 1.0) if high > low else 0.0
         mean, _, deviation = seeds_text(numbers[model], summary, metric).partition(" ")
         return GridCell(mean, deviation, "number", share)
 
@@ -195,7 +196,26 @@ def _measure(
         GridMap(title, [[cell(facet[row, column]) for column in grid.columns.values] for row in grid.rows.values])
         for title, facet in grid.facets.items()
     ]
-    return GridMeasure(title, (metric.text(low), metric.text(high)) if means else None, maps)
+    below, above = ("≤ " * (min(means.values()) < low), "≥ " * (max(means.values()) > high)) if means else ("", "")
+    return GridMeasure(title, (below + metric.text(low), above + metric.text(high)) if means else None, maps)
+
+
+def scale_ends(values: Sequence[float]) -> tuple[float, float]:
+    """The least and the greatest value within 1.5 interquartile ranges of the quartiles (Tukey 1977, the whiskers).
+
+    A model that all but collapsed would else take the scale for itself. The least and greatest of all where only one
+    value is within.
+
+    >>> scale_ends([0.95, 0.96, 0.97, 0.98, 0.3])
+    (0.95, 0.98)
+    """
+    if len(values) < 2:
+        return values[0], values[0]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    reach = 1.5 * (third - first)
+    within = [value for value in values if first - reach <= value <= third + reach]
+    inner, outer = (min(within), max(within)), (min(values), max(values))
+    return inner if inner[0] < inner[1] else outer
 
 
 def _diverged(results: Results) -> dict[str, int]:

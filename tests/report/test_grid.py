@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import html5lib
+import numpy as np
 import pytest
 
 from robustbench_cmic.plan.cell import Cell, Plan
@@ -19,7 +20,7 @@ from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.html.charts import COLORS
 from robustbench_cmic.report.formats.html.render import render
 from robustbench_cmic.report.formats.markdown import leaderboard
-from robustbench_cmic.report.grid import Axis, Grid, find_grid
+from robustbench_cmic.report.grid import Axis, Grid, find_grid, scale_ends
 from robustbench_cmic.report.results import Results
 from tests.report.folders import attack_record, audit_record, cell_of, fill, planned, read, replace
 
@@ -266,6 +267,25 @@ def test_many_models_fold_and_have_no_curves(board: Summary) -> None:
     assert page.count("<details") == page.count("</details>")
     for summary in ("All models, the best first", "All models", "All models under every attack"):
         assert f"<summary>{summary}</summary>" in page
+
+
+def test_one_model_that_is_far_off_does_not_take_the_scale() -> None:
+    values = [0.95, 0.955, 0.96, 0.965, 0.97, 0.98, 0.3, 0.1]
+    quartiles = np.quantile(values, [0.25, 0.75])
+    assert scale_ends(values) == (0.95, 0.98)
+    assert quartiles[0] - 1.5 * (quartiles[1] - quartiles[0]) > 0.3, "as NumPy has the quartiles"
+    assert scale_ends([0.2, 0.2, 0.2, 0.2, 0.9]) == (0.2, 0.9), "all but one are equal"
+    assert scale_ends([0.2]) == (0.2, 0.2)
+
+
+def test_what_is_far_off_is_at_the_end_of_the_scale_which_says_so(tmp_path: Path) -> None:
+    plan = planned(tmp_path, SUITE.replace("MATRIX", MATRIX))
+    board = read(fill(tmp_path / "made", plan, lambda cell: right(20 if cell.model == name(*FLAGGED) else kept(cell))))
+    text = suite_page(board)
+    # Clean accuracies of the others, with 1 added for the seeds, are 151 to 184 of 200 examples.
+    assert re.findall(r'<p class="minor scale">(.*) <span.*</span> (.*)</p>', text)[0] == ("≤ 75.5", "92.0")
+    styles = {said(cell): cell.get("style") for cell in list(maps(text)[1].iter("td"))}
+    assert styles["10.0 ± 0.0"] == "--share: 0.000"
 
 
 def test_one_value_everywhere_has_a_scale_all_the_same(tmp_path: Path) -> None:
