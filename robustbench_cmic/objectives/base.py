@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.suite.messages import UserError
 
-Outputs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+TrainingOutputs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 """Logits and labels, batch by batch: in eval mode, without augmentation and gradients; attacked by an adversary."""
 
 
@@ -35,7 +35,7 @@ class Objective(nn.Module):
     def begin(self, steps: int) -> None:
         """Called before a training begins or goes on, with the number of its steps from beginning to end."""
 
-    def begin_epoch(self, epoch: int, outputs: Outputs) -> None:
+    def begin_epoch(self, epoch: int, outputs: TrainingOutputs) -> None:
         """Called before each epoch, counted from 1; `outputs` yields the whole training set's, where it is called."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

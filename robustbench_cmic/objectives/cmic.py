@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_cmic.information.measures import class_sums, separation_by_class
-from robustbench_cmic.objectives.base import Objective, Outputs
+from robustbench_cmic.objectives.base import Objective, TrainingOutputs
 
 
 class Cmic(Objective):
@@ -73,7 +73,7 @@ class Cmic(Objective):
         if self.horizon is not None:
             self.momentum = 1 - 1 / max(self.horizon * steps, 1.0)
 
-    def begin_epoch(self, epoch: int, outputs: Outputs) -> None:
+    def begin_epoch(self, epoch: int, outputs: TrainingOutputs) -> None:
         """`fixed` centroids: the mean of P over the training examples of each class; one without any stays uniform."""
         if not self.fixed or (self.refresh == "once" and epoch > 1):
             return

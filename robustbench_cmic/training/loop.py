@@ -246,7 +246,7 @@ class _Loop:
         return logits
 
     def _training_outputs(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels of all training images, see `objectives.base.Outputs`."""
+        """Logits and labels of all training images, see `objectives.base.TrainingOutputs`."""
         self.network.eval()
         batches = torch.split(torch.arange(len(self.labels)), self.declared.batch_size)
         with contextlib.closing(self.feed.batches(batch.to(self.feed.indices_on) for batch in batches)) as pixels:
