@@ -30,11 +30,13 @@ def ids(plan: Plan) -> dict[tuple[Any, ...], str]:
 def test_digits_has_the_cells_of_its_suite() -> None:
     suite = load_suite(find_suite("digits")).suite
     plan = make_plan(suite)
-    assert len(plan.of("train")) == 6
-    # A transfer is tried from both models: two cells for each trained model.
-    each = sum(len(attack.eps or []) * (2 if isinstance(attack, Transfer) else 1) for attack in suite.attacks)
-    assert len(plan.of("attack")) == 6 * (1 + each)
-    assert len(plan.of("audit")) == 6
+    assert len(plan.of("train")) == 3 * 3
+    (transfer,) = (attack for attack in suite.attacks if isinstance(attack, Transfer))
+    others = sum(len(attack.eps or []) for attack in suite.attacks if attack is not transfer)
+    # Of the three models each is attacked from itself, and the two pairs share one model: seven transfers a seed.
+    assert (transfer.sources, len(transfer.eps or [])) == ("pairs", 1)
+    assert len(plan.of("attack")) == 3 * (3 * (1 + others) + 3 + 2 * 2)
+    assert len(plan.of("audit")) == 3 * 3
     position = {cell.id: index for index, cell in enumerate(plan.cells)}
     assert len(position) == len(plan.cells)
     assert all(position[other] < position[cell.id] for cell in plan.cells for other in cell.dependencies)
