@@ -52,7 +52,10 @@ def _cell(cell: Cell) -> Cell:
     if cell.source is not None:
         attack = f"{cell.attack.partition(':')[0]}{BAD}:{cell.attack.partition(':')[2]}{BAD}"
     names = {name: getattr(cell, name) + BAD for name in ("id", "model", "architecture", "objective")}
-    return cell.model_copy(update=names | others | {"attack": attack, "declared": _all(cell.declared)})
+    declared = _all(cell.declared)
+    if cell.kind == "train":  # a user's own: any other has a title and keys of this project
+        declared["objective"] = {"name": f"own.code:{BAD}", "code_sha256": BAD, "parameters": {BAD: BAD}}
+    return cell.model_copy(update=names | others | {"attack": attack, "declared": declared})
 
 
 def _more(text: str | None) -> str | None:

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ from robustbench_cmic.report import ReportError, read_results, summarize, write_
 from robustbench_cmic.report.about import objectives_text
 from robustbench_cmic.report.formats.html import index_page, suite_page
 from robustbench_cmic.report.formats.markdown import leaderboard
-from robustbench_cmic.report.metrics import COLUMNS, METRICS, OF_MODELS
+from robustbench_cmic.report.metrics import CALIBRATION, COLUMNS, METRICS, NCMI, OF_MODELS
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.objectives import objective_of
 from tests.conftest import ROOT
 from tests.report.folders import HEAD, attack_record, bits, cell_of, fill, planned, read, replace
 
@@ -239,8 +241,10 @@ def test_the_models_of_digits_are_those_of_its_rows() -> None:
 def test_a_column_is_declared_once_for_every_table(folder: Path) -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     summary = read(folder)
-    (head,) = [line for line in leaderboard(summary).splitlines() if line.startswith("| model") and "NCMI" in line]
-    assert [cell.strip() for cell in head.split("|")[3:-1]] == [metric.head for metric in OF_MODELS]
+    clean, fit = [line for line in leaderboard(summary).splitlines() if line.startswith("| model") and "NCMI" in line]
+    assert [cell.strip() for cell in clean.split("|")[3:-1]] == [metric.head for metric in OF_MODELS]
+    titled = [NCMI, *(metric for metric in CALIBRATION if metric.title)]
+    assert [cell.strip() for cell in fit.split("|")[2:-1]] == [metric.head for metric in titled]
     page = suite_page(summary)
     for metric in METRICS:
         assert f'<th scope="col">{metric.short_head}</th>' in page or not metric.title
@@ -256,21 +260,32 @@ def test_numbers_over_seeds_are_those_of_the_table() -> None:
     assert summary.values("cnn-ce", "no such attack", Threat("linf", 0.1)).values == {}
 
 
+CE = objective_of({"name": "ce"}).declared()
+PRINTED, AUTHORS = (objective_of({"name": "cmic", "preset": preset}).declared() for preset in ("printed", "authors"))
+OTHER = PRINTED | {"separation_gradient": "first"}
+OWN = {"name": "my.module:Objective", "code_sha256": "0", "parameters": {"strength": 2}}
+
+
 @pytest.mark.parametrize(
     ("objectives", "title"),
     [
-        (["ce", "cmic"], "CE against CMIC-DL"),
-        (["cmic", "my.module:Objective", "ce"], "CMIC-DL against my.module:Objective, CE"),
-        (["ce", "given", "ce"], "CE"),
-        (["given"], ""),
+        ([CE, PRINTED], "CE against CMIC-DL printed"),
+        ([CE, PRINTED, AUTHORS], "CE against CMIC-DL printed, CMIC-DL authors"),
+        ([OTHER, OWN, CE], "CMIC-DL (first, all_pairs) against my.module:Objective, CE"),
+        ([CE, None, CE | {"label_smoothing": 0.1}], "CE"),
+        ([None], ""),
     ],
 )
-def test_pages_are_called_by_the_objectives_that_suites_have(folder: Path, objectives: list[str], title: str) -> None:
+def test_pages_are_called_by_the_objectives_that_suites_have(
+    folder: Path, objectives: list[dict[str, Any] | None], title: str
+) -> None:
     summary = read(folder)
-    trainings = [
-        cell.model_copy(update={"objective": objectives[place % len(objectives)]})
-        for place, cell in enumerate(summary.results.plan.of("train"))
-    ]
+    trainings = []
+    for place, cell in enumerate(summary.results.plan.of("train")):
+        declared = objectives[place % len(objectives)]
+        name = "given" if declared is None else declared["name"]
+        changes = {"objective": name, "declared": cell.declared | {"objective": declared}}
+        trainings.append(cell.model_copy(update=changes))
     others = [cell for cell in summary.results.plan.cells if cell.kind != "train"]
     object.__setattr__(summary.results, "plan", summary.results.plan.model_copy(update={"cells": trainings + others}))
     assert objectives_text([summary.results]) == title

@@ -137,7 +137,8 @@ def test_tables_show_means_spreads_and_differences(folder: Path) -> None:
     assert f"{sum(differences) / 2:+.1f} ({min(differences):+.1f} … {max(differences):+.1f})" in text
     assert "## `ce` against `cmic`" in text
     assert "| **worst case** | L-inf 0.1 |" in text
-    assert "objective cmic (lambda 0.7, beta 0.4, centroids batch, momentum 0.99" in text
+    preset = "separation_gradient both, separation_mean all_pairs, floor 1e-08"
+    assert f"objective cmic (lambda 0.7, beta 0.4, {preset}, centroids batch, momentum 0.99" in text
     assert "PGD (alpha 0.08333, steps 3, random_start yes, restarts 1, targets 0, schedule constant, loss ce" in text
     assert "over 2 seeds" in text
     assert "aaaaaaaaaaaa with uncommitted changes" in text
