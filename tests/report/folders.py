@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import write_json
-from robustbench_cmic.records.packing import pack_outcomes
+from robustbench_cmic.records.packing import pack_outcomes, pack_replicates
 from robustbench_cmic.records.schema import (
     AnyRecord,
     AttackRecord,
     AuditRecord,
+    CalibratedMeasures,
+    Calibration,
     Forward,
     Measures,
     Outputs,
@@ -63,7 +66,7 @@ def attack_record(cell: Cell, correct: Sequence[bool], **changes: Any) -> Attack
         suite="made", cell=cell, status="ok", provenance=PROVENANCE, timing=TIMING, n=len(correct),
         accuracy=sum(correct) / len(correct), ci_low=low, ci_high=high, outcomes=pack_outcomes(correct),
         information=measures(0.5), outside=0, forwards=7 * len(correct), backwards=6 * len(correct),
-        checkpoint_sha256="c",
+        checkpoint_sha256="c", calibration=calibration(0.25) if cell.attack == "none" else None,
     )  # fmt: skip
     return record.model_copy(update=changes)
 
@@ -71,6 +74,16 @@ def attack_record(cell: Cell, correct: Sequence[bool], **changes: Any) -> Attack
 def measures(cmi: float, separation: float = 2.0) -> Measures:
     ncmi = cmi / separation if separation else None
     return Measures(cmi=cmi, separation=separation, ncmi=ncmi, class_cmi=[cmi], class_separation=[separation])
+
+
+def calibration(ncmi: float | None, replicates: Sequence[float] | None = None) -> Calibration:
+    """At a temperature of 4 with this NCMI (None: undefined, the classes are not apart); one replicate unless given."""
+    separation = 0.0 if ncmi is None else 4.0
+    calibrated = CalibratedMeasures(
+        cmi=0.1 if ncmi is None else 4.0 * ncmi, separation=separation, ncmi=ncmi, nll=0.5, ece=0.01, brier=0.25,
+        ncmi_replicates=pack_replicates([math.nan if ncmi is None else ncmi] if replicates is None else replicates),
+    )  # fmt: skip
+    return Calibration(nll=0.75, ece=0.125, brier=0.375, temperatures=(2.0, 8.0), calibrated=calibrated)
 
 
 def audit_record(cell: Cell, examples: int = 10, **changes: Any) -> AuditRecord:

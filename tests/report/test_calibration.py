@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.plan.cell import Cell, Plan
-from robustbench_cmic.records.packing import pack_replicates
-from robustbench_cmic.records.schema import CalibratedMeasures, Calibration
+from robustbench_cmic.records.schema import Calibration
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import read_results, write_report
 from robustbench_cmic.report.compare.changes import compare_folders
@@ -23,8 +22,8 @@ from robustbench_cmic.report.formats.latex import latex
 from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.frame import load_results
 from robustbench_cmic.report.metrics import CALIBRATION, COLUMNS, METRICS
-from robustbench_cmic.report.tables import calibration_table
-from tests.report.folders import HEAD, attack_record, cell_of, fill, planned, read
+from robustbench_cmic.report.tables import calibration_table, ncmi_sentences
+from tests.report.folders import HEAD, attack_record, calibration, cell_of, fill, planned, read
 
 TITLE = "Calibration and concentration"
 GOOD = [True] * 30 + [False] * 10
@@ -42,7 +41,8 @@ def folder(tmp_path: Path, plan: Plan) -> Path:
     for model in ("a", "b"):
         for seed in (0, 1, 2):
             undefined = (model, seed) == ("b", 2)
-            put(folder, cell_of(plan, model, seed, "none"), calibration(0.1 * (seed + 1), undefined))
+            held = uncalibrated() if undefined else calibration(0.1 * (seed + 1))
+            put(folder, cell_of(plan, model, seed, "none"), held)
     return folder
 
 
@@ -50,15 +50,10 @@ def put(folder: Path, cell: Cell, held: Calibration | None) -> None:
     write_record(folder, attack_record(cell, GOOD, calibration=held))
 
 
-def calibration(ncmi: float, undefined: bool = False) -> Calibration:
-    calibrated = CalibratedMeasures(
-        cmi=ncmi * 3.0, separation=3.0, ncmi=ncmi * 3.0 / 3.0, nll=0.5, ece=0.01, brier=0.25,
-        ncmi_replicates=pack_replicates([ncmi]),
-    )  # fmt: skip
+def uncalibrated() -> Calibration:
     return Calibration(
-        nll=0.75, ece=0.125, brier=0.375, temperatures=(2.0, None if undefined else 8.0),
-        undefined="no error in the second half" if undefined else "", calibrated=None if undefined else calibrated,
-    )  # fmt: skip
+        nll=0.75, ece=0.125, brier=0.375, temperatures=(2.0, None), undefined="no error in the second half"
+    )
 
 
 def models(folder: Path) -> list[dict[str, str]]:
@@ -76,8 +71,8 @@ def test_columns_of_models_follow_ncmi_and_results_csv_has_none_of_them(folder: 
     first = rows[1]
     assert float(first["temperature"]) == pytest.approx(4), "the geometric mean of 2 and 8"
     assert float(first["ncmi_calibrated"]) == pytest.approx(0.2)
-    assert float(first["cmi_calibrated"]) == pytest.approx(0.6)
-    held = {"separation_calibrated": 3.0, "nll": 0.75, "ece": 0.125, "brier": 0.375}
+    assert float(first["cmi_calibrated"]) == pytest.approx(0.8)
+    held = {"separation_calibrated": 4.0, "nll": 0.75, "ece": 0.125, "brier": 0.375}
     held |= {"nll_calibrated": 0.5, "ece_calibrated": 0.01, "brier_calibrated": 0.25}
     assert {name: float(first[name]) for name in held} == held
     assert (folder / "results.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
@@ -113,8 +108,12 @@ def test_every_format_for_people_has_the_table_and_the_pair_a_sentence(folder: P
     board, page, paper = leaderboard(summary), suite_page(summary), latex(summary)
     assert f"## {TITLE}\n" in board
     assert "| `a`     | 0.25 ± 0 | 4 ± 0 " in board
-    sentence = "At the temperature that minimises NLL: `a` 0.2 ± 0.1, `b` 0.15 ± 0.0707 (2 of 3 seeds)."
-    assert sentence in board
+    native = "NCMI on clean examples as it comes: `a` 0.25 ± 0, `b` 0.25 ± 0."
+    scaled = "NCMI on clean examples at the temperature that minimises NLL: `a` 0.2 ± 0.1, "
+    scaled += "`b` 0.15 ± 0.0707 (2 of 3 seeds)."
+    verdict = "Verdict on NCMI at T: 2 of 3 seeds: no claim about the method."
+    assert ncmi_sentences(summary, "a", "b") == [native, scaled, verdict]
+    assert all(sentence in board for sentence in (native, scaled, verdict))
     assert f"<h3>{TITLE}</h3>" in page
     assert '<th scope="col">NCMI at T</th>' in page
     assert "<code>a</code> 0.2 ± 0.1" in page
@@ -127,9 +126,10 @@ def test_every_format_for_people_has_the_table_and_the_pair_a_sentence(folder: P
 
 
 def test_records_from_before_change_nothing_but_empty_columns(tmp_path: Path, plan: Plan) -> None:
-    folder = fill(tmp_path / "before", plan, lambda _: GOOD)
+    folder = fill(tmp_path / "before", plan, lambda _: GOOD, calibration=None)
     summary = read(folder)
     assert calibration_table(summary).rows == []
+    assert ncmi_sentences(summary, "a", "b") == ["NCMI on clean examples as it comes: `a` 0.25 ± 0, `b` 0.25 ± 0."]
     for text in (leaderboard(summary), suite_page(summary), latex(summary)):
         assert TITLE.lower() not in text.lower()
         assert "minimises" not in text
@@ -141,13 +141,14 @@ def test_one_calibrated_model_beside_one_from_before(folder: Path, plan: Plan) -
         put(folder, cell_of(plan, "b", seed, "none"), None)
     summary = read(folder)
     assert calibration_table(summary).rows[1] == ["b", "0.25 ± 0", *["–"] * 6]
-    assert "At the temperature" not in leaderboard(summary)
+    assert len(ncmi_sentences(summary, "a", "b")) == 1, "as it comes, and no verdict"
+    assert "at the temperature that minimises" not in leaderboard(summary)
 
 
 def test_a_comparison_tells_calibrated_ncmi_and_takes_no_offence_at_records_from_before(
     tmp_path: Path, plan: Plan, folder: Path
 ) -> None:
-    before = fill(tmp_path / "before", plan, lambda _: GOOD)
+    before = fill(tmp_path / "before", plan, lambda _: GOOD, calibration=None)
     assert compare_folders(read_results(before), read_results(folder)).identical
     put(before, cell_of(plan, "a", 0, "none"), calibration(0.5))
     compared = compare_folders(read_results(before), read_results(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,18 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import pack_replicates
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report.pairs import PairTest
-from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, measures, planned, read, replace
+from tests.report.folders import (
+    HEAD,
+    attack_record,
+    audit_record,
+    calibration,
+    cell_of,
+    fill,
+    measures,
+    planned,
+    read,
+    replace,
+)
 
 N = 400
 PGD = "  - {name: PGD, eps: 0.1, steps: 5}\n"
@@ -76,13 +88,13 @@ def test_a_clear_difference_is_said_with_its_p_its_size_and_its_seeds(
     # Two claims have a difference to test: the accuracy, which is the same (p = 1), and the worst case.
     p = 2 * t_test([value / N for value in by])
     assert found.p == pytest.approx(p)
-    assert found.verdict == f"CMIC-DL {side} (p = {p:.2g}, {points} points, 3 seeds)"
+    assert found.verdict == f"CMIC-DL printed {side} (p = {p:.2g}, {points} points, 3 seeds)"
     assert found.threat == ("linf", 0.1)
 
 
 def test_differences_that_chance_explains_are_not_claimed(tmp_path: Path) -> None:
     found = lines(tmp_path, differing((80, -40, 30)))
-    assert [line.what for line in found] == ["accuracy", "NCMI", "PGD", "worst case"]
+    assert [line.what for line in found] == ["accuracy", "NCMI at T", "PGD", "worst case"]
     assert [line.outcome for line in found] == ["equivalent", "undecided", "undecided", "undecided"]
     assert [line.claim for line in found] == [True, True, False, True]
 
@@ -101,7 +113,7 @@ def test_only_seeds_of_both_models_count(tmp_path: Path) -> None:
     replace(folder, cell_of(plan, "a", 1, "none"))
     found = read(folder).pairs["a", "b"]
     seeds = {line.what: list(line.seeds) for line in found}
-    assert seeds == {"accuracy": [0, 2], "NCMI": [0, 2], "PGD": [2], "worst case": [2]}
+    assert seeds == {"accuracy": [0, 2], "NCMI at T": [0, 2], "PGD": [2], "worst case": [2]}
     assert line(found, "accuracy").verdict == "2 of 3 seeds: no claim about the method"
     assert line(found, "worst case").verdict == "1 of 3 seeds: no claim about the method"
     replace(folder, cell_of(plan, "a", 2, "PGD"))
@@ -124,6 +136,9 @@ def test_models_are_called_by_their_objectives_where_those_differ(tmp_path: Path
     reverse = line(lines(tmp_path, differing((80, 88, 84)), turned, ("b", "a")), "worst case").verdict
     assert reverse.startswith("CE lower (p = ")
     assert "-21.0 points" in reverse
+    readings = PLAIN.replace("{name: cmic}", "{name: cmic, preset: authors}").replace("{name: ce}", "{name: cmic}")
+    verdict = line(lines(tmp_path, differing((80, 88, 84)), readings), "worst case").verdict
+    assert verdict.startswith("CMIC-DL authors higher (p = "), "two readings of one objective"
 
 
 def test_models_of_unknown_training_are_called_by_their_ids(tmp_path: Path) -> None:
@@ -131,7 +146,9 @@ def test_models_of_unknown_training_are_called_by_their_ids(tmp_path: Path) -> N
         for seed in range(3):
             (tmp_path / f"{model}-{seed}.safetensors").write_bytes(model.encode())
     text = PLAIN.replace("objective: {name: ce}", "weights: 'a-{seed}.safetensors'")
-    assert line(lines(tmp_path, differing((80, 88, 84)), text), "worst case").verdict.startswith("CMIC-DL higher")
+    assert line(lines(tmp_path, differing((80, 88, 84)), text), "worst case").verdict.startswith(
+        "CMIC-DL printed higher"
+    )
     text = text.replace("objective: {name: cmic}", "weights: 'b-{seed}.safetensors'")
     assert line(lines(tmp_path, differing((80, 88, 84)), text), "worst case").verdict.startswith("b higher")
 
@@ -156,7 +173,7 @@ def test_a_difference_that_the_images_explain_is_not_claimed(tmp_path: Path) -> 
 
 def test_transfers_are_no_comparison_of_a_pair(tmp_path: Path) -> None:
     found = lines(tmp_path, differing((80, 88, 84)), f"{PLAIN}  - {{name: Transfer, eps: 0.1, steps: 5}}\n")
-    assert [line.what for line in found] == ["accuracy", "NCMI", "PGD", "worst case"]
+    assert [line.what for line in found] == ["accuracy", "NCMI at T", "PGD", "worst case"]
 
 
 # --- families ------------------------------------------------------------------------------------------------------
@@ -179,7 +196,7 @@ def test_claims_and_single_attacks_are_adjusted_apart(tmp_path: Path) -> None:
     assert raw["PGD"] < raw["FGSM"] < raw["none"] < 0.5
     assert line(found, "worst case").p == pytest.approx(2 * raw["PGD"])
     assert line(found, "accuracy").p == pytest.approx(max(raw["none"], 2 * raw["PGD"]))
-    assert line(found, "NCMI").p is None
+    assert line(found, "NCMI at T").p is None
     assert line(found, "PGD").p == pytest.approx(2 * raw["PGD"])
     assert line(found, "FGSM").p == pytest.approx(max(raw["FGSM"], 2 * raw["PGD"]))
     # Over examples: six p-values in each family (NCMI has none), the smallest times six, and so on down.
@@ -219,7 +236,7 @@ def test_intervals_hold_the_difference_and_are_of_pairs(tmp_path: Path) -> None:
     found = lines(tmp_path, differing((80, -12, 0), everywhere=True))
     for one in found:
         for seed in one.seeds.values():
-            if one.claim and one.what != "NCMI":
+            if one.claim and one.what != "NCMI at T":
                 assert seed.interval is not None
                 assert seed.interval[0] <= seed.difference <= seed.interval[1]
     assert [seed.interval for seed in line(found, "PGD").seeds.values()] == [None] * 3, "they are of claims"
@@ -243,16 +260,17 @@ def test_ncmi_has_an_interval_only_over_the_same_examples(tmp_path: Path) -> Non
     noise = [0.001 * (place % 10) for place in range(100)]
     for model, ncmi in (("a", 0.25), ("b", 0.375)):
         for seed in range(3):
-            replicates = pack_replicates([ncmi + value for value in noise])
-            own: dict[str, str | None] = {
+            own: dict[str, Any] = {
                 "examples_sha256": "other" if (model, seed) == ("b", 1) else "same",
-                "ncmi_replicates": replicates,
+                "calibration": calibration(ncmi, [ncmi + value for value in noise]),
+                # Of NCMI as it comes there is neither a claim nor an interval.
+                "information": measures(0.2),
+                "ncmi_replicates": pack_replicates([10 * value for value in noise]) if model == "a" else None,
             }
-            own |= {"ncmi_replicates": None} if (model, seed) == ("a", 2) else {}
-            cell = cell_of(plan, model, seed, "none")
-            write_record(folder, attack_record(cell, first(380), information=measures(2 * ncmi), **own))
-    found = line(read(folder).pairs["a", "b"], "NCMI")
-    assert [seed.interval is None for seed in found.seeds.values()] == [False, True, True]
+            write_record(folder, attack_record(cell_of(plan, model, seed, "none"), first(380), **own))
+    found = line(read(folder).pairs["a", "b"], "NCMI at T")
+    assert [seed.interval is None for seed in found.seeds.values()] == [False, True, False]
+    assert found.interval is None, "the seeds were not all judged on the same examples"
     assert found.seeds[0].interval == pytest.approx((0.125, 0.125), abs=1e-6), "what the samples share cancels"
     assert {(seed.first, seed.second, seed.p) for seed in found.seeds.values()} == {(0.25, 0.375, None)}
 
@@ -266,9 +284,9 @@ def test_a_difference_of_ncmi_has_to_show_over_examples_too(tmp_path: Path, spre
             # Replicates lie below what is measured; their spread is what counts, not their place.
             wide = [] if spread is None else [spread * (place % 10 - 4.5) / 9 for place in range(100)]
             drawn = [cmi / 2 - 0.1 + (value if model == "b" else 0) for value in wide]
-            changes = {"information": measures(cmi), "ncmi_replicates": pack_replicates(drawn) if drawn else None}
+            changes = {"calibration": calibration(cmi / 2, drawn)}
             write_record(folder, attack_record(cell_of(plan, model, seed, "none"), first(200), **changes))
-    found = line(read(folder).pairs["a", "b"], "NCMI")
+    found = line(read(folder).pairs["a", "b"], "NCMI at T")
     differences = [value / 2 - 0.25 for value in values["b"]]
     mean, p = sum(differences) / 3, t_test(differences)
     # The accuracy is the other test of the family: attacks take nothing here, and leave nothing to compare.
@@ -277,7 +295,7 @@ def test_a_difference_of_ncmi_has_to_show_over_examples_too(tmp_path: Path, spre
         assert found.interval is None
     else:
         assert found.interval == pytest.approx((mean - spread / 2, mean + spread / 2), abs=1e-6)
-    clear = f"CMIC-DL lower (p = {2 * p:.2g}, {mean:+.2g}, 3 seeds)"
+    clear = f"CMIC-DL printed lower (p = {2 * p:.2g}, {mean:+.2g}, 3 seeds)"
     assert found.verdict == (
         clear if spread == 0.01 else f"undecided: shown over seeds (p = {2 * p:.2g}), not over examples"
     )
@@ -285,10 +303,15 @@ def test_a_difference_of_ncmi_has_to_show_over_examples_too(tmp_path: Path, spre
 
 def test_an_ncmi_that_is_not_defined_has_no_seed(tmp_path: Path) -> None:
     folder = fill(tmp_path / "made", plan := planned(tmp_path, PLAIN), lambda cell: first(200))
-    undefined = attack_record(cell_of(plan, "a", 1, "none"), first(200), information=measures(0.1, 0.0))
-    write_record(folder, undefined)
-    found = line(read(folder).pairs["a", "b"], "NCMI")
-    assert (list(found.seeds), found.verdict) == ([0, 2], "2 of 3 seeds: no claim about the method")
+    write_record(folder, attack_record(cell_of(plan, "a", 1, "none"), first(200), information=measures(0.1, 0.0)))
+    assert list(line(read(folder).pairs["a", "b"], "NCMI at T").seeds) == [0, 1, 2], "as it comes it is no claim"
+    # No separation, no temperature, and a record from before either was measured.
+    held = calibration(0.25)
+    unscaled = held.model_copy(update={"temperatures": (2.0, None), "undefined": "no error", "calibrated": None})
+    for one in (calibration(None), unscaled, None):
+        write_record(folder, attack_record(cell_of(plan, "a", 1, "none"), first(200), calibration=one))
+        found = line(read(folder).pairs["a", "b"], "NCMI at T")
+        assert (list(found.seeds), found.verdict) == ([0, 2], "2 of 3 seeds: no claim about the method")
 
 
 # --- flags ---------------------------------------------------------------------------------------------------------
@@ -305,7 +328,7 @@ def test_a_flag_on_either_side_withdraws_what_it_is_about_and_no_more(tmp_path: 
     assert line(found, "PGD").verdict == "withdrawn: flagged (invalid-examples)"
     for name in ("PGD-margin", "worst case"):
         assert line(found, name).flags == ()
-        assert line(found, name).verdict.startswith("CMIC-DL higher (p = ")
+        assert line(found, name).verdict.startswith("CMIC-DL printed higher (p = ")
     assert line(found, "accuracy").outcome == "equivalent"
 
 
@@ -324,7 +347,7 @@ def test_flags_of_a_whole_model_withdraw_everything_that_they_are_about(tmp_path
     write_record(folder, type(audit_record(cell)).model_validate(audit_record(cell).model_dump() | forward))
     found = read(folder).pairs["a", "b"]
     assert line(found, "accuracy").verdict == "withdrawn: flagged (random-forward)"
-    assert line(found, "NCMI").verdict == "withdrawn: flagged (random-forward)"
+    assert line(found, "NCMI at T").verdict == "withdrawn: flagged (random-forward)"
 
 
 def test_a_flag_withdraws_one_seed_s_verdict_too(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from robustbench_cmic.records.store import PLAN_FILE, write_record
 from robustbench_cmic.report import write_report
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.statistics import holm
-from tests.report.folders import HEAD, attack_record, cell_of, fill, measures, planned, read
+from tests.report.folders import HEAD, attack_record, calibration, cell_of, fill, planned, read
 
 N = 1000
 TWO_RADII = f"{HEAD}attacks:\n  - {{name: PGD, eps: [0.1, 0.2], steps: 10, loss: margin}}\n"
@@ -56,7 +56,7 @@ def test_equivalence_is_adjusted_over_the_accuracies_that_are_claimed(tmp_path: 
     assert found["clean"].verdict == f"equivalent within ±2 points (p = {expected[0]:.2g}, 3 seeds)"
     assert found[AT_1].verdict == f"equivalent within ±2 points (p = {expected[1]:.2g}, 3 seeds)"
     assert found[AT_2].outcome == "undecided"
-    assert found["NCMI"].p_equivalent is None
+    assert found["NCMI at T"].p_equivalent is None
 
 
 @pytest.mark.parametrize(("margin", "outcome"), [("2", "equivalent"), ("0.25", "undecided"), ("0.75", "equivalent")])
@@ -93,7 +93,7 @@ def test_a_small_difference_that_is_shown_is_a_difference_all_the_same(tmp_path:
     found = lines(tmp_path, {("b", 0.1): (600 + 10 * sign, 600 + 11 * sign, 600 + 10 * sign)})[AT_1]
     assert (found.p or 1) < 0.05 > (found.p_equivalent or 1)
     size = f"{sign * 31 / 30:+.1f} points"
-    assert found.verdict == f"CMIC-DL {side} (p = {found.p:.2g}, {size}, within ±2, 3 seeds)"
+    assert found.verdict == f"CMIC-DL printed {side} (p = {found.p:.2g}, {size}, within ±2, 3 seeds)"
     assert found.outcome == side
 
 
@@ -137,7 +137,7 @@ def test_ncmi_is_undecided_without_a_margin(tmp_path: Path) -> None:
     assert ncmi(folder).verdict == "undecided: the same in every seed, no spread to test with"
     for seed, cmi in enumerate((0.4, 0.7, 0.5)):
         cell = cell_of(plan, "b", seed, "none")
-        write_record(folder, attack_record(cell, [True] * N, information=measures(cmi)))
+        write_record(folder, attack_record(cell, [True] * N, calibration=calibration(cmi / 2)))
     found = ncmi(folder)
     assert found.verdict == f"undecided: 3 seeds could have shown {found.detectable:.2g}"
     assert (found.seeds_needed, found.p_equivalent) == (None, None)
