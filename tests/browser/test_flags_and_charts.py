@@ -96,21 +96,24 @@ def said(board: Summary, label: str, place: int) -> list[str]:
 
 def first_claim(board: Summary) -> PairTest:
     """The first point of a pair's chart."""
-    (lines,) = board.pairs.values()
-    shown = [line for line in lines if line.what != "NCMI" and line.seeds and line.claim]
+    lines = next(iter(board.pairs.values()))
+    shown = [line for line in lines if line.in_points and line.seeds and line.claim]
     return next(line for line in shown if not line.withdrawn)
 
 
 @on_every_screen
 def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Summary) -> None:
     page = visit.open()
-    first, second = digits.results.models
-    place = alone(digits, "worst case", [(first, "worst case")])
+    models = digits.results.models
+    second = models[1]
+    others = [(model, "worst case") for model in models if model != second]
+    place = alone(digits, "worst case", others)
     shown = visit.point_at("curves-linf", 1, 1 + place)  # behind the clean accuracy
     expect(shown).to_have_text("".join(said(digits, "worst case", place)))
     page.get_by_label("beside the worst case").select_option(BESIDE)
-    expect(page.locator("#curves-linf .scatterlayer .trace")).to_have_count(4)
-    place = alone(digits, BESIDE, [(first, "worst case"), (first, BESIDE), (second, "worst case")])
+    expect(page.locator("#curves-linf .scatterlayer .trace")).to_have_count(2 * len(models))
+    others += [(second, "worst case"), *((model, BESIDE) for model in models if model != second)]
+    place = alone(digits, BESIDE, others)
     shown = visit.point_at("curves-linf", 3, 1 + place)
     expect(shown).to_have_text("".join(said(digits, BESIDE, place)))
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
-from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.report import read_results
 from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, declared_work, duration, seconds_left
 from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, Emit
 from robustbench_cmic.run.watch.progress import LiveBars, PlainLines, display
@@ -50,9 +50,9 @@ def test_estimate_learns_from_equal_cells_and_scales_to_others(cells: list[Cell]
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar100-lite"])
 def test_the_first_training_tells_how_long_the_suite_will_take(name: str) -> None:
     """Within a factor of four of what the committed run took in the end; measured were 0.8 to 1.3."""
-    cells = make_plan(load_suite(find_suite(name)).suite).cells
-    store = Store(ROOT / "results" / name)
-    took = {cell.id: read_record(store.record(cell.id)).timing.seconds for cell in cells}
+    results = read_results(ROOT / "results" / name)
+    cells = results.plan.cells
+    took = {cell.id: results.records[cell.id].timing.seconds for cell in cells}
     left = seconds_left(estimates(cells), {cells[0].id: took[cells[0].id]}, {}, jobs=1)
     assert left is not None
     assert 1 / 4 < left / sum(took[cell.id] for cell in cells[1:]) < 4
