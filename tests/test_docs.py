@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.audit import RULES
+from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.plan.select import select
 from robustbench_cmic.report.metrics import COLUMNS
+from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.schema import suite_json_schema
 from tests.conftest import ROOT, TINY_SUITE
 
@@ -37,10 +40,11 @@ def written(page: Path) -> list[str]:
     return [part for part in parts if part and not part.startswith("#")]
 
 
-def small(name: str) -> str:
-    """A suite of seconds that goes by the name of another and has a model of the name that the commands ask for."""
-    text = TINY_SUITE.replace("suite: tiny", f"suite: {name}").replace("id: c", "id: resnet18-c")
-    return text.replace("[[ce, cmic]]", "[[resnet18-ce, resnet18-cmic]]")
+def small(suite: Path) -> str:
+    """A suite of seconds that goes by the name of another, with two of its models, which commands may ask for."""
+    first, second = [model.id for model in load_suite(suite).suite.models][:2]
+    text = TINY_SUITE.replace("suite: tiny", f"suite: {suite.stem}").replace("[[ce, cmic]]", f"[[{first}, {second}]]")
+    return text.replace("id: cmic,", f"id: {second},").replace("id: ce,", f"id: {first},")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     (folder / "suites").mkdir()
     for suite in (ROOT / "suites").glob("*.yaml"):
-        (folder / "suites" / suite.name).write_text(small(suite.stem))
+        (folder / "suites" / suite.name).write_text(small(suite))
     for name in ("digits", "mnist-lite"):
         run(f"python -m robustbench_cmic run suites/{name}.yaml", folder)
     return folder
@@ -73,6 +77,18 @@ def test_every_command_runs(clone: Path) -> None:
         if command.replace('"', "") not in INSTALLED and not command.startswith("python -m tests."):
             run(command, clone)
     assert (clone / "mine" / "digits" / "index.html").is_file()
+
+
+def test_commands_ask_shipped_suites_for_what_is_in_them() -> None:
+    asked = []
+    for page in PAGES:
+        for words in map(shlex.split, written(page)):
+            files = [ROOT / word for word in words if word.startswith("suites/")]
+            only = [words[place + 1] for place, word in enumerate(words) if word == "--only"]
+            if files and only:
+                (file,) = files
+                asked.append(select(make_plan(load_suite(file).suite), only=only))  # raises where nothing matches
+    assert len(asked) > 1
 
 
 def properties(schema: Any) -> set[str]:
