@@ -262,7 +262,7 @@ def test_readme_tables_are_those_of_the_committed_results() -> None:
     assert [heading[1] for heading in headings] == ["digits-10", "mnist", "cifar100-lite", "cifar100"]
     for heading in headings:
         summary = summarize(read_results(ROOT / "results" / heading[1]))
-        table = README[heading.end() :].split("|\n\n", 1)[0]
+        table = README[heading.end() :].lstrip().split("\n\n", 1)[0]
         found = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if row.startswith("| `")]
         threat = Threat("linf", parse_number(heading[2]))
         expected = []
