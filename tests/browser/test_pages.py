@@ -36,7 +36,8 @@ def test_every_page_opens_quietly_and_never_scrolls_sideways(visit: Visit, name:
     folder = name.rpartition("/")[0]
     if folder in COMMITTED:
         expect(page.get_by_role("heading", level=1)).to_have_text(folder)
-        assert page.locator(".chart").count() > 1
+        # A grid has maps instead of curves; a suite that is not whole yet has no comparison to draw.
+        assert page.locator(".chart, table.heat").count() > 0
     size = page.viewport_size
     assert size is not None
     check_width(page, size)

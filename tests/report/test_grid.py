@@ -290,7 +290,7 @@ def test_what_is_far_off_is_at_the_end_of_the_scale_which_says_so(tmp_path: Path
 
 def test_one_value_everywhere_has_a_scale_all_the_same(tmp_path: Path) -> None:
     plan = planned(tmp_path, SUITE.replace("MATRIX", MATRIX))
-    board = read(fill(tmp_path / "made", plan, lambda cell: right(100)))
+    board = read(fill(tmp_path / "made", plan, lambda cell: right(100), calibration=None))
     cells = [cell for table in maps(suite_page(board)) for cell in table.iter("td")]
     assert len(cells) == 24, "nothing of NCMI, which no record has"
     assert {(said(cell), cell.get("style")) for cell in cells} == {("50.0 ± 0.0", "--share: 0.000")}

@@ -51,7 +51,7 @@ def test_estimate_learns_from_equal_cells_and_scales_to_others(cells: list[Cell]
 def test_the_first_training_tells_how_long_the_suite_will_take(name: str) -> None:
     """Within a factor of four of what the committed run took in the end; measured were 0.8 to 1.3."""
     results = read_results(ROOT / "results" / name)
-    cells = results.plan.cells
+    cells = [cell for cell in results.plan.cells if cell.id in results.records]  # what diverged was not attacked
     took = {cell.id: results.records[cell.id].timing.seconds for cell in cells}
     left = seconds_left(estimates(cells), {cells[0].id: took[cells[0].id]}, {}, jobs=1)
     assert left is not None
