@@ -169,7 +169,7 @@ def test_an_npz_in_the_data_folder_serves_the_name(tmp_path: Path, cli: Cli, mon
 def test_the_gpu_suite_runs_at_toy_size(tmp_path: Path, cli: Cli) -> None:
     """The ResNet-18 of `cifar100`, its training and an attack, on images that are no CIFAR-100."""
     tiny_cifar(tmp_path / "data")
-    one = "resnet18-cmic.s0.PGD-10-cmic.linf.eps0.031373.*"
+    one = "resnet18-cmic-authors.s0.PGD-10-cmic.linf.eps0.031373.*"
     done = cli("run", ROOT / "suites" / "cifar100.yaml", "--toy", "--only", one, "--data", tmp_path / "data")
     assert done.returncode == 0, done.stdout + done.stderr
     records = contents(tmp_path / "results" / "cifar100-toy")
