@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_cmic.information.measures import class_sums, separation_by_class
+from robustbench_cmic.information.measures import InformationSums, class_sums, separation_by_class
 from robustbench_cmic.objectives.base import Objective, TrainingOutputs
 
 
@@ -77,13 +77,11 @@ class Cmic(Objective):
         """`fixed` centroids: the mean of P over the training examples of each class; one without any stays uniform."""
         if not self.fixed or (self.refresh == "once" and epoch > 1):
             return
-        sums = torch.zeros_like(self.centroid, dtype=torch.float64)
-        counts = sums.new_zeros(self.classes, 1)
+        sums = InformationSums.zeros(self.classes, self.centroid.device)
         for logits, labels in outputs():
-            p = logits.double().softmax(1)
-            sums += class_sums(p, labels, self.classes)
-            counts += class_sums(torch.ones_like(p[:, :1]), labels, self.classes)
-        self.centroid.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), 1 / self.classes))
+            sums.add(logits, labels)
+        counts = sums.counts[:, None]
+        self.centroid.copy_(torch.where(counts > 0, sums.p / counts.clamp(min=1), 1 / self.classes))
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms `ce`, `cmi` and `separation`, unweighted, and the `total`."""

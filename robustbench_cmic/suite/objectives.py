@@ -174,17 +174,22 @@ class CmicObjective(DeclaredObjective):
 
     def declared(self) -> dict[str, Any]:
         """As of every objective; a preset is written out."""
-        filled = super().declared() | PRESETS.get(self.preset or "", {})
-        return {key: value for key, value in filled.items() if key != "preset" and value is not None}
+        return {key: value for key, value in self._written_out(super().declared()).items() if value is not None}
 
     def arguments(self, seed: int) -> dict[str, Any]:
         """As of every objective; a preset is written out."""
-        filled = super().arguments(seed) | PRESETS.get(self.preset or "", {})
-        return {key: value for key, value in filled.items() if key != "preset"}
+        return self._written_out(super().arguments(seed))
+
+    def _written_out(self, keys: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in (keys | self._of_preset).items() if key != "preset"}
+
+    @property
+    def _of_preset(self) -> dict[str, Any]:
+        return PRESETS.get(self.preset or "", {})
 
     def problems(self) -> Iterable[tuple[str, str]]:
         """Keys that contradict each other or have no effect."""
-        for key in PRESETS.get(self.preset or "", {}):
+        for key in self._of_preset:
             if key in self.model_fields_set:
                 yield key, f"is set by `preset: {self.preset}`: leave out one of the two"
         if self.horizon is not None and self.momentum is not None:

@@ -124,7 +124,7 @@ class _Loop:
         self.training = training
         self.declared = declared
         self.seed = seed
-        self.start_seeds = (0, 0)  # of the adversary, for a step's batch and for its class batch
+        self.at = (0, 0)  # epoch and step, which seed the adversary
         self.network = AtPrecision(training.model, acceleration.reduced)
         self.device = next(training.model.parameters()).device
         kept, held = hold_out(split.labels, declared.held_out_images(len(split.labels)))
@@ -195,10 +195,7 @@ class _Loop:
             inputs = [next(self.images), labels[rows], draws[rows]]
             if extra_labels is not None:
                 inputs.append(extra_labels[step])
-            seeds = [
-                derive_seed(whose, self.seed, epoch, step) for whose in ("adversary", "adversary of class batches")
-            ]
-            self.start_seeds = seeds[0], seeds[1]
+            self.at = (epoch, step)
             logits, terms = self.step(*inputs)
             log = log or EpochLog(self.steps, logits.shape[1], self.names, self.device)
             log.add(logits, labels[rows], terms)
@@ -218,23 +215,24 @@ class _Loop:
         images = unit(pixels)
         batch = augment(images[: len(labels)], draws, self.declared.augmentation, self.fill)
         self.training.optimizer.zero_grad(set_to_none=True)
-        logits = self.network(self._attacked(batch, labels, self.start_seeds[0]))
+        logits = self.network(self._attacked(batch, labels, "adversary", *self.at))
         terms = objective(logits, labels)
         terms["total"].backward()
         self.training.optimizer.step()
         if extra_labels:
-            more = self._attacked(images[len(labels) :], extra_labels[0], self.start_seeds[1])
+            more = self._attacked(images[len(labels) :], extra_labels[0], "adversary of class batches", *self.at)
             objective.update(self._outputs(more, objective.class_mode), extra_labels[0])
         else:
             objective.update(logits.detach(), labels)
         self.names = tuple(terms)
         return logits.detach(), torch.stack([term.detach() for term in terms.values()])
 
-    def _attacked(self, images: Tensor, labels: Tensor, start_seed: int) -> Tensor:
-        """What the adversary makes of images; without one the images themselves."""
+    def _attacked(self, images: Tensor, labels: Tensor, purpose: str, epoch: int, number: int) -> Tensor:
+        """What the adversary makes of the batch of that number; without one the images themselves."""
         adversary = self.training.adversary
         if adversary is None:
             return images
+        start_seed = derive_seed(purpose, self.seed, epoch, number)
         return find_adversarial(adversary, self.network, images, labels, start_seed)
 
     def _outputs(self, images: Tensor, mode: Literal["eval", "train"]) -> Tensor:
@@ -246,15 +244,14 @@ class _Loop:
         return logits
 
     def _training_outputs(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels of all training images, see `objectives.base.TrainingOutputs`."""
-        self.network.eval()
-        batches = torch.split(torch.arange(len(self.labels)), self.declared.batch_size)
-        with contextlib.closing(self.feed.batches(batch.to(self.feed.indices_on) for batch in batches)) as pixels:
-            for number, (index, batch) in enumerate(zip(batches, pixels, strict=True)):
-                labels = self.labels[index].to(self.device)
-                seed = derive_seed("adversary of class means", self.seed, epoch, number)
-                images = self._attacked(unit(batch), labels, seed)
-                yield self._outputs(images, "eval"), labels
+        """Logits and labels of all images that are learned from, see `objectives.base.TrainingOutputs`."""
+        size = self.declared.batch_size
+        rows = torch.split(self.rows.to(self.feed.indices_on), size)
+        labels = torch.split(self.labels.to(self.device), size)
+        with contextlib.closing(self.feed.batches(rows)) as batches:
+            for number, (pixels, own) in enumerate(zip(batches, labels, strict=True)):
+                images = self._attacked(unit(pixels), own, "adversary of class means", epoch, number)
+                yield self._outputs(images, "eval"), own
 
     def _close(self, log: EpochLog | None, epoch: int, rate: float) -> Divergence | None:
         training = self.training

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.feed import unit
+from robustbench_cmic.data.subset import hold_out
 from robustbench_cmic.objectives import Cmic
 from robustbench_cmic.suite.objectives import Adversary
 from robustbench_cmic.training.checkpoint import TrainingRun, TrainingState
@@ -73,6 +74,16 @@ def test_fixed_centroids_are_the_class_means_of_the_training_set(refresh: str, f
     expected = before if from_start else means[0]
     assert torch.allclose(centroid_of(training), expected, atol=1e-6)
     assert not torch.allclose(before, means[0], atol=1e-2)
+
+
+def test_fixed_centroids_leave_out_what_is_held_out() -> None:
+    training = prepared(FIXED, None)
+    declared = declare({"epochs": 1, "select": "best", "held_out": 100})
+    kept, held = hold_out(DIGITS_400.labels, 100)
+    expected = class_means(training.model, Split(DIGITS_400.images[kept], DIGITS_400.labels[kept]))
+    assert len(held) == 100
+    train(training, DIGITS_400, declared=declared, seed=0)
+    assert torch.allclose(centroid_of(training), expected, atol=1e-6)
 
 
 def class_means(model: nn.Module, split: Split) -> Tensor:
