@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.models.architectures import Shape
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.models.outputs import ModelError, PickLogits, output_problem
+from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.models import ARCHITECTURES, Model
 from robustbench_cmic.suite.signatures import one_line
-
-
-class ModelError(UserError):
-    """A model that cannot be built or does not fit its weights; the message says why."""
 
 
 class Normalize(nn.Module):
@@ -38,23 +35,44 @@ class Normalize(nn.Module):
 
 
 def build_model(
-    declared: Model, shape: Shape, classes: int, moments: tuple[Sequence[float], Sequence[float]], seed: int
+    declared: Model,
+    shape: Shape,
+    classes: int,
+    moments: tuple[Sequence[float], Sequence[float]],
+    seed: int,
+    to_train: bool = False,
 ) -> nn.Sequential:
     """`Normalize` and a network, its weights drawn from `seed` or timm's own; the global random state is left alone.
 
+    Whatever draws them, a constructor or the first forward pass, through torch, numpy or Python: the generators of all
+    three start from the seed.
+
     Args:
-        declared: of it `architecture`, `stem`, `zero_init_residual`, `pretrained` and `normalization`.
+        declared: of it `architecture`, `stem`, `zero_init_residual`, `pretrained`, `normalization` and `logits`.
         shape: (C, H, W) of an image.
         classes: number of classes.
         moments: mean and standard deviation of the training images, per channel.
         seed: two models of one architecture and seed start from equal weights, whatever their objectives.
+        to_train: another one like it is tried in training mode before.
 
     Raises:
         ModelError: the architecture cannot be built for these images, or timm's weights cannot be had.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = _network(declared, shape, classes)
+    if ":" in declared.architecture:
+        # What a module draws when it is imported must not depend on which cell a process does first.
+        with seeded(derive_seed("import", declared.architecture)):
+            _function(declared.architecture, shape)
+    if to_train:
+        with seeded(seed):
+            _try_training(_classifier(declared, shape, classes, moments), declared.architecture, shape, classes)
+    with seeded(seed):
+        return _classifier(declared, shape, classes, moments)
+
+
+def _classifier(
+    declared: Model, shape: Shape, classes: int, moments: tuple[Sequence[float], Sequence[float]]
+) -> nn.Sequential:
+    network = _network(declared, shape, classes)
     if not isinstance(network, nn.Module):
         raise ModelError(f"{declared.architecture} should return a torch.nn.Module, not {type(network).__name__}")
     mean, std = moments
@@ -66,22 +84,66 @@ def build_model(
     if not len(mean) == len(std) == shape[0]:
         raise ModelError(f"`normalization` should have {shape[0]} means and as many deviations, one a channel")
     model = nn.Sequential(Normalize(mean, std), network)
-    _try(model, declared.architecture, shape, classes)
+    if declared.logits is not None:  # behind the network, so that the names of its weights stay as they are
+        model.append(PickLogits(declared.logits))
+    _try_evaluating(model, declared.architecture, shape, classes)
     return model
 
 
-def _try(model: nn.Sequential, name: str, shape: Shape, classes: int) -> None:
-    """Two grey images through the model, so that what does not fit is told before anything is trained."""
+def _try_evaluating(model: nn.Sequential, name: str, shape: Shape, classes: int) -> None:
+    """Two grey images through the model, so that what does not fit is told before anything is trained.
+
+    A second pass shows whether evaluating changes the model. The first may: it makes the weights of lazy layers.
+    """
     model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits = model(torch.full((2, *shape), 0.5))
-    except Exception as error:  # whatever a model raises
-        raise ModelError(f"{name} fails on images of {shape}: {one_line(error)}") from error
+    _try(model, name, shape, classes, "")
+    before = {key: value.clone() for key, value in model.named_buffers() if not nn.parameter.is_lazy(value)}
+    _try(model, name, shape, classes, "")
+    moved = [key for key, value in model.named_buffers() if key in before and not _same(before[key], value)]
+    stuck = stays_in_training(model)
     model.train()
-    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if got != (2, classes) or not logits.is_floating_point():
-        raise ModelError(f"{name} should return float logits of shape (N, {classes}); for 2 images it returned {got}")
+    if moved:
+        what = f"changes {', '.join(own_names(moved)[:3])} with every image that it evaluates"
+        raise ModelError(f"{name} {f'{stuck}, and ' if stuck else ''}{what}: there is no fixed model to judge")
+
+
+def _try_training(model: nn.Sequential, name: str, shape: Shape, classes: int) -> None:
+    """Two grey images through a model in training mode; it is of no use afterwards."""
+    made = model.state_dict().keys()
+    _try(model, name, shape, classes, " in training mode")
+    late = [key for key in model.state_dict() if key not in made]
+    late += [key for key, value in model.named_parameters() if nn.parameter.is_lazy(value)]
+    if late:
+        what = f"{name} makes {', '.join(own_names(late)[:3])} when it trains first"
+        raise ModelError(f"{what}: all weights should be there when it is built, or after a forward pass in eval mode")
+
+
+def _try(model: nn.Sequential, name: str, shape: Shape, classes: int, mode: str) -> None:
+    try:
+        with torch.no_grad():
+            problem = output_problem(model(torch.full((2, *shape), 0.5)), classes)
+    except ModelError as error:
+        raise ModelError(f"{name}{mode}: {error}") from None
+    except Exception as error:  # whatever a model raises
+        raise ModelError(f"{name} fails{mode} on images of {shape}: {one_line(error)}") from error
+    if problem is not None:
+        wanted = f"float logits of shape (N, {classes})"
+        raise ModelError(f"{name} should return {wanted}{mode}; for 2 images it returned {problem}")
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and bool(torch.allclose(first, second, rtol=0, atol=0, equal_nan=True))
+
+
+def own_names(names: Iterable[str]) -> list[str]:
+    """Names within a classifier as within its network, which is what a user knows."""
+    return ["the network itself" if name == "1" else name.removeprefix("1.") for name in names]
+
+
+def stays_in_training(model: nn.Module) -> str | None:
+    """Of a classifier that was told to evaluate: which layers stay in training mode; None where none does."""
+    layers = own_names(name for name, module in model.named_modules() if module.training)
+    return f"stays in training mode when it is told to evaluate ({', '.join(layers[:3])})" if layers else None
 
 
 def _network(declared: Model, shape: Shape, classes: int) -> Any:
@@ -89,10 +151,19 @@ def _network(declared: Model, shape: Shape, classes: int) -> Any:
     place = ARCHITECTURES.get(name, name)
     if ":" not in place:
         return _timm(declared, shape, classes)
+    build = _function(place, shape)
     try:
-        return pkgutil.resolve_name(place)(shape, classes)
+        return build(shape, classes)
     except Exception as error:  # whatever a user's own code raises
         raise ModelError(f"{name} failed for images of {shape}: {one_line(error)}") from error
+
+
+def _function(place: str, shape: Shape) -> Any:
+    """What builds a network; importing it runs the code of its module, which may raise anything."""
+    try:
+        return pkgutil.resolve_name(place)
+    except Exception as error:
+        raise ModelError(f"{place} failed for images of {shape}: {one_line(error)}") from error
 
 
 def _timm(declared: Model, shape: Shape, classes: int) -> nn.Module:

@@ -99,6 +99,22 @@ class Calibration(Frozen):
         return None if first is None or second is None else math.sqrt(first) * math.sqrt(second)
 
 
+class Fingerprint(Frozen):
+    """How a trained model answers, to tell whether one that is built anew from its weights is the same.
+
+    Attributes:
+        images: training images, evenly spaced among all; their logits are those of eval mode, in float32.
+        logits: of the first 16 classes (fewer where there are fewer), packed by `pack_replicates`.
+        outside: digests of attributes that the state dict does not hold, by name; for messages.
+        repeatable: a second pass gave the same bits.
+    """
+
+    images: int
+    logits: str
+    outside: dict[str, str] = {}
+    repeatable: bool = True
+
+
 class _Record(Frozen):
     """What all records hold."""
 
@@ -124,6 +140,7 @@ class TrainRecord(_Record):
     curve: list[Epoch] = []
     selected_epoch: int | None = None  # whose weights were kept, where they are not those of the last one as such
     last_finite: dict[str, float] | None = None  # if diverged, the loss terms of the last step at which all were finite
+    fingerprint: Fingerprint | None = None  # None in records from before there was one, and of outputs that are random
 
 
 class AttackRecord(_Record):

@@ -51,6 +51,8 @@ class Model(Strict):
         pretrained: load timm's weights instead of training.
         normalization: what the first layer subtracts and divides by; by default the moments of the training images,
             for pretrained weights timm's.
+        logits: where the logits are in what the network returns, if that is no tensor: the index of a tuple (-1 for
+            the last), the key of a dictionary, or the name of an attribute.
     """
 
     id: Name
@@ -61,6 +63,7 @@ class Model(Strict):
     weights: Text | None = None
     pretrained: bool = False
     normalization: Normalization | None = None
+    logits: Annotated[int, Field(ge=-100, le=100)] | Name | None = None
 
     @property
     def given(self) -> bool:
@@ -76,6 +79,8 @@ class Model(Strict):
         network = self.model_dump(include={"architecture", "stem", "pretrained", "normalization"})
         if not self.zero_init_residual:
             network["zero_init_residual"] = False
+        if self.logits is not None:
+            network["logits"] = self.logits
         return network | {"code_sha256": custom_code_sha256(self.architecture)}
 
 

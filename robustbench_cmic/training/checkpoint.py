@@ -20,6 +20,8 @@ from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.suite.objectives import Adversary
 
+_ANSWER = "answers."
+
 
 @dataclass
 class TrainingState:
@@ -29,11 +31,15 @@ class TrainingState:
         tensors: weights, objective and optimiser state, under prefixed names.
         epoch: finished epochs.
         curve: plain data, one entry an epoch.
+        answers: logits of the model for a few images, by the mode that it was in; see `run.jobs.fidelity`.
+        outside: digests of what the model holds outside its state dict, by name.
     """
 
     tensors: dict[str, Tensor]
     epoch: int
     curve: list[dict[str, Any]]
+    answers: dict[str, Tensor] = field(default_factory=dict)
+    outside: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -108,8 +114,9 @@ def save_state(path: Path, state: TrainingState, cell: str) -> None:
     Raises:
         OSError: the file could not be written; the state of the epoch before is still whole.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
-    about = canonical_json({"cell": cell, "epoch": state.epoch, "curve": state.curve})
+    held = state.tensors | {f"{_ANSWER}{mode}": value for mode, value in state.answers.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in held.items()}
+    about = canonical_json({"cell": cell, "epoch": state.epoch, "curve": state.curve, "outside": state.outside})
     metadata = {"about": about, "sha256": _digest(tensors, about)}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
@@ -128,7 +135,10 @@ def load_state(path: Path, cell: str) -> TrainingState | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         about = json.loads(metadata["about"])
         whole = metadata["sha256"] == _digest(tensors, metadata["about"]) and about["cell"] == cell
-        state = TrainingState(tensors, int(about["epoch"]), list(about["curve"]))
+        answers = {name.removeprefix(_ANSWER): tensors.pop(name) for name in [*tensors] if name.startswith(_ANSWER)}
+        state = TrainingState(
+            tensors, int(about["epoch"]), list(about["curve"]), answers, dict(about.get("outside", {}))
+        )
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         raise CorruptCheckpointError(f"{path} is not whole") from None
     if not whole:

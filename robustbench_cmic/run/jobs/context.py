@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +20,15 @@ from robustbench_cmic.data.subset import choose, subset_sha256
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.weights import load_weights
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.schema import Epoch, Timing
+from robustbench_cmic.records.schema import Epoch, Timing, TrainRecord
 from robustbench_cmic.records.store import read_record
+from robustbench_cmic.run.jobs.fidelity import check_fingerprint, checked_images
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellProgress, Emit, EpochDone
 from robustbench_cmic.suite.data import evaluation_of
 from robustbench_cmic.suite.messages import UserError
 from robustbench_cmic.suite.models import model_of
+from robustbench_cmic.suite.signatures import one_line
 
 
 @dataclass
@@ -77,10 +81,10 @@ class Job:
         self.emit(EpochDone(cell=self.cell.id, restored=restored, numbers=epoch))
         self.accuracy, self.loss = epoch.accuracy, epoch.loss.get("total")
 
-    def model(self, declared: dict[str, Any]) -> nn.Sequential:
-        """A classifier for the job's data, on the device."""
+    def model(self, declared: dict[str, Any], to_train: bool = False) -> nn.Sequential:
+        """A classifier for the job's data, on the device; `to_train`: tried in training mode, too."""
         data = self.data
-        model = build_model(model_of(declared), data.image_shape, data.classes, data.moments, self.cell.seed)
+        model = build_model(model_of(declared), data.image_shape, data.classes, data.moments, self.cell.seed, to_train)
         # Convolutions are faster with the channels last in memory, on CPUs and GPUs alike.
         return model.to(self.settings.device).to(memory_format=torch.channels_last)
 
@@ -92,16 +96,33 @@ class Job:
             declared: what it declares.
 
         Raises:
-            UserError: there are no weights for this data.
+            UserError: there are no weights for this data, or the model is another than was trained.
         """
         store = self.settings.store
         record = read_record(store.record(training or ""))
         if record.checkpoint_sha256 is None or record.dataset_sha256 != self.data.sha256:
             raise UserError(f"the training {training} has no weights for this data")
-        # What is loaded replaces everything: the seed and timm's own weights play no part here.
-        model = self.model(declared["model"] | {"pretrained": False})
-        model.load_state_dict(load_weights(store.weights(record.cell.id), record.checkpoint_sha256))
+        model = self.stored_model(record.cell.id, record.checkpoint_sha256, declared["model"])
+        if isinstance(record, TrainRecord) and record.fingerprint is not None:
+            same = _bits_are_promised(record.provenance, cell_provenance(self.settings))
+            check_fingerprint(declared["model"]["architecture"], model, self.checked_images, record.fingerprint, same)
         return model, record.checkpoint_sha256
+
+    def stored_model(self, training: str, sha256: str, declared: dict[str, Any]) -> nn.Sequential:
+        """A model built anew, with the weights that the training of this id has stored."""
+        # What is loaded replaces all weights: timm's own play no part here.
+        model = self.model(declared | {"pretrained": False})
+        try:
+            model.load_state_dict(load_weights(self.settings.store.weights(training), sha256))
+        except RuntimeError as error:  # names or shapes differ: torch names them, line by line
+            name = declared["architecture"]
+            raise UserError(f"{name} built anew does not take the weights of its training: {one_line(error)}") from None
+        return model
+
+    @functools.cached_property
+    def checked_images(self) -> Tensor:
+        """The images by which a model that was built anew is compared with the one that was trained."""
+        return checked_images(self.data, self.settings.device)
 
     def evaluated(self) -> tuple[Examples, Tensor, str]:
         """The examples that the cell evaluates, their labels on the device, and the hash of their indices."""
@@ -136,6 +157,12 @@ def cell_provenance(settings: Settings) -> dict[str, Any]:
             "evaluation": "TF32 search, float32 verdicts" if cuda else "float32",
         },
     }
+
+
+def _bits_are_promised(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether both were made on one CPU by the same code and versions: results are then equal to the last bit."""
+    keys = ("code_sha256", "versions", "platform", "processor", "instructions", "threads", "device")
+    return one.get("device") == "cpu" and all(one.get(key) == other.get(key) for key in keys)
 
 
 def _peak_memory(device: str) -> int:

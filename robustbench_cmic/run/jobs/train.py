@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
+from robustbench_cmic.attacks.model import frozen
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.subset import choose
-from robustbench_cmic.models.build import fit_weights
+from robustbench_cmic.models.build import fit_weights, own_names, stays_in_training
 from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights, save_weights
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.records.schema import TrainRecord
+from robustbench_cmic.records.schema import Fingerprint, TrainRecord
 from robustbench_cmic.run.jobs.context import Job
+from robustbench_cmic.run.jobs.fidelity import judged_is_trained, lost_state, resume_check, resumed_differs
 from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
@@ -31,11 +34,15 @@ def run_training(job: Job) -> TrainRecord:
     if declared.limit is not None:
         rows = choose(split.labels, declared.limit, per_class=True)
         split = Split(split.images[rows], split.labels[rows])
-    model = job.model(cell.declared["model"])
-    objective = build_objective(goal, job.data.classes, cell.seed).to(settings.device)
-    training = TrainingRun(model, objective, build_optimizer(model, declared.optimizer), goal.adversary)
-    checkpointer = Checkpointer(training, settings.store.resume_state(cell.id), f"{cell.id} on {job.data.sha256}")
-    job.stopwatch.resumed = checkpointer.restore(job)
+
+    def begin() -> TrainingRun:
+        model = job.model(cell.declared["model"], to_train=True)
+        objective = build_objective(goal, job.data.classes, cell.seed).to(settings.device)
+        return TrainingRun(model, objective, build_optimizer(model, declared.optimizer), goal.adversary)
+
+    checkpointer = Checkpointer(job, settings.store.resume_state(cell.id), f"{cell.id} on {job.data.sha256}")
+    training, job.stopwatch.resumed = checkpointer.take_up(begin)
+    _warn_of_training_mode(job, training.model)
     if dataset_of(cell.declared["dataset"]).images_to_train_on is None:  # else `validate` has said it
         for _, sentence in goal.warnings(declared.epochs * declared.steps_of_epoch(len(split.labels))):
             job.progress(0, 0, f"warning: {sentence}")
@@ -43,7 +50,9 @@ def run_training(job: Job) -> TrainRecord:
         job.epoch(epoch, restored=True)
 
     def after_epoch(training: TrainingRun) -> None:
-        checkpointer.keep()
+        if len(training.curve) == 1 < declared.epochs:  # rather than after hours
+            _compare_with_new(job, training.model)
+        checkpointer.keep(training)
         job.epoch(training.curve[-1], restored=False)
 
     cuda = settings.device.startswith("cuda")
@@ -62,7 +71,7 @@ def run_training(job: Job) -> TrainRecord:
     images = len(split.labels)
     examples = (len(training.curve) - done) * (images - declared.held_out_images(images))
     job.stopwatch.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
-    return _record(job, model, training, divergence)
+    return _record(job, training.model, training, divergence)
 
 
 def load_given_weights(job: Job) -> TrainRecord:
@@ -71,7 +80,32 @@ def load_given_weights(job: Job) -> TrainRecord:
     given = job.cell.declared["weights"]
     if given is not None:
         fit_weights(model, load_weights(job.settings.weights[given["sha256"]], given["sha256"]), given["file"])
+    _warn_of_training_mode(job, model)
     return _record(job, model)
+
+
+def _warn_of_training_mode(job: Job, model: nn.Sequential) -> None:
+    with frozen(model):
+        stuck = stays_in_training(model)
+    if stuck is not None:
+        job.progress(0, 0, f"warning: {job.cell.architecture} {stuck}: what is judged is not what is deployed")
+
+
+def _compare_with_new(job: Job, model: nn.Sequential) -> None:
+    """Raises a `ModelError` where a model built anew from a model's state dict is another one."""
+    anew = job.model(job.cell.declared["model"] | {"pretrained": False})
+    anew.load_state_dict(model.state_dict())
+    judged_is_trained(job.cell.architecture, model, anew, job.checked_images)
+
+
+def _fingerprint(job: Job, model: nn.Sequential, saved: str) -> Fingerprint | None:
+    """The fingerprint of a model whose weights are stored, as it is when it is built anew from them."""
+    anew = job.stored_model(job.cell.id, saved, job.cell.declared["model"])
+    found = judged_is_trained(job.cell.architecture, model, anew, job.checked_images)
+    if found is None:
+        what = f"warning: {job.cell.architecture} answers otherwise in every pass"
+        job.progress(0, 0, f"{what}: whether the model that is judged is the one that was trained cannot be told")
+    return found
 
 
 def _record(
@@ -79,6 +113,7 @@ def _record(
 ) -> TrainRecord:
     """Store the weights, unless the training diverged, and say what became of them."""
     saved = save_weights(job.settings.store.weights(job.cell.id), model.state_dict()) if divergence is None else None
+    fingerprint = None if saved is None else _fingerprint(job, model, saved)
     common = job.common()
     if training is None:
         common["provenance"]["determinism"]["training"] = None
@@ -93,6 +128,7 @@ def _record(
         curve=[] if training is None else training.curve,
         selected_epoch=None if training is None or divergence is not None else training.selected_epoch,
         last_finite=None if divergence is None else divergence.last_finite,
+        fingerprint=fingerprint,
     )
 
 
@@ -100,27 +136,43 @@ def _record(
 class Checkpointer:
     """Stores a training's state between epochs, for at most a twentieth of the time that the training takes."""
 
-    training: TrainingRun
+    job: Job
     file: Path
     identity: str
     due: float = 0.0
 
-    def restore(self, job: Job) -> int | None:
-        """Go on from the stored state; returns its epoch, or None where there is none."""
+    def take_up(self, begin: Callable[[], TrainingRun]) -> tuple[TrainingRun, int | None]:
+        """A training that goes on from the stored state, and its epoch; or a new one and None, where none is usable.
+
+        A state is not where the model, built anew, is another than the one that was stored: what it held outside its
+        state dict is lost.
+        """
+        training = begin()
         try:
             state = load_state(self.file, self.identity)
         except CorruptCheckpointError as error:
-            self.file.unlink()
-            job.progress(0, 0, f"{error}: the training begins anew")
-            return None
+            return self._anew(training, str(error))
         if state is None:
-            return None
-        self.training.restore(state)
-        return state.epoch
+            return training, None
+        training.restore(state)
+        lost = own_names(lost_state(state.outside, training.model))
+        name, said = self.job.cell.architecture, ", ".join(lost[:5]) or "something"
+        if resumed_differs(training.model, self.job.checked_images, state.answers) or (lost and not state.answers):
+            return self._anew(begin(), f"{name} holds {said} outside its state dict, which an interruption loses")
+        if lost:
+            self.job.progress(0, 0, f"warning: {name} goes on with {said} as new: not in its state dict")
+        return training, state.epoch
 
-    def keep(self) -> None:
+    def _anew(self, training: TrainingRun, why: str) -> tuple[TrainingRun, None]:
+        self.file.unlink()
+        self.job.progress(0, 0, f"warning: {why}: the training begins anew")
+        return training, None
+
+    def keep(self, training: TrainingRun) -> None:
         """Store the state, if it is time to."""
         began = time.monotonic()
         if began >= self.due:
-            save_state(self.file, self.training.state(), self.identity)
+            state = training.state()
+            state.answers, state.outside = resume_check(training.model, self.job.checked_images)
+            save_state(self.file, state, self.identity)
             self.due = began + 20 * (time.monotonic() - began)
