@@ -31,6 +31,7 @@ from robustbench_cmic.attacks.model import (
 )
 from robustbench_cmic.attacks.threat import BLOCK, check_threat
 from robustbench_cmic.data.feed import Examples
+from robustbench_cmic.models.build import layers_in_training
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attack_base import Attack
 
@@ -162,7 +163,17 @@ def _untouched(*models: nn.Module) -> Iterator[None]:
     for model, before in states:
         after = model.state_dict()
         if before.keys() != after.keys() or any(not torch.equal(before[name], value) for name, value in after.items()):
-            raise AttackError("the attack changed the model's weights or statistics")
+            raise AttackError(_who_changed(model))
+
+
+def _who_changed(model: nn.Module) -> str:
+    """Why weights or statistics are not what they were: the attack, or the model itself, which evaluates otherwise."""
+    with frozen(model):
+        layers = layers_in_training(model)
+    if layers:
+        stuck = f"the model stays in training mode when it is told to evaluate ({', '.join(layers[:3])})"
+        return f"{stuck}, and what it evaluates changes its weights or statistics"
+    return "the attack changed the model's weights or statistics"
 
 
 def _centroids(target: CountedModel, images: Tensor | Examples, labels: Tensor, batch_size: int) -> Tensor:

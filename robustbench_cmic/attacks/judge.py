@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robustbench_cmic.attacks.model import AttackError, CountedModel
+from robustbench_cmic.attacks.model import AttackError, CountedModel, usable
 from robustbench_cmic.attacks.threat import project, violations
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.fields import Threat
@@ -107,7 +107,7 @@ class Judge:
         with torch.no_grad():
             logits = self.model(points).float()
             clean = logits if self.threat is None else self.model(batch.images).float()
-        if not bool(torch.isfinite(logits).all() and torch.isfinite(clean).all()):
+        if not (usable(logits) and usable(clean)):
             raise AttackError("the model returned logits with NaN or infinity")
         correct, clean_correct = (each.argmax(1) == batch.labels for each in (logits, clean))
         broken = []

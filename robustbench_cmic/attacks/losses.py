@@ -50,7 +50,8 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
     """Difference of logits ratio, (max over j != y of z_j - z_y) / (z_(1) - z_(3)) (Croce & Hein 2020, eq. 6).
 
     Targeted: (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2) (eq. 7). Invariant to shifting and scaling the logits, so
-    that logits pushed far apart do not stall it.
+    that logits pushed far apart do not stall it. Where the divisor is infinite, since a model masks classes with
+    -infinity, it is the margin.
 
     Raises:
         ValueError: fewer than three classes, four if targeted.
@@ -63,7 +64,8 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
         raise ValueError(f"the {name} needs at least {least} classes: it divides by the gap between the {gap}")
     top = logits.topk(least, dim=1).values
     third = top[:, 2] if targets is None else 0.5 * (top[:, 2] + top[:, 3])
-    return margin(logits, labels, targets) / (top[:, 0] - third + 1e-12)
+    gap = top[:, 0] - third + 1e-12
+    return margin(logits, labels, targets) / torch.where(gap.isinf(), torch.ones_like(gap), gap)
 
 
 def scaled_ce(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -73,7 +75,8 @@ def scaled_ce(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> 
     (compare the rescaling of Yu & Xu 2023, MIFPE). Logits that are all equal are left as they are. For two classes it
     is a fixed function of the sign of the lead, its gradient still that of the lead.
     """
-    lowest, highest = logits.detach().aminmax(dim=1, keepdim=True)
+    highest = logits.detach().amax(1, keepdim=True)
+    lowest = logits.detach().masked_fill(logits.isneginf(), torch.inf).amin(1, keepdim=True)
     spread = highest - lowest
     # Below 1e-37 the quotient would overflow float32; such logits are as good as equal.
     scale = torch.where(spread > 1e-37, SCALED_RANGE / spread, torch.ones_like(spread))
@@ -117,7 +120,9 @@ def cmic(logits: Tensor, labels: Tensor, targets: Tensor | None = None, *, centr
         targets = _without(logits.detach().double().softmax(1) @ log_q.T, labels).argmax(1)
     weights = log_q[targets] - log_q[labels]  # the entropy of P cancels: the loss is their mean under P
     value = (log_p.exp() * weights).sum(1)
-    return value + ((logits - logits.detach()) * _mean_gradient(log_p, weights).to(logits)).sum(1).double()
+    # Not a number where a class is masked with -infinity, which has no gradient.
+    nothing = (logits - logits.detach()).masked_fill(logits.isneginf(), 0.0)
+    return value + (nothing * _mean_gradient(log_p, weights).to(logits)).sum(1).double()
 
 
 def _mean_gradient(log_p: Tensor, weights: Tensor) -> Tensor:

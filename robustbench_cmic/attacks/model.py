@@ -49,6 +49,8 @@ class CountedModel(nn.Module):
         n = len(images)
         filled = torch.cat([images, images[:1].expand(MIN_ROWS - n, *images.shape[1:])]) if 0 < n < MIN_ROWS else images
         logits, expected = self._logits(filled), (len(filled), self.classes)
+        if not isinstance(logits, Tensor):
+            raise AttackError(f"the model should return logits, not a {type(logits).__name__}")
         if logits.shape != expected:
             raise AttackError(f"the model should return logits of shape {expected}, not {tuple(logits.shape)}")
         logits = logits[:n]
@@ -67,6 +69,11 @@ class CountedModel(nn.Module):
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
+
+
+def usable(logits: Tensor) -> bool:
+    """Whether logits (N, C) decide: no NaN, no infinity but -infinity, with which a model may mask some classes."""
+    return bool(torch.isfinite(logits.amax(1)).all())
 
 
 def misclassified(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustbench_cmic.information.measures import measure_information
+from robustbench_cmic.information.measures import log_probabilities, measure_information
 from robustbench_cmic.seeding import derive_seed
 
 _WEIGHTS = 10**8
@@ -120,8 +120,7 @@ def _class_sums(logits: Tensor, members: Tensor, weights: Tensor) -> tuple[Tenso
     rows = max(1, _BLOCK // max(replicates, classes))
     for some, drawn in zip(torch.split(members, rows), torch.split(weights, rows, dim=1), strict=True):
         weight = drawn.double()
-        log_p = logits[some].double().log_softmax(1)
-        p = log_p.exp()
+        log_p, p = log_probabilities(logits[some])
         count += weight.sum(1)
         p_sum.addmm_(weight, p)
         log_sum.addmm_(weight, log_p)

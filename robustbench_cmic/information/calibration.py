@@ -76,7 +76,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature T at which the NLL of softmax(logits / T) is least, to a relative precision of 1e-9.
 
     Args:
-        logits: (N, C) finite floats of any scale, on any device; computed with in float64.
+        logits: (N, C) floats of any scale, on any device; computed with in float64. Finite, or -infinity for classes
+            that are masked and not the example's own.
         labels: (N,) integers in [0, C).
 
     Returns:
@@ -94,7 +95,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     measure_information(logits, labels)  # it refuses what does not fit
     # In units of a typical spread, 1/T is near 1 for logits of any scale.
-    unit = float((logits.amax(1).double() - logits.amin(1).double()).mean())
+    lowest = logits.masked_fill(logits.isneginf(), torch.inf).amin(1)
+    unit = float((logits.amax(1).double() - lowest.double()).mean())
 
     def slope(inverse: float) -> float:
         return _slope(logits, labels, inverse, unit)
@@ -119,7 +121,9 @@ def _slope(logits: Tensor, labels: Tensor, inverse: float, unit: float) -> float
     for part, labelled in zip(torch.split(logits.detach(), rows), torch.split(labels, rows), strict=True):
         leads = part.double()
         leads = (leads - leads.gather(1, labelled.long()[:, None])) / unit
-        total += ((inverse * leads).softmax(1) * leads).sum()
+        masked = leads.isneginf()
+        leads = leads.masked_fill(masked, 0.0)
+        total += ((inverse * leads).masked_fill(masked, -torch.inf).softmax(1) * leads).sum()
     return float(total) / len(logits)
 
 
@@ -150,7 +154,7 @@ def measure_calibration(logits: Tensor, labels: Tensor) -> ScaledMeasures:
     """NLL, ECE and Brier score as outputs come; and with CMI, separation and NCMI at cross-fitted temperatures.
 
     Args:
-        logits: (N, C) finite floats, the classifier's outputs before softmax, on any device.
+        logits: (N, C) floats as for `fit_temperature`, the classifier's outputs before softmax, on any device.
         labels: (N,) integers in [0, C).
 
     Raises:

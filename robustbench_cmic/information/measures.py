@@ -48,6 +48,16 @@ class Information:
     class_separation: tuple[float, ...]
 
 
+def log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (N, C) logits log P and P in float64; log P is 0 where a logit is -infinity, so that 0 log 0 is 0.
+
+    So a class that a model masks is left out of every sum: measures are those over the finite classes.
+    """
+    log_p = logits.detach().double().log_softmax(1)
+    p = log_p.exp()
+    return log_p.masked_fill(logits.isneginf(), 0.0), p
+
+
 def class_sums(values: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Sum the rows of `values` (N, C) by label (N,): (classes, C). Differentiable in `values`."""
     if values.is_cuda:
@@ -94,7 +104,7 @@ class InformationSums:
         """The sums over a batch of any size; beyond the result, memory for some 100 MB is needed.
 
         Args:
-            logits: (N, C) finite floats; log P is their log_softmax in float64, without clamp or epsilon.
+            logits: (N, C) floats, finite or -infinity; log P is their log_softmax in float64, without clamp or epsilon.
             labels: (N,) integers in [0, C).
 
         Raises:
@@ -105,15 +115,14 @@ class InformationSums:
         rows = max(1, _CHUNK // logits.shape[1])
         for start in range(0, len(labels), rows):
             sums.add(logits[start : start + rows], labels[start : start + rows])
-        if not bool(torch.isfinite(sums.log_p).all()):
+        if not bool(torch.isfinite(sums.log_p).all() and torch.isfinite(sums.p).all()):
             raise ValueError("logits should be finite, and differ by less than float64 can hold")
         return sums
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Add a batch as in `of`, unchecked, and without waiting for the device."""
         classes = len(self.counts)
-        log_p = logits.detach().double().log_softmax(1)
-        p = log_p.exp()
+        log_p, p = log_probabilities(logits)
         self.counts += class_sums(torch.ones_like(p[:, :1]), labels.long(), classes)[:, 0].long()
         self.p += class_sums(p, labels.long(), classes)
         self.log_p += class_sums(log_p, labels.long(), classes)
@@ -153,7 +162,8 @@ def measure_information(logits: Tensor, labels: Tensor) -> Information:
     """CMI, separation and NCMI of a classifier's outputs.
 
     Args:
-        logits: (N, C) finite floats, the classifier's outputs before softmax.
+        logits: (N, C) floats, the classifier's outputs before softmax. Some of an example's, not all, may be -infinity:
+            the class is masked, and every sum is over the others.
         labels: (N,) integers in [0, C).
 
     Raises:

@@ -140,9 +140,14 @@ def own_names(names: Iterable[str]) -> list[str]:
     return ["the network itself" if name == "1" else name.removeprefix("1.") for name in names]
 
 
+def layers_in_training(model: nn.Module) -> list[str]:
+    """Names of layers in training mode, within the network of a classifier."""
+    return own_names(name or "the model itself" for name, module in model.named_modules() if module.training)
+
+
 def stays_in_training(model: nn.Module) -> str | None:
     """Of a classifier that was told to evaluate: which layers stay in training mode; None where none does."""
-    layers = own_names(name for name, module in model.named_modules() if module.training)
+    layers = layers_in_training(model)
     return f"stays in training mode when it is told to evaluate ({', '.join(layers[:3])})" if layers else None
 
 
@@ -209,12 +214,15 @@ def fit_weights(model: nn.Sequential, weights: dict[str, Tensor], source: str) -
     for key in sorted(wanted.keys() ^ weights.keys()):
         what = f"lacks {key}" if key in wanted else f"holds {key}, which the architecture has not"
         raise ModelError(f"{source} {what}")
+    weights_of = {key for key, _ in target.named_parameters()}
     for key, value in weights.items():
         if value.shape != wanted[key].shape:
             shapes = f"{tuple(value.shape)}, not {tuple(wanted[key].shape)}"
             raise ModelError(f"{source}: {key} has shape {shapes} as in the architecture")
         if value.is_floating_point() != wanted[key].is_floating_point():
             raise ModelError(f"{source}: {key} is of type {value.dtype}, not {wanted[key].dtype}")
-        if not bool(torch.isfinite(value).all()):
+        # A buffer may hold the -infinity with which classes are masked.
+        known = value if key in weights_of else value[~value.isneginf()]
+        if not bool(torch.isfinite(known).all()):
             raise ModelError(f"{source}: {key} is not finite everywhere")
     target.load_state_dict(weights)

@@ -101,7 +101,8 @@ class Cmic(Objective):
     def _concentration(self, p: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
         """(1/|B|) sum_x KL(P_x || Q_y), Q fixed. No centroid entry reaches 0: it begins at 1/C and decays by m."""
         log_q = self.centroid.clamp(min=torch.finfo(self.centroid.dtype).tiny).log()
-        return (p * (log_p - log_q[labels])).sum(1).mean()
+        # 0 log 0 is 0, for classes that a model masks with -infinity.
+        return (p * (log_p.clamp(min=torch.finfo(log_p.dtype).min) - log_q[labels])).sum(1).mean()
 
     def _separation(self, p: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
         """Mean over pairs of different labels of -P_x . max(log P_u, log floor), or their sum over |B|^2."""

@@ -160,6 +160,7 @@ class AttackRecord(_Record):
     ci_high: float | None = None
     outcomes: str | None = None  # bit i (most significant first, base64) is 1 where example i is classified correctly
     information: Measures | None = None  # measured on the examples that the attack returned
+    masked: int = 0  # examples with a class of logit -infinity; `information` is then over the finite classes
     ncmi_replicates: str | None = None
     calibration: Calibration | None = None
     outside: int | None = None  # examples returned outside ball or box, which the harness projected back

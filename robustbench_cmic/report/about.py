@@ -7,6 +7,7 @@ from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.provenance import processor_text
+from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.report.pairs import title_of
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.suite.fields import format_eps
@@ -21,7 +22,14 @@ def objectives_text(results: Iterable[Results]) -> str:
 
 def what_was_run(results: Results) -> list[tuple[str, str]]:
     """Each model by its id with all parameters, as the cells declare them."""
-    return [(model, _model(results.trainings[model].declared)) for model in results.models]
+    masking = {
+        record.cell.model for record in results.records.values() if isinstance(record, AttackRecord) and record.masked
+    }
+    said = "; classes that it masks with logits of -infinity are left out of CMI, separation and NCMI"
+    return [
+        (model, _model(results.trainings[model].declared) + (said if model in masking else ""))
+        for model in results.models
+    ]
 
 
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:
@@ -48,6 +56,8 @@ def _model(declared: dict[str, Any]) -> str:
         parts.append(f"stem {model['stem']}")
     if "zero_init_residual" in model:
         parts.append("no zero-initialised residual blocks")
+    if "logits" in model:
+        parts.append(f"logits from {model['logits']} of its output")
     if weights is not None:
         parts.append(f"weights given: {weights['file']}")
     if model["pretrained"]:

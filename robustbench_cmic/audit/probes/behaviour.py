@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.losses import LOSSES, margin
-from robustbench_cmic.attacks.model import MIN_ROWS, AttackError, CountedModel
+from robustbench_cmic.attacks.model import MIN_ROWS, AttackError, CountedModel, usable
 from robustbench_cmic.records.schema import Forward, Gradients, Outputs
 from robustbench_cmic.suite.signatures import one_line
 
@@ -33,8 +33,11 @@ def forward_facts(target: CountedModel, images: Tensor) -> Forward:
 def _differ(first: Tensor, second: Tensor) -> Tensor:
     """(N,) truth values: the logits of an example are not the same, NaN included."""
     # The largest over the median logit: one extreme logit, as of a class that is masked out, must not hide the others.
-    scale = (first.amax(1) - first.median(1).values).clamp(min=1e-12)
+    masked = first.isneginf()
+    typical = first.masked_fill(masked, torch.nan).nanmedian(1).values
+    scale = (first.amax(1) - typical).clamp(min=1e-12)
     near = (first - second).abs() <= TOLERANCE * torch.maximum(scale[:, None], first.abs() * 1e-2)
+    near = torch.where(masked, second.isneginf(), near)
     return ~near.all(1) | (first.argmax(1) != second.argmax(1))
 
 
@@ -48,7 +51,7 @@ def output_facts(logits: Tensor) -> Outputs:
         probabilities=probabilities,
         saturated=int((logits.float().softmax(1).amax(1) == 1).sum()),
         at_bound=int((top >= bound - 1e-6 * bound.abs()).sum()),
-        median_lead=float((top - second).median()),
+        median_lead=min(float((top - second).median()), torch.finfo(torch.float32).max),
     )
 
 
@@ -89,6 +92,6 @@ def correctly_classified(target: CountedModel, images: Tensor, labels: Tensor) -
     """
     with torch.no_grad():
         logits = torch.cat([target(batch) for batch in torch.split(images, 4 * MIN_ROWS)]).float()
-    if not bool(torch.isfinite(logits).all()):
+    if not usable(logits):
         raise AttackError("the model returned logits with NaN or infinity")
     return logits.argmax(1) == labels, logits

@@ -71,6 +71,7 @@ def run_attack(job: Job) -> AttackRecord:
         ci_high=high,
         outcomes=pack_outcomes(verdict.correct.tolist()),
         information={name: _finite(value) for name, value in asdict(information).items()},
+        masked=int(verdict.logits.isneginf().any(1).sum()),
         ncmi_replicates=_replicates(verdict.logits, labels) if attack is None else None,
         calibration=calibration_of(verdict.logits, labels) if attack is None else None,
         outside=verdict.outside,
@@ -83,8 +84,12 @@ def run_attack(job: Job) -> AttackRecord:
 
 
 def calibration_of(logits: Tensor, labels: Tensor) -> Calibration | None:
-    """What a record holds of `measure_calibration`; None of a single example, which makes no two halves."""
-    if len(labels) < 2:
+    """What a record holds of `measure_calibration`.
+
+    None of a single example, which makes no two halves, and where a model masks an example's own class, of which it is
+    infinitely sure that it is another.
+    """
+    if len(labels) < 2 or bool(logits.gather(1, labels[:, None]).isneginf().any()):
         return None
     measured = measure_calibration(logits, labels)
     calibrated = None

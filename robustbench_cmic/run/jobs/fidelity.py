@@ -5,8 +5,8 @@ dict (plain attributes, buffers that are not persistent, orders drawn when it is
 for a few training images are compared with those of the model that was trained.
 
 Within a process the comparison is bit for bit, and so it is between processes on one CPU with one set of versions,
-where equal bits are promised. Elsewhere (another processor, a GPU, whose libraries choose their kernels by what memory is
-free) logits may differ by rounding: far less than a state that was lost changes them.
+where equal bits are promised. Elsewhere (another processor, a GPU, whose libraries choose their kernels by what memory
+is free) logits may differ by rounding: far less than a state that was lost changes them.
 """
 
 from __future__ import annotations
