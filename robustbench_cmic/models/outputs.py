@@ -72,6 +72,8 @@ def _parts(output: Any) -> Iterator[tuple[int | str, Any]]:
 
 def _kind(output: Any) -> str:
     """`a tuple of 2`, `a dictionary of logits, features`, `a ModelOutput with logits, loss`."""
+    if output is None:
+        return "nothing"
     keys = [str(key) for key, _ in _parts(output)]
     if type(output) in (tuple, list):
         return f"a {type(output).__name__} of {len(keys)}"

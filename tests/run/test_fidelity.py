@@ -268,7 +268,7 @@ SAID = {
     "output": f"o:output {WANTED}; for 2 images it returned an Output with loss, logits; `logits: logits` would take "
     "these",
     "last": f"o:last {WANTED} in training mode; for 2 images it returned a list of 3; `logits: 2` would take these",
-    "nothing": f"o:nothing {WANTED} in training mode; for 2 images it returned a NoneType with nothing",
+    "nothing": f"o:nothing {WANTED} in training mode; for 2 images it returned nothing",
     "picked_wrong": "o:picked_wrong: `logits: scores` is not in its output, a dictionary with features, out",
     "stuck": "o:stuck stays in training mode when it is told to evaluate (the network itself, 0, 1), and changes "
     "2.running_mean, 2.running_var, 2.num_batches_tracked with every image that it evaluates: there is no fixed model "
