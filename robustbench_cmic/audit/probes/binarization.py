@@ -149,19 +149,24 @@ def _boundary_points(image: Tensor, count: int, threat: Threat) -> Tensor:
 
 
 def _feature_function(model: nn.Module, image: Tensor, classes: int) -> Callable[[Tensor], Tensor]:
-    """Images -> (N, D): what the last linear layer with an output for each class receives; else the logits."""
-    heads: list[nn.Linear] = []
+    """Images -> (N, D): what the linear layer receives that gives the logits; else the logits.
+
+    Where the output of none is the logits as they are, it is the last with an output for each class.
+    """
+    heads: list[tuple[nn.Linear, Tensor]] = []
     with torch.no_grad(), ExitStack() as hooks:
         for module in model.modules():
             if isinstance(module, nn.Linear) and module.out_features == classes:
-                hooks.enter_context(module.register_forward_hook(lambda module, *_: heads.append(module)))
-        model(image.repeat(2, 1, 1, 1))
+                hooks.enter_context(module.register_forward_hook(lambda module, _, out: heads.append((module, out))))
+        logits = model(image.repeat(2, 1, 1, 1))
     if not heads:
         return lambda images: torch.flatten(model(images), 1)
 
+    head = next((module for module, output in reversed(heads) if torch.equal(output, logits)), heads[-1][0])
+
     def features(images: Tensor) -> Tensor:
         inputs: list[Tensor] = []
-        with heads[-1].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0])):
+        with head.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0])):
             model(images)
         return inputs[-1].flatten(1)
 
