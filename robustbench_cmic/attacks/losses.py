@@ -64,8 +64,8 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
         raise ValueError(f"the {name} needs at least {least} classes: it divides by the gap between the {gap}")
     top = logits.topk(least, dim=1).values
     third = top[:, 2] if targets is None else 0.5 * (top[:, 2] + top[:, 3])
-    gap = top[:, 0] - third + 1e-12
-    return margin(logits, labels, targets) / torch.where(gap.isinf(), torch.ones_like(gap), gap)
+    divisor = top[:, 0] - third + 1e-12
+    return margin(logits, labels, targets) / torch.where(divisor.isinf(), torch.ones_like(divisor), divisor)
 
 
 def scaled_ce(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:

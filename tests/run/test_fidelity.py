@@ -139,7 +139,7 @@ REASON = (
 def test_what_is_drawn_at_construction_is_drawn_again_and_what_is_lost_fails_by_name(tmp_path: Path, cli: Cli) -> None:
     names = ["by_numpy", "by_python", "by_import", "by_own", "moving", "warming", "grown", "noisy"]
     suite = suite_of(tmp_path, "x", SHUFFLED + MOVING, names)
-    done = cli("run", suite, "--results", "r")
+    done = cli("run", suite, "--results", "r", timeout=900)
     records = read_all(tmp_path / "r" / "x")
     trained, clean = by_model(records), by_model(records, "none")
     for name in ("by_numpy", "by_python", "by_import"):
@@ -188,7 +188,7 @@ def test_weights_made_in_the_first_forward_pass_start_from_the_seed(jobs: int, t
     text = suite.read_text().replace("name: sgd, lr: 0.1", "name: sgd, lr: 1e-12, momentum: 0, weight_decay: 0")
     twin = '  - {id: twin, architecture: "x:lazy", objective: {name: cmic}}\nseeds'
     suite.write_text(text.replace("seeds", twin, 1))
-    done = cli("run", suite, "--results", "r", "--jobs", jobs)
+    done = cli("run", suite, "--results", "r", "--jobs", jobs, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {}
     for record in read_all(tmp_path / "r" / "x"):
@@ -283,7 +283,7 @@ def test_outputs_that_are_no_logits_and_modes_that_stay_are_named(tmp_path: Path
     names = [name for name in SAID if name != "picked_wrong"] + picked + ["dropping"]
     attacks = "attacks:\n  - {name: PGD, eps: 0.1, steps: 2}\nevaluation: {limit: 40}\n"
     suite = suite_of(tmp_path, "o", OUTPUTS, names, attacks, epochs=1)
-    done = cli("run", suite, "--results", "r")
+    done = cli("run", suite, "--results", "r", timeout=900)
     folder = tmp_path / "r" / "x"
     trained = by_model(read_all(folder))
     failed = {name: record.reason for name, record in trained.items() if record.status == "failed"}
