@@ -31,7 +31,7 @@ from robustbench_cmic.records.schema import Fingerprint
 from robustbench_cmic.seeding import derive_seed, seeded
 
 IMAGES = 64
-COLUMNS = 16
+RECORDED_CLASSES = 16
 """Classes whose logits a record holds: no lost state shows in the others alone."""
 ROUNDING = 1e-3
 """Of the spread of an image's logits: above what other processors' rounding does."""
@@ -102,7 +102,7 @@ def judged_is_trained(name: str, trained: nn.Module, anew: nn.Module, images: Te
         raise _other_model(name, changed, len(images), outside, anew)
     return Fingerprint(
         images=len(images),
-        logits=pack_replicates(logits[:, :COLUMNS].flatten().tolist()),
+        logits=pack_replicates(logits[:, :RECORDED_CLASSES].flatten().tolist()),
         outside={key: outside[key] for key, _ in recorded if key in outside} if ":" in name else {},
         repeatable=repeatable,
     )
@@ -117,7 +117,7 @@ def check_fingerprint(name: str, model: nn.Module, images: Tensor, stored: Finge
         ModelError: it is another model.
     """
     expected = torch.tensor(unpack_replicates(stored.logits)).reshape(stored.images, -1)
-    found = logits_of(model, images)[:, :COLUMNS]
+    found = logits_of(model, images)[:, :RECORDED_CLASSES]
     if same_machine and stored.repeatable:
         equal = same_bits(expected, found)
         changed = sum(not same_bits(one, other) for one, other in zip(expected, found, strict=True))
