@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from robustbench_cmic.attacks.blocks import AttackCall
-from robustbench_cmic.attacks.model import AttackError
+from robustbench_cmic.attacks.model import AttackError, GradientWatch
+from robustbench_cmic.models.layout import row_major
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.seeding import seeded
 from robustbench_cmic.suite.custom import CustomAttack
@@ -32,9 +33,10 @@ def run_torchattacks(call: AttackCall[TorchattacksAttack]) -> tuple[Tensor, list
         "seed": call.block_seed,
     }
     taken = {key: value for key, value in ours.items() if key in class_parameters(name)}
+    call.model.watch = GradientWatch(len(call.images), call.attack.addend)
     with seeded(call.block_seed):
         attack = getattr(torchattacks, name)(call.model, **(taken | call.attack.parameters))
-        return attack(call.images.clone(), call.labels.clone()), []
+        return attack(row_major(call.images.clone()), call.labels.clone()), []
 
 
 def run_custom(call: AttackCall[CustomAttack]) -> tuple[Any, list[Part]]:
@@ -50,6 +52,7 @@ def run_custom(call: AttackCall[CustomAttack]) -> tuple[Any, list[Part]]:
         function = pkgutil.resolve_name(call.attack.name)
     except (Exception, SystemExit) as error:  # whatever a user's own code does
         raise AttackError(f"{call.attack.name} cannot be imported: {one_line(error)}") from error
-    images, labels, threat = call.images.clone(), call.labels.clone(), call.attack.threat
+    images, labels, threat = row_major(call.images.clone()), call.labels.clone(), call.attack.threat
+    call.model.watch = GradientWatch(len(images), addend=0.0)
     with seeded(call.block_seed):
         return function(call.model, images, labels, eps=threat.eps, norm=threat.norm, **call.attack.parameters), []

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import pkgutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -131,7 +132,9 @@ def _attack_and_judge(call_on: CallOn | None, target: CountedModel, judge: Judge
             raise
         raise AttackError(f"the attack crashed: {type(error).__name__}: {error}") from error
     judge.model.rows = target.rows
-    return judge.judge(batch, returned, parts)
+    watch, target.watch = target.watch, None
+    verdict = judge.judge(batch, returned, parts)
+    return verdict if watch is None else replace(verdict, vanished=watch.mostly_lost(verdict.correct))
 
 
 def _attack(call_on: CallOn | None, batch: Batch) -> tuple[Any, list[Part]]:

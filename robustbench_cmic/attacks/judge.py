@@ -59,6 +59,7 @@ class AttackEvaluation:
         images: (N, C, H, W), these examples, on the CPU; None unless asked for.
         outside: examples returned outside ball or box, and projected back.
         broken: the first examples that the attack broke, as many as were asked for.
+        vanished: survivors whose gradients were lost on the attack's way; None where that is not known.
     """
 
     correct: Tensor
@@ -69,6 +70,7 @@ class AttackEvaluation:
     parts: list[Part] = field(default_factory=list)
     forwards: int = 0
     backwards: int = 0
+    vanished: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Judge:
             parts=_sum_parts([part for batch in batches for part in batch.parts]),
             forwards=forwards,
             backwards=backwards,
+            vanished=sum(known) if (known := [each.vanished for each in batches if each.vanished is not None]) else None,
         )
 
 

@@ -10,14 +10,46 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from robustbench_cmic.attacks.threat import l2_norms
+from robustbench_cmic.models.layout import row_major
 from robustbench_cmic.suite.messages import UserError
 
 MIN_ROWS = 16
+VANISHED = 1e-30
+"""Entries of a gradient below this are lost in float32 products with weights and activations."""
 Result = TypeVar("Result")
 
 
 class AttackError(UserError):
     """An attack or a model that gave no usable result; the message says what happened."""
+
+
+class GradientWatch:
+    """How often each example's gradient was too small for the attack that asked for it.
+
+    Passes of some of the examples only are not counted: nobody knows whose gradients they are.
+
+    Attributes:
+        examples: how many are attacked together.
+        addend: what the attack adds to the length of a gradient before it divides by it.
+    """
+
+    def __init__(self, examples: int, addend: float) -> None:
+        self.examples = examples
+        self.addend = addend
+        self._seen = 0
+        self._lost: Tensor | int = 0
+
+    def note(self, gradient: Tensor) -> None:
+        """Look at the gradients in the images, (N, C, H, W): lost are those shorter than the addend, and zeros."""
+        if len(gradient) == self.examples:
+            gradient = gradient.detach().float()
+            lost = (gradient.flatten(1).abs().amax(1) < VANISHED) | (l2_norms(gradient).flatten() < self.addend)
+            self._seen, self._lost = self._seen + 1, self._lost + lost.long()
+
+    def mostly_lost(self, examples: Tensor) -> int | None:
+        """For how many of the examples, (N,) truth values, most gradients were lost; None where none was seen."""
+        return int(((2 * self._lost > self._seen) & examples).sum()) if self._seen else None
 
 
 class CountedModel(nn.Module):
@@ -30,6 +62,8 @@ class CountedModel(nn.Module):
         rows: examples that go through the network together; more are split, and their activations computed again for
             the gradient instead of kept, so that the memory an attack needs does not depend on its batch.
         forwards, backwards: examples that went through the network, and whose gradient went back through it.
+        watch: set for attacks of other people's: gradients are noted there, and are handed back row by row in memory,
+            however the model is laid out.
     """
 
     def __init__(self, model: nn.Module, classes: int) -> None:
@@ -39,6 +73,7 @@ class CountedModel(nn.Module):
         self.rows: int | None = None
         self.forwards = 0
         self.backwards = 0
+        self.watch: GradientWatch | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images -> (N, classes) logits.
@@ -47,13 +82,17 @@ class CountedModel(nn.Module):
             AttackError: the model returned something else than (N, classes).
         """
         n = len(images)
+        if self.watch is not None:
+            images = row_major(images)
+            if images.requires_grad:
+                images.register_hook(self._hand_back)  # type: ignore[no-untyped-call]
         filled = torch.cat([images, images[:1].expand(MIN_ROWS - n, *images.shape[1:])]) if 0 < n < MIN_ROWS else images
         logits, expected = self._logits(filled), (len(filled), self.classes)
         if not isinstance(logits, Tensor):
             raise AttackError(f"the model should return logits, not a {type(logits).__name__}")
         if logits.shape != expected:
             raise AttackError(f"the model should return logits of shape {expected}, not {tuple(logits.shape)}")
-        logits = logits[:n]
+        logits = logits[:n] if self.watch is None else row_major(logits[:n])
         self.forwards += n
         if logits.requires_grad:
             logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
@@ -66,6 +105,11 @@ class CountedModel(nn.Module):
         # Parts of nearly equal size: a last one of a few rows would round differently.
         parts = images.tensor_split(-(-len(images) // self.rows))
         return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
+
+    def _hand_back(self, gradient: Tensor) -> Tensor:
+        if self.watch is not None:
+            self.watch.note(gradient)
+        return row_major(gradient)
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)

@@ -145,6 +145,11 @@ class TorchattacksAttack(ForeignAttack):
                 yield (name,), f"{self.name} needs this parameter"
 
     @property
+    def addend(self) -> float:
+        """What it adds to the length of a gradient before it divides by it, to no effect while gradients are longer."""
+        return float(self.parameters.get("eps_for_division", 0.0))
+
+    @property
     def kind(self) -> AttackKind:
         """By the tables above; all else steps along a gradient."""
         if self.name in ONE_STEP and self.parameters.get("steps", 1) == 1:

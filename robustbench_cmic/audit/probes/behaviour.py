@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.losses import LOSSES, margin
-from robustbench_cmic.attacks.model import MIN_ROWS, AttackError, CountedModel, usable
+from robustbench_cmic.attacks.model import MIN_ROWS, VANISHED, AttackError, CountedModel, usable
 from robustbench_cmic.records.schema import Forward, Gradients, Outputs
 from robustbench_cmic.suite.signatures import one_line
 
 TOLERANCE = 1e-4
 """Of differences between logits, as a part of their spread: above what rounding does, below what noise does."""
-VANISHED = 1e-30
-"""Entries of a gradient below this are lost in float32 products with weights and activations."""
 
 
 def forward_facts(target: CountedModel, images: Tensor) -> Forward:

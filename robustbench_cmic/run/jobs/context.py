@@ -18,6 +18,7 @@ from robustbench_cmic.data.base import Data
 from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.data.subset import choose, subset_sha256
 from robustbench_cmic.models.build import build_model
+from robustbench_cmic.models.layout import lay_out
 from robustbench_cmic.models.weights import load_weights
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import Epoch, Timing, TrainRecord
@@ -85,8 +86,7 @@ class Job:
         """A classifier for the job's data, on the device; `to_train`: tried in training mode, too."""
         data = self.data
         model = build_model(model_of(declared), data.image_shape, data.classes, data.moments, self.cell.seed, to_train)
-        # Convolutions are faster with the channels last in memory, on CPUs and GPUs alike.
-        return model.to(self.settings.device).to(memory_format=torch.channels_last)
+        return lay_out(model.to(self.settings.device), declared["architecture"], data.image_shape)
 
     def trained_model(self, training: str | None, declared: dict[str, Any]) -> tuple[nn.Sequential, str]:
         """A model with the weights that a training has left, and their SHA-256.
