@@ -22,10 +22,15 @@ def run_torchattacks(call: AttackCall[TorchattacksAttack]) -> tuple[Tensor, list
 
     `eps` and `norm` are passed where the class takes them. So is the number of classes, unless the suite sets it: the
     library's default is 10, whatever the model has. So is a seed: the default is one fixed seed, or the time of day.
+
+    Raises:
+        AttackError: it cannot work on images of this shape.
     """
     import torchattacks
 
     name, threat = call.attack.name, call.attack.threat
+    if problem := call.attack.shape_problem((call.images.shape[1], call.images.shape[2], call.images.shape[3])):
+        raise AttackError(problem)
     ours = {
         "eps": threat.eps,
         "norm": {"linf": "Linf", "l2": "L2"}[threat.norm],

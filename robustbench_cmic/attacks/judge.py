@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.model import AttackError, CountedModel, usable
-from robustbench_cmic.attacks.threat import project, violations
+from robustbench_cmic.attacks.threat import beyond_box, project, violations
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.fields import Threat
 
@@ -59,6 +59,7 @@ class AttackEvaluation:
         images: (N, C, H, W), these examples, on the CPU; None unless asked for.
         outside: examples returned outside ball or box, and projected back.
         broken: the first examples that the attack broke, as many as were asked for.
+        outside_box: those of them with values outside [0, 1].
         vanished: survivors whose gradients were lost on the attack's way; None where that is not known.
     """
 
@@ -70,6 +71,7 @@ class AttackEvaluation:
     parts: list[Part] = field(default_factory=list)
     forwards: int = 0
     backwards: int = 0
+    outside_box: int = 0
     vanished: int | None = None
 
 
@@ -98,11 +100,12 @@ class Judge:
         if not isinstance(returned, Tensor) or returned.shape != batch.images.shape:
             got = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
             raise AttackError(f"the attack should return images of shape {tuple(batch.images.shape)}, not {got}")
-        points, outside = returned.detach().to(batch.images), 0
+        points, outside, outside_box = returned.detach().to(batch.images), 0, 0
         if not bool(torch.isfinite(points).all()):
             raise AttackError("the attack returned images with NaN or infinity")
         if self.threat is not None:
             outside = int(violations(self.threat, batch.images, points).sum())
+            outside_box = int(beyond_box(points).sum())
             points = project(self.threat, batch.images, points)
         # An attack may have flipped the model's mode; what is judged is the model in eval mode.
         self.model.model.eval()
@@ -118,21 +121,24 @@ class Judge:
             broken.append(BrokenExample(int(batch.places[row]), *rows))
         # What a smaller ball broke is broken; the projection may have moved it by one rounding.
         correct = correct & clean_correct & batch.attacked.to(correct.device)
-        return AttackEvaluation(correct, logits, points.cpu() if self.keep_images else None, outside, broken, parts)
+        images = points.cpu() if self.keep_images else None
+        return AttackEvaluation(correct, logits, images, outside, broken, parts, outside_box=outside_box)
 
     def total(self, batches: list[AttackEvaluation], forwards: int, backwards: int) -> AttackEvaluation:
         """What the attack did to consecutive batches, in so many passes of examples."""
         images = [batch.images for batch in batches if batch.images is not None]
+        vanished = [batch.vanished for batch in batches if batch.vanished is not None]
         return AttackEvaluation(
             correct=torch.cat([batch.correct for batch in batches]),
             logits=torch.cat([batch.logits for batch in batches]),
             images=torch.cat(images) if images else None,
             outside=sum(batch.outside for batch in batches),
+            outside_box=sum(batch.outside_box for batch in batches),
             broken=[example for batch in batches for example in batch.broken][: self.keep_broken],
             parts=_sum_parts([part for batch in batches for part in batch.parts]),
             forwards=forwards,
             backwards=backwards,
-            vanished=sum(known) if (known := [each.vanished for each in batches if each.vanished is not None]) else None,
+            vanished=sum(vanished) if vanished else None,
         )
 
 

@@ -43,8 +43,12 @@ def project(threat: Threat, images: Tensor, candidates: Tensor) -> Tensor:
 def violations(threat: Threat, images: Tensor, candidates: Tensor, tolerance: float = 1e-5) -> Tensor:
     """(N,) truth values: the candidate lies outside the ball or the box by more than rounding explains."""
     lengths = norms(candidates - images, threat.norm).flatten()
-    beyond_box = ((candidates < -tolerance) | (candidates > 1 + tolerance)).flatten(1).any(1)
-    return (lengths > threat.eps + tolerance * max(1.0, threat.eps)) | beyond_box
+    return (lengths > threat.eps + tolerance * max(1.0, threat.eps)) | beyond_box(candidates, tolerance)
+
+
+def beyond_box(candidates: Tensor, tolerance: float = 1e-5) -> Tensor:
+    """(N,) truth values: the candidate has values outside [0, 1] by more than rounding explains."""
+    return ((candidates < -tolerance) | (candidates > 1 + tolerance)).flatten(1).any(1)
 
 
 def random_perturbations(threat: Threat, shape: torch.Size) -> Tensor:

@@ -64,13 +64,18 @@ class AttackResult:
 
     @property
     def black_box(self) -> bool:
-        """Without the gradients of the attacked model, as far as is known."""
-        return self.kind in ("black-box", "noise", "transfer", "unknown")
+        """Without the gradients of the attacked model; not a user's own that does not say so."""
+        return self.kind in ("black-box", "noise", "transfer")
 
     @property
     def search(self) -> bool:
         """An iterated attack with the gradients of the attacked model."""
         return self.kind in ("gradient", "minimum-norm")
+
+    @property
+    def reaches_edge(self) -> bool:
+        """Its steps may go as far as the edge of the ball; where they cannot, its failing says nothing of gradients."""
+        return self.attack is None or self.attack.reaches_edge
 
     @property
     def strong(self) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 from robustbench_cmic.audit.case import AttackResult, AuditedModel, Flag, Rule, ids
 from robustbench_cmic.audit.rules_attacks import COMPARISON_RULES, NUMBER_RULES
 from robustbench_cmic.audit.rules_model import AUDIT_RULES, PROBE_RULES, TEST_RULES, gave_nothing
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
+from robustbench_cmic.suite.fields import Threat
 
 RULES = {rule.name: rule for rule in (*PROBE_RULES, *COMPARISON_RULES, *TEST_RULES, *NUMBER_RULES, *AUDIT_RULES)}
 """Name -> rule, in the order in which reports explain them."""
-_LAST = ("beaten-by-reference", "audit-failed", "active-test-inconclusive", "active-test-failed", "invalid-examples",
-         "attacked-as-trained", "few-examples", "not-audited")  # fmt: skip
+_LAST = ("beaten-by-reference", "audit-failed", "active-test-inconclusive", "active-test-failed", "short-steps",
+         "vanishing-gradients", "invalid-examples", "attacked-as-trained", "few-examples", "not-audited")  # fmt: skip
 CHECKED = (
     *PROBE_RULES,
     *COMPARISON_RULES,
@@ -61,9 +64,21 @@ def flag_results(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
         model = AuditedModel(training, results.get(training.id, []), audits.get(training.id))
         flags[training.id] = [flag for rule in CHECKED for flag in rule.flags(model)]
         for threat, inside in model.by_threat.items():
-            if raised := _of_worst_case(inside, flags[training.id]):
+            smaller = [row for other in model.by_threat if _holds(threat, other) for row in model.by_threat[other]]
+            if _survive(smaller) and (raised := _of_worst_case(inside, flags[training.id])):
                 worst[training.id, threat] = raised
     return Audit(bool(audits), flags, worst)
+
+
+def _holds(large: Threat, small: Threat) -> bool:
+    return large.norm == small.norm and small.eps <= large.eps
+
+
+def _survive(rows: list[AttackResult]) -> bool:
+    """Any example survives all; a worst case of none cannot be too high, and is never flagged."""
+    if len({row.n for row in rows}) > 1:  # of other data: nothing to compare
+        return True
+    return bool(reduce(and_, (row.correct for row in rows)).any())
 
 
 def _of_worst_case(rows: list[AttackResult], flags: list[Flag]) -> list[Flag]:

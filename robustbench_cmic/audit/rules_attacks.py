@@ -2,11 +2,13 @@
 
 Thresholds are chosen so that chance raises no flag: a paired comparison has to differ by `POINTS` of the examples, with
 an exact one-sided p (McNemar) of at most `ALPHA`. On the 128 examples of a standard audit that takes at least 10
-examples, 8 points: what differs by less passes unnoticed.
+examples, 8 points: what differs by less passes unnoticed. An attack whose steps cannot reach the edge of the ball is
+flagged for that: what others break and it leaves says nothing of gradients.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import reduce
 from itertools import product
@@ -32,6 +34,10 @@ SURVIVORS = 0.05
 """So many are forgiven in the ball that holds every image."""
 
 
+CLEAR = math.ceil(-math.log2(ALPHA))
+"""So many examples that one attack alone breaks, of two, are no chance: their exact p is 2 to the minus 10."""
+
+
 def _lead(strong: Correct, weak: Correct, points: float = POINTS) -> str | None:
     """By how much outcomes `strong` have clearly fewer survivors than `weak`, of the same examples; None: not clear."""
     n = len(weak)
@@ -48,18 +54,18 @@ def _one_step_beats_iterated(model: AuditedModel) -> Iterator[Finding]:
     """One step of an attack breaks more than many steps do: the iterated attack is misled."""
     for rows in model.by_threat.values():
         for strong, weak in product(rows, rows):
-            if strong.one_step and weak.search and (lead := _lead(strong.correct, weak.correct)):
+            if strong.one_step and weak.search and weak.reaches_edge and (lead := _lead(strong.correct, weak.correct)):
                 yield ids([weak]), "rows", f"{strong.cell.attack} {lead}"
 
 
 def _black_box_beats_white_box(model: AuditedModel) -> Iterator[Finding]:
-    """Noise, another model's examples, random search or an attack of unknown kind break what attacks with full
-    knowledge leave: the gradients hide what is there.
+    """Noise, another model's examples, random search or another attack that says it needs no gradients break what
+    attacks with full knowledge leave, whose steps reach the edge of the ball: the gradients hide what is there.
     """
     noise = list(model.checks("noise"))
     for threat, rows in model.by_threat.items():
         blind = [row for row in rows if row.black_box]
-        seeing = [row for row in rows if row.search]
+        seeing = [row for row in rows if row.search and row.reaches_edge]
         for weak in seeing:
             for strong in blind:
                 if lead := _lead(strong.correct, weak.correct):
@@ -71,7 +77,7 @@ def _black_box_beats_white_box(model: AuditedModel) -> Iterator[Finding]:
         # AutoAttack's random search comes last: what it breaks, three attacks with gradients left.
         for row in rows:
             for part in row.record.parts:
-                if part.name == "Square" and part.broken >= max(3, POINTS * row.n):
+                if part.name == "Square" and part.broken >= max(CLEAR, POINTS * row.n):
                     yield ids(rows), "balls", f"Square breaks {part.broken} of {row.n} that APGD and FAB leave"
 
 
@@ -83,7 +89,7 @@ def _beyond_all(blind: list[AttackResult], seeing: list[AttackResult]) -> Iterat
     survivors = reduce(and_, (row.correct for row in seeing))
     for strong in blind:
         more = int((survivors & ~strong.correct).sum())
-        if more >= max(3, POINTS * n):
+        if more >= max(CLEAR, POINTS * n):
             evidence = f"{strong.cell.attack} breaks {more} of {n} that all attacks with gradients leave"
             yield ids([*blind, *seeing]), "balls", evidence
 
@@ -122,7 +128,7 @@ def _family(model: AuditedModel, one: AttackResult) -> list[AttackResult]:
 
 def _not_monotone(model: AuditedModel) -> Iterator[Finding]:
     """A larger ball holds every smaller one, yet the attack breaks fewer examples in it."""
-    for large in (row for row in model.rows if row.search):
+    for large in (row for row in model.rows if row.search and row.reaches_edge):
         smaller = [row for row in _family(model, large) if row.search and row.cell.eps < large.cell.eps]
         # One flag a number, by the smaller ball that tells most.
         for small in sorted(smaller, key=lambda row: int(row.correct.sum())):
@@ -161,11 +167,32 @@ def _beaten_by_reference(model: AuditedModel) -> Iterator[Finding]:
             yield ids(rows), "balls", f"{_budget(check.attack)} on the margin: {lead}"
 
 
-def _invalid_examples(model: AuditedModel) -> Iterator[Finding]:
-    """The attack left ball or box; its examples were projected back, and may be weaker than what it found."""
+def _short_steps(model: AuditedModel) -> Iterator[Finding]:
+    """All steps of the attack in one direction do not reach the edge of the ball: what is there it cannot find, whatever
+    the gradients are.
+    """
     for row in model.rows:
-        if row.record.outside:
-            yield ids([row]), "rows", f"{row.record.outside} of {row.n} examples"
+        if row.attack is not None and not row.reaches_edge and row.correct.any():
+            yield ids([row]), "rows", f"its steps go {row.attack.reach:.3g} in all, the radius is {row.cell.eps:g}"
+
+
+def _vanishing_gradients(model: AuditedModel) -> Iterator[Finding]:
+    """Where examples survive, most gradients were 0 or shorter than what the attack adds to their length before it
+    divides by it: its steps hardly moved them.
+    """
+    for row in model.rows:
+        if (row.record.vanished or 0) >= max(CLEAR, POINTS * row.n):
+            yield ids([row]), "rows", f"{row.record.vanished} of {row.n} examples"
+
+
+def _invalid_examples(model: AuditedModel) -> Iterator[Finding]:
+    """The attack left ball or box; its examples were projected back, and may be weaker than what it found. Of an attack
+    that looks for the smallest change, only what left the box counts: that its change is too large is its result.
+    """
+    for row in model.rows:
+        outside = row.record.outside_box if row.kind == "minimum-norm" else row.record.outside
+        if outside:
+            yield ids([row]), "rows", f"{outside} of {row.n} examples"
 
 
 def _attacked_as_trained(model: AuditedModel) -> Iterator[Finding]:
@@ -216,6 +243,8 @@ COMPARISON_RULES = (
 )
 """On one attack against another."""
 NUMBER_RULES = (
+    Rule("short-steps", _short_steps, f"{CARLINI}, section 4.7"),
+    Rule("vanishing-gradients", _vanishing_gradients, f"{ATHALYE} (vanishing gradients)"),
     Rule("invalid-examples", _invalid_examples, f"{CARLINI}, section 4.8"),
     Rule("attacked-as-trained", _attacked_as_trained, f"{CARLINI}, section 3.2"),
     Rule("beaten-by-reference", _beaten_by_reference, "Croce & Hein 2020: a worst case over weak attacks is none"),

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from robustbench_cmic.audit.case import ATHALYE, CARLINI, AuditedModel, Finding, Rule, ids
 from robustbench_cmic.records.schema import ActiveTest, Forward, Gradients, Outputs
 from robustbench_cmic.statistics import wilson_interval
-from robustbench_cmic.suite.fields import format_eps
+from robustbench_cmic.suite.fields import Threat, format_eps
+from robustbench_cmic.suite.schema import attack_of
 
 TENTH = 0.1
 FOUND = 0.8
@@ -103,12 +104,23 @@ def _test_failed(model: AuditedModel) -> Iterator[Finding]:
     # Where one of the attacks finds what was put there, the others are too weak, not the model.
     tests = [test for test in _tests(model) if test.tested >= MIN_TESTED]
     failed = [test for test in tests if wilson_interval(test.found, test.tested)[1] < FOUND]
+    # Nor does it say anything of the model that steps did not go where they cannot reach.
+    able = [test for test in tests if _short_of_edge(test) is None]
     for test in failed:
+        short = _short_of_edge(test)
         evidence = f"{test.of} at eps {format_eps(test.eps)}: found {test.found} of {test.tested}"
-        if len(failed) == len(tests):
+        if short is not None:
+            yield _cells_of(model, test.of), "rows", f"{evidence}; its steps go {short:.3g} in all"
+        elif all(test in failed for test in able):
             yield model.attacked, "model", evidence
         else:
             yield _cells_of(model, test.of), "rows", evidence
+
+
+def _short_of_edge(test: ActiveTest) -> float | None:
+    """How far the tested attack's steps go, where that is not as far as the edge of the ball."""
+    attack = attack_of(test.attack, Threat(test.norm, test.eps))
+    return None if attack is None or attack.reaches_edge else attack.reach
 
 
 def _test_inconclusive(model: AuditedModel) -> Iterator[Finding]:
@@ -126,12 +138,18 @@ def _cells_of(model: AuditedModel, attack: str) -> frozenset[str]:
 
 
 def _crashed(model: AuditedModel) -> Iterator[Finding]:
-    """The audit of the model, or a part of it, crashed: a crash proves nothing."""
+    """The audit of the model, or of one attack on it, crashed: a crash proves nothing."""
     if model.probe is not None:
-        lost = {f"{check.check} {check.of}".strip(): check.error for check in model.probe.checks if check.error}
-        lost |= {f"active test of {test.of}": test.error for test in model.probe.active if test.error}
-        if lost:
-            yield model.attacked, "model", f"{', '.join(lost)}: {next(iter(lost.values()))}"
+        crashed = [(check.of, f"{check.check} {check.of}".strip(), check.error) for check in model.probe.checks]
+        crashed += [(test.of, f"active test of {test.of}", test.error) for test in model.probe.active]
+        lost: dict[str, dict[str, str]] = {}
+        for of, what, error in crashed:
+            if error:
+                lost.setdefault(of, {}).setdefault(what, error)
+        for of, errors in lost.items():
+            evidence = f"{', '.join(errors)}: {next(iter(errors.values()))}"
+            # What tries an attack of the suite in other ways tells of that attack alone: it may be an impossible one.
+            yield (_cells_of(model, of), "rows", evidence) if of else (model.attacked, "model", evidence)
 
 
 def gave_nothing(model: AuditedModel) -> Iterator[Finding]:

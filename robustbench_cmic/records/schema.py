@@ -169,6 +169,7 @@ class AttackRecord(_Record):
     parts: list[Part] = []  # of an attack that is made of several, in order
     kept: int = 0  # examples whose adversarial example of a smaller ball was taken over
     images_sha256: str | None = None  # of the file of adversarial examples, where a larger ball may need them
+    outside_box: int | None = None  # of those `outside`, examples with values beyond [0, 1]
     vanished: int | None = None  # survivors, most of whose gradients were lost on the way of an attack of others' code
 
 

@@ -121,6 +121,20 @@ class Attack(Strict):
         return self.kind == "gradient" and not self.raises_cross_entropy
 
     @property
+    def reach(self) -> float | None:
+        """How far its steps go from the image at one threat, added up; None where it does not go by steps of a size."""
+        return None
+
+    @property
+    def reaches_edge(self) -> bool:
+        """At one threat: its steps may go as far as the edge of the ball, as far as is known."""
+        return self.reach is None or self.reach >= self.threat.eps * (1 - 1e-9)
+
+    def shape_problem(self, shape: tuple[int, int, int]) -> str | None:
+        """Why it cannot work on images of this shape, (C, H, W), as a sentence; None where nothing is known."""
+        return None
+
+    @property
     def work(self) -> float:
         """Passes through the network an example, roughly: one gradient, unless it says more."""
         return GRADIENT

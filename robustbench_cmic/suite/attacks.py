@@ -89,10 +89,24 @@ class IteratedAttack(_InBall):
         return "one-step" if self.steps == 1 and self.restarts == 1 else self.family
 
     @property
+    def reach(self) -> float:
+        """All steps in one direction, as the schedule has them."""
+        if self.schedule == "constant":
+            return self.steps * self._alpha(self.threat.eps)
+        return sum(self.step_size(step) for step in range(self.steps))
+
+    @property
     def strong(self) -> bool:
         """With `FEW_STEPS` or more, which reach across the ball."""
-        eps = self.threat.eps
-        return super().strong and self.steps >= FEW_STEPS and self.steps * self._alpha(eps) >= eps
+        return super().strong and self.steps >= FEW_STEPS and self.reaches_edge
+
+    def warnings(self) -> Iterator[tuple[str, str]]:
+        """Steps that cannot reach the edge of the ball."""
+        for threat in self.threats() if self.alpha is not None else []:
+            here = self.at(threat)
+            if not here.reaches_edge:
+                what = "alpha * steps is" if self.schedule == "constant" else f"the {self.schedule} steps add up to"
+                yield "alpha", short_of_edge(what, here.reach, threat.eps)
 
     @property
     def work(self) -> float:
@@ -122,12 +136,6 @@ class PGD(IteratedAttack):
     def work(self) -> float:
         """Of what early stop saves, a quarter is a guess."""
         return (0.25 if self.early_stop else 1.0) * super().work
-
-    def warnings(self) -> Iterator[tuple[str, str]]:
-        """Steps that cannot reach the edge of the ball."""
-        for eps in self.eps if self.alpha is not None else []:
-            if problem := reach_problem(self._alpha(eps), self.steps, eps):
-                yield "alpha", problem
 
     def audited(self) -> dict[str, Self]:
         """On the margin; with twice the steps and a further start; in tests any iterate counts, not only the last."""
@@ -198,4 +206,9 @@ def reach_problem(alpha: float, steps: int, eps: float) -> str | None:
     """What is odd about steps that do not reach across a ball, as a sentence; None where they do."""
     if alpha * steps >= eps * (1 - 1e-9):
         return None
-    return f"alpha * steps is {alpha * steps:g}: cannot reach the edge of the ball at eps {eps:g}"
+    return short_of_edge("alpha * steps is", alpha * steps, eps)
+
+
+def short_of_edge(what: str, reach: float, eps: float) -> str:
+    """The sentence on steps that go so far in all."""
+    return f"{what} {reach:g}: cannot reach the edge of the ball at eps {eps:g}"

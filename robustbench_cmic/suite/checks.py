@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from robustbench_cmic.suite.attacks import reach_problem
+from robustbench_cmic.suite.data import AnyDataset, DeclaredDataset
 from robustbench_cmic.suite.fields import Threat, radius_problem
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
@@ -55,8 +56,11 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
     yield from _pair_errors(raw, expanded, dict.fromkeys(ids.values()), {model.id: model for model in models.values()})
     for index, _, seed in _repeated((index, seed) for index, seed in enumerate(seeds) if type(seed) is int):
         yield Problem(f"the seed {seed} is listed twice", ("seeds", index))
+    dataset: DeclaredDataset | None = _well_formed(TypeAdapter(AnyDataset), [raw.get("dataset")]).get(0)
     for index, attack in attacks.items():
         yield from (Problem(sentence, ("attacks", index, *key)) for key, sentence in attack.problems())
+        if dataset and dataset.image_shape and (problem := attack.shape_problem(dataset.image_shape)):
+            yield Problem(problem, ("attacks", index, "name"))
         if attack.label == "none":
             yield Problem("'none' is the name of the clean evaluation: choose another id", ("attacks", index))
     for index, first, label in _repeated((index, attack.label) for index, attack in attacks.items()):

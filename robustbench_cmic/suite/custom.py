@@ -6,12 +6,14 @@ import hashlib
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
 
-from robustbench_cmic.suite.attack_base import ForeignAttack
+from pydantic import Field
+
+from robustbench_cmic.suite.attack_base import AttackKind, ForeignAttack
 from robustbench_cmic.suite.fields import CustomName, Norm, NumberList, Threat, parse_parameter
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, find_module
+from robustbench_cmic.suite.signatures import UNREAD, CustomCodeError, custom_attribute, custom_signature, find_module
 
 
 class Call(NamedTuple):
@@ -24,7 +26,9 @@ class Call(NamedTuple):
 
 
 OBJECTIVE = Call("the training", ("classes",), reserved=("adversary",))
-ATTACK = Call("the harness", ("model", "images", "labels"), ("eps", "norm"), reserved=("id",))
+ATTACK = Call("the harness", ("model", "images", "labels"), ("eps", "norm"), reserved=("id", "kind"))
+StatedKind = Literal["gradient", "black-box", "minimum-norm", "transfer"]
+"""What an attack of a user's own may say that it is, see `AttackKind`."""
 
 
 def custom_code_sha256(name: str) -> str | None:
@@ -110,6 +114,11 @@ class CustomAttack(ForeignAttack):
 
     `name` is `package.module:name` of a function. Further keys are its parameters: numbers (also as `eps/4`), words,
     true/false, or lists of these.
+
+    Attributes:
+        stated_kind: `kind`: what it does, if the function does not say so in an attribute of that name; it is not
+            passed on. What a black-box attack breaks and attacks with gradients leave raises flags; an attack that says
+            nothing of itself raises none on others. Examples of a minimum-norm attack may lie outside the ball.
     """
 
     implementation = "robustbench_cmic.attacks.foreign:run_custom"
@@ -118,6 +127,17 @@ class CustomAttack(ForeignAttack):
     name: CustomName
     norm: Norm
     eps: NumberList
+    stated_kind: Annotated[StatedKind | None, Field(alias="kind")] = None
+
+    @property
+    def kind(self) -> AttackKind:
+        """What suite or function say, as it was when the cell was planned; `unknown` where they do not."""
+        stated = self._declared.get("kind") if self._declared else self.stated_kind or self._attribute
+        return cast(AttackKind, stated) if stated in get_args(StatedKind) else "unknown"
+
+    @property
+    def _attribute(self) -> Any:
+        return custom_attribute(self.name, "kind")
 
     @property
     def label(self) -> str:
@@ -133,13 +153,27 @@ class CustomAttack(ForeignAttack):
         """With the file's hash, the parameters as plain data and those that the suite leaves out at their defaults."""
         parameters = custom_parameters(self.name, ATTACK, self.parameters, threat.eps)
         declared = {"name": self.name, "code_sha256": custom_code_sha256(self.name), "parameters": parameters}
-        return self.from_declared(declared, threat)
+        stated = {} if self.kind == "unknown" else {"kind": self.kind}
+        return self.from_declared(declared | stated, threat)
 
     def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Those of the code and of its parameters, too."""
         for key, sentence in custom_problems(self.name, ATTACK, self.parameters, self.eps):
             yield (key,), sentence
+        yield from self._kind_problems()
         yield from super().problems()
+
+    def _kind_problems(self) -> Iterator[tuple[tuple[str], str]]:
+        kinds = ", ".join(get_args(StatedKind))
+        try:
+            signature, attribute = custom_signature(self.name), self._attribute
+        except CustomCodeError:  # which is told already
+            return
+        if attribute is not None and attribute not in get_args(StatedKind):
+            given = "not a word" if attribute is UNREAD else f"not {attribute!r}"
+            yield ("name",), f"{self.name}: its attribute `kind` should be one of {kinds}, {given}"
+        if self.stated_kind is not None and signature is not None and "kind" in signature.parameters:
+            yield ("kind",), f"says what the attack does ({kinds}): give the parameter of {self.name} another name"
 
     @property
     def raised_loss(self) -> None:

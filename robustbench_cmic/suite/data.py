@@ -18,10 +18,12 @@ class DeclaredDataset(Strict):
             decoded images may take (None: half of the machine's memory) and whom to tell of long work, it returns a
             `robustbench_cmic.data.base.Data`.
         published: name -> examples to train on and to test on.
+        shapes: name -> shape of an image, (C, H, W).
     """
 
     implementation: ClassVar[str]
     published: ClassVar[dict[str, tuple[int, int]]] = {}
+    shapes: ClassVar[dict[str, tuple[int, int, int]]] = {}
     name: str
 
     @property
@@ -35,6 +37,11 @@ class DeclaredDataset(Strict):
         return self.published.get(self.name, (None,))[0]
 
     @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of its images; None of arrays, which nobody has opened."""
+        return self.shapes.get(self.name)
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """Examples to train on and to test on; of a user's own, which a plan does not open, a guess."""
         return self.published.get(self.name, (10_000, 2_000))
@@ -46,6 +53,7 @@ class Digits(DeclaredDataset):
     implementation = "robustbench_cmic.data.digits:load_digits"
 
     published = {"digits": (1_198, 599)}
+    shapes = {"digits": (1, 8, 8)}
     name: Literal["digits"]
 
 
@@ -55,6 +63,8 @@ class TorchvisionDataset(DeclaredDataset):
     implementation = "robustbench_cmic.data.named:load_named"
     published = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032)}
     published |= dict.fromkeys(("mnist", "fashion_mnist"), (60_000, 10_000))
+    shapes = dict.fromkeys(("cifar10", "cifar100", "svhn"), (3, 32, 32))
+    shapes |= dict.fromkeys(("mnist", "fashion_mnist"), (1, 28, 28))
     name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
 
 
@@ -82,6 +92,11 @@ class ImageFolder(_OwnFiles):
     implementation = "robustbench_cmic.data.imagefolder:load_imagefolder"
     name: Literal["imagefolder"]
     size: Annotated[int, Field(ge=8, le=4096)]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Always in colour."""
+        return 3, self.size, self.size
 
 
 AnyDataset = Annotated[Digits | TorchvisionDataset | Arrays | ImageFolder, Field(discriminator="name")]

@@ -97,6 +97,26 @@ def custom_signature(name: str, form: str = "package.module:name") -> inspect.Si
     return read_signature(tree, word)
 
 
+def custom_attribute(name: str, attribute: str) -> Any:
+    """What the module of a user's own code sets as an attribute of it, by a line `name.attribute = value`.
+
+    None where no line does, or the module cannot be read; `UNREAD` where the value is none that its source tells.
+    """
+    file, word = find_module(name), name.partition(":")[2]
+    try:
+        tree = ast.Module([], []) if file is None else parsed(file.read_bytes(), file.name)
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    values = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Attribute) and (_name(target.value), target.attr) == (word, attribute)
+    ]
+    return _constant(values[-1], _bindings(tree)) if values else None
+
+
 def read_signature(tree: ast.Module, name: str) -> inspect.Signature | None:
     """The parameters with which a function or class of a module is called; None where its source does not tell them."""
     bindings = _bindings(tree)

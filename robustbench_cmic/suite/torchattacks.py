@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import WithJsonSchema
 
 from robustbench_cmic.suite.attack_base import GRADIENT, AttackKind, ForeignAttack
-from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
+from robustbench_cmic.suite.attacks import NATIVE_ATTACKS, short_of_edge
 from robustbench_cmic.suite.fields import Norm, Text, Threat, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
 from robustbench_cmic.suite.signatures import installed_folder, parsed, read_signature
@@ -36,7 +36,7 @@ ONE_STEP = {"FGSM", "FFGSM", "RFGSM"}
 BLACK_BOX = {"GN", "OnePixel", "Pixle", "Square", "SPSA"}
 OTHER_LOSS = {"APGDT", "AutoAttack", "CW", "DeepFool", "EADEN", "EADL1", "FAB", "JSMA", "Jitter", "SparseFool"}
 """Besides those whose `loss` says so."""
-MINIMAL = {"DeepFool", "EADEN", "EADL1", "JSMA", "SparseFool"}
+MINIMAL = {"CW", "DeepFool", "EADEN", "EADL1", "JSMA", "SparseFool"}
 """They look for a small change in a norm of their own, not for any in the ball."""
 
 
@@ -63,6 +63,15 @@ def class_parameters(name: str) -> Mapping[str, inspect.Parameter]:
     signature = read_signature(parsed(file.read_bytes(), file.name), name)
     return {} if signature is None else signature.parameters
 
+
+_THREE_CHANNELS = {"PIFGSM", "PIFGSMPP"}
+"""Their kernels have three channels, whatever the images have."""
+_STEP_KEYS = {"alpha": "steps", "lr": "nb_iter", "max_epsilon": ""}
+"""What the size of a step may be called -> their number; PIFGSM's is a radius of its own."""
+PATCH = 10
+"""Pixle's, whose sizes are tuples, which a suite cannot set."""
+FEWEST_ITERATIONS = 10
+"""Of EAD while it stops early: it divides by a tenth of them."""
 
 _LIBRARY_NAME = {"type": "string", "pattern": "^[^:]+$", "not": {"enum": list(NATIVE_ATTACKS)}}
 
@@ -140,9 +149,44 @@ class TorchattacksAttack(ForeignAttack):
                 yield (key,), f"{self.name} has no such parameter; {suggestion(key, known)}"
             elif problem := _type_problem(self.name, key, value, taken[key].default):
                 yield (key,), problem
+        stops = self.parameters.get("abort_early", True)
+        if self.name in ("EADEN", "EADL1") and stops and self.parameters.get("max_iterations", 100) < FEWEST_ITERATIONS:
+            yield ("max_iterations",), f"{self.name} needs at least {FEWEST_ITERATIONS}, or `abort_early: false`"
         for name in known:
             if taken[name].default is inspect.Parameter.empty and name not in {"eps", "norm", *self.parameters}:
                 yield (name,), f"{self.name} needs this parameter"
+
+    def warnings(self) -> Iterator[tuple[str, str]]:
+        """Steps that cannot reach the edge of the ball, the library's defaults too."""
+        for threat in self.threats():
+            here = self.at(threat)
+            if here.reach is not None and not here.reaches_edge:
+                key = here._step_key
+                what = " * ".join(filter(None, (key, _STEP_KEYS[key] if _STEP_KEYS[key] in here.parameters else "")))
+                left_out = "" if key in self.parameters else ", the library's default,"
+                yield key, short_of_edge(f"{what}{left_out} is", here.reach, threat.eps)
+
+    @property
+    def _step_key(self) -> str:
+        """What the size of its steps is called; empty where it has none, or chooses it."""
+        steps = ("alpha", "max_epsilon") if self.name != "SPSA" else ("lr",)
+        return next((key for key in steps if key in self.parameters), "")
+
+    @property
+    def reach(self) -> float | None:
+        """Steps of one size; Adam's steps, which SPSA takes, are about as long as its learning rate."""
+        key = self._step_key
+        return float(self.parameters[key]) * self.parameters.get(_STEP_KEYS[key], 1) if key else None
+
+    def shape_problem(self, shape: tuple[int, int, int]) -> str | None:
+        """Kernels for three channels, and patches that are larger than the image."""
+        channels, *sides = shape
+        if self.name in _THREE_CHANNELS and channels != 3:
+            return f"{self.name} is made for images of three channels, these have {channels}: leave it out"
+        if self.name == "Pixle" and min(sides) < PATCH:
+            size = "x".join(map(str, sides))
+            return f"Pixle moves patches of up to {PATCH}x{PATCH} pixels, these images have {size}: leave it out"
+        return None
 
     @property
     def addend(self) -> float:

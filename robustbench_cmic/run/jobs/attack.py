@@ -75,6 +75,7 @@ def run_attack(job: Job) -> AttackRecord:
         ncmi_replicates=_replicates(verdict.logits, labels) if attack is None else None,
         calibration=calibration_of(verdict.logits, labels) if attack is None else None,
         outside=verdict.outside,
+        outside_box=verdict.outside_box,
         vanished=verdict.vanished,
         forwards=verdict.forwards,
         backwards=verdict.backwards,
