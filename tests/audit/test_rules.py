@@ -21,6 +21,7 @@ from tests.audit.worlds import (
     AUTOATTACK,
     FGSM,
     MARGIN,
+    N,
     NOISE,
     OWN,
     PGD,
@@ -46,8 +47,13 @@ ATTACKED = "AutoAttack 0.1, FGSM 0.1, PGD 0.1, PGD 0.2"
 ON_CE = "FGSM 0.1, PGD 0.1, PGD 0.2"
 ALPHA_2 = MARGIN | {"alpha": 0.02}
 ADVERSARY = {"norm": "linf", "eps": 0.1, "alpha": 0.02, "steps": 10, "loss": "ce", "random_start": True}
+SHORT = PGD | {"alpha": 0.0024}
+LIBRARY = {"name": "torchattacks.BIM", "alpha": 2 / 255, "steps": 10}
+PGDL2 = {"name": "torchattacks.PGDL2", "alpha": 0.2, "steps": 10}
+CW = {"name": "torchattacks.CW", "steps": 50}
 FEW = probe(positions=list(range(10)))
 TEN, NINE = range(10), range(9)
+NOISE_FINDS = check("noise", NOISE, TEN)
 
 
 def enough(n: int) -> int:
@@ -60,8 +66,10 @@ def places(count: int) -> list[int]:
     return POSITIONS[:count]
 
 
-def active(found: int, tested: int = 40, of: str = "PGD", error: str = "") -> ActiveTest:
-    return ActiveTest(of=of, norm="linf", eps=0.1, attack=PGD, tested=tested, found=found, error=error)
+def active(
+    found: int, tested: int = 40, of: str = "PGD", error: str = "", attack: dict[str, Any] = PGD
+) -> ActiveTest:
+    return ActiveTest(of=of, norm="linf", eps=0.1, attack=attack, tested=tested, found=found, error=error)
 
 
 def world(
@@ -110,10 +118,22 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
       world([row(NOISE, range(9)), row(PGD, range(10, 110)), row(AUTOATTACK, range(10, 60))]),
       world([row(NOISE, range(10)), row(PGD, range(9, 110)), row(AUTOATTACK, range(8, 60))]),
       world([row(NOISE, range(100)), row(FGSM)])]),
-    # Two points of 100 examples are 2; fewer than 3 are nothing.
+    # Two points of 200 examples are 4; fewer than 10 are chance.
     ("black-box-beats-white-box", ("Noise 0.1, PGD 0.1", "balls"),
-     world([row(NOISE, range(3), n=100), row(PGD, n=100)], FEW),
-     [world([row(NOISE, range(2), n=100), row(PGD, n=100)], FEW)]),
+     world([row(NOISE, range(10), n=200), row(PGD, range(10, 30), n=200)], FEW),
+     [world([row(NOISE, range(9), n=200), row(PGD, range(9, 30), n=200)], FEW)]),
+    ("black-box-beats-white-box", ("AutoAttack 0.1", "balls"),
+     world([row(AUTOATTACK, n=200, parts=square(10))], FEW), [world([row(AUTOATTACK, n=200, parts=square(9))], FEW)]),
+    # What steps cannot reach, gradients do not hide.
+    ("short-steps", ("PGD 0.1", "rows"),
+     world([row(SHORT), row(FGSM, TEN), row(NOISE, TEN), row(AUTOATTACK, TEN)], probe(checks=[NOISE_FINDS])),
+     [world([row(SHORT | {"alpha": 0.0025}), row(AUTOATTACK)]), world([row(SHORT, range(N))]),
+      world([row(LIBRARY | {"alpha": 0.01})])]),
+    ("short-steps", ("torchattacks.BIM 0.1", "rows"), world([row(LIBRARY), row(NOISE, TEN), row(AUTOATTACK, TEN)]), []),
+    ("short-steps", ("PGD 0.2", "rows"), world([row(PGD | {"alpha": 0.0025}, TEN), row(PGD | {"alpha": 0.0025}, eps=0.2)]),
+     []),
+    ("vanishing-gradients", ("PGDL2 0.1", "rows"), world([row(PGDL2, label="PGDL2", vanished=10)]),
+     [world([row(PGDL2, label="PGDL2", vanished=9)]), world([row(PGDL2, label="PGDL2", vanished=None)])]),
     ("black-box-beats-white-box", ("PGD 0.1", "rows"),
      world([row(TRANSFER, TEN, source="o.s0.train.0"), row(PGD), row(AUTOATTACK, TEN)]),
      [world([row(TRANSFER, TEN, source=TRAINING), row(PGD), row(AUTOATTACK, TEN)])]),
@@ -169,10 +189,16 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
       world(found=probe(active=[active(0, tested=0, error="crash")]))]),
     ("active-test-failed", ("PGD 0.1, PGD 0.2", "rows"),
      world(found=probe(active=[active(0), active(40, of="AutoAttack")])), []),
+    # Steps that cannot reach the hidden example say nothing of the model.
+    ("active-test-failed", ("PGD 0.1, PGD 0.2", "rows"), world(found=probe(active=[active(0, attack=SHORT)])), []),
+    ("active-test-failed", ("PGD 0.1, PGD 0.2", "rows"),
+     world(found=probe(active=[active(0, attack=SHORT), active(40, of="AutoAttack")])), []),
     ("active-test-failed", (ATTACKED, "model"),
      world(found=probe(active=[active(0, tested=16), active(0, tested=15, of="gone")])), []),
-    ("audit-failed", (ATTACKED, "model"), world(found=probe(active=[active(0, tested=0, error="crash")])), []),
-    ("audit-failed", (ATTACKED, "model"), world(found=probe(checks=[check("longer", PGD, None, of="PGD")])),
+    # Of an attack that mirrors one of the suite's, that one is in doubt; of the audit's own, all are.
+    ("audit-failed", ("PGD 0.1, PGD 0.2", "rows"), world(found=probe(active=[active(0, tested=0, error="crash")])), []),
+    ("audit-failed", (ATTACKED, "model"), world(found=probe(checks=[check("reference", MARGIN, None)])), []),
+    ("audit-failed", ("PGD 0.1, PGD 0.2", "rows"), world(found=probe(checks=[check("longer", PGD, None, of="PGD")])),
      [world(found=probe(checks=[check("longer", PGD, [], of="PGD")], active=[active(40)]))]),
     # What both attacks of the suite leave together, 10 of 128 fewer survive the reference; other balls are not its.
     ("beaten-by-reference", ("AutoAttack 0.1, PGD 0.1", "balls"),
@@ -184,6 +210,10 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
       world([row(PGD, eps=0.2)], probe(checks=[check("reference", MARGIN, range(15))])),
       # More points than two, and chance: 40 that only it breaks, 30 that only the suite does.
       world([row(PGD, places(30))], probe(checks=[check("reference", MARGIN, range(30, 70))]))]),
+    # That the smallest change is larger than the ball is what such an attack has found out.
+    ("invalid-examples", ("CW 0.1", "rows"), world([row(CW, label="CW", outside=9, outside_box=1)]),
+     [world([row(CW, label="CW", outside=500, outside_box=0)]), world([row(CW, label="CW", outside=500)]),
+      world([row(OWN | {"kind": "minimum-norm"}, label="own", outside=500, outside_box=0)])]),
     ("invalid-examples", ("PGD 0.1", "rows"), world([row(PGD, outside=1), row(FGSM, outside=0)]),
      [world([row(PGD, outside=0), row(FGSM)])]),
     ("attacked-as-trained", ("PGD 0.1", "rows"), world([row(PGD | {"steps": 10})], adversary=ADVERSARY),
@@ -275,17 +305,46 @@ def test_a_worst_case_of_weak_attacks_is_flagged(rows: list[Any], weak: bool) ->
 
 
 @pytest.mark.parametrize("setting", [OWN, OWN | {"name": "code:attack"}])
-def test_an_attack_of_unknown_kind_exposes_others_and_vouches_for_nothing(setting: dict[str, Any]) -> None:
+def test_an_attack_of_unknown_kind_exposes_nobody_and_vouches_for_nothing(setting: dict[str, Any]) -> None:
     own = row(setting, range(50), label="own")
     alone = world([own])
     assert [flag.name for flag in alone.of_worst_case(TRAINING, Threat("linf", 0.1))] == ["no-strong-attack"]
     assert alone.flags == {TRAINING: []}
-    exposing = world([own, row(MARGIN, range(30)), row(AUTOATTACK, range(50))], adversary=ADVERSARY)
-    assert raised(exposing) == [("black-box-beats-white-box", "PGD 0.1", "rows")]
+    beside = world([own, row(MARGIN, range(30)), row(AUTOATTACK, range(20))])
+    assert beside.flags == {TRAINING: []}
+    assert beside.worst == {}
     # Nobody knows that it does not follow cross entropy.
     assert raised(world([own, row(AUTOATTACK)], outputs(saturated=128)))[0] == ("saturated", "own 0.1", "rows")
-    weak = world([row(setting, label="own"), row(FGSM, range(100)), row(AUTOATTACK, range(100))])
-    assert weak.flags == {TRAINING: []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("black-box", [("black-box-beats-white-box", "PGD 0.1", "rows")]),
+        ("transfer", [("black-box-beats-white-box", "PGD 0.1", "rows")]),
+        ("gradient", []),
+        ("minimum-norm", []),
+    ],
+)
+def test_an_own_attack_is_what_it_says(kind: str, expected: list[Any]) -> None:
+    own = row(OWN | {"kind": kind}, range(50), label="own")
+    assert own.kind == kind
+    assert raised(world([own, row(MARGIN, range(30)), row(AUTOATTACK, range(50))])) == expected
+    beaten = world([row(OWN | {"kind": kind}, label="own"), row(NOISE, range(50)), row(AUTOATTACK, range(50))])
+    assert bool(beaten.flags[TRAINING]) == (kind in ("gradient", "minimum-norm"))
+
+
+def test_a_worst_case_of_nothing_is_never_flagged() -> None:
+    """It cannot be too high; what survives in a smaller ball is no matter, as long as an attack broke it there."""
+    half = N // 2
+    rows = [row(PGD, range(half)), row(FGSM, range(half, N)), row(NOISE)]
+    found = world(rows, forward(repeat=9))
+    assert found.of_cell(rows[0].cell)
+    assert found.worst == {}
+    short = world([row(PGD, range(half)), row(FGSM, range(half, N - 1)), row(NOISE)], forward(repeat=9))
+    assert short.of_worst_case(TRAINING, Threat("linf", 0.1))
+    smaller = world([row(PGD, range(half), eps=0.05), row(PGD, range(half, N), eps=0.1)], forward(repeat=9))
+    assert smaller.worst.keys() == {(TRAINING, Threat("linf", 0.05))}
 
 
 def test_worst_cases_are_judged_ball_by_ball() -> None:
