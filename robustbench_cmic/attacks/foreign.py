@@ -24,12 +24,13 @@ def run_torchattacks(call: AttackCall[TorchattacksAttack]) -> tuple[Tensor, list
     library's default is 10, whatever the model has. So is a seed: the default is one fixed seed, or the time of day.
 
     Raises:
-        AttackError: it cannot work on images of this shape.
+        AttackError: it cannot work on such images or so many classes.
     """
     import torchattacks
 
     name, threat = call.attack.name, call.attack.threat
-    if problem := call.attack.shape_problem((call.images.shape[1], call.images.shape[2], call.images.shape[3])):
+    _, channels, height, width = call.images.shape
+    if problem := call.attack.misfit((channels, height, width), call.model.classes):
         raise AttackError(problem)
     ours = {
         "eps": threat.eps,

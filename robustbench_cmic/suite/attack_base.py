@@ -130,8 +130,11 @@ class Attack(Strict):
         """At one threat: its steps may go as far as the edge of the ball, as far as is known."""
         return self.reach is None or self.reach >= self.threat.eps * (1 - 1e-9)
 
-    def shape_problem(self, shape: tuple[int, int, int]) -> str | None:
-        """Why it cannot work on images of this shape, (C, H, W), as a sentence; None where nothing is known."""
+    def misfit(self, shape: tuple[int, int, int], classes: int | None) -> str | None:
+        """Why it cannot work on images of this shape, (C, H, W), and so many classes (None: not known), as a sentence.
+
+        None where no reason is known.
+        """
         return None
 
     @property

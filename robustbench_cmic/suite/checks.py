@@ -59,7 +59,7 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
     dataset: DeclaredDataset | None = _well_formed(TypeAdapter(AnyDataset), [raw.get("dataset")]).get(0)
     for index, attack in attacks.items():
         yield from (Problem(sentence, ("attacks", index, *key)) for key, sentence in attack.problems())
-        if dataset and dataset.image_shape and (problem := attack.shape_problem(dataset.image_shape)):
+        if dataset and dataset.image_shape and (problem := attack.misfit(dataset.image_shape, None)):
             yield Problem(problem, ("attacks", index, "name"))
         if attack.label == "none":
             yield Problem("'none' is the name of the clean evaluation: choose another id", ("attacks", index))

@@ -64,12 +64,12 @@ def class_parameters(name: str) -> Mapping[str, inspect.Parameter]:
     return {} if signature is None else signature.parameters
 
 
-_THREE_CHANNELS = {"PIFGSM", "PIFGSMPP"}
+_THREE_CHANNELS = {"PIFGSM", "PIFGSMPP", "TIFGSM"}
 """Their kernels have three channels, whatever the images have."""
 _STEP_KEYS = {"alpha": "steps", "lr": "nb_iter", "max_epsilon": ""}
 """What the size of a step may be called -> their number; PIFGSM's is a radius of its own."""
-PATCH = 10
-"""Pixle's, whose sizes are tuples, which a suite cannot set."""
+_JSMA_CLASSES = 10
+"""It aims at the next class of so many, whatever the data has."""
 FEWEST_ITERATIONS = 10
 """Of EAD while it stops early: it divides by a tenth of them."""
 
@@ -178,14 +178,15 @@ class TorchattacksAttack(ForeignAttack):
         key = self._step_key
         return float(self.parameters[key]) * self.parameters.get(_STEP_KEYS[key], 1) if key else None
 
-    def shape_problem(self, shape: tuple[int, int, int]) -> str | None:
-        """Kernels for three channels, and patches that are larger than the image."""
-        channels, *sides = shape
+    def misfit(self, shape: tuple[int, int, int], classes: int | None) -> str | None:
+        """What its code takes for granted: three channels, square images, ten classes."""
+        channels, height, width = shape
         if self.name in _THREE_CHANNELS and channels != 3:
             return f"{self.name} is made for images of three channels, these have {channels}: leave it out"
-        if self.name == "Pixle" and min(sides) < PATCH:
-            size = "x".join(map(str, sides))
-            return f"Pixle moves patches of up to {PATCH}x{PATCH} pixels, these images have {size}: leave it out"
+        if self.name == "Pixle" and height != width:
+            return f"Pixle is made for square images, these have {height}x{width} pixels: leave it out"
+        if self.name == "JSMA" and classes is not None and classes < _JSMA_CLASSES:
+            return f"JSMA is made for {_JSMA_CLASSES} classes at least, the data has {classes}: leave it out"
         return None
 
     @property

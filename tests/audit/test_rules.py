@@ -222,7 +222,7 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
       world([row(PGD | {"steps": 10, "targets": 3})], adversary=ADVERSARY),
       world([row(PGD | {"steps": 10})], adversary=ADVERSARY | {"norm": "l2"}),
       world([row(NOISE)], adversary=ADVERSARY)]),
-    ("attacked-as-trained", ("PGD 0.1", "rows"), world([row(PGD | {"steps": 2})], adversary=ADVERSARY), []),
+    ("attacked-as-trained", ("PGD 0.1", "rows"), world([row(PGD | {"steps": 2, "alpha": 0.05})], adversary=ADVERSARY), []),
     # One step is not what a training with ten has seen; it is what a training with one has.
     ("attacked-as-trained", ("FGSM 0.1", "rows"),
      world([row(FGSM), row(AUTOATTACK)], adversary=ADVERSARY | {"steps": 1}),

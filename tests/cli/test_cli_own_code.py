@@ -138,7 +138,7 @@ models: [{id: cnn, architecture: small_cnn, objective: {name: ce}}]
 attacks:
   - {name: PIFGSM, norm: linf, eps: 0.3, max_epsilon: 0.3}
   - {name: PIFGSMPP, norm: linf, eps: 0.3, max_epsilon: 0.3}
-  - {name: Pixle, norm: linf, eps: 0.3}
+  - {name: TIFGSM, eps: 0.3, alpha: 0.1}
   - {name: EADL1, norm: l2, eps: 0.3, max_iterations: 9}
   - {name: "att:steepest", id: a, norm: l2, eps: 0.5, kind: greedy}
   - {name: "att:unsaid", norm: l2, eps: 0.5}
@@ -153,7 +153,7 @@ def test_attacks_that_cannot_work_on_these_images_and_kinds_that_there_are_not_a
     assert done.stderr.splitlines() == [
         "own.yaml:6: attacks[0].name: PIFGSM is made for images of three channels, these have 1: leave it out",
         "own.yaml:7: attacks[1].name: PIFGSMPP is made for images of three channels, these have 1: leave it out",
-        "own.yaml:8: attacks[2].name: Pixle moves patches of up to 10x10 pixels, these images have 8x8: leave it out",
+        "own.yaml:8: attacks[2].name: TIFGSM is made for images of three channels, these have 1: leave it out",
         "own.yaml:9: attacks[3].max_iterations: EADL1 needs at least 10, or `abort_early: false`",
         "own.yaml:10: attacks[4].kind: should be 'gradient', 'black-box', 'minimum-norm' or 'transfer', not 'greedy'",
         f"own.yaml:11: attacks[5].name: att:unsaid: its attribute `kind` should be one of {kinds}, not 'greedy'",
