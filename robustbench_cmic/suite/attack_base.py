@@ -130,7 +130,7 @@ class Attack(Strict):
         """At one threat: its steps may go as far as the edge of the ball, as far as is known."""
         return self.reach is None or self.reach >= self.threat.eps * (1 - 1e-9)
 
-    def misfit(self, shape: tuple[int, int, int], classes: int | None) -> str | None:
+    def misfit(self, shape: tuple[int, int, int], classes: int | None) -> str | None:  # noqa: ARG002
         """Why it cannot work on images of this shape, (C, H, W), and so many classes (None: not known), as a sentence.
 
         None where no reason is known.

@@ -21,13 +21,13 @@ from tests.audit.worlds import (
     AUTOATTACK,
     FGSM,
     MARGIN,
-    N,
     NOISE,
     OWN,
     PGD,
     POSITIONS,
     TRAINING,
     TRANSFER,
+    N,
     about,
     check,
     forward,
@@ -66,9 +66,7 @@ def places(count: int) -> list[int]:
     return POSITIONS[:count]
 
 
-def active(
-    found: int, tested: int = 40, of: str = "PGD", error: str = "", attack: dict[str, Any] = PGD
-) -> ActiveTest:
+def active(found: int, tested: int = 40, of: str = "PGD", error: str = "", attack: dict[str, Any] = PGD) -> ActiveTest:
     return ActiveTest(of=of, norm="linf", eps=0.1, attack=attack, tested=tested, found=found, error=error)
 
 
@@ -130,8 +128,8 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
      [world([row(SHORT | {"alpha": 0.0025}), row(AUTOATTACK)]), world([row(SHORT, range(N))]),
       world([row(LIBRARY | {"alpha": 0.01})])]),
     ("short-steps", ("torchattacks.BIM 0.1", "rows"), world([row(LIBRARY), row(NOISE, TEN), row(AUTOATTACK, TEN)]), []),
-    ("short-steps", ("PGD 0.2", "rows"), world([row(PGD | {"alpha": 0.0025}, TEN), row(PGD | {"alpha": 0.0025}, eps=0.2)]),
-     []),
+    ("short-steps", ("PGD 0.2", "rows"),
+     world([row(PGD | {"alpha": 0.0025}, TEN), row(PGD | {"alpha": 0.0025}, eps=0.2)]), []),
     ("vanishing-gradients", ("PGDL2 0.1", "rows"), world([row(PGDL2, label="PGDL2", vanished=10)]),
      [world([row(PGDL2, label="PGDL2", vanished=9)]), world([row(PGDL2, label="PGDL2", vanished=None)])]),
     ("black-box-beats-white-box", ("PGD 0.1", "rows"),
@@ -222,7 +220,8 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
       world([row(PGD | {"steps": 10, "targets": 3})], adversary=ADVERSARY),
       world([row(PGD | {"steps": 10})], adversary=ADVERSARY | {"norm": "l2"}),
       world([row(NOISE)], adversary=ADVERSARY)]),
-    ("attacked-as-trained", ("PGD 0.1", "rows"), world([row(PGD | {"steps": 2, "alpha": 0.05})], adversary=ADVERSARY), []),
+    ("attacked-as-trained", ("PGD 0.1", "rows"),
+     world([row(PGD | {"steps": 2, "alpha": 0.05})], adversary=ADVERSARY), []),
     # One step is not what a training with ten has seen; it is what a training with one has.
     ("attacked-as-trained", ("FGSM 0.1", "rows"),
      world([row(FGSM), row(AUTOATTACK)], adversary=ADVERSARY | {"steps": 1}),

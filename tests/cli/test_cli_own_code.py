@@ -157,7 +157,8 @@ def test_attacks_that_cannot_work_on_these_images_and_kinds_that_there_are_not_a
         "own.yaml:9: attacks[3].max_iterations: EADL1 needs at least 10, or `abort_early: false`",
         "own.yaml:10: attacks[4].kind: should be 'gradient', 'black-box', 'minimum-norm' or 'transfer', not 'greedy'",
         f"own.yaml:11: attacks[5].name: att:unsaid: its attribute `kind` should be one of {kinds}, not 'greedy'",
-        f"own.yaml:12: attacks[6].kind: says what the attack does ({kinds}): give the parameter of att:own another name",
+        f"own.yaml:12: attacks[6].kind: says what the attack does ({kinds}): "
+        "give the parameter of att:own another name",
     ]
 
 
