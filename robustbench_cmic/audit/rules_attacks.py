@@ -168,8 +168,8 @@ def _beaten_by_reference(model: AuditedModel) -> Iterator[Finding]:
 
 
 def _short_steps(model: AuditedModel) -> Iterator[Finding]:
-    """All steps of the attack in one direction do not reach the edge of the ball: it cannot find what is there, whatever
-    the gradients are.
+    """All steps of the attack in one direction do not reach the edge of the ball: what is there it cannot find, however
+    good the gradients are.
     """
     for row in model.rows:
         if row.attack is not None and not row.reaches_edge and row.correct.any():
