@@ -44,6 +44,7 @@ def tried(name: str, shape: tuple[int, int, int], n: int) -> int:
     return len(verdict.correct)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of SparseFool
 @pytest.mark.parametrize("name", sorted(set(attack_modules()) - set(NATIVE_ATTACKS)))
 def test_every_class_works_or_says_why_not(name: str) -> None:
     for shape in SHAPES:
