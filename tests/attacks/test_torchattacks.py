@@ -34,7 +34,7 @@ def tried(name: str, shape: tuple[int, int, int], n: int) -> int:
     """The examples of n that a quick attack of this class was judged on."""
     model, images = network(shape[0]), torch.rand(n, *shape)
     labels = model(images).argmax(1)
-    labels[ATTACKED:] = (labels[ATTACKED:] + 1) % CLASSES
+    labels[ATTACKED:] = (labels[ATTACKED:] - 1) % CLASSES  # JSMA aims at the next class
     taken = class_parameters(name)
     own = {key: value for key, value in QUICK.items() if key in taken}
     ball = {} if "eps" in taken else {"norm": "linf"}
