@@ -39,7 +39,7 @@ def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli: Cli) -> None
     assert {(row["forwards"], row["backwards"]) for row in rows if row["attack"] == "walk"} == {("4200", "0")}
     board = (folder / "leaderboard.md").read_text()
     assert "- `small-focal`: my_model:build, objective my_objective:Focal (gamma 1.5)\n" in board
-    assert "- walk: my_attack:walk (alpha 0.025 … 0.05, steps 20); linf, eps 0.1, 0.2\n" in board
+    assert "- walk: my_attack:walk (alpha 0.025 … 0.05, steps 20, kind black-box); linf, eps 0.1, 0.2\n" in board
     curves = {record["cell"]["model"]: record["curve"] for record in contents(folder).values() if "curve" in record}
     (epoch,) = curves["small-focal"]
     assert 0 < epoch["loss"]["total"] < epoch["loss"]["ce"], "the focal factor is below 1"
