@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from robustbench_cmic.information.measures import integer_labels
+
 
 class AttackLoss(Protocol):
     """A loss with all that it needs besides logits, labels and targets filled in."""
@@ -169,6 +171,7 @@ def class_centroids(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
 
     (N, classes) logits and (N,) labels -> (classes, classes) float64; each row sums to one.
     """
+    labels = integer_labels(labels)
     sums = torch.zeros(classes, classes, dtype=torch.float64, device=logits.device)
     sums.index_add_(0, labels, logits.detach().double().softmax(1))
     counts = torch.bincount(labels, minlength=classes)[:, None].to(sums)

@@ -13,6 +13,7 @@ from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.losses import LOSSES, AttackLoss, make_loss, top_other_classes
 from robustbench_cmic.attacks.model import misclassified
 from robustbench_cmic.attacks.threat import check_threat, normalized, project, random_perturbations
+from robustbench_cmic.information.measures import integer_labels
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attacks import FGSM, PGD, Schedule, Transfer
 from robustbench_cmic.suite.fields import Norm, Threat
@@ -61,7 +62,7 @@ def pgd(
     Args:
         model: returns logits (N, C); call it in eval mode.
         images: (N, C, H, W) floats in [0, 1].
-        labels: (N,) integers.
+        labels: (N,) integers of any type, at least 0.
         eps: radius of the ball; the images are in [0, 1].
         alpha: step size.
         steps: gradient steps of one restart.
@@ -81,7 +82,8 @@ def pgd(
         (N, C, H, W) images inside ball and box, detached.
 
     Raises:
-        ValueError: a parameter out of range, images outside [0, 1], `cmic` without centroids, or `dlr` with fewer
+        ValueError: a parameter out of range, images outside [0, 1], labels that are not such, `cmic` without
+            centroids, or `dlr` with fewer
             than three classes (four with targets).
     """
     threat = Threat(cast(Norm, norm), eps)
@@ -89,6 +91,9 @@ def pgd(
     parameters |= {"targets": targets, "schedule": schedule, "loss": loss, "early_stop": early_stop}
     attack = PGD.model_construct(name="PGD", **parameters)
     _check(images, threat, attack, alpha)
+    labels = integer_labels(labels)
+    if labels.shape != images.shape[:1] or bool((labels < 0).any()):
+        raise ValueError(f"labels should be ({len(images)},) integers of at least 0")
     noise = (lambda _: random_perturbations(threat, images.shape).to(images)) if random_start else None
     # torchattacks and most others average the loss over the batch. Signs survive that; the last bit of the gradient
     # does not, hence the same factor here.

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from robustbench_cmic.data import default_data_folder
 from robustbench_cmic.records.files import unwritten
 from robustbench_cmic.run import USAGE
 from robustbench_cmic.suite import LoadedSuite, find_suite, load_suite
@@ -23,6 +24,14 @@ SuiteArgument = Annotated[
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results of suites lie.")]
 WorkOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where checkpoints lie; by default beside the results, DIR.work.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="ROBUSTBENCH_DATA",
+        metavar="DIR",
+        help="Where data lies and is downloaded to; by default in your cache folder.",
+    ),
 ]
 SeedsOption = Annotated[str, typer.Option(metavar="0,1", help="Only these seeds of the suite.")]
 OnlyOption = Annotated[
@@ -57,12 +66,20 @@ def writing(place: Path) -> Iterator[None]:
         fail(f"cannot write {unwritten(error, place)}")
 
 
-def load(name: str, at_toy_size: bool = False) -> LoadedSuite:
-    """The suite, its warnings told; raises SuiteError with every problem of it."""
+def data_folder(data: Path | None) -> Path:
+    """What `--data` says, or the folder that is meant without it."""
+    return data or default_data_folder()
+
+
+def load(name: str, at_toy_size: bool = False, data: Path | None = None) -> LoadedSuite:
+    """The suite, its warnings told; raises SuiteError with every problem of it.
+
+    With a data folder, it is also told where the suite's own data cannot be found.
+    """
     path = find_suite(name)
     # What a suite names lies beside it; behind everything else, so that it hides no library.
     sys.path.append(str(path.parent.absolute()))
-    loaded = load_suite(path)
+    loaded = load_suite(path, data)
     tell(f"warning: {problem.text(str(loaded.path))}" for problem in loaded.warnings)
     return replace(loaded, suite=toy_size(loaded.suite)) if at_toy_size else loaded
 

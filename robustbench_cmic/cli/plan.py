@@ -22,17 +22,18 @@ def plan(
     seeds: arguments.SeedsOption = "",
     only: arguments.OnlyOption = [],  # noqa: B006
     limit: arguments.LimitOption = None,
+    data: arguments.DataOption = None,
     toy: arguments.ToyOption = False,
 ) -> None:
     """Show a suite's cells: what is done and what a run would do."""
-    loaded = arguments.load(suite, toy)
+    loaded = arguments.load(suite, toy, arguments.data_folder(data))
     chosen = arguments.parsed_seeds(seeds)
     show_plan(loaded.suite, Options(results=results, work=work, seeds=chosen, only=only, limit=limit))
 
 
-def validate(suite: arguments.SuiteArgument) -> None:
+def validate(suite: arguments.SuiteArgument, data: arguments.DataOption = None) -> None:
     """Check a suite file and say everything that is wrong with it."""
-    loaded = arguments.load(suite)
+    loaded = arguments.load(suite, data=arguments.data_folder(data))
     cells = make_plan(loaded.suite).cells
     trainings = sum(cell.kind == "train" for cell in cells)
     print(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")

@@ -19,14 +19,6 @@ BatchSizeOption = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Examples attacked at once; results do not depend on it. [256; GPU: 1024]"),
 ]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="ROBUSTBENCH_DATA",
-        metavar="DIR",
-        help="Where data lies and is downloaded to; by default in your cache folder.",
-    ),
-]
 MemoryOption = Annotated[
     float | None,
     typer.Option(
@@ -45,7 +37,7 @@ def run(
     jobs: JobsOption = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: BatchSizeOption = None,
-    data: DataOption = None,
+    data: arguments.DataOption = None,
     memory: MemoryOption = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="On a GPU: the same bits each time, more slowly.")
@@ -58,7 +50,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
-    loaded = arguments.load(suite, toy)
+    # What is not there a run says itself.
+    loaded = arguments.load(suite, toy, arguments.data_folder(data) if dry_run else None)
     options = Options(
         results=results,
         work=work,

@@ -27,17 +27,24 @@ def default_data_folder() -> Path:
     return platformdirs.user_cache_path("robustbench_cmic", appauthor=False) / "data"
 
 
-def load_data(dataset: DeclaredDataset, folder: Path, memory: int | None = None, say: Say = lambda _: None) -> Data:
+def load_data(
+    dataset: DeclaredDataset,
+    folder: Path,
+    memory: int | None = None,
+    say: Say = lambda _: None,
+    reread: bool = False,
+) -> Data:
     """Load a data set.
 
     Args:
         dataset: as a suite declares it.
         folder: where data lies and is downloaded to.
         memory: images that would take more bytes than this, decoded, are streamed; None: half of the machine's.
-        say: told about downloads and decoding.
+        say: told about downloads and decoding, files that are left out, and numbers that are hardly meant.
+        reread: read a user's own files anew, whatever is kept of them from an earlier time.
 
     Raises:
         DataError: the data is not there, or not right.
     """
-    loaded: Data = pkgutil.resolve_name(dataset.implementation)(dataset, folder, memory, say)
+    loaded: Data = pkgutil.resolve_name(dataset.implementation)(dataset, folder, memory, say, reread)
     return loaded

@@ -73,6 +73,7 @@ class Data:
         known_sha256: fingerprint of the content, where a source has it already.
         known_moments: of the training images, likewise.
         class_names: what the classes are called, by label; None where they have no names.
+        left_out: files of a user's own folder that are not among the images, by their paths in it.
     """
 
     train: Split
@@ -81,6 +82,7 @@ class Data:
     known_sha256: str | None = None
     known_moments: Moments | None = None
     class_names: Sequence[str] | None = None
+    left_out: Sequence[str] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -101,6 +103,14 @@ class Data:
     def moments(self) -> Moments:
         """Mean and standard deviation of the training images, per channel, computed exactly or in float64."""
         return self.known_moments or moments_of(self.train.images)
+
+
+def suspicious_maximum(what: str, largest: float, white: int) -> str:
+    """A warning where the largest value of all images is under half of what stands for white; else empty."""
+    if largest >= white / 2:
+        return ""
+    scale = "of 255, as uint8 has it" if white == 255 else "of 1, as floats have it"
+    return f"warning: {what}: the largest value is {largest:.4g} {scale}: nearly black images, or on another scale?"
 
 
 def fingerprint(splits: Sequence[Split]) -> str:

@@ -1,20 +1,24 @@
 """A user's own image files: `train/<class>/*` and `test/<class>/*` (or `val`), brought to one size.
 
-Every file is read once, at the first use: that finds the corrupt ones and gives the fingerprint and the moments. Where
-all images fit in memory the same pass stores them decoded, to be memory-mapped from then on; else they are decoded
+Every file is decoded once, at the first use: that finds the corrupt ones and gives the fingerprint and the moments.
+Where all images fit in memory the same pass stores them decoded, to be memory-mapped from then on; else they are decoded
 whenever they are needed. Both ways give the same pixels.
+
+What is stored counts for files of the same content: where the file system says that any of them was touched, all are
+hashed again, and decoded again where a hash is another.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from robustbench_cmic.data.base import (
     Data,
@@ -33,7 +37,9 @@ from robustbench_cmic.data.base import (
     StreamedImages,
     histogram,
     moments_of_histogram,
+    suspicious_maximum,
 )
+from robustbench_cmic.data.listing import SHOWN, Listing, list_images
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.suite.data import ImageFolder
 from robustbench_cmic.suite.messages import os_error_reason
@@ -42,8 +48,17 @@ if TYPE_CHECKING:
     from robustbench_cmic.data import Say
 
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_VERSION = "RGB; central square resized bicubically; version 1"
+_VERSION = "RGB; turned as EXIF says; central square resized bicubically; version 2"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF's orientation, what brings the image as it is stored to how it is seen (EXIF 2.32, tag 0x0112)."""
 _MOST_PIXELS = 80_000_000
 _PILLOW_RAISES = (
     OSError,
@@ -54,7 +69,6 @@ _PILLOW_RAISES = (
     MemoryError,
     Image.DecompressionBombError,
 )
-_SHOWN = 10
 
 
 class FolderImages(StreamedImages):
@@ -73,55 +87,56 @@ class FolderImages(StreamedImages):
         return images
 
 
-def decode(file: Path, size: int) -> npt.NDArray[np.uint8]:
-    """One image as (3, size, size) uint8: its central square, resized.
+def decode(file: Path, size: int, content: bytes | None = None) -> npt.NDArray[np.uint8]:
+    """One image as (3, size, size) uint8: turned as its EXIF data says, its central square, resized.
+
+    `content` is what the file holds, where that is read already.
 
     Raises:
         DataError: the file is no whole image; the message names it.
     """
     try:
-        with Image.open(file) as opened:
+        with Image.open(file if content is None else io.BytesIO(content)) as opened:
             if opened.mode.startswith(("I", "F")):  # PIL would cut them off at 255
                 raise DataError(f"{file}: has pixels of 16 or 32 bits (mode {opened.mode}): convert them to 8")
             if opened.width * opened.height > _MOST_PIXELS:
                 raise DataError(f"{file}: has {opened.width} x {opened.height} pixels, more than {_MOST_PIXELS:,}")
-            side = min(opened.size)
-            left, top = (opened.width - side) // 2, (opened.height - side) // 2
+            upright = _upright(opened.convert("RGB"), _orientation(opened))
+            side = min(upright.size)
+            left, top = (upright.width - side) // 2, (upright.height - side) // 2
             # Cropped first: of a long thin image the whole, resized, could fill the memory.
-            square = opened.convert("RGB").crop((left, top, left + side, top + side))
+            square = upright.crop((left, top, left + side, top + side))
             image = square.resize((size, size), Image.Resampling.BICUBIC)
     except _PILLOW_RAISES as error:
         raise DataError(f"{file}: {' '.join(str(error).split()) or type(error).__name__}") from None
     return np.asarray(image).transpose(2, 0, 1)
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """The files of both splits, sorted, with the label of each."""
-
-    root: Path
-    classes: list[str]
-    files: dict[str, list[Path]]
-    labels: dict[str, npt.NDArray[np.int64]]
-
-    def state(self) -> str:
-        """A hash over names, sizes and times of change: while it stays the same, no file is read again."""
-        digest = hashlib.sha256()
-        for file in (file for split in self.files.values() for file in split):
-            stat = file.stat()
-            digest.update(f"{file.relative_to(self.root)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        return digest.hexdigest()
+def _orientation(decoded: Image.Image) -> int | None:
+    """EXIF's orientation of an image that is decoded: PIL has turned TIFFs by then, and says so."""
+    try:
+        found = decoded.getexif().get(ExifTags.Base.Orientation)
+    except (*_PILLOW_RAISES, struct.error, LookupError, TypeError):  # EXIF data that is none says nothing of pixels
+        return None
+    return found if isinstance(found, int) else None
 
 
-def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say: Say) -> Data:
-    """The image files under `path`, absolute or in the data folder.
+def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
+    turn = _TURNS.get(orientation or 1)
+    return image if turn is None else image.transpose(turn)
+
+
+def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say: Say, reread: bool) -> Data:
+    """The image files under `path`, see `ImageFolder`.
 
     Raises:
         DataError: folders or files that are missing, classes that differ between the splits, corrupt images.
     """
-    root, size = folder / dataset.path, dataset.size
+    if (absence := dataset.absence(folder)) is not None:
+        raise DataError(f"{dataset.path}: {absence}")
+    root, size = dataset.find(folder), dataset.size
     try:
-        listing = _list(root)
+        listing = list_images(root)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {os_error_reason(error)}") from None
     total = sum(math.prod(FolderImages(files, size).shape) for files in listing.files.values())
@@ -131,7 +146,7 @@ def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(cache / ".lock"):
-            index = _read_index(cache, listing)
+            index = None if reread else _read_index(cache, listing, size)
             if index is None or (fits and not index["decoded"]):
                 index = _look_at_all(listing, size, cache, fits, say)
             images: dict[str, Images] = {
@@ -141,62 +156,42 @@ def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say
     except OSError as error:
         raise DataError(f"cannot use {error.filename or cache}: {os_error_reason(error)}") from None
     train, test = (Split(images[split], listing.labels[split]) for split in ("train", "test"))
-    moments = moments_of_histogram(np.array(index["histogram"]))
-    return Data(train, test, len(listing.classes), index["sha256"], moments, listing.classes)
-
-
-def _list(root: Path) -> _Listing:
-    folders = {"train": root / "train", "test": root / "test" if (root / "test").is_dir() else root / "val"}
-    for split, folder in folders.items():
-        if not folder.is_dir():
-            wanted = "train" if split == "train" else "test` or `val"
-            raise DataError(
-                f"{root}: there is no folder `{wanted}` in it; images lie in train/<class>/ and test/<class>/"
-            )
-    names = {
-        split: {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-        for split, folder in folders.items()
-    }
-    for one, other in (("train", "test"), ("test", "train")):
-        extra = sorted(names[one] - names[other])
-        if extra:
-            some = ", ".join(extra[:_SHOWN])
-            raise DataError(f"{root}: the splits should have the same classes; only {folders[one].name} has {some}")
-    classes = sorted(names["train"])
-    if len(classes) < 2:
-        raise DataError(f"{folders['train']}: should hold at least 2 folders, one a class, not {len(classes)}")
-    files: dict[str, list[Path]] = {}
-    labels: dict[str, npt.NDArray[np.int64]] = {}
-    for split, folder in folders.items():
-        by_class = [_image_files(folder / name) for name in classes]
-        files[split] = [file for members in by_class for file in members]
-        labels[split] = np.repeat(np.arange(len(classes)), [len(members) for members in by_class])
-    return _Listing(root, classes, files, labels)
-
-
-def _image_files(folder: Path) -> list[Path]:
-    named = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-    files = sorted(file for file in named if file.is_file())
-    if not files:
-        raise DataError(f"{folder}: holds no image file ({', '.join(sorted(SUFFIXES))})")
-    return files
+    counts = np.array(index["histogram"])
+    largest = int(counts.any(0).nonzero()[0].max())
+    for line in filter(None, (listing.left_out_text(), suspicious_maximum(f"{root}/train", largest, 255))):
+        say(line)
+    left_out = [entry.name for entry in listing.left_out]
+    moments = moments_of_histogram(counts)
+    return Data(train, test, len(listing.classes), index["sha256"], moments, listing.classes, left_out)
 
 
 def _half_of_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _read_index(cache: Path, listing: _Listing) -> dict[str, Any] | None:
-    """What an earlier look at the same files found; None where there was none."""
+def _read_index(cache: Path, listing: Listing, size: int) -> dict[str, Any] | None:
+    """What an earlier look at files of the same content found; None where there was none."""
+    state = listing.state(time.time_ns())
     try:
         index = json.loads((cache / "index.json").read_text(encoding="utf-8"))
-        valid = index["state"] == listing.state() and index["stored"] == _stored(cache)
-        valid = valid and isinstance(index["sha256"], str) and np.array(index["histogram"], np.int64).shape == (3, 256)
+        valid = (
+            index["stored"] == _stored(cache)
+            and isinstance(index["sha256"], str)
+            and np.array(index["histogram"], np.int64).shape == (3, 256)
+        )
         if valid and index["decoded"]:
             valid = all(len(_mapped(cache, split)) == len(files) for split, files in listing.files.items())
+        if not valid:
+            return None
+        if state and index["state"] == state:
+            return dict(index)
+        if _hash_all(listing, size) != index["sha256"]:
+            return None
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    return dict(index) if valid else None
+    if state:
+        write_atomically(cache / "index.json", json.dumps(index | {"state": state}).encode())
+    return dict(index)
 
 
 def _stored(cache: Path) -> dict[str, list[int]]:
@@ -211,12 +206,36 @@ def _mapped(cache: Path, split: str) -> npt.NDArray[np.uint8]:
     return mapped
 
 
-def _look_at_all(listing: _Listing, size: int, cache: Path, keep: bool, say: Say) -> dict[str, Any]:
-    """Read every file once; the index is written last, so that a killed look counts for nothing."""
+def _digest(size: int) -> hashlib._Hash:
+    """The fingerprint of a folder, of which `_add` takes the files."""
+    return hashlib.sha256(f"{_VERSION}\0{size}".encode())
+
+
+def _add(digest: hashlib._Hash, split: str, file: Path, sha256: str) -> None:
+    digest.update(f"{split}/{file.parent.name}/{file.name}\0{sha256}\0".encode(errors="surrogateescape"))
+
+
+def _hash_all(listing: Listing, size: int) -> str:
+    """The fingerprint of the files as they are now, none of them decoded."""
+    digest = _digest(size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for split, files in listing.files.items():
+            for file, sha256 in zip(files, pool.map(_sha256, files), strict=True):
+                _add(digest, split, file, sha256)
+    return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _look_at_all(listing: Listing, size: int, cache: Path, keep: bool, say: Say) -> dict[str, Any]:
+    """Decode every file once; the index is written last, so that a killed look counts for nothing."""
+    state = listing.state(time.time_ns())
     for file in [cache / "index.json", *cache.glob("*.npy")]:
         file.unlink(missing_ok=True)
-    state = listing.state()
-    digest = hashlib.sha256(f"{_VERSION}\0{size}".encode())
+    digest = _digest(size)
     counts = np.zeros((3, 256), np.int64)
     corrupt: list[str] = []
     total = sum(map(len, listing.files.values()))
@@ -226,7 +245,7 @@ def _look_at_all(listing: _Listing, size: int, cache: Path, keep: bool, say: Say
             shape = FolderImages(files, size).shape
             store = np.lib.format.open_memmap(cache / f"{split}.npy", "w+", np.uint8, shape) if keep else None
             for row, (sha256, pixels, problem) in enumerate(_windowed(pool, files, size)):
-                digest.update(f"{split}/{files[row].parent.name}/{files[row].name}\0{sha256}\0".encode())
+                _add(digest, split, files[row], sha256)
                 if pixels is None:
                     corrupt.append(problem)
                 else:
@@ -243,8 +262,8 @@ def _look_at_all(listing: _Listing, size: int, cache: Path, keep: bool, say: Say
                 store.flush()
             del store
     if corrupt:
-        more = f"\n  and {len(corrupt) - _SHOWN} more" if len(corrupt) > _SHOWN else ""
-        listed = "\n  ".join(corrupt[:_SHOWN])
+        more = f"\n  and {len(corrupt) - SHOWN} more" if len(corrupt) > SHOWN else ""
+        listed = "\n  ".join(corrupt[:SHOWN])
         raise DataError(f"{listing.root}: {len(corrupt)} corrupt images; replace or remove them:\n  {listed}{more}")
     index = {
         "state": state,
@@ -270,9 +289,8 @@ def _windowed(
 
 def _look_at(file: Path, size: int) -> tuple[str, npt.NDArray[np.uint8] | None, str]:
     try:
-        with file.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        return sha256, decode(file, size), ""
+        content = file.read_bytes()  # once, so that what is decoded is what was hashed
+        return hashlib.sha256(content).hexdigest(), decode(file, size, content), ""
     except OSError as error:
         return "", None, f"{file}: {os_error_reason(error)}"
     except DataError as error:

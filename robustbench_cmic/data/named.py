@@ -6,8 +6,9 @@ The same `.npz` may come from anywhere else, so that suites run unchanged on mac
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
-import time
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ SOURCES = {
 """By the name that a suite gives."""
 
 
-def load_named(dataset: TorchvisionDataset, folder: Path, _: int | None, say: Say) -> Data:
+def load_named(dataset: TorchvisionDataset, folder: Path, _: int | None, say: Say, *__: Any) -> Data:
     """`<folder>/<name>.npz`, made from torchvision's download where it is not there yet.
 
     Raises:
@@ -81,7 +82,7 @@ def load_named(dataset: TorchvisionDataset, folder: Path, _: int | None, say: Sa
     source, path = SOURCES[dataset.name], folder / f"{dataset.name}.npz"
     if not path.exists():
         _convert(dataset.name, source, folder, path, say)
-    data = read_arrays(path)
+    data = read_arrays(path, say)
     data.class_names, classes = source.class_names, len(source.class_names)
     if (data.image_shape, data.classes) != (source.shape, classes):
         raise DataError(
@@ -108,38 +109,94 @@ def _convert(name: str, source: _Source, folder: Path, path: Path, say: Say) -> 
 
 
 def _download(name: str, source: _Source, folder: Path, path: Path, say: Say) -> list[npt.NDArray[Any]]:
-    say(f"{name}: not in {folder} yet: torchvision downloads it")
     import torchvision
 
     loader = getattr(torchvision.datasets, source.class_name)
+    damaged, before = _damaged(loader, folder), _stamps(source, folder)
+    missing = f"not in {folder} yet: torchvision downloads it"
+    say(f"{name}: {f'{damaged}: torchvision gets what it lacks' if damaged else missing}")
     arrays: list[npt.NDArray[Any]] = []
-    began = time.time()
     try:
         # It prints a line for each mirror that fails; what there is to say is said once, in the error.
         with contextlib.redirect_stdout(io.StringIO()):
             splits = [loader(folder, download=True, **arguments) for arguments in source.splits]
     except Exception as error:  # torchvision lets through whatever the network, gzip, tarfile or pickle raise
-        raise DataError(_failure(name, source, folder, path, error, began)) from None
+        reason = _reason(source, folder, error, before)
+        if damaged:
+            reason = f"{damaged}: replace or remove; torchvision says: {reason}"
+        raise DataError(_failure(name, source, folder, path, reason)) from None
     for split in splits:
         images, labels = np.asarray(split.data), np.asarray(getattr(split, source.labels))
         arrays += [images[..., None] if images.ndim == 3 else images, labels.astype(np.int64)]
     return arrays
 
 
-def _failure(name: str, source: _Source, folder: Path, path: Path, error: Exception, began: float) -> str:
-    """What went wrong, which file was wanted, and the three ways out."""
+def _published(loader: Any) -> dict[str, str]:
+    """The MD5 sums of what a class of torchvision keeps in the data folder, by path."""
+    if hasattr(loader, "resources"):
+        return {f"{loader.__name__}/raw/{file}": md5 for file, md5 in loader.resources}
+    if hasattr(loader, "split_list"):
+        return {file: md5 for _, file, md5 in (loader.split_list[split] for split in ("train", "test"))}
+    batches = {f"{loader.base_folder}/{file}": md5 for file, md5 in (*loader.train_list, *loader.test_list)}
+    return {loader.filename: loader.tgz_md5} | batches
+
+
+def _damaged(loader: Any, folder: Path) -> str:
+    """Which of the files that are there are not the published ones, and how that shows; empty where none is."""
+    found = []
+    for name, md5 in _published(loader).items():
+        file = folder / name
+        unpacked = file.with_suffix("")
+        if file.suffix == ".gz" and unpacked.is_file():  # it is read in place of the archive, and unchecked
+            if _is_cut_short(unpacked):
+                found.append(f"{unpacked.relative_to(folder)} (cut short)")
+        elif file.is_file():
+            with file.open("rb") as opened:
+                page = _is_web_page(opened.read(512))
+                opened.seek(0)
+                md5_here = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            if md5_here != md5:
+                found.append(f"{name} ({'a web page, HTML' if page else 'its MD5 sum differs'})")
+    return f"{', '.join(found)} in {folder} {'is' if len(found) == 1 else 'are'} damaged" if found else ""
+
+
+def _is_cut_short(file: Path) -> bool:
+    """An IDX file of bytes that does not hold as many as its head says (http://yann.lecun.com/exdb/mnist)."""
+    with file.open("rb") as opened:
+        head = opened.read(16)
+    sizes = [int.from_bytes(head[4 * i : 4 * i + 4], "big") for i in range(1, 1 + (head[3] if len(head) > 3 else 0))]
+    return not sizes or file.stat().st_size != 4 + 4 * len(sizes) + math.prod(sizes)
+
+
+def _is_web_page(start: bytes) -> bool:
+    return start.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _stamps(source: _Source, folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of the archives that are there."""
+    stats = {file: file.stat() for file in folder.glob(source.files)}
+    return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
+
+
+def _reason(source: _Source, folder: Path, error: Exception, before: dict[Path, tuple[int, int]]) -> str:
+    """Why a download failed; what came of it is removed where it is of no use."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    for file in folder.glob(source.files):
-        if file.stat().st_mtime < began - 1:  # not of this download
+    for file, stamp in _stamps(source, folder).items():
+        if before.get(file) == stamp:  # not of this download
             continue
         with file.open("rb") as opened:
-            start = opened.read(512).lstrip().lower()
-        if start.startswith((b"<!doctype html", b"<html")):
+            start = opened.read(512)
+        if _is_web_page(start):
             reason = f"the server sent a web page (HTML) instead of {file.name}; it was removed"
             file.unlink()
         elif "corrupt" in reason.lower():
             reason = f"{file.name} came truncated or altered (its MD5 sum differs); it was removed"
             file.unlink()
+    return reason
+
+
+def _failure(name: str, source: _Source, folder: Path, path: Path, reason: str) -> str:
+    """What went wrong, which file was wanted, and the three ways out."""
     return (
         f"{name}: cannot get the data: {reason}\n"
         f"  wanted: {source.files} (as torchvision's {source.class_name} stores it), or {path.name}\n"

@@ -67,6 +67,7 @@ def bootstrap_ncmi(logits: Tensor, labels: Tensor, resamples: int = 1000) -> Ten
         raise ValueError(f"there should be at least one resample, not {resamples}")
     # It refuses what does not fit; one pass more is nothing beside `resamples` of them.
     measure_information(logits, labels)
+    labels = labels.long()
     n, classes = logits.shape
     # Sorted by class, the examples of a class are a slice of the weights.
     order = labels.argsort(stable=True)

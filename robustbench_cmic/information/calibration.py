@@ -94,6 +94,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     from scipy.optimize import brentq  # takes a second to import, and only clean evaluations need it
 
     measure_information(logits, labels)  # it refuses what does not fit
+    labels = labels.long()
     # In units of a typical spread, 1/T is near 1 for logits of any scale.
     lowest = logits.masked_fill(logits.isneginf(), torch.inf).amin(1)
     unit = float((logits.amax(1).double() - lowest.double()).mean())
@@ -134,7 +135,7 @@ def second_half(labels: Tensor) -> Tensor:
     sizes differ by one at most. It depends on labels only: models evaluated on the same examples share the halves.
     """
     second = torch.zeros_like(labels, dtype=torch.bool)
-    second[labels.argsort(stable=True)[1::2]] = True
+    second[labels.long().argsort(stable=True)[1::2]] = True
     return second
 
 
@@ -161,6 +162,7 @@ def measure_calibration(logits: Tensor, labels: Tensor) -> ScaledMeasures:
         ValueError: what `measure_information` refuses, or fewer than two examples, which make no two halves.
     """
     measure_information(logits, labels)  # it refuses what does not fit
+    labels = labels.long()
     if len(labels) < 2:
         raise ValueError("one example makes no two halves: calibration needs two at least")
     second = second_half(labels)

@@ -34,7 +34,8 @@ class Information:
     Attributes:
         cmi: concentration, at least 0; small when outputs of a class agree.
         separation: Gamma, at least 0; large when outputs of different classes disagree.
-        ncmi: cmi / separation; NaN where separation is 0 (fewer than two classes present).
+        ncmi: cmi / separation; NaN where separation is 0: all examples are of one class, or all outputs put everything
+            on one and the same. A class without examples adds nothing to either.
         class_cmi: for each class, the mean of KL(P_x || Q_y) over its examples; `cmi` is their mean weighted by
             class size. NaN for a class without examples.
         class_separation: for each class y, (1 / (n_y N)) times the sum of -P_x . log P_u over x in y and u not in y;
@@ -110,7 +111,7 @@ class InformationSums:
         Raises:
             ValueError: shapes, types, labels or logits that do not fit; the message says which.
         """
-        _check(logits, labels)
+        labels = _check(logits, labels)
         sums = cls.zeros(logits.shape[1], logits.device)
         rows = max(1, _CHUNK // logits.shape[1])
         for start in range(0, len(labels), rows):
@@ -164,7 +165,7 @@ def measure_information(logits: Tensor, labels: Tensor) -> Information:
     Args:
         logits: (N, C) floats, the classifier's outputs before softmax. Some of an example's, not all, may be -infinity:
             the class is masked, and every sum is over the others.
-        labels: (N,) integers in [0, C).
+        labels: (N,) integers of any type in [0, C); not every class need be among them.
 
     Raises:
         ValueError: shapes, types, labels or logits that do not fit; the message says which.
@@ -175,7 +176,19 @@ def measure_information(logits: Tensor, labels: Tensor) -> Information:
     return InformationSums.of(logits, labels).compute()
 
 
-def _check(logits: Tensor, labels: Tensor) -> None:
+def integer_labels(labels: Tensor) -> Tensor:
+    """Labels of any integer type as int64.
+
+    Raises:
+        ValueError: they are no integers.
+    """
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.is_complex():
+        raise ValueError(f"labels should be integers, not {labels.dtype}")
+    return labels.long()
+
+
+def _check(logits: Tensor, labels: Tensor) -> Tensor:
+    """The labels as int64."""
     if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or logits.shape[1] == 0:
         shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"logits and labels should have shapes (N, C) and (N,), not {shapes}")
@@ -183,7 +196,7 @@ def _check(logits: Tensor, labels: Tensor) -> None:
         raise ValueError("there are no examples to measure")
     if not logits.is_floating_point():
         raise ValueError(f"logits should be floating point, not {logits.dtype}")
-    if labels.is_floating_point() or labels.dtype == torch.bool or labels.is_complex():
-        raise ValueError(f"labels should be integers, not {labels.dtype}")
+    labels = integer_labels(labels)
     if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
         raise ValueError(f"labels should be in [0, {logits.shape[1]}), the classes of the logits")
+    return labels

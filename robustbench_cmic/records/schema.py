@@ -51,7 +51,7 @@ class Part(Frozen):
 
 
 class Measures(Frozen):
-    """Information measures in nats; None where undefined (an absent class, a separation of 0)."""
+    """Information measures in nats; None where undefined (those of an absent class, NCMI at a separation of 0)."""
 
     cmi: float
     separation: float
@@ -135,6 +135,7 @@ class TrainRecord(_Record):
 
     kind: Literal["train"] = "train"
     parameters: int | None = None  # number of trainable weights
+    left_out: list[str] = []  # files of a user's own folder of images that were not read, by their paths in it
     mean: list[float] = []  # of the normalisation layer, per channel, as std
     std: list[float] = []
     curve: list[Epoch] = []

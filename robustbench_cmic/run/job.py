@@ -68,7 +68,8 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
     """The record of a cell, or why it failed."""
     try:
         declared = cell.declared.get("train", cell.declared)
-        data = _data(dataset_of(declared["dataset"]), settings.data, settings.memory)
+        dataset = dataset_of(declared["dataset"]).beside(settings.suite_folder)
+        data = _data(dataset, settings.data, settings.memory)
         _set_determinism(settings, training=cell.kind == "train")
         job = Job(cell, settings, data, stopwatch, emit)
         if cell.kind == "attack":

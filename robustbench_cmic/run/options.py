@@ -81,6 +81,7 @@ class Settings:
     pictured_seed: int  # attacks on models of this seed leave pictures
     weights: dict[str, Path]  # files of given weights, by their hash
     provenance: dict[str, Any]  # what records say of code and machine
+    suite_folder: Path | None = None  # of the suite's file, where its data may lie
 
 
 def make_settings(suite: Suite, options: Options) -> Settings:
@@ -99,4 +100,5 @@ def make_settings(suite: Suite, options: Options) -> Settings:
         pictured_seed=min(suite.seeds),
         weights={sha256: file for file in given if (sha256 := file_sha256(file)) is not None},
         provenance=provenance.collect(),
+        suite_folder=suite.dataset.suite_folder,
     )

@@ -76,7 +76,7 @@ class Runner:
         if data.exists() and not data.is_dir():
             raise UserError(f"--data {data}: is a file, not a folder")
         # Once here, before any lock or file: it is downloaded and decoded then, and what is wrong with it is told.
-        self.dataset_sha256 = load_data(suite.dataset, data, options.memory, self.say).sha256
+        self.dataset_sha256 = load_data(suite.dataset, data, options.memory, self.say, options.force).sha256
 
     def run(self) -> int:
         """Run what is pending, report, and tell how it ended; returns the exit code."""

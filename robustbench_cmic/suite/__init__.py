@@ -29,8 +29,8 @@ class LoadedSuite:
     warnings: list[Problem]
 
 
-def load_suite(path: Path) -> LoadedSuite:
-    """Read and check a suite file.
+def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
+    """Read and check a suite file; with a data folder, a warning says where the suite's own data is in neither place.
 
     Raises:
         SuiteError: with every problem found, each with its line and key.
@@ -62,8 +62,12 @@ def load_suite(path: Path) -> LoadedSuite:
     if absent:
         raise SuiteError(path, _located(absent, document, expanded))
     pairs = [[first, second] for _, first, second in expanded_pairs(raw, expanded)]
-    suite = suite.model_copy(update={"pairs": pairs, "models": models})
-    return LoadedSuite(suite, path, document.sha256, _located(warnings(suite), document, expanded))
+    dataset = suite.dataset.beside(path.parent.absolute())
+    suite = suite.model_copy(update={"pairs": pairs, "models": models, "dataset": dataset})
+    found = list(warnings(suite))
+    if data is not None and (absence := dataset.absence(data.absolute())) is not None:
+        found.append(Problem(f"{absence}: `run` will need it", ("dataset", "path")))
+    return LoadedSuite(suite, path, document.sha256, _located(found, document, expanded))
 
 
 def _beside(path: Path, model: Model) -> Model:

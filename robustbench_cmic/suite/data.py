@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, TypeAdapter
+from pydantic import Field, PrivateAttr, StringConstraints, TypeAdapter
 
 from robustbench_cmic.suite.fields import Count, Strict, classes_by_name
 
@@ -15,8 +17,8 @@ class DeclaredDataset(Strict):
 
     Attributes:
         implementation: `package.module:name`; called with the data set as declared, the data folder, the bytes that
-            decoded images may take (None: half of the machine's memory) and whom to tell of long work, it returns a
-            `robustbench_cmic.data.base.Data`.
+            decoded images may take (None: half of the machine's memory), whom to tell of long work, and whether what
+            it keeps of its own is to be made anew, it returns a `robustbench_cmic.data.base.Data`.
         published: name -> examples to train on and to test on.
         shapes: name -> shape of an image, (C, H, W).
     """
@@ -25,11 +27,27 @@ class DeclaredDataset(Strict):
     published: ClassVar[dict[str, tuple[int, int]]] = {}
     shapes: ClassVar[dict[str, tuple[int, int, int]]] = {}
     name: str
+    _suite_folder: Path | None = PrivateAttr(None)
+
+    def beside(self, folder: Path | None) -> Self:
+        """The same data set of a suite whose file lies in `folder`; which that is, no cell declares."""
+        other = self.model_copy()
+        other._suite_folder = folder
+        return other
+
+    @property
+    def suite_folder(self) -> Path | None:
+        """Where the suite's file lies; None where that is not known."""
+        return self._suite_folder
 
     @property
     def label(self) -> str:
         """What results call it."""
         return self.name
+
+    def absence(self, data: Path) -> str | None:
+        """Why a user's own files are not found, the data folder being `data`; None where they are, or are no such."""
+        return None
 
     @property
     def images_to_train_on(self) -> int | None:
@@ -75,17 +93,32 @@ class _OwnFiles(DeclaredDataset):
     def label(self) -> str:
         return f"{self.name}:{self.path}"
 
+    def find(self, data: Path) -> Path:
+        """`path`, absolute, or beside the suite, or else in the data folder, whether it is there or not."""
+        places = [folder / self.path for folder in (self.suite_folder, data) if folder is not None]
+        # `os`, since a name too long is not there either, where Path raises.
+        return next((place for place in places if os.path.exists(place)), places[-1])  # noqa: PTH110
+
+    def absence(self, data: Path) -> str | None:
+        if os.path.lexists(self.find(data)):
+            return None
+        if Path(self.path).is_absolute():
+            return "there is no such file or folder"
+        beside = "" if self.suite_folder is None else f"beside the suite ({self.suite_folder}), nor "
+        return f"there is no such file or folder {beside}in the data folder ({data})"
+
 
 class Arrays(_OwnFiles):
-    """A `.npz` of x_train, y_train, x_test and y_test; `path` is absolute or in the data folder."""
+    """A `.npz` of x_train, y_train, x_test and y_test; `path` is absolute, beside the suite or in the data folder."""
 
     implementation = "robustbench_cmic.data.arrays:load_arrays"
     name: Literal["arrays"]
 
 
 class ImageFolder(_OwnFiles):
-    """Image files in train/<class>/ and test/<class>/ (or val/<class>/) under `path`, absolute or in the data folder.
+    """Image files in train/<class>/ and test/<class>/ (or val/<class>/) under `path`.
 
+    `path` is absolute, beside the suite or in the data folder.
     `size` is the height and width in pixels to which the central square of every image is resized.
     """
 

@@ -122,6 +122,7 @@ def _record(
         status="ok" if divergence is None else "diverged",
         reason="" if divergence is None else divergence.reason,
         checkpoint_sha256=saved,
+        left_out=list(job.data.left_out),
         parameters=sum(weight.numel() for weight in model.parameters()),
         mean=model.get_buffer("0.mean").flatten().tolist(),
         std=model.get_buffer("0.std").flatten().tolist(),
