@@ -1,8 +1,8 @@
 """A user's own image files: `train/<class>/*` and `test/<class>/*` (or `val`), brought to one size.
 
 Every file is decoded once, at the first use: that finds the corrupt ones and gives the fingerprint and the moments.
-Where all images fit in memory the same pass stores them decoded, to be memory-mapped from then on; else they are decoded
-whenever they are needed. Both ways give the same pixels.
+Where all images fit in memory the same pass stores them decoded, to be memory-mapped from then on; else they are
+decoded whenever they are needed. Both ways give the same pixels.
 
 What is stored counts for files of the same content: where the file system says that any of them was touched, all are
 hashed again, and decoded again where a hash is another.

@@ -123,7 +123,7 @@ def _download(name: str, source: _Source, folder: Path, path: Path, say: Say) ->
     except Exception as error:  # torchvision lets through whatever the network, gzip, tarfile or pickle raise
         reason = _reason(source, folder, error, before)
         if damaged:
-            reason = f"{damaged}: replace or remove; torchvision says: {reason}"
+            reason = f"{damaged}, and should be replaced or removed; torchvision says: {reason}"
         raise DataError(_failure(name, source, folder, path, reason)) from None
     for split in splits:
         images, labels = np.asarray(split.data), np.asarray(getattr(split, source.labels))

@@ -45,7 +45,7 @@ class DeclaredDataset(Strict):
         """What results call it."""
         return self.name
 
-    def absence(self, data: Path) -> str | None:
+    def absence(self, data: Path) -> str | None:  # noqa: ARG002
         """Why a user's own files are not found, the data folder being `data`; None where they are, or are no such."""
         return None
 
