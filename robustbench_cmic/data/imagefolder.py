@@ -116,7 +116,7 @@ def _orientation(decoded: Image.Image) -> int | None:
     """EXIF's orientation of an image that is decoded: PIL has turned TIFFs by then, and says so."""
     try:
         found = decoded.getexif().get(ExifTags.Base.Orientation)
-    except (*_PILLOW_RAISES, struct.error, LookupError, TypeError):  # EXIF data that is none says nothing of pixels
+    except (*_PILLOW_RAISES, UserWarning, struct.error, LookupError, TypeError):  # what is no EXIF turns nothing
         return None
     return found if isinstance(found, int) else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import torchattacks
@@ -299,3 +301,25 @@ def test_cmic_breaks_what_saturated_cross_entropy_cannot_see_towards_targets_too
     for targets in (0, 3):
         found = pgd(model, images, labels, **settings, targets=targets)  # type: ignore[arg-type]
         assert int((predicted(model, found) == labels).sum()) < 8
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint64])
+@pytest.mark.parametrize("loss", ["ce", "margin", "cmic"])
+def test_labels_of_any_integer_type_are_attacked_alike(kind: torch.dtype, loss: str) -> None:
+    model = convolutional()
+    images, labels = examples(6)
+    centroids = class_centroids(model(images), labels, 10)
+    assert torch.equal(class_centroids(model(images), labels.to(kind), 10), centroids)
+
+    def attacked(given: Tensor) -> Tensor:
+        fixed = functools.partial(pgd, eps=0.1, alpha=0.02, steps=2, targets=2, random_start=False)
+        return fixed(model, images, given, loss=loss, centroids=centroids)
+
+    assert torch.equal(attacked(labels.to(kind)), attacked(labels))
+
+
+def test_labels_that_are_none_are_refused() -> None:
+    images, labels = examples(6)
+    for wrong in (labels.float(), labels > 4, labels[:5], labels[:, None], torch.full_like(labels, -100)):
+        with pytest.raises(ValueError, match="labels should be"):
+            pgd(convolutional(), images, wrong, eps=0.1, alpha=0.02, steps=1)

@@ -85,14 +85,14 @@ NAN = np.full((40, 8, 8, 3), np.nan)
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda _: None, "there is no such file"),
+        (lambda _: None, "there is no such file or folder"),
         (lambda file: file.mkdir(), "cannot be read: Is a directory"),
         (lambda file: file.write_text("<html>"), "no whole .npz file"),
         (truncated, "no whole .npz file"),
         (single_array, "should be a .npz of x_train, y_train, x_test, y_test, not a single array"),
         (without("y_test"), "the array y_test is missing; it holds x_train, y_train, x_test"),
         (edited(y_train=np.array([{"a": 1}] * 40)), "holds Python objects (a pickle), which are never loaded"),
-        (edited(x_train=np.zeros((40, 64), np.uint8)), "x_train should have shape (N, H, W, C) or (N, C, H, W)"),
+        (edited(x_train=np.zeros((40, 64), np.uint8)), "(N, H, W) of one channel, none of them 0, not (40, 64)"),
         (edited(x_test=np.zeros((0, 8, 8, 3), np.uint8)), "x_test should have shape"),
         (edited(x_train=np.zeros((40, 3, 8, 3), np.uint8)), "could be read both ways"),
         (edited(x_train=np.zeros((40, 8, 8, 7), np.uint8)), "has neither 1 nor 3 channels, first or last"),
@@ -245,6 +245,69 @@ def test_a_download_that_fails_says_what_was_wanted_and_the_ways_out(
     assert left == []
 
 
+def idx(rows: int, cut: int = 0) -> bytes:
+    """An IDX file of 28 x 28 images, or of labels, without its last bytes."""
+    head = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (rows, 28, 28))
+    return head + bytes(rows * 28 * 28 - cut)
+
+
+RAW_FILES = [f"FashionMNIST/raw/{name}-ubyte" for name in (
+    "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1",
+)]  # fmt: skip
+LABELS = b"\0\0\x08\x01\0\0\0\x02\0\1"
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "sentence"),
+    [
+        (
+            "cifar10",
+            {"cifar-10-python.tar.gz": b"<html>rate limited</html>"},
+            "(a web page, HTML) in {data} is damaged",
+        ),
+        (
+            "cifar10",
+            {"cifar-10-python.tar.gz": b"\x1f\x8b" + 99 * b"x"},
+            "cifar-10-python.tar.gz (its MD5 sum differs) in",
+        ),
+        (
+            "cifar100",
+            {"cifar-100-python/train": b"x"},
+            "cifar-100-python/train (its MD5 sum differs) in {data} is damaged",
+        ),
+        ("svhn", {"train_32x32.mat": b"MATLAB 5.0", "test_32x32.mat": b"<!doctype html>"}, "in {data} are damaged"),
+        (
+            "fashion_mnist",
+            {f"{RAW_FILES[0]}.gz": b"\x1f\x8b\x08"},
+            "idx3-ubyte.gz (its MD5 sum differs) in {data} is damaged",
+        ),
+        (
+            "fashion_mnist",
+            dict(zip(RAW_FILES, (idx(2, cut=5), LABELS, idx(2), LABELS), strict=True)),
+            "FashionMNIST/raw/train-images-idx3-ubyte (cut short) in {data} is damaged",
+        ),
+        ("fashion_mnist", dict.fromkeys(RAW_FILES, b""), "(cut short) in {data} are damaged"),
+    ],
+)
+def test_a_damaged_download_that_is_there_is_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, there: dict[str, bytes], sentence: str
+) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    data = tmp_path / "data"
+    for file, content in there.items():
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        (data / file).write_bytes(content)
+    done = command_here("run", suite(tmp_path, f"{{name: {name}}}"), "--data", data, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    expected = sentence.format(data=data)
+    assert expected in done.stderr
+    assert "and should be replaced or removed; torchvision says: " in done.stderr
+    assert expected in done.stdout
+    assert "torchvision downloads it" not in done.stdout
+    assert {file: (data / file).read_bytes() for file in there} == there, "what a user has placed is the user's"
+
+
 def folders(root: Path, per_class: int = 12, names: tuple[str, ...] = ("cat", "dog")) -> Path:
     draw = np.random.default_rng(1)
     for split, n in (("train", per_class), ("val", 5)):
@@ -276,7 +339,8 @@ def sixteen_bits(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentences"),
     [
-        (lambda root: remove(root), ["there is no folder `train` in it"]),
+        (lambda root: remove(root), ["pets: there is no such file or folder beside the suite"]),
+        (lambda root: remove(root / "train"), ["there is no folder `train` in it"]),
         (lambda root: remove(root / "val"), ["there is no folder `test` or `val` in it"]),
         (lambda root: (root / "val" / "cow").mkdir(), ["the same classes; only val has cow"]),
         (lambda root: remove(root / "val" / "dog"), ["the same classes; only train has dog"]),

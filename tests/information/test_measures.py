@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustbench_cmic.information.bootstrap import bootstrap_ncmi
+from robustbench_cmic.information.calibration import measure_calibration
 from robustbench_cmic.information.measures import InformationSums, measure_information
 from robustbench_cmic.information.metric import InformationMetric
 
@@ -177,3 +179,31 @@ def test_what_does_not_fit_is_refused(logits: Tensor, labels: Tensor, message: s
 def test_nothing_summed_is_refused() -> None:
     with pytest.raises(ValueError, match="no examples"):
         InformationSums.zeros(3).compute()
+
+
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64]
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_labels_of_any_integer_type_are_labels(kind: torch.dtype) -> None:
+    logits, labels = random_case(24, 3, 2.0)
+    assert measure_information(logits, labels.to(kind)) == measure_information(logits, labels)
+    assert measure_calibration(logits, labels.to(kind)) == measure_calibration(logits, labels)
+    assert bootstrap_ncmi(logits, labels.to(kind), 5).tolist() == bootstrap_ncmi(logits, labels, 5).tolist()
+
+
+def test_an_absent_class_adds_nothing_to_ncmi() -> None:
+    """It is the NCMI of the formula, by brute force; only where no two classes are there is none."""
+    logits, labels = torch.randn(40, 10, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 9
+    measured = measure_information(logits, labels)
+    cmi, separation = brute_force(logits, labels)
+    assert measured.ncmi == pytest.approx(cmi / separation, rel=1e-9)
+    assert math.isnan(measured.class_cmi[9])
+    assert math.isnan(measure_information(logits, torch.full((40,), 3)).ncmi)
+
+
+def test_outputs_that_are_all_certain_of_one_class_have_no_separation() -> None:
+    logits = torch.tensor([[2000.0, 0.0]]).repeat(4, 1)
+    measured = measure_information(logits, torch.tensor([0, 1, 0, 1]))
+    assert measured.separation == 0
+    assert math.isnan(measured.ncmi)
