@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from robustbench_cmic.data import load_data
+from robustbench_cmic.data import imagefolder, load_data
 from robustbench_cmic.data.arrays import read_arrays
 from robustbench_cmic.data.imagefolder import decode
 from robustbench_cmic.plan.build import make_plan
@@ -111,12 +111,18 @@ def test_settled_files_are_not_hashed_again_and_touched_ones_not_decoded(
     root = halves(tmp_path / "set", 2, 2)
     first = load_data(FOLDER, tmp_path)
     calls: list[str] = []
+
+    def counted(name: str) -> None:
+        original = getattr(imagefolder, name)
+
+        def call(*arguments: Any) -> Any:
+            calls.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(imagefolder, name, call)
+
     for name in ("_hash_all", "_look_at_all"):
-        original = getattr(__import__("robustbench_cmic.data.imagefolder", fromlist=[name]), name)
-        monkeypatch.setattr(
-            f"robustbench_cmic.data.imagefolder.{name}",
-            lambda *a, name=name, original=original: (calls.append(name), original(*a))[1],
-        )
+        counted(name)
     load_data(FOLDER, tmp_path)
     assert calls == []
     (root / "train" / "c0" / "00.bmp").touch()
@@ -159,7 +165,8 @@ def test_images_are_turned_as_exif_says(tmp_path: Path, suffix: str, orientation
     file = tmp_path / f"x.{suffix}"
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     pixels = np.stack([rows * 8, columns * 8, (rows > 4) * 200], 2).astype(np.uint8)
-    Image.fromarray(pixels).save(file, exif=exif(orientation), **({"lossless": True} if suffix == "webp" else {}))
+    options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(pixels).save(file, exif=exif(orientation), **options)
     with Image.open(file) as opened:
         ImageOps.exif_transpose(opened).convert("RGB").save(tmp_path / "upright.png", exif=b"")
     assert (decode(file, 8) == decode(tmp_path / "upright.png", 8)).all()
