@@ -90,17 +90,15 @@ def pgd(
     parameters: dict[str, Any] = {"norm": norm, "eps": [eps], "alpha": alpha, "steps": steps, "restarts": restarts}
     parameters |= {"targets": targets, "schedule": schedule, "loss": loss, "early_stop": early_stop}
     attack = PGD.model_construct(name="PGD", **parameters)
-    _check(images, threat, attack, alpha)
-    labels = integer_labels(labels)
-    if labels.shape != images.shape[:1] or bool((labels < 0).any()):
-        raise ValueError(f"labels should be ({len(images)},) integers of at least 0")
+    labels = _check(images, labels, threat, attack, alpha)
     noise = (lambda _: random_perturbations(threat, images.shape).to(images)) if random_start else None
     # torchattacks and most others average the loss over the batch. Signs survive that; the last bit of the gradient
     # does not, hence the same factor here.
     return pgd_search(model, images, labels, attack, noise, 1 / max(1, len(images)), centroids)
 
 
-def _check(images: Tensor, threat: Threat, attack: PGD, alpha: float) -> None:
+def _check(images: Tensor, labels: Tensor, threat: Threat, attack: PGD, alpha: float) -> Tensor:
+    """The labels as int64."""
     if len(images) > 0 and not (float(images.min()) >= 0 and float(images.max()) <= 1):
         raise ValueError("images should be in [0, 1]")
     check_threat(threat)
@@ -114,6 +112,10 @@ def _check(images: Tensor, threat: Threat, attack: PGD, alpha: float) -> None:
         raise ValueError(f"targets should be at least 0, not {attack.targets}")
     if attack.schedule not in get_args(Schedule):
         raise ValueError(f"schedule should be one of {', '.join(get_args(Schedule))}, not {attack.schedule!r}")
+    labels = integer_labels(labels)
+    if labels.shape != images.shape[:1] or bool((labels < 0).any()):
+        raise ValueError(f"labels should be ({len(images)},) integers of at least 0")
+    return labels
 
 
 def pgd_search(

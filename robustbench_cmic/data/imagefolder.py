@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from robustbench_cmic.data.base import (
     Data,
@@ -39,7 +39,7 @@ from robustbench_cmic.data.base import (
     moments_of_histogram,
     suspicious_maximum,
 )
-from robustbench_cmic.data.listing import SHOWN, Listing, list_images
+from robustbench_cmic.data.listing import MOST_NAMED, Listing, list_images
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.suite.data import ImageFolder
 from robustbench_cmic.suite.messages import os_error_reason
@@ -107,13 +107,15 @@ def decode(file: Path, size: int, content: bytes | None = None) -> npt.NDArray[n
             # Cropped first: of a long thin image the whole, resized, could fill the memory.
             square = upright.crop((left, top, left + side, top + side))
             image = square.resize((size, size), Image.Resampling.BICUBIC)
+    except UnidentifiedImageError:
+        raise DataError(f"{file}: is no image, or of a format that Pillow does not know") from None
     except _PILLOW_RAISES as error:
         raise DataError(f"{file}: {' '.join(str(error).split()) or type(error).__name__}") from None
     return np.asarray(image).transpose(2, 0, 1)
 
 
 def _orientation(decoded: Image.Image) -> int | None:
-    """EXIF's orientation of an image that is decoded: PIL has turned TIFFs by then, and says so."""
+    """EXIF's orientation of an image that is decoded; PIL has turned TIFFs by then, and says so."""
     try:
         found = decoded.getexif().get(ExifTags.Base.Orientation)
     except (*_PILLOW_RAISES, UserWarning, struct.error, LookupError, TypeError):  # what is no EXIF turns nothing
@@ -262,8 +264,8 @@ def _look_at_all(listing: Listing, size: int, cache: Path, keep: bool, say: Say)
                 store.flush()
             del store
     if corrupt:
-        more = f"\n  and {len(corrupt) - SHOWN} more" if len(corrupt) > SHOWN else ""
-        listed = "\n  ".join(corrupt[:SHOWN])
+        more = f"\n  and {len(corrupt) - MOST_NAMED} more" if len(corrupt) > MOST_NAMED else ""
+        listed = "\n  ".join(corrupt[:MOST_NAMED])
         raise DataError(f"{listing.root}: {len(corrupt)} corrupt images; replace or remove them:\n  {listed}{more}")
     index = {
         "state": state,

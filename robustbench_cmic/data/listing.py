@@ -14,7 +14,7 @@ import numpy as np
 from robustbench_cmic.data.base import DataError, Labels
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-SHOWN = 10
+MOST_NAMED = 10
 """Files named in one message."""
 _RECENT = 2 * 10**9
 """Nanoseconds: clocks of file systems may be as coarse as 2 s."""
@@ -82,7 +82,7 @@ def list_images(root: Path) -> Listing:
     for one, other in (("train", "test"), ("test", "train")):
         extra = sorted(names[one] - names[other])
         if extra:
-            some = ", ".join(extra[:SHOWN])
+            some = ", ".join(extra[:MOST_NAMED])
             raise DataError(f"{root}: the splits should have the same classes; only {folders[one].name} has {some}")
     classes = sorted(names["train"])
     if len(classes) < 2:

@@ -347,7 +347,7 @@ def sixteen_bits(root: Path) -> None:
         (lambda root: list(map(remove, root.glob("*/dog"))), ["at least 2 folders, one a class, not 1"]),
         (lambda root: list(map(Path.unlink, (root / "val" / "cat").iterdir())), ["val/cat: holds no image file"]),
         (sixteen_bits, ["1 corrupt images", "train/cat/1.png: has pixels of 16 or 32 bits (mode I;16)"]),
-        (corrupt, ["2 corrupt images; replace or remove them", "train/cat/3.png: ", "val/dog/0.jpg: "]),
+        (corrupt, ["2 corrupt images; replace or remove them", "train/cat/3.png: is no image", "val/dog/0.jpg: "]),
     ],
 )
 def test_wrong_image_folders_get_one_sentence(
