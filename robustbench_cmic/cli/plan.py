@@ -12,7 +12,7 @@ from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.state import CellState, cell_states, is_blocked, pending_cells
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.run.options import Options
-from robustbench_cmic.suite import Suite
+from robustbench_cmic.suite import Suite, SuiteError
 
 
 def plan(
@@ -32,8 +32,14 @@ def plan(
 
 
 def validate(suite: arguments.SuiteArgument, data: arguments.DataOption = None) -> None:
-    """Check a suite file and say everything that is wrong with it."""
+    """Check a suite file, and the weights that it names, and say everything that is wrong with it."""
     loaded = arguments.load(suite, data=arguments.data_folder(data))
+    if any(model.weights is not None for model in loaded.suite.models):
+        # Imported where it is needed: torch takes seconds, and other suites are checked without it.
+        from robustbench_cmic.run.given import weights_problems
+
+        if problems := weights_problems(loaded.suite):
+            raise SuiteError(loaded.path, loaded.located(problems))
     cells = make_plan(loaded.suite).cells
     trainings = sum(cell.kind == "train" for cell in cells)
     print(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")

@@ -76,7 +76,9 @@ def _classifier(
     if not isinstance(network, nn.Module):
         raise ModelError(f"{declared.architecture} should return a torch.nn.Module, not {type(network).__name__}")
     mean, std = moments
-    if declared.normalization is not None:
+    if declared.normalization == "none":
+        mean, std = [0.0] * shape[0], [1.0] * shape[0]  # which changes no bit
+    elif declared.normalization is not None:
         mean, std = declared.normalization.mean, declared.normalization.std
     elif declared.pretrained:
         settings: Any = network.pretrained_cfg
@@ -200,29 +202,3 @@ def small_stem(network: nn.Module, channels: int) -> nn.Module:
     network.conv1 = stem
     network.maxpool = nn.Identity()
     return network
-
-
-def fit_weights(model: nn.Sequential, weights: dict[str, Tensor], source: str) -> None:
-    """Load given weights: of the whole classifier (`0.mean`, `1.…`), or of the network behind the normalisation.
-
-    Raises:
-        ModelError: names or shapes that do not fit, or weights that are not finite; the message names one.
-    """
-    whole = {"0.mean", "0.std"} <= weights.keys()
-    target: nn.Module = model if whole else model[1]
-    wanted = target.state_dict()
-    for key in sorted(wanted.keys() ^ weights.keys()):
-        what = f"lacks {key}" if key in wanted else f"holds {key}, which the architecture has not"
-        raise ModelError(f"{source} {what}")
-    weights_of = {key for key, _ in target.named_parameters()}
-    for key, value in weights.items():
-        if value.shape != wanted[key].shape:
-            shapes = f"{tuple(value.shape)}, not {tuple(wanted[key].shape)}"
-            raise ModelError(f"{source}: {key} has shape {shapes} as in the architecture")
-        if value.is_floating_point() != wanted[key].is_floating_point():
-            raise ModelError(f"{source}: {key} is of type {value.dtype}, not {wanted[key].dtype}")
-        # A buffer may hold the -infinity with which classes are masked.
-        known = value if key in weights_of else value[~value.isneginf()]
-        if not bool(torch.isfinite(known).all()):
-            raise ModelError(f"{source}: {key} is not finite everywhere")
-    target.load_state_dict(weights)

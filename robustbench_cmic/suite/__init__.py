@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,20 @@ __all__ = ["LoadedSuite", "Problem", "Suite", "SuiteError", "find_suite", "load_
 
 @dataclass(frozen=True)
 class LoadedSuite:
-    """A valid suite, the file it came from with the hash of what was read, and what in it is suspicious."""
+    """A valid suite.
+
+    Attributes:
+        path: the file it came from.
+        sha256: of what was read.
+        warnings: what in it is suspicious.
+        located: gives problems that are found later, at places of `suite`, their places and lines in the file.
+    """
 
     suite: Suite
     path: Path
     sha256: str
     warnings: list[Problem]
+    located: Callable[[Iterable[Problem]], list[Problem]]
 
 
 def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
@@ -64,10 +73,11 @@ def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
     pairs = [[first, second] for _, first, second in expanded_pairs(raw, expanded)]
     dataset = suite.dataset.beside(path.parent.absolute())
     suite = suite.model_copy(update={"pairs": pairs, "models": models, "dataset": dataset})
+    located = functools.partial(_located, document=document, expanded=expanded)
     found = list(warnings(suite))
     if data is not None and (absence := dataset.absence(data.absolute())) is not None:
         found.append(Problem(f"{absence}: `run` will need it", ("dataset", "path")))
-    return LoadedSuite(suite, path, document.sha256, _located(found, document, expanded))
+    return LoadedSuite(suite, path, document.sha256, located(found), located)
 
 
 def _beside(path: Path, model: Model) -> Model:

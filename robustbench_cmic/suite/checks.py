@@ -24,6 +24,7 @@ from robustbench_cmic.suite.schema import AnyAttack, Suite
 
 MAX_CELLS = 100_000
 MAX_PAIRS = 10_000
+UNCLEAR = "null is unclear: write `none` for none, or leave the key out for the moments of the training images"
 
 
 def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
@@ -46,6 +47,8 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
             )
             if problem is not None:
                 yield Problem(problem, ("models", index, "architecture"))
+        if isinstance(entry, dict) and "normalization" in entry and entry["normalization"] is None:
+            yield Problem(UNCLEAR, ("models", index, "normalization"))
     for index, model in models.items():
         yield from _model_errors(("models", index), model, len(seeds) > 1, "training" in raw)
     entries = [(index, entry) for index, entry in enumerate(expanded.entries) if isinstance(entry, dict)]
@@ -128,6 +131,8 @@ def _model_errors(where: Location, model: Model, several: bool, trains: bool) ->
         yield Problem(f"is one training, but the suite has several seeds: {hint}", (*where, "weights"))
     elif model.pretrained and several:
         yield Problem("is one training, but the suite has several seeds: give one seed", (*where, "pretrained"))
+    if model.weights_key is not None and model.weights is None:
+        yield Problem("has no effect without `weights`: leave it out", (*where, "weights_key"))
     if model.given and not model.zero_init_residual:
         message = "has no effect on given weights: leave it out"
         yield Problem(message, (*where, "zero_init_residual"))
@@ -185,12 +190,17 @@ def _pair_errors(
 
 def _unfair_differences(first: Model, second: Model) -> list[str]:
     """What differs between two models but should not; weights carry the objective they were trained with."""
-    keys = [key for key in Model.model_fields if key not in ("id", "objective", "weights")]
+    keys = [key for key in Model.model_fields if key not in ("id", "objective", "weights", "weights_key")]
     values = {key: (getattr(first, key), getattr(second, key)) for key in keys}
     if first.objective is not None and second.objective is not None:  # else one training is not known
         values["adversary"] = (first.objective.adversary, second.objective.adversary)
     return [
-        f"{key} ({ours}, {theirs})"
+        f"{key} ({_spelled(ours)}, {_spelled(theirs)})"
         for key, (ours, theirs) in values.items()
         if to_jsonable_python(ours) != to_jsonable_python(theirs)
     ]
+
+
+def _spelled(value: object) -> str:
+    """A normalisation that is not declared must not read like one that is declared to be none."""
+    return "the default" if value is None else str(value)

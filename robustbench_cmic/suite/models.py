@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
+from pydantic.json_schema import SkipJsonSchema
 
 from robustbench_cmic.suite.custom import custom_code_sha256
 from robustbench_cmic.suite.fields import Name, Number, Positive, Strict, Text
@@ -36,6 +37,16 @@ class Normalization(Strict):
     std: Annotated[list[Positive], Field(min_length=1, max_length=16)]
 
 
+def _normalization_kind(value: Any) -> str:
+    return "word" if isinstance(value, str) else "moments"
+
+
+AnyNormalization = Annotated[
+    Annotated[Normalization, Tag("moments")] | Annotated[Literal["none"], Tag("word")],
+    Discriminator(_normalization_kind),
+]
+
+
 class Model(Strict):
     """One model: an architecture, and the objective to train it with or the weights to load into it.
 
@@ -47,10 +58,13 @@ class Model(Strict):
         stem: `small` gives a ResNet of timm the first layer for small images: 3x3, stride 1, no max-pooling.
         zero_init_residual: timm starts the last normalisation of every residual block of a ResNet at scale 0, so that
             the block begins as its shortcut (Goyal et al. 2017, section 5.1); false: at 1, as all others.
-        weights: a .safetensors file instead of a training, in the suite's folder; `{seed}` in it stands for the seed.
+        weights: a file of weights instead of a training, in the suite's folder: .safetensors, or a state dict that
+            torch.save wrote (.pt, .pth, .ckpt, .bin); `{seed}` in it stands for the seed.
+        weights_key: where in a checkpoint the weights stand, `ema` or `state.model`; None: where they usually do.
         pretrained: load timm's weights instead of training.
         normalization: what the first layer subtracts and divides by; by default the moments of the training images,
-            for pretrained weights timm's.
+            for pretrained weights timm's; `none`: images come as they are, in [0, 1], as models of zoos that normalise
+            by themselves want them.
         logits: where the logits are in what the network returns, if that is no tensor: the index of a tuple (-1 for
             the last), the key of a dictionary, or the name of an attribute.
     """
@@ -61,8 +75,9 @@ class Model(Strict):
     stem: Literal["default", "small"] = "default"
     zero_init_residual: bool = True
     weights: Text | None = None
+    weights_key: Annotated[Text, Field(min_length=1)] | None = None
     pretrained: bool = False
-    normalization: Normalization | None = None
+    normalization: AnyNormalization | SkipJsonSchema[None] = None  # `checks` refuses a null that is written
     logits: Annotated[int, Field(ge=-100, le=100)] | Name | None = None
 
     @property

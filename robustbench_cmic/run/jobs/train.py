@@ -12,8 +12,9 @@ from torch import nn
 from robustbench_cmic.attacks.model import frozen
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.subset import choose
-from robustbench_cmic.models.build import fit_weights, own_names, stays_in_training
-from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights, save_weights
+from robustbench_cmic.models.build import own_names, stays_in_training
+from robustbench_cmic.models.given import fit_weights, read_given_weights
+from robustbench_cmic.models.weights import CorruptCheckpointError, save_weights
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.records.schema import Fingerprint, TrainRecord
 from robustbench_cmic.run.jobs.context import Job
@@ -76,10 +77,11 @@ def run_training(job: Job) -> TrainRecord:
 
 def load_given_weights(job: Job) -> TrainRecord:
     """Given weights in place of a training: from a file, or timm's."""
-    model = job.model(job.cell.declared["model"])
-    given = job.cell.declared["weights"]
+    declared, given = (job.cell.declared[part] for part in ("model", "weights"))
+    model = job.model(declared)
     if given is not None:
-        fit_weights(model, load_weights(job.settings.weights[given["sha256"]], given["sha256"]), given["file"])
+        weights = read_given_weights(job.settings.weights[given["sha256"]], given["sha256"], given.get("key"))
+        fit_weights(model, weights, given["file"], normalized=declared["normalization"] is not None)
     _warn_of_training_mode(job, model)
     return _record(job, model)
 

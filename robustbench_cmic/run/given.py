@@ -1,0 +1,88 @@
+"""Given weights before anything runs: whether they can be read, and fit the architectures that are to hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from robustbench_cmic.data import default_data_folder, load_data
+from robustbench_cmic.models.architectures import Shape
+from robustbench_cmic.models.build import build_model
+from robustbench_cmic.models.given import fit_weights, read_given_weights
+from robustbench_cmic.plan.cell import canonical_json
+from robustbench_cmic.suite import Suite
+from robustbench_cmic.suite.data import Arrays, DeclaredDataset
+from robustbench_cmic.suite.messages import Problem, UserError
+from robustbench_cmic.suite.models import Model
+
+KNOWN_SHAPES: dict[str, tuple[Shape, int]] = {
+    "digits": ((1, 8, 8), 10),
+    "mnist": ((1, 28, 28), 10),
+    "fashion_mnist": ((1, 28, 28), 10),
+    "svhn": ((3, 32, 32), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "cifar100": ((3, 32, 32), 100),
+}
+"""Shape (C, H, W) of an image and number of classes of data sets that need not be read for it."""
+
+
+def weights_problems(suite: Suite) -> list[Problem]:
+    """What is wrong with each file of given weights, as the cell that loads it would say.
+
+    Architectures are built for that, a user's own, too. Where the shape of the images is not known yet, since they are
+    neither published nor a file of arrays, the files are only read.
+    """
+    facts = _facts_of(suite.dataset)
+    built: dict[str, nn.Sequential | str] = {}
+    problems = []
+    for index, model in enumerate(suite.models):
+        for file in dict.fromkeys(model.weights_file(seed) for seed in suite.seeds if model.weights is not None):
+            problem, key = _problem(model, file, facts, built)
+            if problem:
+                problems.append(Problem(problem, ("models", index, key)))
+                break  # the files of other seeds, made alike, have the same
+    return problems
+
+
+def _problem(
+    model: Model, file: Path, facts: tuple[Shape, int] | None, built: dict[str, nn.Sequential | str]
+) -> tuple[str, str]:
+    """A sentence, empty where nothing is wrong, and the key of the model that it is about."""
+    try:
+        weights = read_given_weights(file, key=model.weights_key)
+        if facts is None:
+            return "", ""
+        network = _built(model, facts, built)
+        if isinstance(network, str):
+            return network, "architecture"
+        fit_weights(network, weights, file.name, normalized=model.normalization is not None)
+    except UserError as error:
+        return str(error), "weights"
+    return "", ""
+
+
+def _built(model: Model, facts: tuple[Shape, int], built: dict[str, nn.Sequential | str]) -> nn.Sequential | str:
+    """The model with some weights, or why it cannot be built; of equal models one."""
+    shape, classes = facts
+    declared = canonical_json(model.declared())
+    if declared not in built:
+        moments = [0.5] * shape[0], [0.25] * shape[0]  # those of the images play no part in what fits
+        try:
+            built[declared] = build_model(model, shape, classes, moments, seed=0)
+        except UserError as error:
+            built[declared] = str(error)
+        except SystemExit as error:  # a user's own code may do anything
+            built[declared] = f"{model.architecture} ends the program: {error!r}"
+    return built[declared]
+
+
+def _facts_of(dataset: DeclaredDataset) -> tuple[Shape, int] | None:
+    """Shape of an image and number of classes; None where they would take a download, or a look at every image."""
+    if isinstance(dataset, Arrays):
+        try:
+            data = load_data(dataset, default_data_folder())
+        except UserError:
+            return None  # of data a run speaks
+        return data.image_shape, data.classes
+    return KNOWN_SHAPES.get(dataset.name)
