@@ -8,13 +8,15 @@ from functools import reduce
 from operator import and_
 
 from robustbench_cmic.audit.case import AttackResult, AuditedModel, Flag, Rule, ids
+from robustbench_cmic.audit.normalization import NORMALIZATION_RULES
 from robustbench_cmic.audit.rules_attacks import COMPARISON_RULES, NUMBER_RULES
 from robustbench_cmic.audit.rules_model import AUDIT_RULES, PROBE_RULES, TEST_RULES, gave_nothing
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.suite.fields import Threat
 
-RULES = {rule.name: rule for rule in (*PROBE_RULES, *COMPARISON_RULES, *TEST_RULES, *NUMBER_RULES, *AUDIT_RULES)}
+_ALL = (*PROBE_RULES, *COMPARISON_RULES, *TEST_RULES, *NUMBER_RULES, *NORMALIZATION_RULES, *AUDIT_RULES)
+RULES = {rule.name: rule for rule in _ALL}
 """Name -> rule, in the order in which reports explain them."""
 _LAST = ("beaten-by-reference", "audit-failed", "active-test-inconclusive", "active-test-failed", "short-steps",
          "vanishing-gradients", "invalid-examples", "attacked-as-trained", "few-examples", "not-audited")  # fmt: skip
@@ -22,6 +24,7 @@ CHECKED = (
     *PROBE_RULES,
     *COMPARISON_RULES,
     *(RULES[name] for name in _LAST),
+    *NORMALIZATION_RULES,
     Rule("audit-failed", gave_nothing, "this project"),
 )
 """The rules in the order in which an attack's flags are listed; `no-strong-attack` is about worst cases alone."""

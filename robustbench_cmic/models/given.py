@@ -56,7 +56,7 @@ def read_given_weights(path: Path, sha256: str | None = None, key: str | None = 
         raise CorruptCheckpointError(f"cannot read {path}: {os_error_reason(error)}") from None
     if sha256 is not None and file_sha256(path) != sha256:
         raise CorruptCheckpointError(f"{path} is not the recorded checkpoint: its hash differs")
-    if head.startswith(_ZIP) or head.startswith(_PICKLE):
+    if head.startswith((_ZIP, _PICKLE)):
         return _found(_unpickled(path, zipped=head.startswith(_ZIP)), key, path)
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         try:
@@ -64,7 +64,7 @@ def read_given_weights(path: Path, sha256: str | None = None, key: str | None = 
         except SafetensorError:
             raise CorruptCheckpointError(f"{path} is no whole .safetensors file") from None
     if head.startswith(_LFS):
-        raise CorruptCheckpointError(f"{path} is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`")
+        raise CorruptCheckpointError(f"{path} is a pointer of Git LFS, not the file: fetch that with `git lfs pull`")
     raise CorruptCheckpointError(f"{path} is neither a whole .safetensors file nor one that torch.save wrote")
 
 
@@ -185,8 +185,8 @@ def fit_weights(model: nn.Sequential, weights: Mapping[str, Tensor], source: str
         _check_tensor(name, value, wanted[name], source)
     for name in ("0.mean", "0.std") if normalized and target is model else ():
         if not torch.allclose(complete[name].float(), wanted[name].cpu(), rtol=1e-3, atol=1e-4):
-            values = [[round(float(value), 4) for value in each.flatten()] for each in (complete[name], wanted[name])]
-            raise ModelError(f"{source} holds a normalisation of its own, {name} {values[0]}, not {values[1]} as declared")
+            own, ours = ([round(float(value), 4) for value in each.flatten()] for each in (complete[name], wanted[name]))
+            raise ModelError(f"{source} holds a normalisation of its own: {name} is {own}, not {ours} as declared")
     target.load_state_dict(complete)
 
 

@@ -115,6 +115,14 @@ class Fingerprint(Frozen):
     repeatable: bool = True
 
 
+class WithoutNormalization(Frozen):
+    """Given weights on the same clean examples without the normalisation that is put in front of them."""
+
+    accuracy: float  # fraction
+    gained: Annotated[int, Field(ge=0)]  # examples that only this way are classified correctly
+    lost: Annotated[int, Field(ge=0)]  # only behind the normalisation
+
+
 class _Record(Frozen):
     """What all records hold."""
 
@@ -151,6 +159,8 @@ class AttackRecord(_Record):
         ncmi_replicates: for the clean evaluation NCMI of bootstrap samples, see `information.bootstrap`, packed by
             `pack_replicates`; equal numbers stand for equal samples in all records of as many examples.
         calibration: of the clean evaluation; None in records from before it was measured, and of a single example.
+        without_normalization: of the clean evaluation of given weights that have one; None in records from before it
+            was measured.
     """
 
     kind: Literal["attack"] = "attack"
@@ -164,6 +174,7 @@ class AttackRecord(_Record):
     masked: int = 0  # examples with a class of logit -infinity; `information` is then over the finite classes
     ncmi_replicates: str | None = None
     calibration: Calibration | None = None
+    without_normalization: WithoutNormalization | None = None
     outside: int | None = None  # examples returned outside ball or box, which the harness projected back
     forwards: int | None = None  # examples through the network for the attack, without the judge's own, as backwards
     backwards: int | None = None

@@ -188,6 +188,9 @@ def _check_numbers(record: AttackRecord) -> None:
     correct = count_correct(record.outcomes or "", n)
     if (record.accuracy, record.ci_low, record.ci_high) != (correct / n, *wilson_interval(correct, n)):
         raise CorruptRecordError("its accuracy or interval does not follow from its outcomes")
+    without = record.without_normalization
+    if without is not None and without.accuracy != (correct + without.gained - without.lost) / n:
+        raise CorruptRecordError("its accuracy without normalisation does not follow from its outcomes")
     _check_ncmi(information, record.ncmi_replicates or "")
     calibration = record.calibration
     if calibration is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.records.provenance import processor_text
-from robustbench_cmic.records.schema import AttackRecord
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, TrainRecord
 from robustbench_cmic.report.pairs import title_of
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.suite.fields import format_eps
@@ -26,9 +26,10 @@ def what_was_run(results: Results) -> list[tuple[str, str]]:
         record.cell.model for record in results.records.values() if isinstance(record, AttackRecord) and record.masked
     }
     said = "; classes that it masks with logits of -infinity are left out of CMI, separation and NCMI"
+    trainings = [(model, results.trainings[model]) for model in results.models]
     return [
-        (model, _model(results.trainings[model].declared) + (said if model in masking else ""))
-        for model in results.models
+        (model, _model(cell.declared, results.records.get(cell.id)) + (said if model in masking else ""))
+        for model, cell in trainings
     ]
 
 
@@ -48,7 +49,7 @@ def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     return facts
 
 
-def _model(declared: dict[str, Any]) -> str:
+def _model(declared: dict[str, Any], record: AnyRecord | None) -> str:
     """Architecture, where its weights come from, and how it was trained as far as that is known."""
     model, weights, objective = (declared[part] for part in ("model", "weights", "objective"))
     parts = [model["architecture"]]
@@ -59,12 +60,25 @@ def _model(declared: dict[str, Any]) -> str:
     if "logits" in model:
         parts.append(f"logits from {model['logits']} of its output")
     if weights is not None:
-        parts.append(f"weights given: {weights['file']}")
+        parts.append(f"weights given: {weights['file']}" + (f" under {weights['key']}" if "key" in weights else ""))
     if model["pretrained"]:
         parts.append("weights of timm")
+    if declared["training"] is None or model["normalization"] is not None:
+        parts.append(_normalization(model["normalization"], record))
     if objective is not None:
         parts.append(f"objective {parameters(_flat(objective))}")
     return ", ".join(parts)
+
+
+def _normalization(declared: dict[str, Any] | str | None, record: AnyRecord | None) -> str:
+    """What is put in front of the network; a training of which nothing is said has the moments of its images."""
+    if declared == "none":
+        return "no normalisation in front"
+    if isinstance(record, TrainRecord) and record.mean:
+        moments = f"mean {_value(record.mean)}, std {_value(record.std)}"
+    else:
+        moments = parameters(declared) if isinstance(declared, dict) else ""
+    return f"normalised by {moments or 'the default'}" + (" (the default)" if moments and declared is None else "")
 
 
 def _setting(cells: list[Cell]) -> str:

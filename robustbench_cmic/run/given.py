@@ -12,7 +12,7 @@ from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.given import fit_weights, read_given_weights
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.suite import Suite
-from robustbench_cmic.suite.data import Arrays, DeclaredDataset
+from robustbench_cmic.suite.data import Arrays, DeclaredDataset, ImageFolder
 from robustbench_cmic.suite.messages import Problem, UserError
 from robustbench_cmic.suite.models import Model
 
@@ -30,8 +30,8 @@ KNOWN_SHAPES: dict[str, tuple[Shape, int]] = {
 def weights_problems(suite: Suite) -> list[Problem]:
     """What is wrong with each file of given weights, as the cell that loads it would say.
 
-    Architectures are built for that, a user's own, too. Where the shape of the images is not known yet, since they are
-    neither published nor a file of arrays, the files are only read.
+    Architectures are built for that, a user's own, too. Where the shape of the images is not known yet, since the
+    data is not there, the files are only read.
     """
     facts = _facts_of(suite.dataset)
     built: dict[str, nn.Sequential | str] = {}
@@ -85,4 +85,9 @@ def _facts_of(dataset: DeclaredDataset) -> tuple[Shape, int] | None:
         except UserError:
             return None  # of data a run speaks
         return data.image_shape, data.classes
+    if isinstance(dataset, ImageFolder):
+        train = default_data_folder() / dataset.path / "train"
+        found = train.glob("[!.]*/") if train.is_dir() else ()
+        classes = sum(entry.is_dir() for entry in found)
+        return ((3, dataset.size, dataset.size), classes) if classes > 1 else None
     return KNOWN_SHAPES.get(dataset.name)

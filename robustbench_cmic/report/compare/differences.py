@@ -139,13 +139,14 @@ def hash_differences(pairs: Iterable[tuple[AnyRecord, AnyRecord]]) -> list[Diffe
 def payloads(old: AnyRecord, new: AnyRecord) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two records as plain data without what may differ between equal runs, and what only one of them measured.
 
-    Calibration is in no record from before it was measured: that one was measured by an older version is no other
-    result.
+    Calibration, and accuracy without the normalisation, are in no record from before they were measured: that one was
+    measured by an older version is no other result.
     """
     plain = _payload(old), _payload(new)
-    if any(side.get("calibration") is None for side in plain):
-        for side in plain:
-            side.pop("calibration", None)
+    for later in ("calibration", "without_normalization"):
+        if any(side.get(later) is None for side in plain):
+            for side in plain:
+                side.pop(later, None)
     return plain
 
 

@@ -7,16 +7,18 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_cmic.attacks.harness import BrokenBefore, evaluate_attack
 from robustbench_cmic.attacks.judge import AttackEvaluation
+from robustbench_cmic.attacks.model import AttackError
+from robustbench_cmic.audit.normalization import better_as_it_is
 from robustbench_cmic.information.bootstrap import bootstrap_ncmi
 from robustbench_cmic.information.calibration import measure_calibration, scale_logits
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.models.weights import load_weights, save_weights
 from robustbench_cmic.records.packing import pack_outcomes, pack_replicates
-from robustbench_cmic.records.schema import AttackRecord, CalibratedMeasures, Calibration
+from robustbench_cmic.records.schema import AttackRecord, CalibratedMeasures, Calibration, WithoutNormalization
 from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.pictures import keep_pictures, room_for_pictures
@@ -59,7 +61,8 @@ def run_attack(job: Job) -> AttackRecord:
     n, correct = len(verdict.correct), int(verdict.correct.sum())
     low, high = wilson_interval(correct, n)
     information = measure_information(verdict.logits, labels)
-    return AttackRecord(
+    without = _without_normalization(job, model, verdict.correct) if attack is None else None
+    record = AttackRecord(
         **job.common(),
         status="ok",
         checkpoint_sha256=checkpoint_sha256,
@@ -74,6 +77,7 @@ def run_attack(job: Job) -> AttackRecord:
         masked=int(verdict.logits.isneginf().any(1).sum()),
         ncmi_replicates=_replicates(verdict.logits, labels) if attack is None else None,
         calibration=calibration_of(verdict.logits, labels) if attack is None else None,
+        without_normalization=without,
         outside=verdict.outside,
         outside_box=verdict.outside_box,
         vanished=verdict.vanished,
@@ -83,6 +87,30 @@ def run_attack(job: Job) -> AttackRecord:
         kept=0 if kept is None else len(kept.places),
         images_sha256=_keep(job, verdict) if carries_over else None,
     )
+    if (figures := better_as_it_is(record)) is not None:
+        advice = "does the model normalise by itself? then write `normalization: none`"
+        job.progress(0, 0, f"warning: the normalisation in front of the given weights harms: {figures}; {advice}")
+    return record
+
+
+def _without_normalization(job: Job, model: nn.Sequential, correct: Tensor) -> WithoutNormalization | None:
+    """The clean evaluation again, of given weights alone; None where nothing is put in front, or logits overflow.
+
+    `correct`, (N,) truth values, says which examples the whole model classifies correctly.
+    """
+    mean, std = (model.get_buffer(f"0.{name}") for name in ("mean", "std"))
+    if job.cell.declared["train"]["training"] is not None or bool((mean == 0).all() and (std == 1).all()):
+        return None
+    examples, labels, _ = job.evaluated()
+    own, classes, size = model[1], job.data.classes, job.settings.batch_size
+    try:
+        alone = evaluate_attack(
+            own, examples, labels, classes=classes, attack=None, seed=job.cell.seed, batch_size=size
+        ).correct
+    except AttackError:
+        return None
+    gained, lost = int((alone & ~correct).sum()), int((correct & ~alone).sum())
+    return WithoutNormalization(accuracy=int(alone.sum()) / len(alone), gained=gained, lost=lost)
 
 
 def calibration_of(logits: Tensor, labels: Tensor) -> Calibration | None:
