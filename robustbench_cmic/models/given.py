@@ -185,7 +185,7 @@ def fit_weights(model: nn.Sequential, weights: Mapping[str, Tensor], source: str
         _check_tensor(name, value, wanted[name], source)
     for name in ("0.mean", "0.std") if normalized and target is model else ():
         if not torch.allclose(complete[name].float(), wanted[name].cpu(), rtol=1e-3, atol=1e-4):
-            own, ours = ([round(float(value), 4) for value in each.flatten()] for each in (complete[name], wanted[name]))
+            own, ours = ([round(v, 4) for v in each.flatten().tolist()] for each in (complete[name], wanted[name]))
             raise ModelError(f"{source} holds a normalisation of its own: {name} is {own}, not {ours} as declared")
     target.load_state_dict(complete)
 

@@ -13,6 +13,7 @@ from robustbench_cmic.attacks.harness import BrokenBefore, evaluate_attack
 from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.attacks.model import AttackError
 from robustbench_cmic.audit.normalization import better_as_it_is
+from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.information.bootstrap import bootstrap_ncmi
 from robustbench_cmic.information.calibration import measure_calibration, scale_logits
 from robustbench_cmic.information.measures import measure_information
@@ -61,7 +62,7 @@ def run_attack(job: Job) -> AttackRecord:
     n, correct = len(verdict.correct), int(verdict.correct.sum())
     low, high = wilson_interval(correct, n)
     information = measure_information(verdict.logits, labels)
-    without = _without_normalization(job, model, verdict.correct) if attack is None else None
+    without = _without_normalization(job, model, examples, labels, verdict.correct) if attack is None else None
     record = AttackRecord(
         **job.common(),
         status="ok",
@@ -87,13 +88,13 @@ def run_attack(job: Job) -> AttackRecord:
         kept=0 if kept is None else len(kept.places),
         images_sha256=_keep(job, verdict) if carries_over else None,
     )
-    if (figures := better_as_it_is(record)) is not None:
-        advice = "does the model normalise by itself? then write `normalization: none`"
-        job.progress(0, 0, f"warning: the normalisation in front of the given weights harms: {figures}; {advice}")
+    _warn(job, record)
     return record
 
 
-def _without_normalization(job: Job, model: nn.Sequential, correct: Tensor) -> WithoutNormalization | None:
+def _without_normalization(
+    job: Job, model: nn.Sequential, examples: Examples, labels: Tensor, correct: Tensor
+) -> WithoutNormalization | None:
     """The clean evaluation again, of given weights alone; None where nothing is put in front, or logits overflow.
 
     `correct`, (N,) truth values, says which examples the whole model classifies correctly.
@@ -101,16 +102,20 @@ def _without_normalization(job: Job, model: nn.Sequential, correct: Tensor) -> W
     mean, std = (model.get_buffer(f"0.{name}") for name in ("mean", "std"))
     if job.cell.declared["train"]["training"] is not None or bool((mean == 0).all() and (std == 1).all()):
         return None
-    examples, labels, _ = job.evaluated()
-    own, classes, size = model[1], job.data.classes, job.settings.batch_size
+    own: dict[str, Any] = {"classes": job.data.classes, "seed": job.cell.seed, "batch_size": job.settings.batch_size}
     try:
-        alone = evaluate_attack(
-            own, examples, labels, classes=classes, attack=None, seed=job.cell.seed, batch_size=size
-        ).correct
+        alone = evaluate_attack(model[1], examples, labels, attack=None, **own).correct
     except AttackError:
         return None
     gained, lost = int((alone & ~correct).sum()), int((correct & ~alone).sum())
     return WithoutNormalization(accuracy=int(alone.sum()) / len(alone), gained=gained, lost=lost)
+
+
+def _warn(job: Job, record: AttackRecord) -> None:
+    """Tell whoever watches the run of what the board will show."""
+    if (figures := better_as_it_is(record)) is not None:
+        advice = "does the model normalise by itself? then write `normalization: none`"
+        job.progress(0, 0, f"warning: the normalisation in front of the given weights harms: {figures}; {advice}")
 
 
 def calibration_of(logits: Tensor, labels: Tensor) -> Calibration | None:
