@@ -27,8 +27,8 @@ def better_as_it_is(record: AttackRecord) -> str | None:
 
 
 def _normalized_twice(model: AuditedModel) -> Iterator[Finding]:
-    """Clean images are classified clearly better without the normalisation that is put in front of the given weights:
-    the model seems to normalise by itself, and `normalization: none` would be right.
+    """Given weights classify clean images clearly better without the normalisation that is put in front of them, as a
+    model does that normalises by itself; for such a model `normalization: none` is right.
     """
     for row in model.evaluations:
         if evidence := better_as_it_is(row.record):

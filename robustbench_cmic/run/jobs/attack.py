@@ -62,7 +62,7 @@ def run_attack(job: Job) -> AttackRecord:
     n, correct = len(verdict.correct), int(verdict.correct.sum())
     low, high = wilson_interval(correct, n)
     information = measure_information(verdict.logits, labels)
-    without = _without_normalization(job, model, examples, labels, verdict.correct) if attack is None else None
+    without = None if attack is not None else _without_normalization(job, model, examples, labels, verdict.correct)
     record = AttackRecord(
         **job.common(),
         status="ok",
@@ -88,8 +88,7 @@ def run_attack(job: Job) -> AttackRecord:
         kept=0 if kept is None else len(kept.places),
         images_sha256=_keep(job, verdict) if carries_over else None,
     )
-    _warn(job, record)
-    return record
+    return _told(job, record)
 
 
 def _without_normalization(
@@ -111,11 +110,12 @@ def _without_normalization(
     return WithoutNormalization(accuracy=int(alone.sum()) / len(alone), gained=gained, lost=lost)
 
 
-def _warn(job: Job, record: AttackRecord) -> None:
-    """Tell whoever watches the run of what the board will show."""
+def _told(job: Job, record: AttackRecord) -> AttackRecord:
+    """The record, after those who watch the run were warned of what the board will show of it."""
     if (figures := better_as_it_is(record)) is not None:
         advice = "does the model normalise by itself? then write `normalization: none`"
         job.progress(0, 0, f"warning: the normalisation in front of the given weights harms: {figures}; {advice}")
+    return record
 
 
 def calibration_of(logits: Tensor, labels: Tensor) -> Calibration | None:
