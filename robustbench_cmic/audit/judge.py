@@ -8,9 +8,9 @@ from functools import reduce
 from operator import and_
 
 from robustbench_cmic.audit.case import AttackResult, AuditedModel, Flag, Rule, ids
-from robustbench_cmic.audit.normalization import NORMALIZATION_RULES
 from robustbench_cmic.audit.rules_attacks import COMPARISON_RULES, NUMBER_RULES
 from robustbench_cmic.audit.rules_model import AUDIT_RULES, PROBE_RULES, TEST_RULES, gave_nothing
+from robustbench_cmic.audit.rules_normalization import NORMALIZATION_RULES
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.suite.fields import Threat

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustbench_cmic.attacks.harness import BrokenBefore, evaluate_attack
 from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.attacks.model import AttackError
-from robustbench_cmic.audit.normalization import better_as_it_is
+from robustbench_cmic.audit.rules_normalization import better_as_it_is
 from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.information.bootstrap import bootstrap_ncmi
 from robustbench_cmic.information.calibration import measure_calibration, scale_logits
