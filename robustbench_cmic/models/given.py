@@ -122,7 +122,7 @@ def _found(held: Any, key: str | None, path: Path) -> dict[str, Tensor]:
     if not inner:
         strange = next((name for name, value in held.items() if not isinstance(value, Tensor)), "")
         kind = type(held[strange]).__name__ if strange in held else "Tensor"
-        raise ModelError(f"{where} holds no state dict, names and their tensors: {short(strange)} is a {kind}")
+        raise ModelError(f"{where} holds no state dict, names and their tensors: {short(strange)} is of type {kind}")
     # An average of the weights (EMA), say, stands beside them under the same names.
     rivals = [name for name in inner if not chosen or inner[name].keys() == inner[chosen[0]].keys()]
     if len(rivals) > 1:
