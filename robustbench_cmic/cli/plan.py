@@ -36,10 +36,13 @@ def validate(suite: arguments.SuiteArgument, data: arguments.DataOption = None) 
     loaded = arguments.load(suite, data=arguments.data_folder(data))
     if any(model.weights is not None for model in loaded.suite.models):
         # Imported where it is needed: torch takes seconds, and other suites are checked without it.
-        from robustbench_cmic.run.given import weights_problems
+        from robustbench_cmic.run.given import image_facts, weights_problems
 
-        if problems := weights_problems(loaded.suite):
+        facts = image_facts(loaded.suite.dataset)
+        if problems := weights_problems(loaded.suite, facts):
             raise SuiteError(loaded.path, loaded.located(problems))
+        if facts is None:
+            arguments.tell(["note: the data cannot be read, so that only a run shows whether the weights fit"])
     cells = make_plan(loaded.suite).cells
     trainings = sum(cell.kind == "train" for cell in cells)
     print(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")

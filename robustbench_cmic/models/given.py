@@ -160,8 +160,8 @@ def _plain(name: str, value: Tensor, path: Path) -> Tensor:
 def fit_weights(model: nn.Sequential, weights: Mapping[str, Tensor], source: str, normalized: bool = False) -> None:
     """Load given weights: of the network behind the normalisation, or of the whole classifier (`0.mean`, `1.…`).
 
-    Prefixes of `PREFIXES` that all names share are taken off, and counts of batches, which older files lack and which
-    no model in eval mode reads, may be missing.
+    Prefixes of `PREFIXES` that all names share are taken off, and `n_averaged`, the count of `AveragedModel`; counts of
+    batches, which older files lack and which no model in eval mode reads, may be missing.
 
     Args:
         model: `Normalize` and a network.
@@ -196,7 +196,7 @@ def _check_tensor(name: str, value: Tensor, wanted: Tensor, source: str) -> None
         raise ModelError(f"{source}: {short(name)} has shape {shapes} as in the architecture")
     if value.is_floating_point() != wanted.is_floating_point():
         raise ModelError(f"{source}: {short(name)} is of type {value.dtype}, not {wanted.dtype}")
-    if not bool(torch.isfinite(value).all()):
+    if not bool(torch.isfinite(value.to(wanted.dtype)).all()):  # 1e300, say, is no float32
         raise ModelError(f"{source}: {short(name)} is not finite everywhere")
 
 
@@ -214,7 +214,9 @@ def _best_fit(model: nn.Sequential, weights: Mapping[str, Tensor]) -> tuple[nn.M
 
 def _without_prefixes(weights: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
     """The weights as they are named, then with one prefix less each time; at last without any mark of compilation."""
-    named = weights
+    yield weights
+    # `AveragedModel` of torch counts the models in the average beside their weights.
+    named: Mapping[str, Tensor] = {name: value for name, value in weights.items() if name != "n_averaged"}
     for _ in range(_DEPTH):
         yield named
         prefix = next((each for each in PREFIXES if all(name.startswith(each) for name in named)), None)

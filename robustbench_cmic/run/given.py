@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from torch import nn
@@ -27,13 +28,12 @@ KNOWN_SHAPES: dict[str, tuple[Shape, int]] = {
 """Shape (C, H, W) of an image and number of classes of data sets that need not be read for it."""
 
 
-def weights_problems(suite: Suite) -> list[Problem]:
+def weights_problems(suite: Suite, facts: tuple[Shape, int] | None) -> list[Problem]:
     """What is wrong with each file of given weights, as the cell that loads it would say.
 
-    Architectures are built for that, a user's own, too. Where the shape of the images is not known yet, since the
-    data is not there, the files are only read.
+    Architectures are built for that, a user's own, too. Without the `facts` that `image_facts` tells, the files are
+    only read.
     """
-    facts = _facts_of(suite.dataset)
     built: dict[str, nn.Sequential | str] = {}
     problems = []
     for index, model in enumerate(suite.models):
@@ -77,16 +77,17 @@ def _built(model: Model, facts: tuple[Shape, int], built: dict[str, nn.Sequentia
     return built[declared]
 
 
-def _facts_of(dataset: DeclaredDataset) -> tuple[Shape, int] | None:
-    """Shape of an image and number of classes; None where they would take a download, or a look at every image."""
+def image_facts(dataset: DeclaredDataset) -> tuple[Shape, int] | None:
+    """Shape (C, H, W) of an image and number of classes; None where the data is not there, or not right."""
+    folder = Path(os.environ.get("ROBUSTBENCH_DATA") or default_data_folder()).absolute()
     if isinstance(dataset, Arrays):
         try:
-            data = load_data(dataset, default_data_folder())
+            data = load_data(dataset, folder)
         except UserError:
             return None  # of data a run speaks
         return data.image_shape, data.classes
     if isinstance(dataset, ImageFolder):
-        train = default_data_folder() / dataset.path / "train"
+        train = folder / dataset.path / "train"
         found = train.glob("[!.]*/") if train.is_dir() else ()
         classes = sum(entry.is_dir() for entry in found)
         return ((3, dataset.size, dataset.size), classes) if classes > 1 else None

@@ -54,6 +54,7 @@ HELD: dict[str, tuple[Any, str | None]] = {
     "Lightning": ({"state_dict": prefixed("model."), "pytorch-lightning_version": "2.5"}, None),
     "torch.compile": (prefixed("_orig_mod."), None),
     "all of them": (prefixed("model.module._orig_mod."), None),
+    "AveragedModel": (prefixed("module.") | {"n_averaged": torch.tensor(3)}, None),
     "a compiled part": ({name.replace("1.", "1._orig_mod."): value for name, value in STATE.items()}, None),
     "half precision": ({name: value.bfloat16() for name, value in STATE.items()}, None),
     "parameters": ({name: nn.Parameter(value) for name, value in STATE.items()}, None),
@@ -118,6 +119,12 @@ def test_several_misfits_are_named_by_key() -> None:
     assert str(error.value) == "x lacks 1.bias and holds fc0, fc1, fc2 and 2 more, which the architecture has not"
 
 
+def test_a_part_of_a_network_and_one_without_weights_are_told(tmp_path: Path) -> None:
+    torch.save({"1.weight": STATE["1.weight"]}, tmp_path / "x.pt")
+    with pytest.raises(ModelError, match=r"x.pt lacks 1\.bias$"):
+        judged(tmp_path / "x.pt")
+
+
 class Touch:
     """Unpickled it would leave a file behind."""
 
@@ -147,6 +154,11 @@ REFUSED: dict[str, tuple[Any, str | None, str]] = {
     "sparse": ({"1.weight": torch.eye(3).to_sparse()}, None, "1.weight is sparse"),
     "meta": ({"1.weight": torch.ones(3, device="meta")}, None, "1.weight is without values"),
     "vast": (expanded(10**7), None, r"1.weight has shape \(10000000, 10000000\), not \(10, 64\)"),
+    "beyond float32": (
+        {"1.weight": STATE["1.weight"].double() + 1e300, "1.bias": torch.zeros(10)},
+        None,
+        "is not finite",
+    ),
     "strange name": ({"a\x1b[2J" * 50: torch.ones(1)}, None, "a\ufffd\\[2J.*\\.\\.\\., which the architecture"),
 }
 
