@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from robustbench_cmic.audit import RULES, Audit, flag_results
+from robustbench_cmic.audit.case import AttackResult
 from robustbench_cmic.audit.judge import CHECKED
 from robustbench_cmic.audit.rules_attacks import MARGIN_POINTS
 from robustbench_cmic.plan.cell import Plan
-from robustbench_cmic.records.schema import ActiveTest, AnyRecord, AuditRecord
+from robustbench_cmic.records.schema import ActiveTest, AnyRecord, AuditRecord, WithoutNormalization
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.torchattacks import BLACK_BOX, MINIMAL, ONE_STEP, OTHER_LOSS, attack_modules
 from tests.audit.worlds import (
@@ -68,6 +69,12 @@ def places(count: int) -> list[int]:
 
 def active(found: int, tested: int = 40, of: str = "PGD", error: str = "", attack: dict[str, Any] = PGD) -> ActiveTest:
     return ActiveTest(of=of, norm="linf", eps=0.1, attack=attack, tested=tested, found=found, error=error)
+
+
+def given(gained: int, lost: int) -> AttackResult:
+    """A clean evaluation of given weights, and how many examples are right without, or only behind, a normalisation."""
+    without = WithoutNormalization(accuracy=0.9 + (gained - lost) / 500, gained=gained, lost=lost)
+    return row({"name": "none"}, range(50), label="given", accuracy=0.9, without_normalization=without)
 
 
 def world(
@@ -227,6 +234,9 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
      world([row(FGSM), row(AUTOATTACK)], adversary=ADVERSARY | {"steps": 1}),
      [world([row(FGSM), row(AUTOATTACK)], adversary=ADVERSARY),
       world([row(PGD | {"steps": 1})], adversary=ADVERSARY)]),
+    # Ten more right and one wrong without it: p = 0.006; with three wrong, 0.046; four are less than a point.
+    ("normalized-twice", ("given 0.1", "rows"), world([*EVERY, given(10, 1)]),
+     [world([*EVERY, given(10, 3)]), world([*EVERY, given(4, 0)]), world([*EVERY, given(1, 10)])]),
     ("few-examples", ("PGD 0.1", "balls"), world([row(PGD, n=99)], FEW), [world([row(PGD, n=100)], FEW)]),
     ("not-audited", (ATTACKED, "model"), judged(EVERY, None), [judged([], None)]),
     ("audit-failed", (ATTACKED, "model"), judged(EVERY, probe(status="failed", reason="crash")), [world()]),
