@@ -20,6 +20,7 @@ from robustbench_cmic.models.given import fit_weights, read_given_weights
 from robustbench_cmic.models.weights import CorruptCheckpointError
 from robustbench_cmic.suite.messages import UserError
 from tests.conftest import Cli
+from tests.in_process import command_here
 
 STATE = {"1.weight": torch.arange(640.0).reshape(10, 64) / 640, "1.bias": torch.zeros(10)}
 
@@ -263,7 +264,7 @@ def test_weights_of_any_kind_are_validated_and_run(tmp_path: Path, cli: Cli) -> 
     (tmp_path / "own.yaml").write_text(SUITE)
     torch.save({"state_dict": prefixed("module.")}, tmp_path / "parallel.ckpt")
     torch.save({"state_dict": EMA, "ema": STATE}, tmp_path / "two.pth")
-    assert "valid: 2 trainings" in cli("validate", "own.yaml").stdout
+    assert "valid: 2 trainings" in command_here("validate", "own.yaml", cwd=tmp_path).stdout
     done = cli("run", "own.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = (
@@ -273,10 +274,9 @@ def test_weights_of_any_kind_are_validated_and_run(tmp_path: Path, cli: Cli) -> 
         assert torch.equal(stored["1.1.weight"], STATE["1.weight"])
     board = (tmp_path / "results" / "own" / "leaderboard.md").read_text()
     assert "weights given: two.pth under ema, normalised by mean" in board
-    assert "2 to run" not in cli("plan", "own.yaml").stdout
     # Another key is another model.
     (tmp_path / "own.yaml").write_text(SUITE.replace("key: ema", "key: state_dict"))
-    assert "6 cells: 3 done, 3 to run" in cli("plan", "own.yaml").stdout
+    assert "6 cells: 3 done, 3 to run" in command_here("plan", "own.yaml", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(
@@ -288,12 +288,12 @@ def test_weights_of_any_kind_are_validated_and_run(tmp_path: Path, cli: Cli) -> 
         ({"model": STATE, "ema": EMA}, "choose by `weights_key` among model, ema"),
     ],
 )
-def test_validate_says_what_does_not_fit(tmp_path: Path, cli: Cli, held: Any, sentence: str) -> None:
+def test_validate_says_what_does_not_fit(tmp_path: Path, held: Any, sentence: str) -> None:
     (tmp_path / "own.py").write_text(OWN)
     torch.save(held, tmp_path / "x.pt")
     model = '{id: x, architecture: "own:build", weights: x.pt}'
     (tmp_path / "x.yaml").write_text(f"suite: x\ndataset: {{name: digits}}\nmodels:\n  - {model}\n")
-    done = cli("validate", "x.yaml")
+    done = command_here("validate", "x.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert sentence.format(file=tmp_path / "x.pt") in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -19,6 +19,7 @@ from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
 from robustbench_cmic.suite.models import model_of
 from tests.conftest import TINY_SUITE, Cli
+from tests.in_process import command_here
 
 ZOO = """\
 import math
@@ -106,10 +107,10 @@ def test_a_model_that_normalises_itself_is_judged_as_trained_or_warned_of(tmp_pa
         "`default`: zoo:Zoo, weights given: zoo.pt, normalised by mean \\[0.3063\\], std \\[0.3754\\] (the default)"
         in board
     )
-    assert cli("report", "zoo", "--format", "html").returncode == 0
+    assert command_here("report", "zoo", "--format", "html", cwd=tmp_path).returncode == 0
 
 
-def test_none_changes_no_bit_and_null_is_unclear(tmp_path: Path, cli: Cli) -> None:
+def test_none_changes_no_bit_and_null_is_unclear(tmp_path: Path) -> None:
     declared = model_of({"architecture": "mlp", "normalization": "none"})
     model = build_model(declared, (3, 8, 8), 10, ([0.1] * 3, [0.2] * 3), 0)
     images = torch.rand(5, 3, 8, 8)
@@ -117,7 +118,7 @@ def test_none_changes_no_bit_and_null_is_unclear(tmp_path: Path, cli: Cli) -> No
     for written in ("null", "~", ""):
         text = TINY_SUITE.replace("architecture: mlp,", f"architecture: mlp, normalization: {written},", 1)
         (tmp_path / "x.yaml").write_text(text)
-        done = cli("validate", "x.yaml")
+        done = command_here("validate", "x.yaml", cwd=tmp_path)
         assert done.returncode == 2
         assert "x.yaml:5: models[0].normalization: null is unclear: write `none` for none" in done.stderr
 
@@ -131,17 +132,17 @@ def test_none_changes_no_bit_and_null_is_unclear(tmp_path: Path, cli: Cli) -> No
         ("none, weights_key: ema", "models[0].weights_key: has no effect without `weights`"),
     ],
 )
-def test_what_a_normalisation_may_be(tmp_path: Path, cli: Cli, written: str, sentence: str) -> None:
+def test_what_a_normalisation_may_be(tmp_path: Path, written: str, sentence: str) -> None:
     text = TINY_SUITE.replace("architecture: mlp,", f"architecture: mlp, normalization: {written},", 1)
     (tmp_path / "x.yaml").write_text(text.replace("pairs: [[ce, cmic]]", "pairs: []"))
-    done = cli("validate", "x.yaml")
+    done = command_here("validate", "x.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert sentence in done.stderr
 
 
-def test_a_pair_differs_in_none_and_the_default(tmp_path: Path, cli: Cli) -> None:
+def test_a_pair_differs_in_none_and_the_default(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(TINY_SUITE.replace("mlp,", "mlp, normalization: none,", 1))
-    assert "differ in normalization (none, the default)" in cli("validate", "x.yaml").stderr
+    assert "differ in normalization (none, the default)" in command_here("validate", "x.yaml", cwd=tmp_path).stderr
 
 
 def test_what_is_not_declared_leaves_cells_as_they_were(tmp_path: Path) -> None:
