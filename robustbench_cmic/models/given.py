@@ -40,7 +40,7 @@ def read_given_weights(path: Path, sha256: str | None = None, key: str | None = 
     """The weights in a file that was trained elsewhere: .safetensors, or a state dict of PyTorch whatever its ending.
 
     Args:
-        path: the file; its content tells what it is.
+        path: the file; its content tells what it is, but only a .safetensors file may be called one.
         sha256: hash (hex) that was recorded of it; None: not checked.
         key: where in a checkpoint they stand, with points between levels; None: at the top, under one of `USUAL_KEYS`,
             or under the only key that holds weights.
@@ -57,6 +57,10 @@ def read_given_weights(path: Path, sha256: str | None = None, key: str | None = 
     if sha256 is not None and file_sha256(path) != sha256:
         raise CorruptCheckpointError(f"{path} is not the recorded checkpoint: its hash differs")
     if head.startswith((_ZIP, _PICKLE)):
+        if path.suffix == ".safetensors":  # torch.load goes by the ending here
+            raise CorruptCheckpointError(
+                f"{path} is no .safetensors file; if torch.save wrote it, let its name end in .pt"
+            )
         return _found(_unpickled(path, zipped=head.startswith(_ZIP)), key, path)
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         try:

@@ -260,7 +260,7 @@ def test_models_that_do_not_fit_fail_their_trainings_with_a_sentence(tmp_path: P
     (tmp_path / "x.yaml").write_text(f"suite: x\ndataset: {{name: digits}}\n{training}\nmodels:\n{lines}\n")
     done = cli("run", "x.yaml")
     assert done.returncode == 1
-    for sentence in [*WRONG.values(), "bad.safetensors is no whole file of torch.save"]:
+    for sentence in [*WRONG.values(), "bad.safetensors is no .safetensors file"]:
         assert sentence in done.stdout
     assert list((tmp_path / "results.work" / "x").glob("*.safetensors")) == []
 
