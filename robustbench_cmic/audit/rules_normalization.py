@@ -8,19 +8,19 @@ from robustbench_cmic.audit.case import AuditedModel, Finding, Rule, ids
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.statistics import mcnemar
 
-ALPHA = 0.01
-POINTS = 0.01
+_ALPHA = 0.01
+_POINTS = 0.01
 
 
 def better_as_it_is(record: AttackRecord) -> str | None:
     """Both figures, where a clean evaluation is clearly better without the normalisation in front; None elsewhere.
 
-    Clearly: by `POINTS` of the examples at least, with an exact one-sided p (McNemar) of at most `ALPHA`.
+    Clearly: by `_POINTS` of the examples at least, with an exact one-sided p (McNemar) of at most `_ALPHA`.
     """
     without, n = record.without_normalization, record.n or 0
-    if without is None or record.accuracy is None or (without.gained - without.lost) < POINTS * n:
+    if without is None or record.accuracy is None or (without.gained - without.lost) < _POINTS * n:
         return None
-    if mcnemar(without.gained, without.lost, "greater") > ALPHA:
+    if mcnemar(without.gained, without.lost, "greater") > _ALPHA:
         return None
     percent = f"{100 * record.accuracy:.1f} %", f"{100 * without.accuracy:.1f} %"
     return f"{percent[0]} of {n} clean images are right behind it, {percent[1]} without"
