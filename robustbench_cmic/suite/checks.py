@@ -195,12 +195,12 @@ def _unfair_differences(first: Model, second: Model) -> list[str]:
     if first.objective is not None and second.objective is not None:  # else one training is not known
         values["adversary"] = (first.objective.adversary, second.objective.adversary)
     return [
-        f"{key} ({_spelled(ours)}, {_spelled(theirs)})"
+        f"{key} ({_spelled(key, ours)}, {_spelled(key, theirs)})"
         for key, (ours, theirs) in values.items()
         if to_jsonable_python(ours) != to_jsonable_python(theirs)
     ]
 
 
-def _spelled(value: object) -> str:
+def _spelled(key: str, value: object) -> str:
     """A normalisation that is not declared must not read like one that is declared to be none."""
-    return "the default" if value is None else str(value)
+    return "the default" if key == "normalization" and value is None else str(value)
