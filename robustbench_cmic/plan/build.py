@@ -67,9 +67,8 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
         declared["trainer"] = TRAINING
     if model.weights is not None:
         file = model.weights_file(seed)
-        declared["weights"] = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        if model.weights_key is not None:
-            declared["weights"]["key"] = model.weights_key
+        given = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        declared["weights"] = given if model.weights_key is None else given | {"key": model.weights_key}
     return Cell(
         id=cell_id([model.id, f"s{seed}", "train"], declared),
         kind="train",

@@ -233,7 +233,7 @@ def test_damaged_and_hostile_files_end_in_one_sentence(
 def test_a_program_of_torchscript_is_told_from_weights(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated; files of it are still about
-        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "x.pt")  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "x.pt")
     with pytest.raises(ModelError, match="is a program of TorchScript, not weights"):
         read_given_weights(tmp_path / "x.pt")
 
