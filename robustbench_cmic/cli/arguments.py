@@ -13,7 +13,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from robustbench_cmic.data import default_data_folder
+from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.records.files import unwritten
+from robustbench_cmic.report.folder import check_plan
 from robustbench_cmic.run import USAGE
 from robustbench_cmic.suite import LoadedSuite, find_suite, load_suite
 from robustbench_cmic.suite.toy import toy as toy_size
@@ -85,10 +87,18 @@ def load(name: str, at_toy_size: bool = False, data: Path | None = None) -> Load
 
 
 def results_folder(suite: str, results: Path) -> Path:
-    """The results folder of a suite, by the suite's name or file."""
+    """The results folder of a suite, by its name or by the suite's file, whose results it has to hold then.
+
+    Raises:
+        ReportError: it holds those of another suite, or of the file as it was before.
+    """
     folder = results / suite
-    # `os`, since a name too long is no folder either, where Path raises.
-    return folder if os.path.isdir(folder) else results / load(suite).suite.suite  # noqa: PTH112
+    if os.path.isdir(folder):  # noqa: PTH112 - a name too long is no folder either, where Path raises
+        return folder
+    loaded = load(suite)
+    folder = results / loaded.suite.suite
+    check_plan(folder, make_plan(loaded.suite), loaded.path)
+    return folder
 
 
 def parsed_seeds(text: str) -> list[int]:

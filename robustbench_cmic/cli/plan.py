@@ -9,10 +9,11 @@ import robustbench_cmic.cli.arguments as arguments
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
-from robustbench_cmic.records.state import CellState, cell_states, is_blocked, pending_cells
+from robustbench_cmic.records.state import CellState, cell_states, forced_cells, is_blocked, pending_cells
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.suite import Suite, SuiteError
+from robustbench_cmic.suite.messages import UserError
 
 
 def plan(
@@ -28,7 +29,8 @@ def plan(
     """Show a suite's cells: what is done and what a run would do."""
     loaded = arguments.load(suite, toy, arguments.data_folder(data))
     chosen = arguments.parsed_seeds(seeds)
-    show_plan(loaded.suite, Options(results=results, work=work, seeds=chosen, only=only, limit=limit))
+    options = Options(results=results, work=work, seeds=chosen, only=only, limit=limit, file=loaded.path)
+    show_plan(loaded.suite, options)
 
 
 def validate(suite: arguments.SuiteArgument, data: arguments.DataOption = None) -> None:
@@ -55,22 +57,29 @@ def show_plan(suite: Suite, options: Options) -> None:
     """
     from tabulate import tabulate
 
+    from robustbench_cmic.report.folder import claimed
+
     whole = make_plan(suite, options.limit)
     cells, asked = select(whole, options.seeds, options.only)
     store = Store.of_suite(whole.suite, options.results, options.work)
     states = cell_states(cells, store.results)
     if options.force:
-        states |= dict.fromkeys(asked, CellState("missing"))
+        states |= {cell.id: CellState("missing") for cell in forced_cells(cells, asked, states)}
     pending = pending_cells(cells, states, store)
     texts = [_state_text(cell, states, pending) for cell in cells]
     table = [[title(cell), text, cell.id] for cell, text in zip(cells, texts, strict=True)]
     counts = ", ".join(f"{count} {text}" for text, count in Counter(text.split(":")[0] for text in texts).items())
     print(f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}")
+    try:
+        claimed(store.results, make_plan(suite), options.file)
+    except UserError as error:
+        arguments.tell([f"`run` would refuse: {error}"])
 
 
 def _state_text(cell: Cell, states: dict[str, CellState], pending: dict[str, str]) -> str:
     if is_blocked(cell, states):
         return "skipped: its training diverged"
     if cell.id not in pending:
-        return states[cell.id].state
+        state = states[cell.id]
+        return f"{state.state}: {state.why}" if state.state == "newer" else state.state
     return f"to run again: {pending[cell.id]}" if pending[cell.id] else "to run"

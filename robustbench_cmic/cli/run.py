@@ -66,6 +66,7 @@ def run(
         deterministic=deterministic,
         force=force,
         tensorboard=tensorboard,
+        file=loaded.path,
     )
     if dry_run:
         show_plan(loaded.suite, options)

@@ -78,6 +78,8 @@ class Plan(Frozen):
 
     Attributes:
         claims: how the report judges; a file that does not say has the default.
+        file: where the suite's file lies from the folder of the plan; of a suite that comes along its name; empty where
+            that is not known.
     """
 
     schema_: Literal["robustbench_cmic/plan/2"] = Field(PLAN_SCHEMA, alias="schema")
@@ -86,6 +88,7 @@ class Plan(Frozen):
     dataset: str
     pairs: list[tuple[str, str]]
     claims: Claims = Claims()
+    file: str = ""
     cells: list[Cell]
 
     def of(self, kind: Kind) -> list[Cell]:

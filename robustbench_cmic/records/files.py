@@ -5,16 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from robustbench_cmic import __version__
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
 class CorruptRecordError(UserError):
     """A file that is no whole, unaltered record; the message says why."""
+
+
+class NewerFileError(CorruptRecordError):
+    """A whole file that a newer version has written: nothing is wrong with it, and it is not to be overwritten.
+
+    The message says from which: `from version 0.2.0, newer than this one (0.1.0): ...`.
+    """
 
 
 def checksum(payload: dict[str, Any]) -> str:
@@ -86,6 +97,41 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise CorruptRecordError("it is nested too deeply") from None
     return payload
+
+
+def newer_file(payload: dict[str, Any], schema: str, error: ValidationError) -> NewerFileError | None:
+    """What to raise for a file with a right checksum that is not of a schema, where a newer version has written it.
+
+    It is of a later number of this schema, or of this number with keys that are not known here, for optional keys are
+    added without another number. None where the file is neither.
+    """
+    name, _, number = schema.rpartition("/")
+    theirs, version = payload.get("schema"), _written_by(payload)
+    found = re.fullmatch(rf"(?:{re.escape(name)}/)?(\d{{1,9}})", str(theirs))
+    if found is not None and int(found[1]) > int(number):
+        why = f"of schema {name}/{found[1]}, and this one reads {schema}"
+    elif theirs == schema and all(each["type"] == "extra_forbidden" for each in error.errors()):
+        if version is not None and _numbers(version) < _numbers(__version__):
+            return None
+        keys = dict.fromkeys(str(each["loc"][-1]) for each in error.errors())
+        why = f"it has keys that this one does not know: {', '.join(keys)}"
+    else:
+        return None
+    origin = "a version" if version is None else f"version {version},"
+    return NewerFileError(f"from {origin} newer than this one ({__version__}): {why}")
+
+
+def _written_by(payload: dict[str, Any]) -> str | None:
+    """The version of this package that a record names; None where it names none."""
+    place: Any = payload
+    for key in ("provenance", "versions", "robustbench_cmic"):
+        place = place.get(key) if isinstance(place, dict) else None
+    return place if isinstance(place, str) and re.fullmatch(r"[0-9A-Za-z.+!-]{1,40}", place) else None
+
+
+def _numbers(version: str) -> list[int]:
+    """What versions are compared by: `0.1.0.dev3` is [0, 1, 0]."""
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]
 
 
 def file_sha256(path: Path) -> str | None:

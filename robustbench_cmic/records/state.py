@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.files import CorruptRecordError, file_sha256
+from robustbench_cmic.records.files import CorruptRecordError, NewerFileError, file_sha256
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import Store, product_sha256, read_record
 
@@ -17,16 +17,19 @@ ALTERED = {kind: f"its {what} are not the recorded ones (the file's hash differs
 
 @dataclass(frozen=True)
 class CellState:
-    """How a cell stands: `missing` and `failed` ones are to run, `unusable` ones are to be set aside and run again."""
+    """How a cell stands: `missing` and `failed` ones are to run, `unusable` ones are to be set aside and run again.
 
-    state: Literal["done", "diverged", "missing", "failed", "unusable"]
-    why: str = ""  # for `failed` and `unusable`
+    The record of a `newer` one, or of one that it needs, is from a newer version, which can read it: both are left.
+    """
+
+    state: Literal["done", "diverged", "missing", "failed", "unusable", "newer"]
+    why: str = ""  # for `failed`, `unusable` and `newer`
     record: AnyRecord | None = None  # where there is a sound one
 
     @property
     def is_final(self) -> bool:
-        """Nothing is to be done: a result, or a divergence, which is one too."""
-        return self.state in ("done", "diverged")
+        """Nothing is to be done: a result, or a divergence, which is one too, or one of a newer version."""
+        return self.state in ("done", "diverged", "newer")
 
 
 def cell_states(cells: list[Cell], folder: Path, dataset_sha256: str | None = None) -> dict[str, CellState]:
@@ -39,8 +42,31 @@ def cell_states(cells: list[Cell], folder: Path, dataset_sha256: str | None = No
     """
     store, states = Store(folder), dict[str, CellState]()
     for cell in cells:
-        states[cell.id] = _cell_state(cell, store, dataset_sha256, states)
+        state = _cell_state(cell, store, dataset_sha256, states)
+        if not state.is_final:
+            newer = next((other for other in cell.dependencies if _is_newer(other, states)), None)
+            state = state if newer is None else CellState("newer", f"it needs {newer}: {states[newer].why}")
+        states[cell.id] = state
     return states
+
+
+def _is_newer(cell: str, states: dict[str, CellState]) -> bool:
+    return cell in states and states[cell].state == "newer"
+
+
+def forced_cells(cells: list[Cell], asked: set[str], states: dict[str, CellState]) -> list[Cell]:
+    """The cells among those asked for that can be done anew, in order: not those that need what stays `newer`.
+
+    Args:
+        cells: each after those that it depends on.
+        asked: ids.
+        states: how the cells stand, by id.
+    """
+    forced: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.id in asked and all(o in forced or not _is_newer(o, states) for o in cell.dependencies):
+            forced[cell.id] = cell
+    return list(forced.values())
 
 
 def _cell_state(cell: Cell, store: Store, dataset_sha256: str | None, others: dict[str, CellState]) -> CellState:
@@ -48,6 +74,8 @@ def _cell_state(cell: Cell, store: Store, dataset_sha256: str | None, others: di
         record = read_record(store.record(cell.id))
     except FileNotFoundError:
         return CellState("missing")
+    except NewerFileError as error:
+        return CellState("newer", f"its record is {error}")
     except CorruptRecordError as error:
         return CellState("unusable", f"its record is corrupt: {error}")
     if record.cell != cell:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.files import CorruptRecordError, read_json, write_json
+from robustbench_cmic.records.files import CorruptRecordError, newer_file, read_json, write_json
 from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.packing import count_correct, unpack_replicates
 from robustbench_cmic.records.schema import (
@@ -158,6 +158,7 @@ def read_record(path: Path) -> AnyRecord:
     """Read and check a record.
 
     Raises:
+        NewerFileError: whole, and from a newer version than this one.
         CorruptRecordError: not whole, altered, of another schema, under another cell's name, or with numbers that
             do not follow from its outcomes.
         FileNotFoundError: there is no such record.
@@ -166,6 +167,8 @@ def read_record(path: Path) -> AnyRecord:
     try:
         record = RECORD_ADAPTER.validate_python(payload)
     except ValidationError as error:
+        if (newer := newer_file(payload, RECORD_SCHEMA, error)) is not None:
+            raise newer from None
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the record"
         raise CorruptRecordError(f"not of schema {RECORD_SCHEMA}: {where}: {first['msg']}") from None

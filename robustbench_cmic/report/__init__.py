@@ -7,7 +7,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from robustbench_cmic.records.files import write_atomically
-from robustbench_cmic.report.results import ReportError, Results, check_name, folders_of, of_own_making, read_results
+from robustbench_cmic.report.folder import ReportError
+from robustbench_cmic.report.results import Results, check_name, folders_of, of_own_making, read_results
 from robustbench_cmic.report.summary import Summary, summarize
 
 __all__ = [

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from robustbench_cmic.plan.cell import PLAN_SCHEMA, Cell, Plan
-from robustbench_cmic.records.files import CorruptRecordError, read_json
+from robustbench_cmic.plan.cell import Cell, Plan, canonical_json
+from robustbench_cmic.records.files import CorruptRecordError
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.records.state import cell_states
 from robustbench_cmic.records.store import PLAN_FILE, Store, read_record
+from robustbench_cmic.report.folder import ReportError, read_plan
 from robustbench_cmic.suite.fields import Threat
-from robustbench_cmic.suite.messages import UserError
 
 NOT_RUN = "not run"
-
-
-class ReportError(UserError):
-    """A results folder that cannot be reported; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -112,30 +107,15 @@ def read_results(folder: Path) -> Results:
     """Read a suite's results folder.
 
     Raises:
-        ReportError: there is no plan, or it is damaged.
+        ReportError: see `read_plan`.
     """
-    file = folder / PLAN_FILE
-    damaged = ReportError(f"{file} is damaged; `run` the suite again to renew it")
-    try:
-        payload = read_json(file)
-        plan = Plan.model_validate(payload)
-    except FileNotFoundError:
-        raise ReportError(f"{folder} holds no results: there is no {PLAN_FILE} in it; `run` the suite first") from None
-    except ValidationError:
-        if payload.get("schema") in (None, PLAN_SCHEMA):
-            raise damaged from None
-        schemas = f"{payload['schema']}, and this version reads {PLAN_SCHEMA}"
-        raise ReportError(f"{file} is of schema {schemas}; `run` the suite again") from None
-    except CorruptRecordError:
-        raise damaged from None
-    if not {cell.model for cell in plan.cells} <= {cell.model for cell in plan.of("train")}:
-        raise damaged
+    plan = read_plan(folder)
     limited = list(_limited_cells(folder, plan))
     records: dict[str, AnyRecord] = {}
     problems: list[str] = []
     # The same judgement as a run's: what a run would set aside is not shown either.
     for cell, standing in cell_states([*plan.cells, *limited], folder).items():
-        if standing.state == "unusable":
+        if standing.state in ("unusable", "newer"):
             problems.append(f"{Store(folder).record(cell)}: left out: {standing.why}")
         elif standing.record is not None:
             records[cell] = standing.record
@@ -145,12 +125,30 @@ def read_results(folder: Path) -> Results:
 
 
 def _limited_cells(folder: Path, plan: Plan) -> Iterator[Cell]:
-    """The cells of evaluations that the command line limited, on models of the plan."""
+    """The cells of evaluations that the command line limited, of what the plan evaluates on more examples."""
     planned = {cell.id for cell in plan.cells}
+    whole = {_without_limit(cell): _limit(cell) for cell in plan.of("attack")}
     for file in sorted(folder.glob("*.json")):
         if file.stem not in planned and file.name != PLAN_FILE and file.is_file():
             with suppress(CorruptRecordError, FileNotFoundError):  # a run does not read it, and nothing is shown of it
                 cell = read_record(file).cell
                 evaluation = cell.declared.get("evaluation")
-                if cell.needs in planned and isinstance(evaluation, dict) and evaluation.get("by_command_line"):
+                by_command_line = isinstance(evaluation, dict) and evaluation.get("by_command_line")
+                if by_command_line and _limit(cell) <= whole.get(_without_limit(cell), 0):
                     yield cell
+
+
+def _without_limit(cell: Cell) -> str:
+    """An attack on a model, whatever the number of examples; equal texts for equal ones."""
+    declared = {key: value for key, value in cell.declared.items() if key not in ("evaluation", "after")}
+    evaluation = cell.declared.get("evaluation")
+    drawn = evaluation if isinstance(evaluation, dict) else {}
+    drawn = {key: value for key, value in drawn.items() if key not in ("limit", "by_command_line")}
+    return canonical_json([cell.needs, cell.source, cell.attack, cell.norm, cell.eps, declared, drawn])
+
+
+def _limit(cell: Cell) -> float:
+    """How many examples a cell evaluates at most; infinity: all."""
+    evaluation = cell.declared.get("evaluation")
+    limit = evaluation.get("limit") if isinstance(evaluation, dict) else None
+    return limit if isinstance(limit, int) else math.inf

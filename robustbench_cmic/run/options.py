@@ -33,6 +33,7 @@ class Options:
     deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time; those of CPUs always do
     force: bool = False  # redo the cells that were asked for, done or not
     tensorboard: Path | None = None  # where curves for TensorBoard are written
+    file: Path | None = None  # of the suite; None: not known, and results of another file are not told apart
     executor: str = "local"  # what carries out cells, see `run.executors`
 
 

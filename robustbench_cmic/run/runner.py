@@ -17,12 +17,14 @@ from rich.console import Console
 from robustbench_cmic import __version__
 from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
-from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.plan.select import select
-from robustbench_cmic.records.files import unwritten, write_json
+from robustbench_cmic.records.files import NewerFileError, unwritten, write_json
 from robustbench_cmic.records.schema import Status
-from robustbench_cmic.records.state import ALTERED, CellState, cell_states, is_blocked, pending_cells
+from robustbench_cmic.records.state import ALTERED, CellState, cell_states, forced_cells, is_blocked, pending_cells
+from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, write_report
+from robustbench_cmic.report.folder import claimed
 from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
 from robustbench_cmic.run.executors import EXECUTORS, Executor
 from robustbench_cmic.run.options import Options, jobs_at_once, make_settings
@@ -42,18 +44,29 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         0 all selected cells are done; 1 some failed or diverged; 130 interrupted.
 
     Raises:
-        UserError: the results folder, the data or the device cannot be used, another run is using the folder, or
-            `seeds` or `only` fit nothing.
+        UserError: the results folder, the data or the device cannot be used, another run is using the folder, it holds
+            results of another suite of this name or a plan of a newer version, or `seeds` or `only` fit nothing.
     """
     runner = Runner(suite, options, console)
     store = runner.store
     with store.exclusive():
         try:
             store.remove_temporary_files()
-            write_json(store.plan, make_plan(suite).model_dump(mode="json"))
+            write_json(store.plan, _claimed_plan(suite, options, store).model_dump(mode="json"))
         except OSError as error:
             raise UserError(f"cannot write to {store.results}: {os_error_reason(error)}") from None
         return runner.run()
+
+
+def _claimed_plan(suite: Suite, options: Options, store: Store) -> Plan:
+    """The suite's plan, see `claimed`; with `--force`, one of a newer version is set aside."""
+    try:
+        return claimed(store.results, make_plan(suite), options.file)
+    except NewerFileError:
+        if not options.force:
+            raise
+        store.quarantine(store.plan)
+        return claimed(store.results, make_plan(suite), options.file)
 
 
 class Runner:
@@ -113,8 +126,8 @@ class Runner:
 
     def _run_pending(self) -> dict[str, Status]:
         """Run until nothing is left to do that was not tried; returns how the cells ended that were."""
-        for cell in self.cells:
-            if self.options.force and cell.id in self.asked:
+        if self.options.force:
+            for cell in forced_cells(self.cells, self.asked, self._states(self.cells)):
                 self.store.forget(cell)
         statuses: dict[str, Status] = {}
         pending = self._pending()
@@ -173,6 +186,8 @@ class Runner:
         if not statuses:
             done = f"all {len(self.cells)} cells are done" if not bad else "everything that can be done is done"
             self.say(f"{done} already: nothing to run (--force runs it anew)")
+        if any(states[cell.id].state == "newer" for cell in bad):
+            self.say("what is from a newer version is kept: update robustbench_cmic (--force does it anew)")
         for cell in bad:
             state = states[cell.id]
             if state.state != "missing" and not is_blocked(cell, states):
