@@ -57,8 +57,8 @@ def run_job(cell: Cell, settings: Settings, emit: Emit) -> AnyRecord:
     with in_float32():  # but for the search of attacks and the bfloat16 of trainings, which say so
         outcome = _dispatch(cell, settings, stopwatch, emit)
     # Looked at afterwards: what the process has imported is then at least as old as the file.
-    if (changed := changed_code(cell.declared)) is not None:
-        outcome = f"the file of {changed} has been changed since the run began: run again"
+    if (changed := changed_code(cell.declared, settings.code)) is not None:
+        outcome = f"the file of {changed}, or one that it imports, has been changed since the run began: run again"
     if isinstance(outcome, str):
         return failed_record(settings.suite, cell, outcome, cell_provenance(settings), stopwatch.timing(settings))
     return outcome

@@ -13,6 +13,7 @@ from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import file_sha256
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.suite import Suite
+from robustbench_cmic.suite.imports import own_folders
 from robustbench_cmic.suite.messages import UserError
 
 
@@ -83,6 +84,7 @@ class Settings:
     weights: dict[str, Path]  # files of given weights, by their hash
     provenance: dict[str, Any]  # what records say of code and machine
     suite_folder: Path | None = None  # of the suite's file, where its data may lie
+    code: tuple[Path, ...] | None = None  # where a user's own modules lie, see `own_folders`; None: where they do now
 
 
 def make_settings(suite: Suite, options: Options) -> Settings:
@@ -102,4 +104,5 @@ def make_settings(suite: Suite, options: Options) -> Settings:
         weights={sha256: file for file in given if (sha256 := file_sha256(file)) is not None},
         provenance=provenance.collect(),
         suite_folder=suite.dataset.suite_folder,
+        code=own_folders(),
     )

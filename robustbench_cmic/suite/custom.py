@@ -6,14 +6,16 @@ import hashlib
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
 
 from pydantic import Field
 
 from robustbench_cmic.suite.attack_base import AttackKind, ForeignAttack
 from robustbench_cmic.suite.fields import CustomName, Norm, NumberList, Threat, parse_parameter
+from robustbench_cmic.suite.imports import own_folders, own_modules
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.signatures import UNREAD, CustomCodeError, custom_attribute, custom_signature, find_module
+from robustbench_cmic.suite.signatures import UNREAD, CustomCodeError, custom_attribute, custom_signature
 
 
 class Call(NamedTuple):
@@ -31,19 +33,28 @@ StatedKind = Literal["gradient", "black-box", "minimum-norm", "transfer"]
 """What an attack of a user's own may say that it is, see `AttackKind`."""
 
 
-def custom_code_sha256(name: str) -> str | None:
-    """SHA-256 (hex) of the file of a user's own code; None for names without a colon."""
-    file = find_module(name) if ":" in name else None
-    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+def custom_code_sha256(name: str, folders: Sequence[Path] | None = None) -> str | None:
+    """SHA-256 (hex) of a user's own code; None for names without a colon, and where there is no such module.
+
+    That of its file, where this imports no other module of the user's; else of all of them, see `own_modules`.
+    `folders` are those of `own_folders`, by default as they are now.
+    """
+    modules = own_modules(name, own_folders() if folders is None else folders) if ":" in name else []
+    if not modules:
+        return None
+    digest = hashlib.sha256(modules[0][1])
+    for module, source in sorted(modules[1:]):
+        digest.update(f"\0{module}\0{len(source)}\0".encode() + source)
+    return digest.hexdigest()
 
 
-def changed_code(declared: Mapping[str, Any]) -> str | None:
-    """The name of a user's own code that a cell declares and whose file is another by now; None where none is."""
+def changed_code(declared: Mapping[str, Any], folders: Sequence[Path] | None = None) -> str | None:
+    """The name of a user's own code that a cell declares and which is another by now; None where none is."""
     expected = declared.get("code_sha256")
     name = declared.get("architecture") or declared.get("name")
-    if expected is not None and custom_code_sha256(str(name)) != expected:
+    if expected is not None and custom_code_sha256(str(name), folders) != expected:
         return str(name)
-    nested = (changed_code(value) for value in declared.values() if isinstance(value, dict))
+    nested = (changed_code(value, folders) for value in declared.values() if isinstance(value, dict))
     return next(filter(None, nested), None)
 
 

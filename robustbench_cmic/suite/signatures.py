@@ -49,7 +49,13 @@ def find_module(name: str) -> Path | None:
         return None
     file = Path(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else None
     folders = [Path(folder) for folder in spec.submodule_search_locations or []]
-    for part in rest:  # the first folder that has it counts; a package before a module
+    return located(folders, rest) if rest else file
+
+
+def located(folders: Sequence[Path], parts: Sequence[str]) -> Path | None:
+    """The file of a module or package in these folders, by the parts of its name; None where there is none."""
+    file, folders = None, list(folders)
+    for part in parts:  # the first folder that has it counts; a package before a module
         files = [each for folder in folders for each in (folder / part / "__init__.py", folder / f"{part}.py")]
         file = next((each for each in files if each.is_file()), None)
         if file is None:
