@@ -66,7 +66,7 @@ def rows(folder: Path) -> list[tuple[str, str]]:
         ("epochs: 1", "epochs: 2", "training.epochs: 1 -> 2 (a)"),
         ("lr: 0.1", "lr: 0.2", "training.optimizer.lr: 0.1 -> 0.2 (a)"),
         ("id: a", "id: b", "models removed: a -> –, and 1 more"),
-        ("steps: 5", "steps: 6", "attack.steps: 5 -> 6 (PGD), and 1 more"),
+        ("steps: 5", "steps: 6", "attack.alpha: 0.05 -> 0.041666666666666664 (PGD), and 2 more"),
         ("audit: off", "audit: off\nclaims: {margin: 1}", "claims.margin: 2.0 -> 1.0"),
         ("audit: off", "audit: off\ndescription: mine", "description:  -> mine"),
     ],
@@ -176,7 +176,7 @@ NEWER = [
     ({"schema": 99}, "0.2.0", f"from version 0.2.0, newer than this one ({__version__}): of schema"),
     ({"schema": "robustbench_cmic/record/99", "x": 1}, "0.2.0", "from version 0.2.0, newer than this one"),
     ({"schema": 99}, None, "from a version newer than this one"),
-    ({"surprise": 1, "other": 2}, "0.2.0", "it has keys that this one does not know: other, surprise"),
+    ({"surprise": 1, "other": 2}, "0.2.0", "it has keys that this one does not know: surprise, other"),
     ({"surprise": 1}, __version__, "it has keys that this one does not know: surprise"),
 ]
 OLDER = [
@@ -227,7 +227,7 @@ def test_a_newer_record_is_kept_by_every_command(tmp_path: Path) -> None:
     assert (done.returncode, f"{file.relative_to(tmp_path)}: left out: {why}" in done.stderr) == (1, True)
     assert command_here("plan", "made.yaml", cwd=tmp_path).stdout.endswith("5 cells: 4 done, 1 newer\n")
     forced = command_here("run", "made.yaml", "--dry-run", "--force", "--only", "FGSM", cwd=tmp_path)
-    assert "2 cells: 1 done, 1 to run" in forced.stdout
+    assert "2 cells: 1 to run again, 1 to run" in forced.stdout, "the training, whose weights are gone, for the attack"
 
 
 def test_what_needs_a_newer_record_waits_for_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "one by one": ("nets", {"nets.py": "import a", "a.py": "from b import c", "b.py": "from nets import *\nc = 1"}),
     "relative": ("own.nets", {"own/nets.py": "from .blocks import WIDTH", "own/blocks.py": "WIDTH = 3"}),
     "sibling": ("own.nets", {"own/nets.py": "from . import blocks", "own/blocks.py": "WIDTH = 3"}),
-    "up": ("o.p.nets", {"o/p/nets.py": "from ..q import r\nfrom ...o import s", "o/q.py": "r = 1", "o/s.py": ""}),
+    "up": ("o.p.nets", {"o/p/nets.py": "from ..q import r\nfrom .. import s", "o/q.py": "r = 1", "o/s.py": ""}),
     "of the package": ("own.nets", {"own/nets.py": "from own import WIDTH", "own/__init__.py": "WIDTH = 3"}),
     "by the package": ("own", {"own/__init__.py": "from .nets import build", "own/nets.py": "build = 1"}),
     "all of a package": (
@@ -72,7 +72,7 @@ def test_what_python_imports_is_found_and_changes_the_hash(place: Path, form: st
 
 
 def test_code_in_one_file_has_the_hash_of_the_file(place: Path) -> None:
-    text = "import os, torch, timm.layers\nfrom robustbench_cmic.objectives import Objective\nfrom . import nothing\n"
+    text = "import os, torch, timm.layers\nfrom robustbench_cmic.objectives import Objective\n"
     write(place, {"own/code.py": text, "own/__init__.py": '"""Mine."""\nfrom own.code import Objective\n', "os": ""})
     expected = hashlib.sha256(text.encode()).hexdigest()
     assert (
