@@ -140,10 +140,9 @@ def _imported_by_call(node: ast.Call) -> str | None:
     function = node.func
     called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     first = node.args[0] if node.args else None
-    is_text = isinstance(first, ast.Constant) and isinstance(first.value, str)
-    if called not in ("import_module", "__import__") or not is_text:
+    word = first.value if isinstance(first, ast.Constant) else None
+    if called not in ("import_module", "__import__") or not isinstance(word, str):
         return None
-    word = str(first.value)
     return word if all(map(str.isidentifier, word.lstrip(".").split("."))) else None
 
 

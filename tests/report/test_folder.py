@@ -172,14 +172,14 @@ def alter(folder: Path, cell: Cell, version: str | None = "0.2.0", **changes: An
     return file
 
 
-NEWER = [
+NEWER: list[tuple[dict[str, Any], str | None, str]] = [
     ({"schema": 99}, "0.2.0", f"from version 0.2.0, newer than this one ({__version__}): of schema"),
     ({"schema": "robustbench_cmic/record/99", "x": 1}, "0.2.0", "from version 0.2.0, newer than this one"),
     ({"schema": 99}, None, "from a version newer than this one"),
     ({"surprise": 1, "other": 2}, "0.2.0", "it has keys that this one does not know: surprise, other"),
     ({"surprise": 1}, __version__, "it has keys that this one does not know: surprise"),
 ]
-OLDER = [
+OLDER: list[tuple[dict[str, Any], str]] = [
     ({"schema": 1}, "0.2.0"),
     ({"schema": "robustbench_cmic/record/2"}, "0.2.0"),
     ({"schema": "robustbench_other/record/99"}, "0.2.0"),
