@@ -159,7 +159,7 @@ def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say
         raise DataError(f"cannot use {error.filename or cache}: {os_error_reason(error)}") from None
     train, test = (Split(images[split], listing.labels[split]) for split in ("train", "test"))
     counts = np.array(index["histogram"])
-    largest = int(counts.any(0).nonzero()[0].max())
+    largest = int(np.nonzero(counts.any(axis=0))[0].max())
     for line in filter(None, (listing.left_out_text(), suspicious_maximum(f"{root}/train", largest, 255))):
         say(line)
     left_out = [entry.name for entry in listing.left_out]

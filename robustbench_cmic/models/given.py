@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from robustbench_cmic.models.build import ModelError
+from robustbench_cmic.models.outputs import ModelError
 from robustbench_cmic.models.weights import CorruptCheckpointError
 from robustbench_cmic.records.files import file_sha256
 from robustbench_cmic.suite.messages import os_error_reason
@@ -185,8 +185,11 @@ def fit_weights(model: nn.Sequential, weights: Mapping[str, Tensor], source: str
         parts = [f"lacks {_listed(lacking)}"] if lacking else []
         parts += [f"holds {_listed(further)}, which the architecture has not"] if further else []
         raise ModelError(f"{source} {' and '.join(parts)}")
+    parameters = {name for name, _ in target.named_parameters()}
     for name, value in fitting.items():
-        _check_tensor(name, value, wanted[name], source)
+        # A buffer may hold the -infinity with which classes are masked.
+        finite = value if name in parameters else value[~value.isneginf()]
+        _check_tensor(name, value, finite, wanted[name], source)
     for name in ("0.mean", "0.std") if normalized and target is model else ():
         if not torch.allclose(complete[name].float(), wanted[name].cpu(), rtol=1e-3, atol=1e-4):
             own, ours = ([round(v, 4) for v in each.flatten().tolist()] for each in (complete[name], wanted[name]))
@@ -194,13 +197,14 @@ def fit_weights(model: nn.Sequential, weights: Mapping[str, Tensor], source: str
     target.load_state_dict(complete)
 
 
-def _check_tensor(name: str, value: Tensor, wanted: Tensor, source: str) -> None:
+def _check_tensor(name: str, value: Tensor, finite: Tensor, wanted: Tensor, source: str) -> None:
+    """That a tensor has the wanted shape and type, and that the part of it which has to be is finite."""
     if value.shape != wanted.shape:
         shapes = f"{tuple(value.shape)}, not {tuple(wanted.shape)}"
         raise ModelError(f"{source}: {short(name)} has shape {shapes} as in the architecture")
     if value.is_floating_point() != wanted.is_floating_point():
         raise ModelError(f"{source}: {short(name)} is of type {value.dtype}, not {wanted.dtype}")
-    if not bool(torch.isfinite(value.to(wanted.dtype)).all()):  # 1e300, say, is no float32
+    if not bool(torch.isfinite(finite.to(wanted.dtype)).all()):  # 1e300, say, is no float32
         raise ModelError(f"{source}: {short(name)} is not finite everywhere")
 
 

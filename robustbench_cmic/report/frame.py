@@ -16,8 +16,9 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_outcomes
 from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.records.store import PLAN_FILE
+from robustbench_cmic.report.folder import ReportError
 from robustbench_cmic.report.metrics import CALIBRATION, COLUMNS, DECLARED, MEASURED, METRICS, SPENT
-from robustbench_cmic.report.results import NOT_RUN, ReportError, Results, folders_of, of_own_making, read_results
+from robustbench_cmic.report.results import NOT_RUN, Results, folders_of, of_own_making, read_results
 from robustbench_cmic.suite.fields import Threat
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from robustbench_cmic.models.architectures import lenet, small_cnn
-from robustbench_cmic.models.build import ModelError, build_model
+from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.given import fit_weights
+from robustbench_cmic.models.outputs import ModelError
 from robustbench_cmic.suite.models import architecture_problem, model_of, timm_models
 from tests.conftest import TINY_SUITE, Cli, contents
 

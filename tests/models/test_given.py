@@ -16,8 +16,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.models.build import ModelError, Normalize
+from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.models.given import fit_weights, read_given_weights
+from robustbench_cmic.models.outputs import ModelError
 from robustbench_cmic.models.weights import CorruptCheckpointError
 from robustbench_cmic.suite.messages import UserError
 from tests.conftest import Cli

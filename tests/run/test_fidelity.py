@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.models.outputs import ModelError
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Plan
+from robustbench_cmic.records.packing import pack_replicates, unpack_replicates
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord, Fingerprint, TrainRecord
 from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.job import run_cell
@@ -190,15 +192,15 @@ def test_weights_made_in_the_first_forward_pass_start_from_the_seed(jobs: int, t
     suite.write_text(text.replace("seeds", twin, 1))
     done = cli("run", suite, "--results", "r", "--jobs", jobs, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {}
+    found: dict[tuple[str, int], list[float]] = {}
     for record in read_all(tmp_path / "r" / "x"):
         if isinstance(record, TrainRecord):
             assert record.fingerprint is not None
-            found[record.cell.model, record.cell.seed] = np.array(fidelity.unpack_replicates(record.fingerprint.logits))
+            found[record.cell.model, record.cell.seed] = unpack_replicates(record.fingerprint.logits)
     assert found["lazy", 0] == pytest.approx(found["twin", 0], abs=1e-6)
     assert found["lazy", 1] == pytest.approx(found["twin", 1], abs=1e-6)
     for name in ("lazy", "late"):
-        assert np.abs(found[name, 0] - found[name, 1]).max() > 0.1
+        assert np.abs(np.subtract(found[name, 0], found[name, 1])).max() > 0.1
     torch.manual_seed(0)
     first = nn.Linear(64, 64).weight  # what the seed gives, drawn by hand
     expected = float(first.detach().double().sum())
@@ -400,8 +402,8 @@ def random_logits(n: int = 64, classes: int = 20) -> Tensor:
 )
 def test_rounding_is_forgiven_between_machines_alone(change: Any, elsewhere: bool, here: bool) -> None:
     logits = random_logits()
-    stored = Fingerprint(images=64, logits=fidelity.pack_replicates(logits[:, :16].flatten().tolist()))
-    changed = change(logits)
+    stored = Fingerprint(images=64, logits=pack_replicates(logits[:, :16].flatten().tolist()))
+    changed: Tensor = change(logits)
 
     class Fixed(nn.Module):
         def forward(self, rows: Tensor) -> Tensor:
@@ -411,7 +413,7 @@ def test_rounding_is_forgiven_between_machines_alone(change: Any, elsewhere: boo
         if passes:
             fidelity.check_fingerprint("m", Fixed(), torch.arange(64), stored, same_machine)
         else:
-            with pytest.raises(fidelity.ModelError, match="nothing that it holds itself differs"):
+            with pytest.raises(ModelError, match="nothing that it holds itself differs"):
                 fidelity.check_fingerprint("m", Fixed(), torch.arange(64), stored, same_machine)
 
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from robustbench_cmic.attacks.model import MIN_ROWS, frozen
 from robustbench_cmic.data.base import Data
 from robustbench_cmic.data.feed import Examples
-from robustbench_cmic.models.build import ModelError, own_names
+from robustbench_cmic.models.build import own_names
+from robustbench_cmic.models.outputs import ModelError
 from robustbench_cmic.records.packing import pack_replicates, unpack_replicates
 from robustbench_cmic.records.schema import Fingerprint
 from robustbench_cmic.seeding import derive_seed, seeded
@@ -57,7 +58,7 @@ def logits_of(model: nn.Module, images: Tensor, training: bool = False) -> Tenso
     """
     cudnn = torch.backends.cudnn
     flags = {"enabled": cudnn.enabled, "benchmark": False, "deterministic": True, "allow_tf32": False}
-    with frozen(model), torch.no_grad(), seeded(derive_seed("fingerprint")), cudnn.flags(**flags):  # type: ignore[no-untyped-call]
+    with frozen(model), torch.no_grad(), seeded(derive_seed("fingerprint")), cudnn.flags(**flags):
         model.train(training)
         return torch.cat([model(rows).float().cpu() for rows in torch.split(images, MIN_ROWS)])
 
