@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _modules_of_a_test_are_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test writes and imports, in its own process, is not what the next one of the same name gets."""
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        places = [vars(module).get("__file__"), *vars(module).get("__path__", ())]
+        if any(str(place).startswith(folder) for place in places):
+            del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def command(*arguments: object) -> list[str]:

@@ -35,12 +35,13 @@ def plan(
 
 def validate(suite: arguments.SuiteArgument, data: arguments.DataOption = None) -> None:
     """Check a suite file, and the weights that it names, and say everything that is wrong with it."""
-    loaded = arguments.load(suite, data=arguments.data_folder(data))
+    folder = arguments.data_folder(data)
+    loaded = arguments.load(suite, data=folder)
     if any(model.weights is not None for model in loaded.suite.models):
         # Imported where it is needed: torch takes seconds, and other suites are checked without it.
         from robustbench_cmic.run.given import image_facts, weights_problems
 
-        facts = image_facts(loaded.suite.dataset)
+        facts = image_facts(loaded.suite.dataset, folder.absolute())
         if problems := weights_problems(loaded.suite, facts):
             raise SuiteError(loaded.path, loaded.located(problems))
         if facts is None:

@@ -27,12 +27,12 @@ def row_major(values: Tensor) -> Tensor:
 def lay_out(model: nn.Sequential, architecture: str, shape: Shape) -> nn.Sequential:
     """The classifier in the layout in which it runs fastest, changed in place; a user's own sees row-major images."""
     if ":" in architecture:
-        model.register_forward_pre_hook(_row_major_images)
+        model[1].register_forward_pre_hook(_row_major_images)
         return model
     model = model.to(memory_format=torch.channels_last)
     if architecture not in ARCHITECTURES and not _runs(model, shape):  # timm's are many
         model = model.to(memory_format=torch.contiguous_format)
-        model.register_forward_pre_hook(_row_major_images)
+        model[1].register_forward_pre_hook(_row_major_images)
     return model
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from torch import nn
 
-from robustbench_cmic.data import default_data_folder, load_data
+from robustbench_cmic.data import load_data
+from robustbench_cmic.data.listing import list_images
 from robustbench_cmic.models.architectures import Shape
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.given import fit_weights, read_given_weights
@@ -77,9 +77,11 @@ def _built(model: Model, facts: tuple[Shape, int], built: dict[str, nn.Sequentia
     return built[declared]
 
 
-def image_facts(dataset: DeclaredDataset) -> tuple[Shape, int] | None:
-    """Shape (C, H, W) of an image and number of classes; None where the data is not there, or not right."""
-    folder = Path(os.environ.get("ROBUSTBENCH_DATA") or default_data_folder()).absolute()
+def image_facts(dataset: DeclaredDataset, folder: Path) -> tuple[Shape, int] | None:
+    """Shape (C, H, W) of an image and number of classes; None where the data is not there, or not right.
+
+    `folder` is where data lies that is not beside the suite.
+    """
     if isinstance(dataset, Arrays):
         try:
             data = load_data(dataset, folder)
@@ -87,8 +89,9 @@ def image_facts(dataset: DeclaredDataset) -> tuple[Shape, int] | None:
             return None  # of data a run speaks
         return data.image_shape, data.classes
     if isinstance(dataset, ImageFolder):
-        train = folder / dataset.path / "train"
-        found = train.glob("[!.]*/") if train.is_dir() else ()
-        classes = sum(entry.is_dir() for entry in found)
-        return ((3, dataset.size, dataset.size), classes) if classes > 1 else None
+        try:
+            classes = len(list_images(dataset.find(folder)).classes)
+        except UserError:
+            return None
+        return (3, dataset.size, dataset.size), classes
     return KNOWN_SHAPES.get(dataset.name)

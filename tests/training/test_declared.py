@@ -175,7 +175,7 @@ def test_an_objective_is_a_class_of_the_suite_and_a_class_that_it_names() -> Non
 @pytest.mark.parametrize(("name", "declared"), DATASETS.items())
 def test_every_data_set_has_a_source_that_takes_it(name: str, declared: type[DeclaredDataset]) -> None:
     load = pkgutil.resolve_name(declared.implementation)
-    inspect.signature(load).bind(declared, Path(), None, print)
+    inspect.signature(load).bind(declared, Path(), None, print, False)
     assert name in get_args(declared.model_fields["name"].annotation)
 
 

@@ -59,26 +59,18 @@ def run_attack(job: Job) -> AttackRecord:
     job.stopwatch.examples_per_second = round(len(examples) / (time.perf_counter() - began), 1)
     if shown:
         keep_pictures(job, verdict.broken, examples.indices, checkpoint_sha256)
-    n, correct = len(verdict.correct), int(verdict.correct.sum())
-    low, high = wilson_interval(correct, n)
-    information = measure_information(verdict.logits, labels)
-    without = None if attack is not None else _without_normalization(job, model, examples, labels, verdict.correct)
+    measured = _measured(verdict, labels)
+    if attack is None:
+        measured["ncmi_replicates"] = _replicates(verdict.logits, labels)
+        measured["calibration"] = calibration_of(verdict.logits, labels)
+        measured["without_normalization"] = _without_normalization(job, model, examples, labels, verdict.correct)
     record = AttackRecord(
         **job.common(),
         status="ok",
         checkpoint_sha256=checkpoint_sha256,
         inputs=inputs,
         examples_sha256=examples_sha256,
-        n=n,
-        accuracy=correct / n,
-        ci_low=low,
-        ci_high=high,
-        outcomes=pack_outcomes(verdict.correct.tolist()),
-        information={name: _finite(value) for name, value in asdict(information).items()},
-        masked=int(verdict.logits.isneginf().any(1).sum()),
-        ncmi_replicates=_replicates(verdict.logits, labels) if attack is None else None,
-        calibration=calibration_of(verdict.logits, labels) if attack is None else None,
-        without_normalization=without,
+        **measured,
         outside=verdict.outside,
         outside_box=verdict.outside_box,
         vanished=verdict.vanished,
@@ -88,7 +80,26 @@ def run_attack(job: Job) -> AttackRecord:
         kept=0 if kept is None else len(kept.places),
         images_sha256=_keep(job, verdict) if carries_over else None,
     )
-    return _told(job, record)
+    if (figures := better_as_it_is(record)) is not None:  # the board will show it, too
+        advice = "does the model normalise by itself? then write `normalization: none`"
+        job.progress(0, 0, f"warning: the normalisation in front of the given weights harms: {figures}; {advice}")
+    return record
+
+
+def _measured(verdict: AttackEvaluation, labels: Tensor) -> dict[str, Any]:
+    """What a record holds of accuracy and information, on clean or on attacked examples."""
+    n, correct = len(verdict.correct), int(verdict.correct.sum())
+    low, high = wilson_interval(correct, n)
+    information = measure_information(verdict.logits, labels)
+    return {
+        "n": n,
+        "accuracy": correct / n,
+        "ci_low": low,
+        "ci_high": high,
+        "outcomes": pack_outcomes(verdict.correct.tolist()),
+        "information": {name: _finite(value) for name, value in asdict(information).items()},
+        "masked": int(verdict.logits.isneginf().any(1).sum()),
+    }
 
 
 def _without_normalization(
@@ -103,19 +114,11 @@ def _without_normalization(
         return None
     own: dict[str, Any] = {"classes": job.data.classes, "seed": job.cell.seed, "batch_size": job.settings.batch_size}
     try:
-        alone = evaluate_attack(model[1], examples, labels, attack=None, **own).correct
+        alone = evaluate_attack(model[1:], examples, labels, attack=None, **own).correct
     except AttackError:
         return None
     gained, lost = int((alone & ~correct).sum()), int((correct & ~alone).sum())
     return WithoutNormalization(accuracy=int(alone.sum()) / len(alone), gained=gained, lost=lost)
-
-
-def _told(job: Job, record: AttackRecord) -> AttackRecord:
-    """The record, after those who watch the run were warned of what the board will show of it."""
-    if (figures := better_as_it_is(record)) is not None:
-        advice = "does the model normalise by itself? then write `normalization: none`"
-        job.progress(0, 0, f"warning: the normalisation in front of the given weights harms: {figures}; {advice}")
-    return record
 
 
 def calibration_of(logits: Tensor, labels: Tensor) -> Calibration | None:

@@ -81,8 +81,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> str:
 def test_records_pictures_and_weights_come_back_as_from_local_processes(
     finished: Path, tmp_path: Path, elsewhere: str
 ) -> None:
-    suite = load_suite(finished / "tiny.yaml").suite
-    options = Options(results=tmp_path / "results", executor=elsewhere)
+    file = Path(shutil.copy(finished / "tiny.yaml", tmp_path))
+    suite = load_suite(file).suite
+    options = Options(results=tmp_path / "results", executor=elsewhere, file=file)
     with (tmp_path / "out").open("w") as out:
         assert run_suite(suite, options, Console(file=out)) == 0
     ours, theirs = (Store.of_suite("tiny", folder / "results", None) for folder in (tmp_path, finished))
