@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustbench_cmic.information.measures import log_probabilities, measure_information
+from robustbench_cmic.information.measures import centroid_terms, log_probabilities, measure_information
 from robustbench_cmic.seeding import derive_seed
 
 _WEIGHTS = 10**8
@@ -100,10 +100,8 @@ def _ncmi(logits: Tensor, members: Sequence[Tensor], weights: Tensor) -> Tensor:
         if len(of_class) == 0:
             continue
         count, p, log_p, p_log_p = _class_sums(logits, of_class, drawn)
-        # A class that a sample lacks has S_y = 0; xlogy makes its term 0 instead of NaN.
-        centroids = p / count.clamp(min=1).unsqueeze(1)
         # KL divergences are at least 0; rounding may say -1e-17.
-        divergence += (p_log_p - torch.special.xlogy(p, centroids).sum(1)).clamp(min=0)
+        divergence += (p_log_p - centroid_terms(p, count).sum(1)).clamp(min=0)
         # Each pair of classes in both orders, as sums of terms of one sign: the sum over all pairs less that within
         # classes would cancel, and would leave rounding where one class alone should leave 0.
         separation -= (p * log_before).sum(1) + (p_before * log_p).sum(1)

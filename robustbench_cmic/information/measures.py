@@ -68,6 +68,16 @@ def class_sums(values: Tensor, labels: Tensor, classes: int) -> Tensor:
     return values.new_zeros(classes, values.shape[1]).index_add(0, labels, values)
 
 
+def centroid_terms(p_sums: Tensor, counts: Tensor) -> Tensor:
+    """S log(S / n) for sums S (..., C) of probabilities over n examples (...); 0 where S is 0.
+
+    S / n can round to 0 where S, some 1e-323, does not; its logarithm is then that of S less that of n.
+    """
+    n = counts.clamp(min=1).unsqueeze(-1)
+    terms = torch.special.xlogy(p_sums, p_sums / n)
+    return torch.where(terms.isinf(), torch.special.xlogy(p_sums, p_sums) - p_sums * n.log(), terms)
+
+
 def separation_by_class(p_sums: Tensor, log_sums: Tensor) -> Tensor:
     """Sum over x in y and u not in y of -P_x . log P_u, for each class y, from class sums of P and log P (C, C).
 
@@ -143,10 +153,8 @@ class InformationSums:
         if n == 0:
             raise ValueError("there are no examples to measure")
         counts = self.counts.double()
-        # A class without examples has S_y = 0; xlogy makes its term 0 instead of NaN.
-        centroids = self.p / counts.clamp(min=1).unsqueeze(1)
         # KL divergences are at least 0; rounding may say -1e-17.
-        divergences = (self.p_log_p - torch.special.xlogy(self.p, centroids).sum(1)).clamp(min=0)
+        divergences = (self.p_log_p - centroid_terms(self.p, counts).sum(1)).clamp(min=0)
         separations = separation_by_class(self.p, self.log_p)
         cmi = float(divergences.sum()) / n
         separation = float(separations.sum()) / n**2

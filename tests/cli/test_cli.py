@@ -215,9 +215,7 @@ def test_a_diverged_training_is_told_and_the_rest_is_done(tiny: Path, cli: Cli) 
 
 def test_a_crashing_attack_fails_its_cell_and_is_tried_again(tiny: Path, cli: Cli) -> None:
     # PGDRS knows no noise of this name, and does not look: a real crash inside torchattacks.
-    tiny.write_text(
-        TINY_SUITE.replace("{name: FGSM, eps: 0.1}", "{name: PGDRS, norm: linf, eps: 0.1, noise_type: x}")
-    )
+    tiny.write_text(TINY_SUITE.replace("{name: FGSM, eps: 0.1}", "{name: PGDRS, norm: linf, eps: 0.1, noise_type: x}"))
     for _ in range(2):
         done = cli("run", tiny, cwd=tiny.parent)
         assert done.returncode == 1

@@ -59,18 +59,18 @@ def run_attack(job: Job) -> AttackRecord:
     job.stopwatch.examples_per_second = round(len(examples) / (time.perf_counter() - began), 1)
     if shown:
         keep_pictures(job, verdict.broken, examples.indices, checkpoint_sha256)
-    measured = _measured(verdict, labels)
+    found = measured(verdict, labels)
     if attack is None:
-        measured["ncmi_replicates"] = _replicates(verdict.logits, labels)
-        measured["calibration"] = calibration_of(verdict.logits, labels)
-        measured["without_normalization"] = _without_normalization(job, model, examples, labels, verdict.correct)
+        found["ncmi_replicates"] = replicates(verdict.logits, labels)
+        found["calibration"] = calibration_of(verdict.logits, labels)
+        found["without_normalization"] = _without_normalization(job, model, examples, labels, verdict.correct)
     record = AttackRecord(
         **job.common(),
         status="ok",
         checkpoint_sha256=checkpoint_sha256,
         inputs=inputs,
         examples_sha256=examples_sha256,
-        **measured,
+        **found,
         outside=verdict.outside,
         outside_box=verdict.outside_box,
         vanished=verdict.vanished,
@@ -86,7 +86,7 @@ def run_attack(job: Job) -> AttackRecord:
     return record
 
 
-def _measured(verdict: AttackEvaluation, labels: Tensor) -> dict[str, Any]:
+def measured(verdict: AttackEvaluation, labels: Tensor) -> dict[str, Any]:
     """What a record holds of accuracy and information, on clean or on attacked examples."""
     n, correct = len(verdict.correct), int(verdict.correct.sum())
     low, high = wilson_interval(correct, n)
@@ -129,24 +129,25 @@ def calibration_of(logits: Tensor, labels: Tensor) -> Calibration | None:
     """
     if len(labels) < 2 or bool(logits.gather(1, labels[:, None]).isneginf().any()):
         return None
-    measured = measure_calibration(logits, labels)
+    scores = measure_calibration(logits, labels)
     calibrated = None
-    if measured.calibrated is not None and measured.information is not None:
-        information = measured.information
+    if scores.calibrated is not None and scores.information is not None:
+        information = scores.information
         calibrated = CalibratedMeasures(
             cmi=information.cmi,
             separation=information.separation,
             ncmi=_finite(information.ncmi),
-            ncmi_replicates=_replicates(scale_logits(logits, labels, measured.temperatures), labels),
-            **asdict(measured.calibrated),
+            ncmi_replicates=replicates(scale_logits(logits, labels, scores.temperatures), labels),
+            **asdict(scores.calibrated),
         )
-    first, second = (value if 0 < value < math.inf else None for value in measured.temperatures)
+    first, second = (value if 0 < value < math.inf else None for value in scores.temperatures)
     return Calibration(
-        temperatures=(first, second), undefined=measured.undefined, calibrated=calibrated, **asdict(measured.native)
+        temperatures=(first, second), undefined=scores.undefined, calibrated=calibrated, **asdict(scores.native)
     )
 
 
-def _replicates(logits: Tensor, labels: Tensor) -> str:
+def replicates(logits: Tensor, labels: Tensor) -> str:
+    """NCMI of bootstrap samples, packed."""
     return pack_replicates(bootstrap_ncmi(logits, labels).tolist())
 
 
