@@ -35,6 +35,7 @@ from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.models.build import layers_in_training
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attack_base import Attack
+from robustbench_cmic.suite.signatures import one_line
 
 CallOn = Callable[..., AttackCall[Attack]]
 """Takes images, labels and places, which are all that an `AttackCall` still lacks."""
@@ -130,7 +131,7 @@ def _attack_and_judge(call_on: CallOn | None, target: CountedModel, judge: Judge
     except Exception as error:
         if isinstance(error, AttackError) or is_out_of_memory(error):
             raise
-        raise AttackError(f"the attack crashed: {type(error).__name__}: {error}") from error
+        raise AttackError(f"the attack crashed: {one_line(error)}") from error
     judge.model.rows = target.rows
     watch, target.watch = target.watch, None
     verdict = judge.judge(batch, returned, parts)

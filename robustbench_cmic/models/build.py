@@ -84,7 +84,8 @@ def _classifier(
         settings: Any = network.pretrained_cfg
         mean, std = settings["mean"], settings["std"]
     if not len(mean) == len(std) == shape[0]:
-        raise ModelError(f"`normalization` should have {shape[0]} means and as many deviations, one a channel")
+        given = f"it has {len(mean)} and {len(std)}"
+        raise ModelError(f"`normalization` should have one mean and one deviation a channel, {shape[0]} each; {given}")
     model = nn.Sequential(Normalize(mean, std), network)
     if declared.logits is not None:  # behind the network, so that the names of its weights stay as they are
         model.append(PickLogits(declared.logits))

@@ -25,6 +25,7 @@ from robustbench_cmic.run.watch.events import CellEnded, Emit
 from robustbench_cmic.suite.custom import changed_code
 from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.messages import UserError, os_error_reason
+from robustbench_cmic.suite.signatures import one_line
 
 _data = functools.lru_cache(maxsize=1)(load_data)
 
@@ -86,7 +87,7 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
             hint = "a smaller `batch_size`" if cell.kind == "train" else "a smaller model, or smaller images,"
             return f"out of memory on {settings.device}: {hint} would need less"
         traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
+        return one_line(error)
 
 
 def _set_determinism(settings: Settings, training: bool) -> None:

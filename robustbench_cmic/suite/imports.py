@@ -9,15 +9,13 @@ from __future__ import annotations
 import ast
 import functools
 import sys
-import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from robustbench_cmic.suite.signatures import find_module, located, parsed
+from robustbench_cmic.suite.signatures import find_module, is_installed, located, parsed
 
 _THIS_PACKAGE = __name__.partition(".")[0]
-_INSTALLED = {"site-packages", "dist-packages"}
 _Parts = tuple[str, ...]
 
 
@@ -48,15 +46,7 @@ class _Module(NamedTuple):
 def own_folders() -> tuple[Path, ...]:
     """The folders on the path that hold a user's own modules, in its order; the command line puts the suite's there."""
     folders = dict.fromkeys(Path(entry).absolute() for entry in sys.path)
-    return tuple(folder for folder in folders if folder.is_dir() and not _is_installed(folder))
-
-
-@functools.cache
-def _is_installed(folder: Path) -> bool:
-    """It is Python's, or packages are installed into it."""
-    standard = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
-    below = any(folder.is_relative_to(place) for place in standard)
-    return below or not _INSTALLED.isdisjoint(folder.parts) or any(folder.glob("*.dist-info"))
+    return tuple(folder for folder in folders if folder.is_dir() and not is_installed(folder))
 
 
 def own_modules(name: str, folders: Sequence[Path]) -> list[tuple[str, bytes]]:
@@ -110,7 +100,7 @@ def _imported(module: _Module, source: bytes, folders: Sequence[Path]) -> Iterat
 
 def _around(module: _Module, first: str) -> list[Path]:
     """The folders around a module in which what it imports by this first name may lie."""
-    if _is_installed(module.root):
+    if is_installed(module.root):
         return [module.root] if first == module.name[0] else []
     return [module.root, module.file.parent]  # the latter where code puts its own folder on the path
 

@@ -115,16 +115,27 @@ def timm_models() -> dict[str, str]:
     return modules
 
 
+def _own_problem(name: str) -> str | None:
+    """Why a user's own function cannot build a network, as a sentence; None where its source shows nothing."""
+    try:
+        signature = custom_signature(name, "package.module:function")
+        if signature is not None:
+            signature.bind("shape", "classes")
+    except CustomCodeError as error:
+        return str(error)
+    except TypeError as error:
+        return f"{name} cannot be called as {name.partition(':')[2]}(shape, classes): {error}"
+    return None
+
+
 def architecture_problem(
     name: str, small_stem: bool = False, pretrained: bool = False, zero_init_residual: bool = True
 ) -> str | None:
     """What is wrong with an architecture for these keys of a `Model`, as a sentence; None where it is right."""
     base, _, tag = name.partition(".")
     if ":" in name:
-        try:
-            custom_signature(name, "package.module:function")
-        except CustomCodeError as error:
-            return str(error)
+        if (problem := _own_problem(name)) is not None:
+            return problem
     elif name not in ARCHITECTURES and base not in timm_models():
         near = suggestion(name, [*ARCHITECTURES, *timm_models()])
         if "did you mean" not in near:

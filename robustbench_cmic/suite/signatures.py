@@ -10,9 +10,11 @@ import importlib.util
 import inspect
 import operator
 import re
+import sysconfig
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+
+_INSTALLED = {"site-packages", "dist-packages"}
+_THIS_PACKAGE = Path(__file__).parents[1]
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Bindings = Mapping[str, list[ast.AST]]
@@ -85,6 +90,8 @@ def custom_signature(name: str, form: str = "package.module:name") -> inspect.Si
     file = find_module(name)
     if file is None:
         where = "put it beside the suite, install it, or run from its folder"
+        if module.endswith(".py"):
+            where = f"write {module.removesuffix('.py')}:{word}"
         raise CustomCodeError(f"there is no module {module} here: {where}")
     try:
         tree = parsed(file.read_bytes(), file.name)
@@ -143,8 +150,26 @@ def parsed(source: bytes, file: str) -> ast.Module:
 
 
 def one_line(error: BaseException) -> str:
-    """An error in words, on one line: `ValueError: no such thing`."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    """An error in words, on one line, and where a user's own code raised it, or called what did.
+
+    `ValueError: no such thing (my_model.py, line 3)`; without a place where nobody's own code had a part in it.
+    """
+    words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    calls = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [f" ({file.name}, line {line})" for file, line in calls if file.is_file() and _is_own(file)]
+    return words + (own[-1] if own else "")
+
+
+def _is_own(file: Path) -> bool:
+    return not is_installed(file.parent) and not file.is_relative_to(_THIS_PACKAGE)
+
+
+@cache
+def is_installed(folder: Path) -> bool:
+    """It is Python's, or packages are installed into it."""
+    standard = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    below = any(folder.is_relative_to(place) for place in standard)
+    return below or not _INSTALLED.isdisjoint(folder.parts) or any(folder.glob("*.dist-info"))
 
 
 def _bindings(tree: ast.Module) -> _Bindings:

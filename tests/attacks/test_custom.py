@@ -107,7 +107,7 @@ models:
 attacks:
 """
 FAILURES = {
-    "crash": "the attack crashed: IndexError: index 20 is out of bounds for dimension 0 with size 20",
+    "crash": "the attack crashed: IndexError: index 20 is out of bounds for dimension 0 with size 20 (mine.py, line 5)",
     "nan": "the attack returned images with NaN or infinity",
     "shape": "the attack should return images of shape (20, 1, 8, 8), not (20, 1, 4, 8)",
     "array": "the attack should return images of shape (20, 1, 8, 8), not ndarray",

@@ -137,7 +137,7 @@ def test_normalisation_is_by_given_moments_where_given() -> None:
     assert torch.equal(build("mlp")[0](images), (images - mean) / std)
     given = build("mlp", normalization={"mean": [0.0] * 3, "std": [1.0] * 3})
     assert torch.equal(given[0](images), images)
-    with pytest.raises(ModelError, match="should have 3 means"):
+    with pytest.raises(ModelError, match="one mean and one deviation a channel, 3 each; it has 1 and 1"):
         build("mlp", normalization={"mean": [0.0], "std": [1.0]})
 
 
@@ -178,6 +178,9 @@ def wrong(shape, classes):
 def seven(shape, classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 7))
 
+def bare():
+    return nn.Flatten()
+
 def colour(shape, classes):
     return nn.Conv2d(3, classes, 3)
 """
@@ -216,6 +219,8 @@ def test_own_architecture_and_own_weights_are_attacked_without_training(tmp_path
     ("old", "new", "sentence"),
     [
         ("architecture: mlp", "architecture: no_module:build", "there is no module no_module here"),
+        ("architecture: mlp", "architecture: my_model.py:build", "no module my_model.py here: write my_model:build"),
+        ("architecture: mlp", "architecture: my_model:bare", "called as bare(shape, classes): too many positional"),
         ("architecture: mlp", "architecture: my_model:bild", "defines no bild; did you mean 'build'?"),
         ("architecture: mlp", 'architecture: "my_model:"', "should be written package.module:function"),
         ("architecture: mlp", "architecture: resnet81", "unknown architecture 'resnet81'; did you mean 'resnet18'?"),

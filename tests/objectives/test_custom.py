@@ -100,15 +100,15 @@ def made(classes, *, kind="Good"):
     return {"Good": Good}[kind](classes)
 """
 FAILURES = {
-    "Refuses": "ours:Refuses failed for 10 classes: ValueError: not with me",
+    "Refuses": "ours:Refuses failed for 10 classes: ValueError: not with me (ours.py, line 14)",
     "NoTotal": "ours:NoTotal should return a dictionary of scalar tensors with a `total`; it returned loss",
     "Tensor": "ours:Tensor should return a dictionary of scalar tensors with a `total`; it returned Tensor",
     "Rows": "ours:Rows should return a dictionary of scalar tensors with a `total`; its 'total' is (20,)",
     "Constant": "ours:Constant should return a dictionary of scalar tensors with a `total`; its `total` has no "
     "gradient in the logits",
     "Shape": "ours:Shape fails on logits of shape (20, 10): IndexError: index 10 is out of bounds for dimension 1 with "
-    "size 10",
-    "Update": "ours:Update fails on logits of shape (20, 10): KeyError: 'centroid'",
+    "size 10 (ours.py, line 34)",
+    "Update": "ours:Update fails on logits of shape (20, 10): KeyError: 'centroid' (ours.py, line 38)",
     "Trainable": "ours:Trainable has trainable parameters, which no optimiser gets: keep its state in buffers",
     "plain": "ours:plain should return a robustbench_cmic.objectives.Objective, not function",
 }

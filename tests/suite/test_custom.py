@@ -249,8 +249,8 @@ def test_validate_and_plan_run_nobodys_code_and_what_an_import_shows_fails_its_c
     assert touched.exists()
     reasons = {record.reason for record in records if record.status == "failed"}
     assert reasons >= {
-        "spied.code:Mine failed for 10 classes: ModuleNotFoundError: No module named 'torhc'",
-        "spied.attacks:free cannot be imported: SystemExit: 3",
+        "spied.code:Mine failed for 10 classes: ModuleNotFoundError: No module named 'torhc' (code.py, line 22)",
+        "spied.attacks:free cannot be imported: SystemExit: 3 (attacks.py, line 22)",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from robustbench_cmic.suite.signatures import (
     CustomCodeError,
     custom_signature,
     find_module,
+    one_line,
     parsed,
     read_signature,
 )
@@ -146,3 +148,17 @@ def test_what_is_not_there_is_told_and_what_may_be_there_passes(folder: Path) ->
     (folder / "single.py").write_bytes(b"\0")
     with pytest.raises(CustomCodeError, match="the module single cannot be imported: "):
         custom_signature("single:known")
+
+
+def test_an_error_names_the_last_line_of_a_users_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helps.py").write_text("import json\n\ndef read(text):\n    return json.loads(text)\n")
+    (tmp_path / "calls.py").write_text("import helps\n\ndef deep(text):\n    return helps.read(text)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="Expecting") as raised:
+        pkgutil.resolve_name("calls:deep")("nothing")
+    words = "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"
+    assert one_line(raised.value) == f"{words} (helps.py, line 4)"
+    assert one_line(raised.value.with_traceback(None)) == words
+    with pytest.raises(CustomCodeError) as refused:
+        custom_signature("calls:deeper")
+    assert one_line(refused.value).endswith(f" (test_signatures.py, line {refused.tb.tb_lineno})"), "not this package's"
