@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.conftest import ROOT, Cli, contents
@@ -15,7 +17,7 @@ COMMANDS = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli: Cli) -> None:
-    assert set(FILES) == {"my_model.py", "my_objective.py", "my_attack.py", "mine.yaml"}
+    assert set(FILES) == {"my_model.py", "my_objective.py", "my_attack.py", "mine.yaml", "by_hand.py"}
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     for line in "".join(COMMANDS).splitlines():
@@ -43,3 +45,7 @@ def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli: Cli) -> None
     curves = {record["cell"]["model"]: record["curve"] for record in contents(folder).values() if "curve" in record}
     (epoch,) = curves["small-focal"]
     assert 0 < epoch["loss"]["total"] < epoch["loss"]["ce"], "the focal factor is below 1"
+    done = subprocess.run([sys.executable, "by_hand.py"], cwd=tmp_path, capture_output=True, text=True)
+    clean = next(row["accuracy"] for row in rows if (row["model"], row["attack"]) == ("small-ce", "none"))
+    said = f"by hand {float(clean):.4f}, recorded {float(clean):.4f}, 0 images differ\n"
+    assert done.stdout == said, done.stdout + done.stderr

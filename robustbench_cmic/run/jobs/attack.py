@@ -81,7 +81,7 @@ def run_attack(job: Job) -> AttackRecord:
         images_sha256=_keep(job, verdict) if carries_over else None,
     )
     if (figures := better_as_it_is(record)) is not None:  # the board will show it, too
-        advice = "does the model normalise by itself? then write `normalization: none`"
+        advice = "does the model normalise by itself, or was it trained without? then write `normalization: none`"
         job.progress(0, 0, f"warning: the normalisation in front of the given weights harms: {figures}; {advice}")
     return record
 
