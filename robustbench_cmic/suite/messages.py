@@ -106,6 +106,9 @@ def problems_of(error: ValidationError, data: Any, model: type[BaseModel]) -> li
     """One problem for each finding, located in `data`, the value that was validated against `model`."""
     schema = model.model_json_schema()
     locations = [(details, _location_in(data, details)) for details in error.errors()]
+    # Of a key that may be left out pydantic says, besides what is wrong with its value, that it might be null.
+    if any(details["type"] != "none_required" for details, _ in locations):
+        locations = [(details, place) for details, place in locations if details["type"] != "none_required"]
     return [Problem(_sentence(details, location, data, schema), location) for details, location in locations]
 
 

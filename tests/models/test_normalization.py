@@ -128,6 +128,7 @@ def test_none_changes_no_bit_and_null_is_unclear(tmp_path: Path) -> None:
     [
         ("imagenet", "models[0].normalization: should be 'none', not 'imagenet'"),
         ("{means: [0], std: [1]}", "models[0].normalization.means: unknown key; did you mean 'mean'?"),
+        ("{mean: 0.5, std: [1]}", "models[0].normalization.mean: should be a list, not 0.5"),
         ("[0, 1]", "models[0].normalization: should be a mapping"),
         ("none, weights_key: ema", "models[0].weights_key: has no effect without `weights`"),
     ],
@@ -138,6 +139,7 @@ def test_what_a_normalisation_may_be(tmp_path: Path, written: str, sentence: str
     done = command_here("validate", "x.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert sentence in done.stderr
+    assert "None" not in done.stderr
 
 
 def test_a_pair_differs_in_none_and_the_default(tmp_path: Path) -> None:
