@@ -38,8 +38,8 @@ def apgd(
     orders points as cross entropy does, without its saturation; `loss="dlr"` with targets is APGD-T.
 
     Of the noise only the direction counts: starts lie on the surface of the ball, as in the authors' code. A run makes
-    `steps` steps, at least 1. The targeted `dlr` becomes `margin` with fewer than four classes. All else is as for
-    `pgd.pgd`.
+    `steps` steps, at least 1. With fewer than three classes, four if targeted, `dlr` becomes `margin`. All else is as
+    for `pgd.pgd`.
 
     Returns:
         An example's first misclassified iterate, whatever the target, or the point of highest loss in its last run.
@@ -48,7 +48,7 @@ def apgd(
     if steps < 1 or targets < 0:
         raise ValueError(f"steps should be at least 1 and targets at least 0, not {steps} and {targets}")
     images = images.detach()
-    raised = _dlr_or_margin if loss == "dlr" and targets > 0 else make_loss(loss, centroids)
+    raised = _dlr_or_margin if loss == "dlr" else make_loss(loss, centroids)
 
     def one_run(number: int, active: Tensor, towards: Tensor | None) -> tuple[Tensor, Tensor]:
         starts = project(threat, images, images + normalized(noise(number), threat.norm) * threat.eps)[active]
@@ -60,7 +60,8 @@ def apgd(
 
 
 def _dlr_or_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    return (margin if logits.shape[1] < 4 else dlr)(logits, labels, targets)
+    least = 3 if targets is None else 4
+    return (margin if logits.shape[1] < least else dlr)(logits, labels, targets)
 
 
 def checkpoints(steps: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,18 @@ SeedOf = Callable[[int], int]
 """Number of a block -> the seed of all its random numbers."""
 
 
+class OtherImages(NamedTuple):
+    """Clean images of the evaluated ones, chosen evenly, whatever is attacked together.
+
+    Attributes:
+        images: (M, C, H, W) in [0, 1].
+        labels: (M,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttackCall(Generic[AttackT]):
     """What the function gets that implements an attack; it returns images like these, and what its parts did.
@@ -38,6 +50,7 @@ class AttackCall(Generic[AttackT]):
         images: (N, C, H, W) in [0, 1].
         labels: (N,).
         places: (N,) ascending places of the examples among all evaluated ones, counted from 0.
+        others: what attacks walk towards that say so (`Attack.wants_others`); None for all other attacks.
     """
 
     attack: AttackT
@@ -47,6 +60,7 @@ class AttackCall(Generic[AttackT]):
     images: Tensor
     labels: Tensor
     places: Tensor
+    others: OtherImages | None = None
 
     def _seed(self, *parts: int) -> int:
         norm, eps = self.attack.threat

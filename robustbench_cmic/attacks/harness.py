@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.blocks import AttackCall
+from robustbench_cmic.attacks.blocks import AttackCall, OtherImages
 from robustbench_cmic.attacks.judge import AttackEvaluation, Batch, Judge
 from robustbench_cmic.attacks.losses import class_centroids
 from robustbench_cmic.attacks.model import (
@@ -37,6 +37,8 @@ from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.signatures import one_line
 
+OTHERS = 256
+"""Images among which attacks that walk towards others find them."""
 CallOn = Callable[..., AttackCall[Attack]]
 """Takes images, labels and places, which are all that an `AttackCall` still lacks."""
 
@@ -103,7 +105,8 @@ def evaluate_attack(
         call_on: CallOn | None = None
         if attack is not None:
             centroids = _centroids(target, images, labels, batch_size) if attack.raised_loss == "cmic" else None
-            call_on = partial(AttackCall, attack=attack, seed=seed, centroids=centroids, model=target)
+            others = _others(images, labels) if attack.wants_others else None
+            call_on = partial(AttackCall, attack=attack, seed=seed, centroids=centroids, model=target, others=others)
         size = BLOCK if attack is not None and attack.whole_blocks else batch_size
         for start in range(0, len(images), size):
             batch = _batch(start, images[start : start + size], labels[start : start + size], kept)
@@ -178,6 +181,13 @@ def _who_changed(model: nn.Module) -> str:
         stuck = f"the model stays in training mode when it is told to evaluate ({', '.join(layers[:3])})"
         return f"{stuck}, and what it evaluates changes its weights or statistics"
     return "the attack changed the model's weights or statistics"
+
+
+def _others(images: Tensor | Examples, labels: Tensor) -> OtherImages:
+    """At most `OTHERS` of the evaluated examples, chosen evenly."""
+    count = min(OTHERS, len(images))
+    rows = [number * len(images) // count for number in range(count)]
+    return OtherImages(images[rows] if isinstance(images, Tensor) else images.at(rows), labels[rows])
 
 
 def _centroids(target: CountedModel, images: Tensor | Examples, labels: Tensor, batch_size: int) -> Tensor:

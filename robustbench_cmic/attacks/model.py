@@ -115,6 +115,30 @@ class CountedModel(nn.Module):
         self.backwards += len(gradient)
 
 
+class Expectation(nn.Module):
+    """A randomised model's mean logits over `samples` draws: expectation over transformation (Athalye et al. 2018).
+
+    The gradient of a loss is averaged in `pgd.loss_and_gradient`, draw by draw, so that memory holds one of them.
+    """
+
+    def __init__(self, model: nn.Module, samples: int) -> None:
+        super().__init__()
+        self.model = model
+        self.samples = samples
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images -> (N, classes) logits."""
+        total: Tensor = self.model(images)
+        for _ in range(self.samples - 1):
+            total = total + self.model(images)
+        return total / self.samples
+
+
+def expectation(model: nn.Module, samples: int) -> nn.Module:
+    """`Expectation`; of one draw the model itself."""
+    return model if samples == 1 else Expectation(model, samples)
+
+
 def usable(logits: Tensor) -> bool:
     """Whether logits (N, C) decide: no NaN, no infinity but -infinity, with which a model may mask some classes."""
     return bool(torch.isfinite(logits.amax(1)).all())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.losses import LOSSES, AttackLoss, make_loss, top_other_classes
-from robustbench_cmic.attacks.model import misclassified
+from robustbench_cmic.attacks.model import Expectation, expectation, misclassified
 from robustbench_cmic.attacks.threat import check_threat, normalized, project, random_perturbations
 from robustbench_cmic.information.measures import integer_labels
 from robustbench_cmic.records.schema import Part
@@ -32,7 +32,8 @@ def run(call: AttackCall[FGSM | PGD | Transfer]) -> tuple[Tensor, list[Part]]:
     """PGD as a suite's `FGSM`, `PGD` or `Transfer` asks for it."""
     search = call.attack.search
     noise = call.noise if search.random_start else None
-    return pgd_search(call.model, call.images, call.labels, search, noise, centroids=call.centroids), []
+    model = expectation(call.model, search.samples)
+    return pgd_search(model, call.images, call.labels, search, noise, centroids=call.centroids), []
 
 
 def pgd(
@@ -212,16 +213,30 @@ def loss_and_gradient(
 ) -> LossGradient:
     """Loss, gradient and errors at images (N, C, H, W), with labels and targets (N,).
 
-    The gradient is that of `weight` times the loss; steps do not depend on the factor but for rounding.
+    The gradient is that of `weight` times the loss; steps do not depend on the factor but for rounding. Of an
+    `Expectation` losses and gradients are means over its draws, and errors those of the mean logits.
     """
+    network, samples = (model.model, model.samples) if isinstance(model, Expectation) else (model, 1)
+    gradient, losses, logits = _one_draw(network, images, labels, targets, loss, weight)
+    for _ in range(samples - 1):
+        draw = _one_draw(network, images, labels, targets, loss, weight)
+        gradient, losses, logits = (total + each for total, each in zip((gradient, losses, logits), draw, strict=True))
+    if samples > 1:
+        gradient, losses = gradient / samples, losses / samples
+    return LossGradient(gradient, losses, logits.argmax(1) != labels)
+
+
+def _one_draw(
+    model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor | None, loss: AttackLoss, weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient (N, C, H, W), losses (N,) and logits (N, classes) of one pass."""
     leaf = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(leaf)
         losses = loss(logits, labels, targets)
         (gradient,) = torch.autograd.grad(losses, leaf, grad_outputs=torch.full_like(losses, weight))
     # One NaN would otherwise turn an image to NaN; 0 leaves that pixel where it is for this step.
-    gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-    return LossGradient(gradient, losses.detach(), logits.detach().argmax(1) != labels)
+    return gradient.nan_to_num(0.0, 0.0, 0.0), losses.detach(), logits.detach()
 
 
 def steepest_ascent(gradient: Tensor, norm: str) -> Tensor:

@@ -24,14 +24,18 @@ class Attack(Strict):
         family: what it does, unless its parameters decide.
         whole_blocks: it draws from generators that know of no blocks, and is run on a whole one at a time.
         distrusted: it runs on a copy of the model, for nobody knows what it does to it.
+        wants_others: it walks towards other images, of which it gets some.
         of_the_suite: fields that say nothing of what the attack does in a ball.
+        left_out: fields that cells do not declare at these values, at which the attack does what it did without them.
     """
 
     implementation: ClassVar[str]
     family: ClassVar[AttackKind]
     whole_blocks: ClassVar[bool] = False
     distrusted: ClassVar[bool] = False
+    wants_others: ClassVar[bool] = False
     of_the_suite: ClassVar[set[str]] = {"id", "norm", "eps"}
+    left_out: ClassVar[dict[str, Any]] = {"ascending": False}
 
     name: str
     id: Name | None = None
@@ -78,9 +82,9 @@ class Attack(Strict):
     def declared(self) -> dict[str, Any]:
         """What a cell declares of an attack at one threat: name and parameters as plain data."""
         declared = self.model_dump(exclude=self.of_the_suite)
-        if declared.get("ascending") is False:  # what the attack does to an example is the same
-            del declared["ascending"]
-        return declared
+        return {
+            key: value for key, value in declared.items() if key not in self.left_out or value != self.left_out[key]
+        }
 
     @classmethod
     def from_declared(cls, declared: dict[str, Any], threat: Threat) -> Self:
@@ -147,7 +151,8 @@ class Attack(Strict):
         if self.raised_loss is None:
             return False
         ours, theirs = self.declared(), other.declared()
-        return all(ours[key] == theirs.get(key) for key in ours.keys() - {"loss", "early_stop", "ascending"})
+        keys = (ours.keys() | {"samples"}) - {"loss", "early_stop", "ascending"}
+        return all(ours.get(key) == theirs.get(key) for key in keys)
 
     def audited(self) -> dict[str, Self]:
         """As an audit tries it at one threat: on `other-loss` than cross entropy; `longer`; `active`, for tests."""

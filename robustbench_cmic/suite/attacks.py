@@ -23,13 +23,31 @@ class _InBall(Attack):
     eps: NumberList
 
 
-class FGSM(_InBall):
-    """Fast gradient sign method (Goodfellow et al. 2015): one step of size eps; with `norm: l2` along the gradient."""
+class _OverDraws(_InBall):
+    """An attack on the expectation over a randomised model's draws (Athalye et al. 2018), of which it takes `samples`.
+
+    One is the model as it is, and not declared.
+    """
+
+    left_out = _InBall.left_out | {"samples": 1}
+    samples: Count = 1
+
+
+class FGSM(_OverDraws):
+    """Fast gradient sign method (Goodfellow et al. 2015): one step of size eps; with `norm: l2` along the gradient.
+
+    `samples` as for `PGD`.
+    """
 
     implementation = "robustbench_cmic.attacks.pgd:run"
     family = "one-step"
     name: Literal["FGSM"]
     loss: Loss = "ce"
+
+    @property
+    def work(self) -> float:
+        """A gradient for every draw."""
+        return GRADIENT * float(self.samples)
 
     @property
     def search(self) -> PGD:
@@ -119,13 +137,15 @@ class IteratedAttack(_InBall):
         return PGD.model_validate(self.model_dump(exclude={"sources"}) | {"name": "PGD"})
 
 
-class PGD(IteratedAttack):
+class PGD(IteratedAttack, _OverDraws):
     """Projected gradient descent (Madry et al. 2018).
 
     Attributes:
-        early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
-        ascending: an example that this attack broke in a smaller ball keeps its adversarial example, and is not
-            attacked again in a larger one; exact for what can be broken, and cheaper.
+            early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
+            ascending: an example that this attack broke in a smaller ball keeps its adversarial example, and is not
+    exact for what can be broken, and cheaper.
+            samples: gradients, losses and logits are means over so many draws of a randomised model (expectation over
+                transformation, Athalye et al. 2018).
     """
 
     name: Literal["PGD"]
@@ -135,7 +155,7 @@ class PGD(IteratedAttack):
     @property
     def work(self) -> float:
         """Of what early stop saves, a quarter is a guess."""
-        return (0.25 if self.early_stop else 1.0) * super().work
+        return (0.25 if self.early_stop else 1.0) * float(self.samples) * super().work
 
     def audited(self) -> dict[str, Self]:
         """On the margin; with twice the steps and a further start; in tests any iterate counts, not only the last."""
@@ -144,11 +164,12 @@ class PGD(IteratedAttack):
         return variants | {"active": self.varied(early_stop=True)}
 
 
-class AutoAttack(_InBall):
+class AutoAttack(_OverDraws):
     """AutoAttack, standard (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T, Square, each on what is left.
 
     APGD and FAB take `steps`, Square `queries`; APGD-T and FAB-T aim at `targets` classes, the most likely ones, at
-    most all but the true one. `ascending` as for `PGD`.
+    most all but the true one. `ascending` and `samples` as for `PGD`: with more than one it is the version `rand` for
+    randomised models, APGD-CE and APGD-DLR alone, the authors with 20.
     """
 
     implementation = "robustbench_cmic.attacks.autoattack:run"
@@ -162,6 +183,8 @@ class AutoAttack(_InBall):
     @property
     def work(self) -> float:
         """Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess."""
+        if self.samples > 1:
+            return GRADIENT * float(2 * self.steps) * float(self.samples) / 4
         gradients = self.steps * (1 + 2 * self.targets)
         return (GRADIENT * gradients + float(self.queries)) / 50
 
@@ -184,6 +207,56 @@ class Noise(_InBall):
         return float(self.samples) + GRADIENT
 
 
+class Walk(_InBall):
+    """A step of size eps towards each of `images` other evaluated images of other classes; no gradients, no logits."""
+
+    implementation = "robustbench_cmic.attacks.walk:run"
+    family = "black-box"
+    wants_others = True
+    name: Literal["Walk"]
+    images: Annotated[int, Field(ge=1, le=256)] = 40
+
+    @property
+    def work(self) -> float:
+        """A pass for every step."""
+        return float(self.images)
+
+
+class RayS(_InBall):
+    """RayS (Chen & Gu 2020): a search over directions by the predicted class alone, `queries` times an example."""
+
+    implementation = "robustbench_cmic.attacks.rays:run"
+    family = "black-box"
+    name: Literal["RayS"]
+    queries: Count = 200
+
+    @property
+    def work(self) -> float:
+        """A pass for every query."""
+        return float(self.queries)
+
+
+class GradientFree(_InBall):
+    """`Walk`, `RayS` and Square (on the margin), each on what is left: what hides from gradients may not hide from it.
+
+    Attributes:
+        images: of `Walk`.
+        queries: of RayS, and of Square.
+    """
+
+    implementation = "robustbench_cmic.attacks.gradient_free:run"
+    family = "black-box"
+    wants_others = True
+    name: Literal["GradientFree"]
+    images: Annotated[int, Field(ge=1, le=256)] = 40
+    queries: Count = 200
+
+    @property
+    def work(self) -> float:
+        """Of an example that survives."""
+        return float(self.images) + 2 * float(self.queries)
+
+
 class Transfer(IteratedAttack):
     """Adversarial examples of one model tried on another: PGD on the source, to the end of its steps.
 
@@ -197,7 +270,9 @@ class Transfer(IteratedAttack):
     loss: Loss = "margin"
 
 
-NativeAttack = Annotated[FGSM | PGD | AutoAttack | Noise | Transfer, Field(discriminator="name")]
+NativeAttack = Annotated[
+    FGSM | PGD | AutoAttack | Noise | Walk | RayS | GradientFree | Transfer, Field(discriminator="name")
+]
 """Attacks that this package implements; every other name without a colon is a class of torchattacks."""
 NATIVE_ATTACKS: dict[str, type[Attack]] = classes_by_name(NativeAttack)
 

@@ -12,7 +12,17 @@ import pytest
 
 from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.suite.attack_base import Attack, AttackKind
-from robustbench_cmic.suite.attacks import FGSM, NATIVE_ATTACKS, PGD, AutoAttack, Noise, Transfer
+from robustbench_cmic.suite.attacks import (
+    FGSM,
+    NATIVE_ATTACKS,
+    PGD,
+    AutoAttack,
+    GradientFree,
+    Noise,
+    RayS,
+    Transfer,
+    Walk,
+)
 from robustbench_cmic.suite.custom import CustomAttack
 from robustbench_cmic.suite.fields import CLEAN, Threat
 from robustbench_cmic.suite.schema import attack_of
@@ -60,6 +70,20 @@ def test_the_order_of_keys_is_that_of_committed_plans() -> None:
     assert list(AutoAttack(name="AutoAttack", eps=[0.2]).at(BALL).declared()) == ["name", "targets", "steps", "queries"]
 
 
+def test_one_draw_of_a_model_is_not_declared_and_more_are() -> None:
+    for kind, name in ((FGSM, "FGSM"), (PGD, "PGD"), (AutoAttack, "AutoAttack")):
+        one, many = (kind.model_validate({"name": name, "eps": [0.2], "samples": n}).at(BALL) for n in (1, 8))
+        assert "samples" not in one.declared()
+        assert many.declared() == one.declared() | {"samples": 8}
+        for attack in (one, many):
+            again = attack_of(attack.declared(), BALL)
+            assert again == attack
+        assert not one.same_but_for_loss(many)
+        assert not many.same_but_for_loss(one)
+    assert Noise(name="Noise", eps=[0.2], samples=1).at(BALL).declared()["samples"] == 1
+    assert FGSM(name="FGSM", eps=[0.2], samples=3).search.samples == 3
+
+
 def test_attacks_of_other_people_are_read_back_though_their_code_is_gone() -> None:
     custom = {"name": "torchattacks.gone:attack", "code_sha256": "0", "parameters": {"name": "x", "steps": 3}}
     library = {"name": "torchattacks.Gone", "steps": 7, "loss": "dlr"}
@@ -101,7 +125,9 @@ def test_an_attack_that_says_nothing_of_its_kind_is_not_strong() -> None:
 
 
 def test_native_attacks_are_those_of_the_union_by_the_names_that_they_allow() -> None:
-    assert list(NATIVE_ATTACKS) == ["FGSM", "PGD", "AutoAttack", "Noise", "Transfer"]
+    assert list(NATIVE_ATTACKS) == [
+        "FGSM", "PGD", "AutoAttack", "Noise", "Walk", "RayS", "GradientFree", "Transfer",
+    ]  # fmt: skip
     for name, attack in NATIVE_ATTACKS.items():
         assert get_args(attack.model_fields["name"].annotation) == (name,)
 
@@ -130,7 +156,13 @@ def test_what_attacks_cost_and_what_they_are_worth() -> None:
     assert at(PGD(name="PGD", eps=[0.2], steps=10, loss="margin", alpha=0.019)) == (30.0, False, False)
     assert at(PGD(name="PGD", eps=[0.2], steps=10, loss="margin", alpha=0.02)) == (30.0, True, False)
     assert at(AutoAttack(name="AutoAttack", eps=[0.2])) == ((3 * 1900 + 5000) / 50, True, False)
+    assert at(AutoAttack(name="AutoAttack", eps=[0.2], samples=20)) == (3 * 200 * 20 / 4, True, False)
+    assert at(PGD(name="PGD", eps=[0.2], steps=40, samples=5)) == (600.0, False, True)
+    assert at(FGSM(name="FGSM", eps=[0.2], samples=5)) == (15.0, False, True)
     assert at(Noise(name="Noise", eps=[0.2], samples=20)) == (23.0, False, False)
+    assert at(Walk(name="Walk", eps=[0.2])) == (40.0, False, False)
+    assert at(RayS(name="RayS", eps=[0.2])) == (200.0, False, False)
+    assert at(GradientFree(name="GradientFree", eps=[0.2])) == (440.0, False, False)
     assert at(Transfer(name="Transfer", eps=[0.2])) == (120.0, True, False)
     assert at(TorchattacksAttack(name="APGDT", eps=[0.2], steps=20, n_restarts=2)) == (120.0, True, False)
     assert at(TorchattacksAttack(name="DeepFool", norm="linf", eps=[0.2])) == (150.0, False, False)
