@@ -102,11 +102,7 @@ def evaluate_attack(
     batches: list[AttackEvaluation] = []
     correct = 0
     with in_float32(), _untouched(model, target.model):
-        call_on: CallOn | None = None
-        if attack is not None:
-            centroids = _centroids(target, images, labels, batch_size) if attack.raised_loss == "cmic" else None
-            others = _others(images, labels) if attack.wants_others else None
-            call_on = partial(AttackCall, attack=attack, seed=seed, centroids=centroids, model=target, others=others)
+        call_on = None if attack is None else _call_on(attack, seed, target, images, labels, batch_size)
         size = BLOCK if attack is not None and attack.whole_blocks else batch_size
         for start in range(0, len(images), size):
             batch = _batch(start, images[start : start + size], labels[start : start + size], kept)
@@ -181,6 +177,14 @@ def _who_changed(model: nn.Module) -> str:
         stuck = f"the model stays in training mode when it is told to evaluate ({', '.join(layers[:3])})"
         return f"{stuck}, and what it evaluates changes its weights or statistics"
     return "the attack changed the model's weights or statistics"
+
+
+def _call_on(
+    attack: Attack, seed: int, target: CountedModel, images: Tensor | Examples, labels: Tensor, batch_size: int
+) -> CallOn:
+    centroids = _centroids(target, images, labels, batch_size) if attack.raised_loss == "cmic" else None
+    others = _others(images, labels) if attack.wants_others else None
+    return partial(AttackCall, attack=attack, seed=seed, centroids=centroids, model=target, others=others)
 
 
 def _others(images: Tensor | Examples, labels: Tensor) -> OtherImages:

@@ -38,12 +38,13 @@ def rays(
 ) -> Tensor:
     """RayS (Chen & Gu 2020, Algorithm 3), until a misclassified point lies in the ball.
 
-    A direction is a vector of signs, at first all +. Blocks of its entries change their signs in turn: all, halves,
-    quarters, down to single entries, in the order of the flattened image. A direction is tried at a radius a little
-    below the smallest at which any was misclassified so far, and dropped after this one query if it is not (the
-    paper's fast check). Else it is the best one, and followed inwards in steps that double, up to half of the radius;
-    the paper bisects, which at 200 queries breaks an eighth to a third fewer of the digits. No radius below eps is
-    tried: a misclassified point there ends the search, and the first query of all is made there. After single entries it begins anew with blocks of entries chosen at random, and smaller steps.
+    A direction is a vector of signs, at first all +, tried at eps and then at the radius of the whole box. Blocks of
+    its entries change their signs in turn: all, halves, quarters, down to single entries, in the order of the flattened
+    image. A direction is tried a little below the smallest radius at which any was misclassified so far, and dropped
+    after this one query if it is not (the paper's fast check). Else it is the best one, and followed inwards in steps
+    that double, up to half of the radius; the paper bisects, which at 200 queries breaks an eighth to a third fewer of
+    the digits. No radius below eps is tried: a misclassified point there ends the search. After single entries it
+    begins anew with blocks of entries chosen at random, and smaller steps.
 
     For L2 a ray goes in the direction of the signs and along the faces of the box where it meets them; its radius is
     the length of what is left of the perturbation. Of signs alone that is no shortest way.

@@ -30,7 +30,7 @@ def _outputs(model: AuditedModel) -> Outputs:
 
 
 def _random_forward(model: AuditedModel) -> Iterator[Finding]:
-    """The same image gives other outputs each time: attacks that do not average over the randomness aim at noise."""
+    """The same image gives other outputs each time: attacks that do not average over draws (`samples`) aim at noise."""
     if differ := _forward(model).repeat:
         yield ids(model.evaluations), "model", f"{differ} of {len(model.positions)} examples"
 

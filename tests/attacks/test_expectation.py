@@ -36,7 +36,8 @@ class Noisy(nn.Module):
         moved = (images - 0.5).flatten(1)
         exact = self.mean(images)
         logits = exact + (moved - moved.detach()) @ (weight - self.mean.weight).T
-        return logits + self.logit_noise * torch.randn(logits.shape)
+        noisy: Tensor = logits + self.logit_noise * torch.randn(logits.shape)
+        return noisy
 
 
 def test_n_draws_divide_the_variance_of_gradients_by_n() -> None:
