@@ -75,7 +75,7 @@ def _black_box_beats_white_box(model: AuditedModel) -> Iterator[Finding]:
                     yield ids([weak]), "rows", f"noise {lead}"
         yield from _beyond_all(blind, seeing)
         # AutoAttack's random search comes last: what it breaks, three attacks with gradients left.
-        for row in rows:
+        for row in (row for row in rows if row.search):
             for part in row.record.parts:
                 if part.name == "Square" and part.broken >= max(CLEAR, POINTS * row.n):
                     yield ids(rows), "balls", f"Square breaks {part.broken} of {row.n} that APGD and FAB leave"

@@ -48,6 +48,7 @@ ATTACKED = "AutoAttack 0.1, FGSM 0.1, PGD 0.1, PGD 0.2"
 ON_CE = "FGSM 0.1, PGD 0.1, PGD 0.2"
 ALPHA_2 = MARGIN | {"alpha": 0.02}
 ADVERSARY = {"norm": "linf", "eps": 0.1, "alpha": 0.02, "steps": 10, "loss": "ce", "random_start": True}
+WITHOUT = {"name": "GradientFree", "images": 40, "queries": 200}
 SHORT = PGD | {"alpha": 0.0024}
 LIBRARY = {"name": "torchattacks.BIM", "alpha": 2 / 255, "steps": 10}
 PGDL2 = {"name": "torchattacks.PGDL2", "alpha": 0.2, "steps": 10}
@@ -151,7 +152,8 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
       world([row(PGD)], probe(checks=[check("noise", NOISE, None)]))]),
     ("black-box-beats-white-box", ("AutoAttack 0.1, PGD 0.1", "balls"),
      world([row(PGD), row(AUTOATTACK, parts=square(10))]),
-     [world([row(AUTOATTACK, parts=square(9))]), world([row(AUTOATTACK, parts=square(100, "FAB-T"))])]),
+     [world([row(AUTOATTACK, parts=square(9))]), world([row(AUTOATTACK, parts=square(100, "FAB-T"))]),
+      world([row(AUTOATTACK), row(WITHOUT, parts=square(100))])]),
     ("margin-beats-cross-entropy", ("PGD 0.1", "rows"),
      world([row(PGD | {"ascending": True}),
             row(MARGIN | {"early_stop": True}, range(enough(500)), label="PGD-margin")]),
