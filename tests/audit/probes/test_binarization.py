@@ -91,5 +91,6 @@ def test_what_a_model_raises_is_told() -> None:
             raise RuntimeError("not\nwith me")
 
     found = binarized(Breaks(), PGD)
-    assert (found.tested, found.error) == (0, "RuntimeError: not with me")
+    here = f"test_binarization.py, line {Breaks.forward.__code__.co_firstlineno + 1}"
+    assert (found.tested, found.error) == (0, f"RuntimeError: not with me ({here})")
     assert binarized(narrow(24), PGD, images=IMAGES[:0]).tested == 0
