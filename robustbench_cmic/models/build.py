@@ -62,11 +62,17 @@ def build_model(
         # What a module draws when it is imported must not depend on which cell a process does first.
         with seeded(derive_seed("import", declared.architecture)):
             _function(declared.architecture, shape)
-    if to_train:
+    if not to_train:
         with seeded(seed):
-            _try_training(_classifier(declared, shape, classes, moments), declared.architecture, shape, classes)
+            return _classifier(declared, shape, classes, moments)
     with seeded(seed):
-        return _classifier(declared, shape, classes, moments)
+        tried = _classifier(declared, shape, classes, moments)
+        start = {name: value.clone() for name, value in tried.state_dict().items()}
+        _try_training(tried, declared.architecture, shape, classes)
+    with seeded(seed):
+        model = _classifier(declared, shape, classes, moments)
+    _check_apart(declared.architecture, tried, start, model)
+    return model
 
 
 def _classifier(
@@ -90,6 +96,11 @@ def _classifier(
     if declared.logits is not None:  # behind the network, so that the names of its weights stay as they are
         model.append(PickLogits(declared.logits))
     _try_evaluating(model, declared.architecture, shape, classes)
+    state: dict[str, Any] = model.state_dict()
+    for key, value in state.items():
+        if not isinstance(value, Tensor):  # what `get_extra_state` returns
+            what = f"{declared.architecture} has {own_names([key])[0]} of type {type(value).__name__} in its state dict"
+            raise ModelError(f"{what}: only tensors are stored")
     return model
 
 
@@ -119,6 +130,25 @@ def _try_training(model: nn.Sequential, name: str, shape: Shape, classes: int) -
     if late:
         what = f"{name} makes {', '.join(own_names(late)[:3])} when it trains first"
         raise ModelError(f"{what}: all weights should be there when it is built, or after a forward pass in eval mode")
+
+
+def _check_apart(name: str, tried: nn.Module, start: dict[str, Tensor], model: nn.Module) -> None:
+    """That what a training changes is not shared by all networks that the architecture's function returns.
+
+    Args:
+        name: of the architecture.
+        tried: one network, after a pass in training mode.
+        start: its state before that pass.
+        model: the next network.
+    """
+    trained = {key for key, value in tried.named_parameters() if value.requires_grad}
+    state = tried.state_dict()
+    changes = [key for key in state if key in trained or (key in start and not _same(start[key], state[key]))]
+    places = {state[key].untyped_storage().data_ptr() for key in changes if state[key].numel() > 0}
+    shared = [key for key, value in model.state_dict().items() if value.untyped_storage().data_ptr() in places]
+    if shared:
+        what = f"{name} returns {', '.join(own_names(shared)[:3])} that it has returned before, so that one training"
+        raise ModelError(f"{what} would go on with what another has learned: make or copy them at every call")
 
 
 def _try(model: nn.Sequential, name: str, shape: Shape, classes: int, mode: str) -> None:

@@ -127,8 +127,8 @@ def _found(held: Any, key: str | None, path: Path) -> dict[str, Tensor]:
         strange = next((name for name, value in held.items() if not isinstance(value, Tensor)), "")
         kind = type(held[strange]).__name__ if strange in held else "Tensor"
         raise ModelError(f"{where} holds no state dict, names and their tensors: {short(strange)} is of type {kind}")
-    # An average of the weights (EMA), say, stands beside them under the same names.
-    rivals = [name for name in inner if not chosen or inner[name].keys() == inner[chosen[0]].keys()]
+    # An average of the weights (EMA), say, stands beside them under the same names, but for their prefixes.
+    rivals = [name for name in inner if not chosen or _bare(inner[name]) == _bare(inner[chosen[0]])]
     if len(rivals) > 1:
         raise ModelError(f"{where} holds several state dicts: choose by `weights_key` among {_listed(rivals)}")
     return {name: _plain(name, value, path) for name, value in inner[chosen[0]].items()}
@@ -164,8 +164,8 @@ def _plain(name: str, value: Tensor, path: Path) -> Tensor:
 def fit_weights(model: nn.Sequential, weights: Mapping[str, Tensor], source: str, normalized: bool = False) -> None:
     """Load given weights: of the network behind the normalisation, or of the whole classifier (`0.mean`, `1.…`).
 
-    Prefixes of `PREFIXES` that all names share are taken off, and `n_averaged`, the count of `AveragedModel`; counts of
-    batches, which older files lack and which no model in eval mode reads, may be missing.
+    Prefixes of `PREFIXES` that all names share are taken off, and `n_averaged`, the count of `AveragedModel`. Counts of
+    batches, which no model in eval mode reads, may be missing, as in older files, or fractions, as averages make them.
 
     Args:
         model: `Normalize` and a network.
@@ -178,17 +178,18 @@ def fit_weights(model: nn.Sequential, weights: Mapping[str, Tensor], source: str
     """
     target, fitting = _best_fit(model, weights)
     wanted = target.state_dict()
-    counts = {name for name in wanted.keys() - fitting.keys() if name.endswith("num_batches_tracked")}
-    complete = {**{name: wanted[name] for name in counts}, **fitting}
+    whole = {name for name, value in fitting.items() if not value.is_floating_point()}
+    counts = {name: wanted[name] for name in wanted.keys() - whole if name.endswith("num_batches_tracked")}
+    complete = {**fitting, **counts}
     lacking, further = sorted(wanted.keys() - complete.keys()), sorted(complete.keys() - wanted.keys())
     if lacking or further:
         parts = [f"lacks {_listed(lacking)}"] if lacking else []
         parts += [f"holds {_listed(further)}, which the architecture has not"] if further else []
         raise ModelError(f"{source} {' and '.join(parts)}")
     parameters = {name for name, _ in target.named_parameters()}
-    for name, value in fitting.items():
+    for name, value in complete.items():
         # A buffer may hold the -infinity with which classes are masked.
-        finite = value if name in parameters else value[~value.isneginf()]
+        finite = value if name in parameters or value.is_complex() else value[~value.isneginf()]
         _check_tensor(name, value, finite, wanted[name], source)
     for name in ("0.mean", "0.std") if normalized and target is model else ():
         if not torch.allclose(complete[name].float(), wanted[name].cpu(), rtol=1e-3, atol=1e-4):
@@ -235,6 +236,12 @@ def _without_prefixes(weights: Mapping[str, Tensor]) -> Iterator[Mapping[str, Te
     inner = {name.replace("_orig_mod.", "").replace(".module.", "."): value for name, value in named.items()}
     if len(inner) == len(named):
         yield inner
+
+
+def _bare(weights: Mapping[str, Tensor]) -> set[str]:
+    """Their names without all prefixes."""
+    *_, last = _without_prefixes(weights)
+    return set(last)
 
 
 def short(name: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -17,13 +18,24 @@ class CorruptCheckpointError(UserError):
     """A checkpoint that is missing, not whole, or not the one that was recorded."""
 
 
-def save_weights(path: Path, state: dict[str, Tensor]) -> str:
+def for_storage(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values on the CPU, each in memory of its own: tied weights, a tensor by two names, are stored twice."""
+    apart, seen = {}, set()
+    for name, value in state.items():
+        plain = value.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        apart[name] = plain.clone() if place in seen else plain
+        seen.add(place)
+    return apart
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> str:
     """Write a model's state; returns the file's SHA-256 (hex).
 
     Raises:
         OSError: the file could not be written; nothing is left of it.
     """
-    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    content = safetensors.torch.save(for_storage(state))
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 

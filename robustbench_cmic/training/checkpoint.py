@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from robustbench_cmic.models.weights import CorruptCheckpointError
+from robustbench_cmic.models.weights import CorruptCheckpointError, for_storage
 from robustbench_cmic.objectives import Objective
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.records.files import write_atomically
@@ -115,7 +115,7 @@ def save_state(path: Path, state: TrainingState, cell: str) -> None:
         OSError: the file could not be written; the state of the epoch before is still whole.
     """
     held = state.tensors | {f"{_ANSWER}{mode}": value for mode, value in state.answers.items()}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in held.items()}
+    tensors = for_storage(held)
     about = canonical_json({"cell": cell, "epoch": state.epoch, "curve": state.curve, "outside": state.outside})
     metadata = {"about": about, "sha256": _digest(tensors, about)}
     write_atomically(path, safetensors.torch.save(tensors, metadata))

@@ -62,8 +62,9 @@ class EpochLog:
             return f"the loss is not finite at step {step + 1}", self._named(terms[step - 1]) if step > 0 else None
         weights = {name for name, _ in model.named_parameters()}
         held = model.state_dict().items()
-        # A buffer may hold the -infinity with which classes are masked.
-        known = [value if name in weights else value[~value.isneginf()] for name, value in held]
+        # A buffer may hold the -infinity with which classes are masked; complex ones know no such thing.
+        plain = ((value, name in weights or value.is_complex()) for name, value in held)
+        known = [value if whole else value[~value.isneginf()] for value, whole in plain]
         if not bool(torch.stack([torch.isfinite(value).all() for value in known]).all()):
             return "the weights are not finite after the last step", self._named(terms[-1])
         if not bool(self._finite):

@@ -59,6 +59,7 @@ HELD: dict[str, tuple[Any, str | None]] = {
     "all of them": (prefixed("model.module._orig_mod."), None),
     "AveragedModel": (prefixed("module.") | {"n_averaged": torch.tensor(3)}, None),
     "a compiled part": ({name.replace("1.", "1._orig_mod."): value for name, value in STATE.items()}, None),
+    "complex beside": ({"net": STATE, "phases": torch.ones(2, dtype=torch.complex64)}, None),
     "half precision": ({name: value.bfloat16() for name, value in STATE.items()}, None),
     "parameters": ({name: nn.Parameter(value) for name, value in STATE.items()}, None),
 }
@@ -109,10 +110,15 @@ def test_a_normalisation_in_the_file_may_not_contradict_a_declared_one() -> None
     fit_weights(linear(), weights, "x")
 
 
-def test_counts_of_batches_that_older_files_lack_are_no_misfit() -> None:
+def test_counts_of_batches_that_are_lacking_or_averaged_are_no_misfit() -> None:
     model = nn.Sequential(Normalize([0.5], [0.5]), nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 10)))
     weights = {name: value for name, value in model[1].state_dict().items() if "num_batches" not in name}
     fit_weights(model, weights, "x")
+    for count in (torch.tensor(0.98), torch.tensor(3.0).half()):
+        fit_weights(model, weights | {"0.num_batches_tracked": count}, "x")
+        assert model.get_buffer("1.0.num_batches_tracked").dtype == torch.int64
+    fit_weights(model, weights | {"0.num_batches_tracked": torch.tensor(7)}, "x")
+    assert int(model.get_buffer("1.0.num_batches_tracked")) == 7
     with pytest.raises(ModelError, match=r"x lacks 0\.running_var$"):
         fit_weights(model, {name: value for name, value in weights.items() if "var" not in name}, "x")
 
@@ -151,6 +157,11 @@ REFUSED: dict[str, tuple[Any, str | None, str]] = {
         {"state_dict": STATE, "state_dict_ema": EMA},
         None,
         "choose by `weights_key` among state_dict, state_dict_ema",
+    ),
+    "two, one of them wrapped": (
+        {"net": prefixed("module."), "average": prefixed("module.module.", EMA) | {"n_averaged": torch.tensor(3)}},
+        None,
+        "choose by `weights_key` among net, average",
     ),
     "two usual": ({"model": STATE, "net": EMA}, None, "choose by `weights_key` among model, net"),
     "no such key": ({"model": STATE, "epoch": 3}, "ema", r"nothing under ema \(`weights_key`\); it has model, epoch"),
