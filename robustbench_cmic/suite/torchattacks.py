@@ -70,6 +70,8 @@ _STEP_KEYS = {"alpha": "steps", "lr": "nb_iter", "max_epsilon": ""}
 """What the size of a step may be called -> their number; PIFGSM's is a radius of its own."""
 _JSMA_CLASSES = 10
 """It aims at the next class of so many, whatever the data has."""
+_DLR_CLASSES = {("APGD", "dlr"): 3, ("UPGD", "dlr"): 3, ("APGDT", None): 4}
+"""(name, loss) -> what the loss divides by is a gap between so many of the largest logits."""
 FEWEST_ITERATIONS = 10
 """Of EAD while it stops early: it divides by a tenth of them."""
 
@@ -179,7 +181,7 @@ class TorchattacksAttack(ForeignAttack):
         return float(self.parameters[key]) * self.parameters.get(_STEP_KEYS[key], 1) if key else None
 
     def misfit(self, shape: tuple[int, int, int], classes: int | None) -> str | None:
-        """What its code takes for granted: three channels, square images, ten classes."""
+        """What its code takes for granted: three channels, square images, ten classes, or as many as its loss needs."""
         channels, height, width = shape
         if self.name in _THREE_CHANNELS and channels != 3:
             return f"{self.name} is made for images of three channels, these have {channels}: leave it out"
@@ -187,6 +189,9 @@ class TorchattacksAttack(ForeignAttack):
             return f"Pixle is made for square images, these have {height}x{width} pixels: leave it out"
         if self.name == "JSMA" and classes is not None and classes < _JSMA_CLASSES:
             return f"JSMA is made for {_JSMA_CLASSES} classes at least, the data has {classes}: leave it out"
+        fewest = _DLR_CLASSES.get((self.name, self.raised_loss), 0)
+        if classes is not None and classes < fewest:
+            return f"{self.name} needs {fewest} classes for its DLR loss, the data has {classes}: leave it out"
         return None
 
     @property

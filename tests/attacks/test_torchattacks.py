@@ -69,6 +69,12 @@ def test_what_a_class_takes_for_granted_is_told() -> None:
     assert told == {"PIFGSM", "PIFGSMPP", "TIFGSM"}
     assert {name for name in attack_modules() if misfit(name, (3, 8, 9), 10)} == {"Pixle"}
     assert {name for name in attack_modules() if misfit(name, square, 9)} == {"JSMA"}
+    few = {classes: {name for name in attack_modules() if misfit(name, square, classes)} for classes in (2, 3, 4)}
+    assert few == {2: {"APGDT", "JSMA"}, 3: {"APGDT", "JSMA"}, 4: {"JSMA"}}
+    for name in ("APGD", "UPGD"):
+        attack = TorchattacksAttack.model_validate({"name": name, "norm": "linf", "eps": [0.5], "loss": "dlr"})
+        assert attack.misfit(square, 2) == f"{name} needs 3 classes for its DLR loss, the data has 2: leave it out"
+        assert attack.misfit(square, 3) is None
     assert not [name for name in attack_modules() if misfit(name, square, 10) or misfit(name, square, None)]
 
 

@@ -95,7 +95,7 @@ SAID = {
 
 def test_state_of_unusual_kinds_is_stored_or_said_to_be_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tied weights and complex buffers are trained and judged; what trainings would share fails, by name."""
-    monkeypatch.syspath_prepend(tmp_path)  # type: ignore[no-untyped-call]
+    monkeypatch.syspath_prepend(tmp_path)
     suite = suite_of(tmp_path, "x", ODD, SAID, further="evaluation: {limit: 32}\naudit: off\n")
     records = by_model(carried_out(suite, tmp_path / "r"))
     assert {name: records[name].reason for name in SAID} == SAID
