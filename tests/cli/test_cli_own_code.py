@@ -1,4 +1,4 @@
-"""Own networks and attacks as people write them, through the command line: `view`, kinds, steps that are too short."""
+"""Own networks and attacks as people write them, by the command line: `view`, kinds, steps that are too short."""
 
 from __future__ import annotations
 
@@ -184,3 +184,50 @@ def test_an_impossible_attack_does_not_cost_the_audit_of_the_others(tmp_path: Pa
         rows = {row["attack"]: row for row in csv.DictReader(file)}
     assert rows["PGD-dlr"]["status"] == "failed"
     assert (rows["PGD-margin"]["status"], rows["PGD-margin"]["flags"]) == ("ok", "")
+
+
+HONEST = """\
+suite: mine
+dataset: {name: digits}
+training: {epochs: 2, batch_size: 32, optimizer: {name: sgd, lr: 0.1}}
+models: [{id: honest, architecture: "plain:build", objective: {name: ce}}]
+attacks:
+  - {name: FGSM, eps: 0.1}
+  - {name: PGD, eps: 0.1, steps: 20, loss: margin}
+  - {name: "momentum:mi", id: mi, norm: linf, eps: 0.1, steps: 5}
+  - {name: "momentum:mi", id: said, norm: linf, eps: 0.1, steps: 5, kind: gradient}
+evaluation: {limit: 200, per_class: true}
+"""
+PLAIN = """\
+from torch import nn
+
+
+def block(channels, width):
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+
+
+def build(shape, classes):
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    return nn.Sequential(block(shape[0], 16), nn.MaxPool2d(2), block(16, 32), pool, nn.Linear(128, classes))
+"""
+MOMENTUM = """\
+import torchattacks
+
+
+def mi(model, images, labels, *, eps, norm, steps=10):
+    return torchattacks.MIFGSM(model, eps=eps, alpha=eps / 4, steps=steps)(images, labels)
+"""
+
+
+def test_an_own_attack_takes_no_rank_from_an_honest_network(tmp_path: Path, cli: Cli) -> None:
+    """What it breaks that PGD leaves counts in the worst case, and exposes nobody, whether it says its kind or not."""
+    for name, text in (("mine.yaml", HONEST), ("plain.py", PLAIN), ("momentum.py", MOMENTUM)):
+        (tmp_path / name).write_text(text)
+    done = cli("run", "mine.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    board = (tmp_path / "results" / "mine" / "leaderboard.md").read_text()
+    assert "No flag was raised." in board
+    row = next(line for line in board.splitlines() if line.startswith("| 0.1 "))
+    rank, *accuracies, worst = [cell.strip(" *%") for cell in row.split("|")[2:-1] if "honest" not in cell]
+    assert rank == "1"
+    assert float(worst) < min(map(float, accuracies))
