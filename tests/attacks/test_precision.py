@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks import autoattack as module
+from robustbench_cmic.attacks import parts as parts_of_attacks
 from robustbench_cmic.attacks.autoattack import autoattack
 from robustbench_cmic.attacks.blocks import AttackCall
 from robustbench_cmic.attacks.fab import fab
@@ -132,7 +132,7 @@ def test_autoattack_decides_in_float32_what_goes_on(outside: Flags, monkeypatch:
         asked.append(flags())
         return misclassified(model, images, labels)
 
-    monkeypatch.setattr(module, "misclassified", spied)
+    monkeypatch.setattr(parts_of_attacks, "misclassified", spied)
     evaluate(model, AutoAttack(name="AutoAttack", norm="linf", eps=[1e-4], targets=2, steps=3, queries=4))
     assert asked == [TF32] * 5, "it runs in the search"
     assert model.seen.count(FLOAT32) == 5 + 2, "the clean images and after each part; and the judge"

@@ -190,7 +190,7 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("{name: FGSM, eps: 0.1}", "{name: [FGSM], eps: 0.1}",
          "x.yaml:10: attacks[0].name: should be text (quote it if it looks like a number), not a list"),
         ("{name: FGSM, eps: 0.1}", "{name: FGSM, eps: 0.1, step: 3}",
-         "x.yaml:10: attacks[0].step: unknown key; known here: name, id, norm, eps, loss"),
+         "x.yaml:10: attacks[0].step: unknown key; known here: name, id, norm, eps, samples, loss"),
         ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: eps/0}",
          "x.yaml:10: attacks[0].alpha: divides by zero"),
         ("{name: FGSM, eps: 0.1}", "{name: PGD, eps: 0.1, alpha: epsilon}",
@@ -233,7 +233,7 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("{name: FGSM, eps: 0.1}", "{name: AutoAttack, eps: 0.1, queries: 0}",
          "x.yaml:10: attacks[0].queries: should be at least 1, not 0"),
         ("{name: FGSM, eps: 0.1}", "{name: AutoAttack, eps: 0.1, n_classes: 10}",
-         "x.yaml:10: attacks[0].n_classes: unknown key; known here: name, id, norm, eps, targets, steps, queries, "
+         "x.yaml:10: attacks[0].n_classes: unknown key; known here: name, id, norm, eps, samples, targets, steps, queries, "
          "ascending"),
         ("{name: FGSM, eps: 0.1}", "{name: Noise, eps: 0.1, samples: 0}",
          "x.yaml:10: attacks[0].samples: should be at least 1, not 0"),
