@@ -233,8 +233,8 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("{name: FGSM, eps: 0.1}", "{name: AutoAttack, eps: 0.1, queries: 0}",
          "x.yaml:10: attacks[0].queries: should be at least 1, not 0"),
         ("{name: FGSM, eps: 0.1}", "{name: AutoAttack, eps: 0.1, n_classes: 10}",
-         "x.yaml:10: attacks[0].n_classes: unknown key; known here: name, id, norm, eps, samples, targets, steps, queries, "
-         "ascending"),
+         "x.yaml:10: attacks[0].n_classes: unknown key; known here: name, id, norm, eps, samples, targets, steps, "
+         "queries, ascending"),
         ("{name: FGSM, eps: 0.1}", "{name: Noise, eps: 0.1, samples: 0}",
          "x.yaml:10: attacks[0].samples: should be at least 1, not 0"),
         ("{name: FGSM, eps: 0.1}", "{name: PGDL2, norm: linf, eps: 0.1}",
