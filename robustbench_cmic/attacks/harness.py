@@ -35,10 +35,9 @@ from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.models.build import layers_in_training
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attack_base import Attack
+from robustbench_cmic.suite.attacks import OTHERS
 from robustbench_cmic.suite.signatures import one_line
 
-OTHERS = 256
-"""Images among which attacks that walk towards others find them."""
 CallOn = Callable[..., AttackCall[Attack]]
 """Takes images, labels and places, which are all that an `AttackCall` still lacks."""
 

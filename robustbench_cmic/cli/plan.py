@@ -72,7 +72,7 @@ def show_plan(suite: Suite, options: Options) -> None:
     counts = ", ".join(f"{count} {text}" for text, count in Counter(text.split(":")[0] for text in texts).items())
     print(f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}")
     try:
-        claimed(store.results, make_plan(suite), options.file)
+        claimed(store.results, whole if options.limit is None else make_plan(suite), options.file)
     except UserError as error:
         arguments.tell([f"`run` would refuse: {error}"])
 

@@ -33,7 +33,6 @@ class _Source:
 
     Attributes:
         class_name: of the class in torchvision.datasets.
-        shape: (C, H, W).
         class_names: by label, as the authors of the data list them.
         files: what torchvision downloads into the data folder, as a pattern.
         splits: the arguments of that class for training and test images.
@@ -41,7 +40,6 @@ class _Source:
     """
 
     class_name: str
-    shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     files: str
     splits: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
@@ -64,11 +62,11 @@ _HUNDRED = tuple(name.replace("_", " ") for name in _CIFAR100.split())
 _SPLIT = ({"split": "train"}, {"split": "test"})
 
 SOURCES = {
-    "cifar10": _Source("CIFAR10", (3, 32, 32), _CIFAR10, "cifar-10-python.tar.gz"),
-    "cifar100": _Source("CIFAR100", (3, 32, 32), _HUNDRED, "cifar-100-python.tar.gz"),
-    "mnist": _Source("MNIST", (1, 28, 28), _DIGITS, "MNIST/raw/*-ubyte.gz"),
-    "fashion_mnist": _Source("FashionMNIST", (1, 28, 28), _CLOTHES, "FashionMNIST/raw/*-ubyte.gz"),
-    "svhn": _Source("SVHN", (3, 32, 32), _DIGITS, "*_32x32.mat", _SPLIT, "labels"),
+    "cifar10": _Source("CIFAR10", _CIFAR10, "cifar-10-python.tar.gz"),
+    "cifar100": _Source("CIFAR100", _HUNDRED, "cifar-100-python.tar.gz"),
+    "mnist": _Source("MNIST", _DIGITS, "MNIST/raw/*-ubyte.gz"),
+    "fashion_mnist": _Source("FashionMNIST", _CLOTHES, "FashionMNIST/raw/*-ubyte.gz"),
+    "svhn": _Source("SVHN", _DIGITS, "*_32x32.mat", _SPLIT, "labels"),
 }
 """By the name that a suite gives."""
 
@@ -84,10 +82,11 @@ def load_named(dataset: TorchvisionDataset, folder: Path, _: int | None, say: Sa
         _convert(dataset.name, source, folder, path, say)
     data = read_arrays(path, say)
     data.class_names, classes = source.class_names, len(source.class_names)
-    if (data.image_shape, data.classes) != (source.shape, classes):
+    if (data.image_shape, data.classes) != (dataset.image_shape, classes):
+        wanted = f"images (C, H, W) of {dataset.image_shape} in {classes} classes"
         raise DataError(
-            f"{path}: should hold images (C, H, W) of {source.shape} in {classes} classes, not {data.image_shape} "
-            f"in {data.classes}; give your own data another name and use `dataset: {{name: arrays, path: FILE.npz}}`"
+            f"{path}: should hold {wanted}, not {data.image_shape} in {data.classes}; give your own data another name "
+            "and use `dataset: {name: arrays, path: FILE.npz}`"
         )
     return data
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from robustbench_cmic.models.outputs import ModelError
 from robustbench_cmic.models.weights import CorruptCheckpointError
 from robustbench_cmic.records.files import file_sha256
-from robustbench_cmic.suite.messages import os_error_reason
+from robustbench_cmic.suite.messages import os_error_reason, printable
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "net")
 """Under which training scripts keep weights in a checkpoint."""
@@ -246,8 +246,7 @@ def _bare(weights: Mapping[str, Tensor]) -> set[str]:
 
 def short(name: object) -> str:
     """A name from a file, fit to be shown: it may hold anything."""
-    plain = "".join(character if character.isprintable() else "\ufffd" for character in str(name))
-    return plain if len(plain) <= 80 else f"{plain[:77]}..."
+    return printable(str(name), 80)
 
 
 def _listed(names: list[str]) -> str:

@@ -8,24 +8,15 @@ from torch import nn
 
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.listing import list_images
+from robustbench_cmic.data.named import SOURCES
 from robustbench_cmic.models.architectures import Shape
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.given import fit_weights, read_given_weights
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.suite import Suite
-from robustbench_cmic.suite.data import Arrays, DeclaredDataset, ImageFolder
+from robustbench_cmic.suite.data import DeclaredDataset, ImageFolder, TorchvisionDataset
 from robustbench_cmic.suite.messages import Problem, UserError
 from robustbench_cmic.suite.models import Model
-
-KNOWN_SHAPES: dict[str, tuple[Shape, int]] = {
-    "digits": ((1, 8, 8), 10),
-    "mnist": ((1, 28, 28), 10),
-    "fashion_mnist": ((1, 28, 28), 10),
-    "svhn": ((3, 32, 32), 10),
-    "cifar10": ((3, 32, 32), 10),
-    "cifar100": ((3, 32, 32), 100),
-}
-"""Shape (C, H, W) of an image and number of classes of data sets that need not be read for it."""
 
 
 def weights_problems(suite: Suite, facts: tuple[Shape, int] | None) -> list[Problem]:
@@ -82,16 +73,12 @@ def image_facts(dataset: DeclaredDataset, folder: Path) -> tuple[Shape, int] | N
 
     `folder` is where data lies that is not beside the suite.
     """
-    if isinstance(dataset, Arrays):
-        try:
-            data = load_data(dataset, folder)
-        except UserError:
-            return None  # of data a run speaks
-        return data.image_shape, data.classes
-    if isinstance(dataset, ImageFolder):
-        try:
-            classes = len(list_images(dataset.find(folder)).classes)
-        except UserError:
-            return None
-        return (3, dataset.size, dataset.size), classes
-    return KNOWN_SHAPES.get(dataset.name)
+    if isinstance(dataset, TorchvisionDataset):
+        return dataset.shapes[dataset.name], len(SOURCES[dataset.name].class_names)
+    try:
+        if isinstance(dataset, ImageFolder):
+            return dataset.image_shape, len(list_images(dataset.find(folder)).classes)
+        data = load_data(dataset, folder)
+    except (UserError, OSError):
+        return None  # of data a run speaks
+    return data.image_shape, data.classes

@@ -16,6 +16,8 @@ from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, T
 
 Schedule = Literal["constant", "linear", "cosine"]
 FEW_STEPS = 10
+OTHERS = 256
+"""Images among which attacks that walk towards others find them."""
 
 
 class _InBall(Attack):
@@ -214,7 +216,7 @@ class Walk(_InBall):
     family = "black-box"
     wants_others = True
     name: Literal["Walk"]
-    images: Annotated[int, Field(ge=1, le=256)] = 40
+    images: Annotated[int, Field(ge=1, le=OTHERS)] = 40
 
     @property
     def work(self) -> float:
@@ -248,7 +250,7 @@ class GradientFree(_InBall):
     family = "black-box"
     wants_others = True
     name: Literal["GradientFree"]
-    images: Annotated[int, Field(ge=1, le=256)] = 40
+    images: Annotated[int, Field(ge=1, le=OTHERS)] = 40
     queries: Count = 200
 
     @property

@@ -34,7 +34,7 @@ class Problem:
         where = f"{file}:{self.line}" if self.line is not None else file
         dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.location)
         parts = [where, dotted.removeprefix("."), self.message] if self.location else [where, self.message]
-        return ": ".join(map(_printable, parts))
+        return ": ".join(map(printable, parts))
 
 
 class UserError(Exception):
@@ -58,10 +58,10 @@ def os_error_reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _printable(text: str) -> str:
-    """A suite's own words must neither steer the terminal nor flood it."""
+def printable(text: str, most: int = 400) -> str:
+    """Words of a file, a suite's or another: they must neither steer the terminal nor flood it."""
     plain = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return plain if len(plain) <= 400 else f"{plain[:397]}..."
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
 def suggestion(word: str, known: Iterable[str], listing: str = "known here") -> str:

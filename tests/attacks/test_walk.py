@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import OtherImages
-from robustbench_cmic.attacks.harness import OTHERS, evaluate_attack
+from robustbench_cmic.attacks.harness import evaluate_attack
 from robustbench_cmic.attacks.threat import violations
 from robustbench_cmic.attacks.walk import nearest_others, walk
 from robustbench_cmic.data.feed import Examples
-from robustbench_cmic.suite.attacks import Walk
+from robustbench_cmic.suite.attacks import OTHERS, Walk
 from robustbench_cmic.suite.fields import Norm, Threat
 from tests.attacks.nets import convolutional, examples, predicted
 from tests.attacks.test_rays import OneHot
