@@ -24,6 +24,7 @@ Scope = Literal["rows", "balls", "model"]
 Finding = tuple[frozenset[str], Scope, str]
 """Cells, scope and evidence of a `Flag`."""
 
+_IN_BALLS = ("reference", "gradient-free", "confirm", "other-loss", "longer", "noise")
 ATHALYE = "Athalye, Carlini & Wagner 2018, section 3.1"
 CARLINI = "Carlini et al. 2019, On Evaluating Adversarial Robustness"
 
@@ -149,6 +150,21 @@ class AuditedModel:
     def reached(self, whole: bool) -> tuple[frozenset[str], Scope]:
         """Cells and scope of a flag that is about the model, or, if not the whole, about attacks on cross entropy."""
         return (self.attacked, "model") if whole else (ids(row for row in self.rows if row.on_cross_entropy), "rows")
+
+    def audited(self, threat: Threat, *names: str) -> Correct | None:
+        """(n,) truth values: which of all examples survive the audit's checks of these kinds in a ball, by default all.
+
+        Those that the audit did not take survive. None where no such check gave a result.
+        """
+        import numpy as np
+
+        found = [check for name in names or _IN_BALLS for check in self.checks(name) if check.attack.threat == threat]
+        if not found or not self.evaluations:
+            return None
+        alive = np.ones(self.evaluations[0].n, dtype=bool)
+        for check in found:
+            alive[self.positions] &= check.correct
+        return alive
 
     def checks(self, name: str) -> Iterator[CheckResult]:
         """The audit's own attacks of one kind that did not crash."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
+from typing import TYPE_CHECKING
 
 from robustbench_cmic.audit.case import AttackResult, AuditedModel, Flag, Rule, ids
 from robustbench_cmic.audit.rules_attacks import COMPARISON_RULES, NUMBER_RULES
@@ -14,6 +15,9 @@ from robustbench_cmic.audit.rules_normalization import NORMALIZATION_RULES
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord
 from robustbench_cmic.suite.fields import Threat
+
+if TYPE_CHECKING:
+    from robustbench_cmic.audit.case import Correct
 
 _ALL = (*PROBE_RULES, *COMPARISON_RULES, *TEST_RULES, *NUMBER_RULES, *NORMALIZATION_RULES, *AUDIT_RULES)
 RULES = {rule.name: rule for rule in _ALL}
@@ -38,11 +42,14 @@ class Audit:
         wanted: the suite asks for an audit.
         flags: by the id of a training: what was raised about the model and the attacks on it.
         worst: (training, `Threat`) -> the flags of its worst case; absent where none is raised.
+        survivors: (training, `Threat`) -> which examples survive the audit's own attacks in this ball, (n,) truth
+            values, those that the audit did not take among them; absent where it made none.
     """
 
     wanted: bool
     flags: dict[str, list[Flag]]
     worst: dict[tuple[str, tuple[str, float]], list[Flag]]
+    survivors: dict[tuple[str, tuple[str, float]], Correct]
 
     def of_cell(self, cell: Cell) -> list[Flag]:
         """The flags of one evaluation."""
@@ -57,6 +64,7 @@ def flag_results(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
     """Judge every trained model of a plan by the records there are."""
     flags: dict[str, list[Flag]] = {}
     worst: dict[tuple[str, tuple[str, float]], list[Flag]] = {}
+    survivors: dict[tuple[str, tuple[str, float]], Correct] = {}
     audits = {cell.needs: records.get(cell.id) for cell in plan.of("audit")}
     results: dict[str | None, list[AttackResult]] = {}
     for cell in plan.of("attack"):
@@ -67,21 +75,25 @@ def flag_results(plan: Plan, records: Mapping[str, AnyRecord]) -> Audit:
         model = AuditedModel(training, results.get(training.id, []), audits.get(training.id))
         flags[training.id] = [flag for rule in CHECKED for flag in rule.flags(model)]
         for threat, inside in model.by_threat.items():
+            if (alive := model.audited(threat)) is not None:
+                survivors[training.id, threat] = alive
             smaller = [row for other in model.by_threat if _holds(threat, other) for row in model.by_threat[other]]
-            if _survive(smaller) and (raised := _of_worst_case(inside, flags[training.id])):
+            if _survive(model, threat, smaller) and (raised := _of_worst_case(inside, flags[training.id])):
                 worst[training.id, threat] = raised
-    return Audit(bool(audits), flags, worst)
+    return Audit(bool(audits), flags, worst, survivors)
 
 
 def _holds(large: Threat, small: Threat) -> bool:
     return large.norm == small.norm and small.eps <= large.eps
 
 
-def _survive(rows: list[AttackResult]) -> bool:
-    """Any example survives all; a worst case of none cannot be too high, and is never flagged."""
+def _survive(model: AuditedModel, threat: Threat, rows: list[AttackResult]) -> bool:
+    """Any example survives all, the audit's own attacks too; a worst case of none cannot be too high."""
     if len({row.n for row in rows}) > 1:  # of other data: nothing to compare
         return True
-    return bool(reduce(and_, (row.correct for row in rows)).any())
+    audited = (model.audited(other) for other in model.by_threat if _holds(threat, other))
+    outcomes = [*(row.correct for row in rows), *(alive for alive in audited if alive is not None)]
+    return bool(reduce(and_, outcomes).any())
 
 
 def _of_worst_case(rows: list[AttackResult], flags: list[Flag]) -> list[Flag]:

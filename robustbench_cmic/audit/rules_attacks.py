@@ -16,6 +16,7 @@ from operator import and_
 from typing import TYPE_CHECKING
 
 from robustbench_cmic.audit.case import ATHALYE, CARLINI, AttackResult, AuditedModel, CheckResult, Finding, Rule, ids
+from robustbench_cmic.plan.audit import IN_TURN
 from robustbench_cmic.statistics import discordant_pairs, mcnemar, wilson_interval
 from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.attacks import FGSM, PGD, IteratedAttack
@@ -24,6 +25,7 @@ from robustbench_cmic.suite.objectives import Adversary
 
 if TYPE_CHECKING:
     from robustbench_cmic.audit.case import Correct
+    from robustbench_cmic.suite.fields import Threat
 
 ALPHA = 0.001
 POINTS = 0.02
@@ -36,6 +38,12 @@ SURVIVORS = 0.05
 
 CLEAR = math.ceil(-math.log2(ALPHA))
 """So many examples that one attack alone breaks, of two, are no chance: their exact p is 2 to the minus 10."""
+
+
+HIDDEN = 4
+"""So many examples that attacks without gradients break, of those that stronger ones with them leave: on honest models
+none or one (docs/maskers.md).
+"""
 
 
 def _lead(strong: Correct, weak: Correct, points: float = POINTS) -> str | None:
@@ -74,6 +82,7 @@ def _black_box_beats_white_box(model: AuditedModel) -> Iterator[Finding]:
                 if check.attack.threat == threat and (lead := _lead(check.correct, weak.correct[model.positions])):
                     yield ids([weak]), "rows", f"noise {lead}"
         yield from _beyond_all(blind, seeing)
+        yield from _hidden(model, threat, rows)
         # AutoAttack's random search comes last: what it breaks, three attacks with gradients left.
         for row in (row for row in rows if row.search):
             for part in row.record.parts:
@@ -92,6 +101,19 @@ def _beyond_all(blind: list[AttackResult], seeing: list[AttackResult]) -> Iterat
         if more >= max(CLEAR, POINTS * n):
             evidence = f"{strong.cell.attack} breaks {more} of {n} that all attacks with gradients leave"
             yield ids([*blind, *seeing]), "balls", evidence
+
+
+def _hidden(model: AuditedModel, threat: Threat, rows: list[AttackResult]) -> Iterator[Finding]:
+    """What falls to the audit's attacks without gradients alone, and not to PGD with a larger budget than theirs."""
+    before, after = model.audited(threat, "reference"), model.audited(threat, "gradient-free")
+    longest = model.audited(threat, "confirm")
+    if before is None or after is None or longest is None:
+        return
+    seeing = reduce(and_, (row.correct for row in rows if row.search), before)
+    hidden, n = int((seeing & ~after & longest).sum()), len(model.positions)
+    if hidden >= max(HIDDEN, POINTS * n):
+        what = "fall to a walk, to rays or to random search, and not to 100 steps of PGD from 5 starts"
+        yield ids(rows), "balls", f"{hidden} of {n} {what}"
 
 
 def _margin_beats_cross_entropy(model: AuditedModel) -> Iterator[Finding]:
@@ -160,11 +182,13 @@ def _budget(attack: Attack) -> str:
 
 
 def _beaten_by_reference(model: AuditedModel) -> Iterator[Finding]:
-    """The audit's own attack, the same for all models, breaks clearly more than all attacks of the suite together."""
-    for check in model.checks("reference"):
-        rows = model.by_threat.get(check.attack.threat)
-        if rows and (lead := _lead(check.correct, reduce(and_, (row.correct[model.positions] for row in rows)))):
-            yield ids(rows), "balls", f"{_budget(check.attack)} on the margin: {lead}"
+    """The audit's own attacks, the same for all models, break clearly more than all attacks of the suite together."""
+    for threat, rows in model.by_threat.items():
+        ours = model.audited(threat, *IN_TURN)
+        if ours is not None:
+            theirs = reduce(and_, (row.correct[model.positions] for row in rows))
+            if lead := _lead(ours[model.positions], theirs):
+                yield ids(rows), "balls", lead
 
 
 def _short_steps(model: AuditedModel) -> Iterator[Finding]:

@@ -15,9 +15,12 @@ from robustbench_cmic.suite.fields import Frozen, Norm, Threat
 from robustbench_cmic.suite.schema import Suite
 
 LEVELS: dict[str, dict[str, int]] = {
-    "standard": {"examples": 128, "active_examples": 48, "samples": 20},
-    "strict": {"examples": 512, "active_examples": 192, "samples": 200},
+    "standard": {"examples": 128, "active_examples": 48, "samples": 20, "queries": 200},
+    "strict": {"examples": 512, "active_examples": 192, "samples": 200, "queries": 1000},
 }
+IN_TURN = ("reference", "gradient-free", "confirm")
+"""Checks that are made in turn in every ball, each on what the earlier ones left; `confirm` on what only the second broke.
+"""
 HUGE = Threat("linf", 1.0)  # holds every image there is
 
 
@@ -25,7 +28,7 @@ class PlannedCheck(Frozen):
     """One of the audit's own attacks.
 
     Attributes:
-        check: what for: `reference`, `other-loss`, `longer`, `noise`, `huge`, `active`.
+        check: what for: `reference`, `gradient-free`, `confirm`, `other-loss`, `longer`, `noise`, `huge`, `active`.
         of: label of the suite's attack that it mirrors; empty where it mirrors none.
     """
 
@@ -91,10 +94,8 @@ def _threats(suite: Suite) -> list[Threat]:
 
 
 def _checks(suite: Suite) -> Iterator[PlannedCheck]:
-    # In every ball the same strong attack, whatever the suite runs there: no worst case may be clearly above it.
-    own = {"name": "PGD", "steps": 40, "random_start": True, "restarts": 2, "targets": 0, "schedule": "linear"}
     for threat in _threats(suite):
-        yield _check("reference", "", threat, own | {"alpha": threat.eps / 4, "loss": "margin", "early_stop": True})
+        yield from _in_ball(threat, LEVELS[suite.audit]["queries"])
     yield from _other_losses(suite)
     yield from _longer(suite)
     yield from _noise(suite)
@@ -103,6 +104,21 @@ def _checks(suite: Suite) -> Iterator[PlannedCheck]:
     if any("other-loss" in attack.audited() for attack in _attacks(suite)):
         yield _check("huge", "", HUGE, steps | {"loss": "ce"})
     yield _check("huge", "", HUGE, steps | {"loss": "margin"})
+
+
+def _in_ball(threat: Threat, queries: int) -> Iterator[PlannedCheck]:
+    """In every ball the same attacks, whatever the suite runs there: no worst case may be clearly above them.
+
+    PGD on the margin, and on a loss that no scale of the logits changes; then, on what is left, attacks without
+    gradients. Where those find more, PGD with a larger budget says whether gradients hid it, or too few steps.
+    """
+    own = {"name": "PGD", "alpha": threat.eps / 4, "random_start": True, "targets": 0, "schedule": "linear"}
+    own |= {"early_stop": True}
+    for loss in ("margin", "scaled_ce"):
+        yield _check("reference", "", threat, own | {"loss": loss, "steps": 40, "restarts": 2})
+    yield _check("gradient-free", "", threat, {"name": "GradientFree", "images": 40, "queries": queries})
+    for loss in ("margin", "scaled_ce"):
+        yield _check("confirm", "", threat, own | {"loss": loss, "steps": 100, "restarts": 5})
 
 
 def _other_losses(suite: Suite) -> Iterator[PlannedCheck]:

@@ -186,11 +186,14 @@ class AttackRecord(_Record):
 
 
 class Check(PlannedCheck):
-    """One of the audit's own attacks, on its examples."""
+    """One of the audit's own attacks, on its examples, or on those that the checks before it have left.
 
-    outcomes: str | None = (
-        None  # like those of an attack record, for the audit's examples; None where the check crashed
-    )
+    Attributes:
+        outcomes: like those of an attack record, for all of the audit's examples: those that the check did not attack
+            count as correct. None where the check crashed.
+    """
+
+    outcomes: str | None = None
     error: str = ""  # why it crashed
 
 

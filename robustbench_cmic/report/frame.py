@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORST = "worst case"
-EXTRA = ("limited", "counted", "worst_case_flags", "outcomes")
+EXTRA = ("limited", "counted", "worst_case_flags", "audit_outcomes", "outcomes")
 """What frames hold besides the columns of results.csv and calibration."""
 _PLAIN = (*DECLARED, "cell", "status", "seconds", *MEASURED, *(name for name in SPENT if name != "seconds"), "flags")
 _PARTS = ("model", "objective", "training", "attack")
@@ -49,7 +49,9 @@ def load_results(path: str | Path) -> pd.DataFrame:
         are fractions, information is in nats); those of models.csv about calibration, which clean evaluations have;
         `outcomes`, a truth value an example, True where it is classified
         correctly, None where there is no result; `limited`; `counted`, whether the worst case rests on the row;
-        `worst_case_flags`, what the audit raises about the worst case at the row's threat; and what the suite
+        `worst_case_flags`, what the audit raises about the worst case at the row's threat; `audit_outcomes`, as
+        `outcomes`, which examples survive the audit's own attacks at this threat (those that it did not take do), None
+        where there were none; and what the suite
         declares, such as `model.stem`, `objective.lambda`, `training.epochs`, `attack.steps`. A cell that was not
         run yet is there with status `not run`.
 
@@ -79,7 +81,8 @@ def worst_case(frame: pd.DataFrame) -> pd.DataFrame:
     """The worst case over attacks, example by example: the mean of the minimum, not the minimum of the means.
 
     An example survives at a threat if it survives every attack that was planned there or at a smaller eps of the
-    norm, which holds the same adversarial example. Transfers from a model that diverged are not counted.
+    norm, which holds the same adversarial example, and the audit's own attacks in these balls, which are made on a part
+    of the examples. Transfers from a model that diverged are not counted.
 
     Args:
         frame: rows of `load_results`; every row of the models and threats asked for, with the outcomes.
@@ -102,7 +105,9 @@ def worst_case(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (suite, model, seed, norm), group in attacked.groupby(["suite", "model", "seed", "norm"], sort=False):
         for eps in radii[suite, norm]:
-            alive = survivors(group.loc[group["counted"] & (group["eps"] <= eps), "outcomes"])
+            inside = group[group["counted"] & (group["eps"] <= eps)]
+            audited = inside.drop_duplicates("eps")["audit_outcomes"]
+            alive = survivors([*inside["outcomes"], *(own for own in audited if own is not None)])
             flags = next(iter(group.loc[group["eps"] == eps, "worst_case_flags"]), "")
             n, accuracy = (None, None) if alive is None else (len(alive), alive.mean())
             rows.append((suite, model, seed, norm, eps, n, accuracy, flags, alive))
@@ -166,11 +171,12 @@ def _rows(results: Results, audit: Audit) -> Iterator[tuple[Cell, dict[str, Any]
         of_worst_case = audit.of_worst_case(cell.needs or "", cell.threat)
         counted = bool(cell.norm) and (source is None or source.status != "diverged")
         row |= {"flags": _joined(audit.of_cell(cell)), "worst_case_flags": _joined(of_worst_case)}
+        row["audit_outcomes"] = audit.survivors.get((cell.needs or "", cell.threat))
         yield cell, row | {"limited": False, "counted": counted}
     for cell in results.limited:
         row = _row(results, cell)
         if row["status"] != NOT_RUN:
-            yield cell, row | {"flags": "limited", "worst_case_flags": "", "limited": True, "counted": False}
+            yield cell, row | {"flags": "limited", "worst_case_flags": "", "audit_outcomes": None, "limited": True, "counted": False}
 
 
 def _joined(*flags: Iterable[Flag]) -> str:

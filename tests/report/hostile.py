@@ -90,7 +90,7 @@ def _record(record: AnyRecord) -> AnyRecord:
 def _audit(audit: Audit) -> Audit:
     flags = {training + BAD: [_flag(flag) for flag in found] for training, found in audit.flags.items()}
     worst = {(training + BAD, ball): [_flag(flag) for flag in found] for (training, ball), found in audit.worst.items()}
-    return Audit(audit.wanted, flags, worst)
+    return Audit(audit.wanted, flags, worst, audit.survivors)
 
 
 def _flag(flag: Flag) -> Flag:

@@ -18,6 +18,8 @@ import robustbench_cmic
 from robustbench_cmic import load_results, worst_case
 from robustbench_cmic.audit import flag_results
 from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.records.packing import pack_outcomes
+from robustbench_cmic.records.schema import Check
 from robustbench_cmic.records.store import PLAN_FILE, write_record
 from robustbench_cmic.report import ReportError, read_results, summarize, write_report
 from robustbench_cmic.report.about import objectives_text
@@ -28,7 +30,7 @@ from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.messages import UserError
 from robustbench_cmic.suite.objectives import objective_of
 from tests.conftest import ROOT
-from tests.report.folders import HEAD, attack_record, bits, cell_of, fill, planned, read, replace
+from tests.report.folders import HEAD, attack_record, audit_record, bits, cell_of, fill, planned, read, replace
 
 DIGITS = ROOT / "results" / "digits"
 SUITE = f"""{HEAD}attacks:
@@ -168,6 +170,26 @@ def test_the_worst_case_by_hand(folder: Path) -> None:
     assert {tuple(outcomes) for outcomes in worst.loc[worst["eps"] == 0.2, "outcomes"]} == {(False, True, False, False)}
     assert set(worst["n"]) == {4}
     assert all("few-examples" in flags for flags in worst["flags"])
+
+
+def test_what_the_audit_breaks_counts_in_the_worst_case_of_its_ball_and_of_larger_ones(
+    folder: Path, plan: Plan
+) -> None:
+    """Of four examples it took the first, the second and the third, and broke in the smaller ball the second."""
+    pgd = {"name": "PGD", "alpha": 0.02, "steps": 5, "loss": "margin"}
+    made = Check(check="reference", of="", norm="linf", eps=0.1, attack=pgd, outcomes=pack_outcomes(bits("101")))
+    cell = cell_of(plan, "a", 1, "audit")
+    write_record(folder, audit_record(cell, examples=3, checks=[made]))
+    frame = load_results(folder)
+    found = worst_case(frame).set_index(["model", "seed", "eps"])
+    assert found.loc[("a", 1, 0.1), "outcomes"].tolist() == bits("1010")
+    assert found.loc[("a", 1, 0.2), "accuracy"] == 0.0
+    assert found.loc[("a", 0, 0.1), "accuracy"] == found.loc[("b", 1, 0.1), "accuracy"] == 0.75
+    shown = {entry.model: entry.worst.values for entry in read(folder).standings[Threat("linf", 0.1)]}
+    assert shown == {"a": {0: 0.75, 1: 0.5, 2: 0.75}, "b": {0: 0.75, 1: 0.75, 2: 0.75}}
+    attacked = frame[(frame["model"] == "a") & (frame["seed"] == 1) & (frame["eps"] == 0.1)]
+    assert [own.tolist() for own in attacked["audit_outcomes"]] == [bits("1011")]
+    assert frame.loc[frame["eps"] == 0.2, "audit_outcomes"].isna().all()
 
 
 def test_the_worst_case_of_some_models_is_theirs_alone(folder: Path) -> None:
