@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.harness import evaluate_attack
+from robustbench_cmic.attacks.harness import BrokenBefore, evaluate_attack
 from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
 from robustbench_cmic.audit.probes.behaviour import correctly_classified, forward_facts, gradient_facts, output_facts
 from robustbench_cmic.audit.probes.binarization import binarization_test
@@ -42,7 +42,7 @@ def run_audit(job: Job) -> AuditRecord:
     for number, check in enumerate(planned.checks):
         job.progress(1 + number, steps, f"audit: {check.check} {check.of}".rstrip())
         attacked = in_turn.attacked(check)
-        checks.append(_check(job, model, images, labels, check, attacked.to(labels.device)))
+        checks.append(_check(job, model, images, labels, check, attacked.to(images.device)))
         in_turn.note(checks[-1])
     active = []
     tested = images[correct][: planned.active_examples]
@@ -108,14 +108,16 @@ def _check(
     try:
         verdict = evaluate_attack(
             model,
-            images[attacked],
-            labels[attacked],
+            images,
+            labels,
             classes=job.data.classes,
             attack=attack_of(check.attack, check.threat),
             seed=job.cell.seed,
             batch_size=job.settings.batch_size,
+            # Left alone; what an example meets does not depend on which others are attacked with it.
+            kept=BrokenBefore((~attacked).nonzero()[:, 0].cpu(), images[~attacked]),
         )
     except AttackError as error:
         return Check(**check.model_dump(), error=str(error)[:300])
-    outcomes[attacked] = verdict.correct
+    outcomes[attacked] = verdict.correct[attacked]
     return Check(**check.model_dump(), outcomes=pack_outcomes(outcomes.tolist()))
