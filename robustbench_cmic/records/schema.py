@@ -250,6 +250,28 @@ class Gradients(Frozen):
     error: str = ""  # why there is no gradient at all
 
 
+class Derivatives(Frozen):
+    """Gradients of the margin against finite differences, at one place; numbers of examples.
+
+    Attributes:
+        place: the clean images, random points of their balls, or what PGD makes of these; all moved by 0.001 at most.
+        wrong: along some direction the gradient tells another slope than the differences do.
+        stairs: differences of small steps are exactly 0 in all directions, and a large step changes the loss.
+        unhelpful: a small step along the gradient's signs raises the margin no more than one along random signs moves it.
+        typical_error: relative error of the slopes that nine in ten examples stay below.
+        single: the differences are those of float32, since the model cannot compute in float64.
+    """
+
+    place: Literal["clean", "random", "attacked"]
+    n: int
+    wrong: int = 0
+    stairs: int = 0
+    unhelpful: int = 0
+    typical_error: float = 0.0
+    single: bool = False
+    error: str = ""  # why there are none
+
+
 class AuditRecord(_Record):
     """What is known of a trained model that decides whether attacks on it could succeed."""
 
@@ -259,6 +281,7 @@ class AuditRecord(_Record):
     forward_pass: Forward | None = None
     outputs: Outputs | None = None
     gradients: list[Gradients] = []
+    derivatives: list[Derivatives] = []  # none in records from before they were taken
     checks: list[Check] = []
     active: list[ActiveTest] = []
 
