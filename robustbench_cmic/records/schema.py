@@ -218,11 +218,26 @@ class ActiveTest(Frozen):
 
 
 class Forward(Frozen):
-    """How a model's forward pass behaves in eval mode; numbers of examples."""
+    """How a model's forward pass behaves in eval mode; numbers of examples.
 
-    repeat: int  # logits changed when the same images were passed again
-    companions: int  # logits changed when other images were in the batch
-    training: list[str]  # names of layers that stay in training mode, or go back to it
+    An example counts where it happens to the clean image, to a random point of its ball, or to one that PGD returned;
+    in older records, to the clean image.
+
+    Attributes:
+        repeat: logits changed when the same images were passed again, also after a pass back.
+        companions: logits changed in a batch of other images or of another size (1, 7, 32, 256).
+        training: names of layers that stay in training mode, or go back to it.
+        companion_gradients: the gradient of the margin changed in a batch of other images and size.
+        grad_mode: logits are others where gradients are asked for, or may be.
+        copies: a copy of the model gives other logits.
+    """
+
+    repeat: int
+    companions: int
+    training: list[str]
+    companion_gradients: int = 0
+    grad_mode: int = 0
+    copies: int = 0
 
 
 class Outputs(Frozen):

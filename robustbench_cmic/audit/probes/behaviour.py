@@ -1,42 +1,117 @@
-"""The forward pass, the outputs and the gradients of a model on clean images, as numbers of examples."""
+"""The forward pass, the outputs and the gradients of a model, as numbers of examples."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_cmic.attacks.losses import LOSSES, margin
 from robustbench_cmic.attacks.model import MIN_ROWS, VANISHED, AttackError, CountedModel, usable
+from robustbench_cmic.attacks.threat import BLOCK
+from robustbench_cmic.audit.probes.compare import differ
+from robustbench_cmic.audit.probes.points import Places
 from robustbench_cmic.records.schema import Forward, Gradients, Outputs
 from robustbench_cmic.suite.signatures import one_line
 
-TOLERANCE = 1e-4
-"""Of differences between logits, as a part of their spread: above what rounding does, below what noise does."""
+GRADIENT_TOLERANCE = 0.1
+"""Of the change of a gradient, as a part of its length."""
 
 
-def forward_facts(target: CountedModel, images: Tensor) -> Forward:
-    """Whether logits of a model in eval mode depend on anything but their own image, of images (N, C, H, W)."""
-    repeat = companions = 0
-    with torch.no_grad():
-        for rows in torch.split(images, MIN_ROWS):
-            others = images.roll(MIN_ROWS, 0)[: len(rows)]
-            batches = (torch.cat([rows, beside]) for beside in (others, others, 1 - others))
-            first, again, elsewhere = (target(batch)[: len(rows)] for batch in batches)
-            repeat += int(_differ(first, again).sum())
-            companions += int(_differ(first, elsewhere).sum())
+def forward_facts(target: CountedModel, places: Places, labels: Tensor) -> Forward:
+    """Whether logits of a model in eval mode depend on anything but their own image; labels (N,).
+
+    All passes are compared with that of the judge: without gradients, many images at once. Order is drawn from the
+    global generator of the CPU.
+
+    Raises:
+        AttackError: the model returned no logits.
+    """
+    pool, classes = torch.cat(places), labels.repeat(len(places))
+
+    def count(changed: Tensor) -> int:
+        """Examples to which it happens at any place."""
+        return int(changed.reshape(len(places), -1).any(0).sum())
+
+    judged = _passed(target, pool, BLOCK)
+    repeat = differ(judged, _passed(target, pool, BLOCK))
+    mode = differ(judged, _passed(target, pool, BLOCK, grad=True))
+    mode |= differ(judged, _passed(target, pool.clone().requires_grad_(), BLOCK))
+    attacked, gradients = _with_gradients(target, pool, classes, BLOCK)
+    mode |= differ(judged, attacked)
+    repeat |= differ(judged, _passed(target, pool, BLOCK))  # now that there has been a pass back
+    order = torch.randperm(len(pool))
+    small, others = _with_gradients(target, pool[order], classes[order], 2 * MIN_ROWS)
+    companions = torch.zeros_like(repeat)
+    companions[order] = differ(attacked[order], small)  # both with gradients: of those, `mode` tells
+    companions |= _in_odd_company(target, pool, judged) | _in_small_batches(target.model, pool, judged)
+    astray = torch.zeros_like(repeat)
+    if gradients is not None and others is not None:
+        gap = (others - gradients[order]).flatten(1).norm(dim=1)
+        astray[order] = gap > GRADIENT_TOLERANCE * gradients[order].flatten(1).norm(dim=1)
     training = [name or "the model itself" for name, module in target.model.named_modules() if module.training]
-    return Forward(repeat=repeat, companions=companions, training=training)
+    return Forward(
+        repeat=count(repeat),
+        companions=count(companions),
+        training=training,
+        companion_gradients=count(astray),
+        grad_mode=count(mode),
+        copies=count(_of_copy_differ(target, pool, judged)),
+    )
 
 
-def _differ(first: Tensor, second: Tensor) -> Tensor:
-    """(N,) truth values: the logits of an example are not the same, NaN included."""
-    # The largest over the median logit: one extreme logit, as of a class that is masked out, must not hide the others.
-    masked = first.isneginf()
-    typical = first.masked_fill(masked, torch.nan).nanmedian(1).values
-    scale = (first.amax(1) - typical).clamp(min=1e-12)
-    near = (first - second).abs() <= TOLERANCE * torch.maximum(scale[:, None], first.abs() * 1e-2)
-    near = torch.where(masked, second.isneginf(), near)
-    return ~near.all(1) | (first.argmax(1) != second.argmax(1))
+def _passed(target: CountedModel, images: Tensor, rows: int, grad: bool = False) -> Tensor:
+    with torch.set_grad_enabled(grad):
+        return torch.cat([target(batch).detach() for batch in images.split(rows)])
+
+
+def _with_gradients(
+    target: CountedModel, images: Tensor, labels: Tensor, rows: int
+) -> tuple[Tensor, Tensor | None]:
+    """Logits as an attack gets them, and the gradients of the margin, None where there are none."""
+    logits, gradients = [], []
+    for batch, classes in zip(images.split(rows), labels.split(rows), strict=True):
+        leaf = batch.clone().requires_grad_()
+        with torch.enable_grad():
+            output = target(leaf)
+            logits.append(output.detach())
+            with contextlib.suppress(Exception):  # what a missing gradient means `gradient_facts` says
+                gradients += torch.autograd.grad(margin(output, classes).sum(), leaf)
+    whole = sum(len(part) for part in gradients) == len(images)
+    return torch.cat(logits), torch.cat(gradients) if whole else None
+
+
+def _in_odd_company(target: CountedModel, images: Tensor, judged: Tensor) -> Tensor:
+    """(N,): other logits beside inverted images."""
+    changed = []
+    for rows, before in zip(images.split(MIN_ROWS), judged.split(MIN_ROWS), strict=True):
+        beside = 1 - images.roll(MIN_ROWS, 0)[: len(rows)]
+        changed.append(differ(before, _passed(target, torch.cat([rows, beside]), BLOCK)[: len(rows)]))
+    return torch.cat(changed)
+
+
+def _in_small_batches(model: nn.Module, images: Tensor, judged: Tensor) -> Tensor:
+    """(N,): other logits in a batch of one or of seven, in which attacks never ask, of some of the images."""
+    changed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    some = torch.randperm(len(images))[: 7 * MIN_ROWS]
+    for rows in (*some[: 2 * MIN_ROWS].split(1), *some.split(7)):
+        with torch.no_grad(), contextlib.suppress(Exception):  # not all take them; a user need not
+            logits = model(images[rows])
+            if logits.shape == judged[rows].shape:
+                changed[rows] |= differ(judged[rows], logits)
+    return changed
+
+
+def _of_copy_differ(target: CountedModel, images: Tensor, judged: Tensor) -> Tensor:
+    """(N,): a copy of the model gives other logits; no copy can be had of some."""
+    try:
+        other = CountedModel(copy.deepcopy(target.model), target.classes)
+        target.forwards += len(images)
+        return differ(judged, _passed(other, images, BLOCK))
+    except Exception:
+        return torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
 
 def output_facts(logits: Tensor) -> Outputs:
