@@ -18,6 +18,12 @@ Zimmermann et al. 2022 ask for 0.95, of attacks with many more steps. With 40 st
 find 45 to 48 of 48, and on defences that mask gradients 0 to 20.
 """
 MIN_TESTED = 16
+PLACES = {"clean": "clean images", "random": "random points", "attacked": "attacked images"}
+
+
+def _many(count: int, n: int) -> bool:
+    """A tenth, and more than one."""
+    return count >= max(2, TENTH * n)
 
 
 def _forward(model: AuditedModel) -> Forward:
@@ -36,10 +42,27 @@ def _random_forward(model: AuditedModel) -> Iterator[Finding]:
 
 
 def _batch_dependent(model: AuditedModel) -> Iterator[Finding]:
-    """An image's output depends on the other images of its batch: there is no classifier of one image to attack."""
-    facts = _forward(model)
-    if facts.companions and not facts.repeat:  # what differs by chance differs with other companions, too
-        yield ids(model.evaluations), "model", f"{facts.companions} of {len(model.positions)} examples"
+    """An image's output, or its gradient, depends on the other images of its batch or on how many they are: there is no
+    classifier of one image to attack.
+    """
+    facts, n = _forward(model), len(model.positions)
+    if facts.repeat:  # what differs by chance differs with other companions, too
+        return
+    if facts.companions:
+        yield ids(model.evaluations), "model", f"{facts.companions} of {n} examples"
+    elif _many(facts.companion_gradients, n):  # few may lie on kinks
+        yield model.attacked, "model", f"{facts.companion_gradients} of {n} examples, in their gradients"
+
+
+def _inconsistent_forward(model: AuditedModel) -> Iterator[Finding]:
+    """An image's output depends on whether gradients are asked for, or on which copy of the model is: what is attacked
+    is not what is judged.
+    """
+    facts, n = _forward(model), len(model.positions)
+    found = {"with gradients": facts.grad_mode, "on a copy": facts.copies}
+    if not facts.repeat and any(found.values()):
+        evidence = ", ".join(f"{how} {count} of {n} examples" for how, count in found.items() if count)
+        yield ids(model.evaluations), "model", evidence
 
 
 def _training_mode(model: AuditedModel) -> Iterator[Finding]:
@@ -59,7 +82,7 @@ def _bounded_outputs(model: AuditedModel) -> Iterator[Finding]:
     gradient.
     """
     n, at_bound = len(model.positions), _outputs(model).at_bound
-    if at_bound >= max(2, TENTH * n):
+    if _many(at_bound, n):
         yield model.attacked, "model", f"{at_bound} of {n} examples"
 
 
@@ -68,9 +91,15 @@ def _saturated(model: AuditedModel) -> Iterator[Finding]:
     to the true class, and attacks on it step in a wrong direction.
     """
     n, facts = len(model.positions), _outputs(model)
-    if n and facts.saturated >= TENTH * n:
-        evidence = f"{facts.saturated} of {n} examples; the median lead is {facts.median_lead:.3g}"
-        yield *model.reached(whole=False), evidence
+    if not n or facts.saturated < TENTH * n:
+        return
+    evidence = f"{facts.saturated} of {n} examples; the median lead is {facts.median_lead:.3g}"
+    # Of two classes the other one's half, where it is not rounded away as well, shows in the same direction.
+    for gradient in (one for one in _gradients(model) if one.astray is not None):
+        if not _many(gradient.astray or 0, gradient.n):
+            return
+        evidence += f"; the step is wrong for {gradient.astray} of {gradient.n}"
+    yield *model.reached(whole=False), evidence
 
 
 def _lost(facts: Gradients) -> bool:
@@ -78,21 +107,41 @@ def _lost(facts: Gradients) -> bool:
     return bool(facts.error or (facts.n and facts.zero + facts.bad >= TENTH * facts.n))
 
 
+def _gradients(model: AuditedModel) -> list[Gradients]:
+    return model.probe.gradients if model.probe else []
+
+
 def _zero_gradients(model: AuditedModel) -> Iterator[Finding]:
-    """The loss has no gradient in the image: no attack that follows it can move."""
-    for facts in filter(_lost, model.probe.gradients if model.probe else []):
+    """The loss has no gradient in the image, or is a staircase, flat but for its steps: no attack that follows it can
+    move.
+    """
+    for facts in filter(_lost, _gradients(model)):
         lost = facts.error or f"{facts.zero} zero and {facts.bad} not finite of {facts.n} examples"
         whole = bool(facts.error) or facts.loss == "margin"
         yield *model.reached(whole), f"of the loss {facts.loss}: {lost}"
+    stairs = [facts for facts in model.probe.derivatives if _many(facts.stairs, facts.n)] if model.probe else []
+    if stairs and not any(_lost(facts) for facts in _gradients(model)):
+        found = ", ".join(f"{facts.stairs} of {facts.n} {PLACES[facts.place]}" for facts in stairs)
+        yield model.attacked, "model", f"a staircase: {found}"
 
 
 def _misleading_gradients(model: AuditedModel) -> Iterator[Finding]:
-    """A small step along the gradient of the margin does not raise the margin: the gradient is not that of the
-    model.
+    """The gradient of the margin is not its slope, or a small step along it does not raise the margin: the gradient is
+    not that of the model.
     """
-    for facts in model.probe.gradients if model.probe else []:
-        if facts.loss == "margin" and not _lost(facts) and facts.unhelpful >= max(2, TENTH * facts.n):
-            yield model.attacked, "model", f"{facts.unhelpful} of {facts.n} examples"
+    if any(_lost(facts) for facts in _gradients(model) if facts.loss == "margin"):
+        return
+    found = [
+        f"{facts.unhelpful} of {facts.n} examples"
+        for facts in _gradients(model)
+        if facts.loss == "margin" and _many(facts.unhelpful, facts.n)
+    ]
+    for facts in model.probe.derivatives if model.probe else []:
+        for count, what in ((facts.wrong, "not the slope"), (facts.unhelpful, "no rise")):
+            if _many(count, facts.n):
+                found.append(f"{what} for {count} of {facts.n} {PLACES[facts.place]}")
+    if found:
+        yield model.attacked, "model", "; ".join(found)
 
 
 def _tests(model: AuditedModel) -> list[ActiveTest]:
@@ -128,7 +177,8 @@ def _test_inconclusive(model: AuditedModel) -> Iterator[Finding]:
     attack finds what is there.
     """
     for test in _tests(model):
-        if test.tested < MIN_TESTED:
+        # Of a model that classifies so few images correctly nothing is claimed that could be too high.
+        if test.tested < MIN_TESTED and (test.tried is None or test.tried >= MIN_TESTED):
             left = f"{test.tested} images, and {test.by_chance} left to chance"
             yield _cells_of(model, test.of), "rows", f"{test.of} at eps {format_eps(test.eps)}: {left}"
 
@@ -141,7 +191,7 @@ def _crashed(model: AuditedModel) -> Iterator[Finding]:
     """The audit of the model, or of one attack on it, crashed: a crash proves nothing."""
     if model.probe is not None:
         crashed = [(check.of, f"{check.check} {check.of}".strip(), check.error) for check in model.probe.checks]
-        crashed += [(test.of, f"active test of {test.of}", test.error) for test in model.probe.active]
+        crashed += [(test.of, f"binarization test of {test.of}", test.error) for test in model.probe.active]
         lost: dict[str, dict[str, str]] = {}
         for of, what, error in crashed:
             if error:
@@ -167,6 +217,7 @@ def _not_audited(model: AuditedModel) -> Iterator[Finding]:
 PROBE_RULES = (
     Rule("random-forward", _random_forward, f"{ATHALYE} (stochastic gradients)"),
     Rule("batch-dependent", _batch_dependent, f"{CARLINI}, section 5"),
+    Rule("inconsistent-forward", _inconsistent_forward, f"{CARLINI}, section 5"),
     Rule("training-mode", _training_mode, f"{CARLINI}, section 5"),
     Rule("probabilities", _probabilities, "Carlini & Wagner 2017, section VIII-A"),
     Rule("bounded-outputs", _bounded_outputs, f"{ATHALYE} (vanishing gradients)"),

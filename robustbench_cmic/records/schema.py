@@ -201,6 +201,7 @@ class ActiveTest(Frozen):
     """An attack on models altered so that an adversarial example is in the ball (Zimmermann et al. 2022).
 
     Attributes:
+        tried: images, all classified correctly, for which it was tried to build such a model; None in older records.
         tested: images for which such a model could be built, and random points of the ball, as many as built it, found
             nothing.
         by_chance: images for which they did find an adversarial example; not tested.
@@ -211,6 +212,7 @@ class ActiveTest(Frozen):
     norm: Norm
     eps: float
     attack: dict[str, Any]
+    tried: int | None = None
     tested: int = 0
     by_chance: int = 0
     found: int = 0
@@ -255,6 +257,8 @@ class Gradients(Frozen):
     Attributes:
         zero: the gradient is 0 everywhere, or so small that float32 products with it are lost (below 1e-30).
         unhelpful: the margin does not rise along the gradient's signs, by a step of a tenth of the smallest ball.
+        astray: of cross entropy: what float32 leaves of the gradient gives a step that raises the loss clearly less
+            than the exact gradient's does; None for other losses, and in records from before it was measured.
     """
 
     loss: Literal["ce", "margin"]
@@ -262,6 +266,7 @@ class Gradients(Frozen):
     zero: int = 0
     bad: int = 0  # it is NaN or infinite
     unhelpful: int = 0
+    astray: int | None = None
     error: str = ""  # why there is no gradient at all
 
 
@@ -272,7 +277,7 @@ class Derivatives(Frozen):
         place: the clean images, random points of their balls, or what PGD makes of these; all moved by 0.001 at most.
         wrong: along some direction the gradient tells another slope than the differences do.
         stairs: differences of small steps are exactly 0 in all directions, and a large step changes the loss.
-        unhelpful: a small step along the gradient's signs raises the margin no more than one along random signs moves it.
+        unhelpful: a small step along the gradient's signs raises the margin no more than random signs move it.
         typical_error: relative error of the slopes that nine in ten examples stay below.
         single: the differences are those of float32, since the model cannot compute in float64.
     """

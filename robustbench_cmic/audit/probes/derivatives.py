@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.losses import margin
-from robustbench_cmic.attacks.model import CountedModel
+from robustbench_cmic.attacks.model import CountedModel, is_out_of_memory
 from robustbench_cmic.attacks.threat import BLOCK
 from robustbench_cmic.audit.probes.compare import differ
 from robustbench_cmic.records.schema import Derivatives
@@ -62,13 +62,20 @@ def derivative_facts(
     points = _off_kinks(points)
     try:
         gradients = torch.cat(
-            [_gradient(target, *batch) for batch in zip(points.split(BLOCK), labels.split(BLOCK), strict=True)]
+            [
+                _gradient(target, *batch)
+                for batch in zip(torch.split(points, BLOCK), torch.split(labels, BLOCK), strict=True)
+            ]
         )
         function = _in_float64(target, points)
         single = function is None
-        function, precision = (lambda images: target(images.float()), SINGLE) if function is None else (function, DOUBLE)
+        function, precision = (
+            (lambda images: target(images.float()), SINGLE) if function is None else (function, DOUBLE)
+        )
         facts = _compare(function, precision, points, labels, gradients.nan_to_num(0, 0, 0), step)
     except Exception as error:  # whatever a model's own code raises
+        if is_out_of_memory(error):
+            raise
         return Derivatives(place=place, n=len(points), error=one_line(error))
     return facts.model_copy(update={"place": place, "single": single})
 
@@ -80,7 +87,7 @@ def _compare(
 
     def loss(moved: Tensor) -> Tensor:
         with torch.no_grad():
-            parts = zip(moved.split(BLOCK), labels.split(BLOCK), strict=True)
+            parts = zip(torch.split(moved, BLOCK), torch.split(labels, BLOCK), strict=True)
             return torch.cat([margin(function(part).double(), classes) for part, classes in parts])
 
     here, directions = loss(points), _directions(gradients)
@@ -145,10 +152,13 @@ def _in_float64(target: CountedModel, points: Tensor) -> Function | None:
     """The model in float64, counted by `target`; None where it cannot be had or is another function."""
     try:
         double = CountedModel(copy.deepcopy(target.model).double(), target.classes)
+        double.rows = target.rows
         with torch.no_grad():
-            finer = torch.cat([double(part) for part in points.double().split(BLOCK)])
-            logits = torch.cat([target(part) for part in points.split(BLOCK)])
-    except Exception:  # hard-coded float32, or no copy to be had
+            finer = torch.cat([double(part) for part in torch.split(points.double(), BLOCK)])
+            logits = torch.cat([target(part) for part in torch.split(points, BLOCK)])
+    except Exception as error:  # hard-coded float32, or no copy to be had
+        if is_out_of_memory(error):
+            raise
         return None
     rounded = finer.dtype != torch.float64 or torch.equal(finer.float().double(), finer)
     if rounded or bool(differ(logits, finer.float()).any()):

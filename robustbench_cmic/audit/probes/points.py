@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from robustbench_cmic.attacks.losses import margin
-from robustbench_cmic.attacks.model import CountedModel
+from robustbench_cmic.attacks.model import CountedModel, is_out_of_memory
 from robustbench_cmic.attacks.pgd import loss_and_gradient, steepest_ascent
 from robustbench_cmic.attacks.threat import BLOCK, project, random_perturbations
 from robustbench_cmic.suite.fields import Threat
 
 STEPS = 10
+
+
+Place = Literal["clean", "random", "attacked"]
 
 
 class Places(NamedTuple):
@@ -29,6 +32,10 @@ class Places(NamedTuple):
     clean: Tensor
     random: Tensor
     attacked: Tensor
+
+    def named(self) -> list[tuple[Place, Tensor]]:
+        """Each with its name."""
+        return [("clean", self.clean), ("random", self.random), ("attacked", self.attacked)]
 
 
 def probed_places(target: CountedModel, images: Tensor, labels: Tensor, threats: Sequence[Threat]) -> Places:
@@ -52,10 +59,12 @@ def probed_places(target: CountedModel, images: Tensor, labels: Tensor, threats:
 def _ascended(target: CountedModel, images: Tensor, labels: Tensor, starts: Tensor, threat: Threat) -> Tensor:
     points = starts
     for _ in range(STEPS):
-        parts = zip(points.split(BLOCK), labels.split(BLOCK), strict=True)
+        parts = zip(torch.split(points, BLOCK), torch.split(labels, BLOCK), strict=True)
         try:
             gradients = [loss_and_gradient(target, part, classes, None, margin).gradient for part, classes in parts]
-        except Exception:  # without a gradient, which is for other probes to say
+        except Exception as error:  # without a gradient, which is for other probes to say
+            if is_out_of_memory(error):
+                raise
             return points
         points = project(threat, images, points + threat.eps / 4 * steepest_ascent(torch.cat(gradients), threat.norm))
     return points

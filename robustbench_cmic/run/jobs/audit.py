@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.harness import BrokenBefore, evaluate_attack
-from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen
+from robustbench_cmic.attacks.model import AttackError, CountedModel, frozen, in_float32, with_less_memory
+from robustbench_cmic.attacks.threat import BLOCK
 from robustbench_cmic.audit.probes.behaviour import correctly_classified, forward_facts, gradient_facts, output_facts
 from robustbench_cmic.audit.probes.binarization import binarization_test
-from robustbench_cmic.plan.audit import IN_TURN, PlannedAudit, PlannedCheck
-from robustbench_cmic.records.packing import pack_outcomes, unpack_outcomes
+from robustbench_cmic.audit.probes.derivatives import derivative_facts
+from robustbench_cmic.audit.probes.points import probed_places
+from robustbench_cmic.plan.audit import PlannedAudit, PlannedCheck
+from robustbench_cmic.records.packing import pack_outcomes
 from robustbench_cmic.records.schema import AuditRecord, Check
 from robustbench_cmic.run.jobs.context import Job
+from robustbench_cmic.run.jobs.in_turn import InTurn
+from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.schema import attack_of
-
-CLOSED = 0.02
-"""Where PGD leaves no more than this share of the examples, no attack without gradients is tried."""
 
 
 def run_audit(job: Job) -> AuditRecord:
@@ -31,13 +36,11 @@ def run_audit(job: Job) -> AuditRecord:
     images, labels = examples.at(positions), all_labels[positions]
     steps = 2 + len(planned.checks) + len(planned.active)
     job.progress(0, steps, "audit: outputs and gradients")
-    with frozen(model):
-        target = CountedModel(model, classes)
-        forward_pass = forward_facts(target, images)
+    target = CountedModel(model, classes)
+    # The words decide which points are drawn.
+    with frozen(model), in_float32(), seeded(derive_seed("audit probes", cell.seed)):
         correct, logits = correctly_classified(target, images, labels)
-        gradients = [
-            gradient_facts(target, images[correct], labels[correct], loss, planned.step) for loss in ("ce", "margin")
-        ]
+        probed = _probe(target, planned, images, labels, correct)
     checks, in_turn = [], InTurn(len(labels))
     for number, check in enumerate(planned.checks):
         job.progress(1 + number, steps, f"audit: {check.check} {check.of}".rstrip())
@@ -47,7 +50,7 @@ def run_audit(job: Job) -> AuditRecord:
     active = []
     tested = images[correct][: planned.active_examples]
     for number, check in enumerate(planned.active):
-        job.progress(1 + len(checks) + number, steps, f"audit: active test of {check.of}")
+        job.progress(1 + len(checks) + number, steps, f"audit: binarization test of {check.of}")
         active.append(binarization_test(model, tested, classes, check, cell.seed))
     return AuditRecord(
         **job.common(),
@@ -55,52 +58,34 @@ def run_audit(job: Job) -> AuditRecord:
         checkpoint_sha256=checkpoint_sha256,
         examples_sha256=examples_sha256,
         positions=positions,
-        forward_pass=forward_pass,
         outputs=output_facts(logits),
-        gradients=gradients,
+        **probed,
         checks=checks,
         active=active,
     )
 
 
-class InTurn:
-    """Which of the audit's examples are left to those of its checks that are made in turn, in each ball.
-
-    Args:
-        examples: how many the audit takes.
-    """
-
-    def __init__(self, examples: int) -> None:
-        self._all = torch.ones(examples, dtype=torch.bool)
-        self._left: dict[Threat, Tensor] = {}
-        self._alone: dict[Threat, Tensor] = {}
-
-    def attacked(self, check: PlannedCheck) -> Tensor:
-        """(n,) truth values: the examples that a check attacks."""
-        left = self._left.get(check.threat, self._all)
-        if check.check == "confirm":
-            return self._alone.get(check.threat, ~self._all)
-        if check.check == "gradient-free" and int(left.sum()) <= CLOSED * len(left):
-            return ~self._all
-        return left if check.check in IN_TURN else self._all
-
-    def note(self, check: Check) -> None:
-        """What a check did."""
-        if check.check not in IN_TURN or check.outcomes is None:
-            return
-        correct = torch.from_numpy(unpack_outcomes(check.outcomes, len(self._all)))
-        if check.check == "confirm":
-            self._alone[check.threat] = self._alone[check.threat] & correct
-            return
-        left = self._left.get(check.threat, self._all)
-        if check.check == "gradient-free":
-            self._alone[check.threat] = left & ~correct
-        self._left[check.threat] = left & correct
+def _probe(
+    target: CountedModel, planned: PlannedAudit, images: Tensor, labels: Tensor, correct: Tensor
+) -> dict[str, Any]:
+    """Fields of the record on the forward pass and on gradients."""
+    right = images[correct], labels[correct]
+    gradients = [gradient_facts(target, *right, loss, planned.step) for loss in ("ce", "margin")]
+    places = with_less_memory(target, BLOCK, partial(probed_places, target, images, labels, _balls(planned)))
+    forward_pass = with_less_memory(target, BLOCK, partial(forward_facts, target, places, labels))
+    derivatives = []
+    for name, points in places.named():
+        action = partial(derivative_facts, target, points[correct], right[1], name, planned.step)
+        derivatives.append(with_less_memory(target, BLOCK, action))
+    return {"gradients": gradients, "forward_pass": forward_pass, "derivatives": derivatives}
 
 
-def _check(
-    job: Job, model: nn.Module, images: Tensor, labels: Tensor, check: PlannedCheck, attacked: Tensor
-) -> Check:
+def _balls(planned: PlannedAudit) -> list[Threat]:
+    """Those that the suite attacks in; where it attacks in none, the field's usual one."""
+    return [check.threat for check in planned.checks if check.check == "reference"] or [Threat("linf", 8 / 255)]
+
+
+def _check(job: Job, model: nn.Module, images: Tensor, labels: Tensor, check: PlannedCheck, attacked: Tensor) -> Check:
     """A check of the examples (n,) that it attacks; the others count as correctly classified."""
     outcomes = torch.ones_like(attacked)
     if not bool(attacked.any()):
