@@ -104,14 +104,17 @@ def _compare(
     flat = (slopes == 0).flatten(0, 1).all(0)
     far = torch.stack([loss((points + FAR * d).clamp(0, 1)) != here for d in directions[1:]]).any(0)
     stairs = flat & far
-    along, *aside = (loss(points + step * d) - here for d in directions[:3])
-    unhelpful = ~stairs & (gradients.flatten(1) != 0).any(1) & ~(along > torch.stack(aside).abs().amax(0))
+    moves = (gradients.flatten(1) != 0).any(1) & ~stairs
+    lost = torch.zeros_like(moves)
+    for length in (step, 4 * step):  # where the slope is that of stairs' treads, the longer one meets stairs
+        along, *aside = (loss((points + length * d).clamp(0, 1)) - here for d in directions[:3])
+        lost |= ~(along > torch.stack(aside).abs().amax(0))
     return Derivatives(
         place="clean",
         n=len(points),
         wrong=int((~stairs & (relative > precision.error)).sum()),
         stairs=int(stairs.sum()),
-        unhelpful=int(unhelpful.sum()),
+        unhelpful=int((moves & lost).sum()),
         typical_error=float(relative.quantile(0.9)),
     )
 

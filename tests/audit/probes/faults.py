@@ -85,7 +85,7 @@ STAIRS: dict[str, Defence] = {
     "straight-through": lambda net, images: net(stairs(images, 4)),
 }
 USELESS: dict[str, Defence] = {
-    "rounded-logits": lambda net, images: (net(images) * 20).round() / 20 + 1e-4 * net(images).flip(1),
+    "rounded-logits": lambda net, images: (net(images) * 50).round() / 50 + 1e-4 * net(images).flip(1),
     "ripple": lambda net, images: net(images + 0.01 * torch.sin(2000 * images)),
 }
 """Whose gradients are the slopes, and lead nowhere."""
