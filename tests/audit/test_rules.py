@@ -39,6 +39,7 @@ from tests.audit.worlds import (
     probe,
     raised,
     row,
+    slopes,
     square,
 )
 
@@ -69,8 +70,16 @@ def places(count: int) -> list[int]:
     return POSITIONS[:count]
 
 
-def active(found: int, tested: int = 40, of: str = "PGD", error: str = "", attack: dict[str, Any] = PGD) -> ActiveTest:
-    return ActiveTest(of=of, norm="linf", eps=0.1, attack=attack, tested=tested, found=found, error=error)
+def active(
+    found: int,
+    tested: int = 40,
+    of: str = "PGD",
+    error: str = "",
+    attack: dict[str, Any] = PGD,
+    tried: int | None = None,
+) -> ActiveTest:
+    test = ActiveTest(of=of, norm="linf", eps=0.1, attack=attack, tested=tested, found=found, error=error)
+    return test.model_copy(update={"tried": tried})
 
 
 def blind(broken: int, reference: int = 0, confirmed: int = 0) -> AuditRecord:
@@ -96,6 +105,13 @@ def world(
 CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
     ("random-forward", (ALL_CELLS, "model"), world(found=forward(repeat=1, companions=9)), [world(found=forward())]),
     ("batch-dependent", (ALL_CELLS, "model"), world(found=forward(companions=1)), [world(found=forward())]),
+    # What random logits do with other companions says nothing of these; few gradients may lie on kinks.
+    ("batch-dependent", (ATTACKED, "model"), world(found=forward(companion_gradients=13)),
+     [world(found=forward(companion_gradients=12)), world(found=forward(companion_gradients=13, repeat=1))]),
+    ("inconsistent-forward", (ALL_CELLS, "model"), world(found=forward(grad_mode=1)),
+     [world(found=forward()), world(found=forward(grad_mode=1, repeat=1))]),
+    ("inconsistent-forward", (ALL_CELLS, "model"), world(found=forward(copies=1)),
+     [world(found=forward(copies=1, repeat=1))]),
     ("training-mode", (ALL_CELLS, "model"), world(found=forward(training=["bn"])), [world(found=forward())]),
     ("probabilities", (ATTACKED, "model"), world(found=outputs(probabilities=True)), [world(found=outputs())]),
     # A tenth of 128 examples is 12.8; of 10 it is 1, and one example always has the largest output.
@@ -105,11 +121,22 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
      [world(found=outputs(at_bound=1).model_copy(update={"positions": POSITIONS[:10]}))]),
     ("saturated", (ON_CE, "rows"), world(found=outputs(saturated=13)),
      [world(found=outputs(saturated=12)), world([row(AUTOATTACK)], outputs(saturated=128))]),
+    # Where the step of cross entropy is right all the same, as of two classes, nothing is wrong.
+    ("saturated", (ON_CE, "rows"),
+     world(found=outputs(saturated=13).model_copy(update={"gradients": gradients(ce={"astray": 12})})),
+     [world(found=outputs(saturated=13).model_copy(update={"gradients": gradients(ce={"astray": 11})})),
+      world(found=outputs(saturated=12).model_copy(update={"gradients": gradients(ce={"astray": 120})}))]),
     ("zero-gradients", (ON_CE, "rows"), world(found=probe(gradients=gradients(ce={"zero": 6, "bad": 6}))),
      [world(found=probe(gradients=gradients(ce={"zero": 6, "bad": 5})))]),
     ("zero-gradients", (ATTACKED, "model"), world(found=probe(gradients=gradients(margin={"zero": 12}))),
      [world(found=probe(gradients=gradients(margin={"zero": 11}))), world(found=probe(gradients=[]))]),
     ("zero-gradients", (ATTACKED, "model"), world(found=probe(gradients=gradients(ce={"error": "no grad"}))), []),
+    ("zero-gradients", (ATTACKED, "model"), world(found=probe(derivatives=slopes(stairs=12))),
+     [world(found=probe(derivatives=slopes(stairs=11)))]),
+    *(("misleading-gradients", (ATTACKED, "model"), world(found=probe(derivatives=slopes(place, **{what: 12}))),
+       [world(found=probe(derivatives=slopes(place, **{what: 11}))),
+        world(found=probe(derivatives=slopes(place, **{what: 120}), gradients=gradients(margin={"zero": 120})))])
+      for place, what in (("clean", "wrong"), ("random", "wrong"), ("attacked", "wrong"), ("random", "unhelpful"))),
     ("misleading-gradients", (ATTACKED, "model"), world(found=probe(gradients=gradients(margin={"unhelpful": 12}))),
      [world(found=probe(gradients=gradients(margin={"unhelpful": 11}))),
       world(found=probe(gradients=gradients(ce={"unhelpful": 120}))),
@@ -206,7 +233,11 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
      [world(found=probe(active=[active(28)])), world(found=probe(active=[active(0, tested=15)]))]),
     ("active-test-inconclusive", ("PGD 0.1, PGD 0.2", "rows"), world(found=probe(active=[active(15, tested=15)])),
      [world(found=probe(active=[active(16, tested=16)])),
-      world(found=probe(active=[active(0, tested=0, error="crash")]))]),
+      world(found=probe(active=[active(0, tested=0, error="crash")])),
+      # So few images are right that nothing is claimed.
+      world(found=probe(active=[active(9, tested=9, tried=15)]))]),
+    ("active-test-inconclusive", ("PGD 0.1, PGD 0.2", "rows"),
+     world(found=probe(active=[active(9, tested=9, tried=16)])), []),
     ("active-test-failed", ("PGD 0.1, PGD 0.2", "rows"),
      world(found=probe(active=[active(0), active(40, of="AutoAttack")])), []),
     # Steps that cannot reach the hidden example say nothing of the model.

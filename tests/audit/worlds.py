@@ -14,6 +14,7 @@ from robustbench_cmic.records.schema import (
     AttackRecord,
     AuditRecord,
     Check,
+    Derivatives,
     Forward,
     Gradients,
     Outputs,
@@ -89,6 +90,12 @@ def gradients(ce: dict[str, Any] | None = None, margin: dict[str, Any] | None = 
     """Of 120 examples."""
     facts = {"ce": ce or {}, "margin": margin or {}}
     return [Gradients.model_validate({"loss": loss, "n": 120} | own) for loss, own in facts.items()]
+
+
+def slopes(place: str = "attacked", **changes: int) -> list[Derivatives]:
+    """Of 120 examples at each place; `changes` at one of them."""
+    names = ("clean", "random", "attacked")
+    return [Derivatives.model_validate({"place": one, "n": 120} | (changes if one == place else {})) for one in names]
 
 
 def probe(**changes: Any) -> AuditRecord:

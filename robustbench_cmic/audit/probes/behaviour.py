@@ -24,11 +24,12 @@ classes compete, and a linear model of two classes is at 0.99.
 """
 
 
-def forward_facts(target: CountedModel, places: Places, labels: Tensor) -> Forward:
+def forward_facts(target: CountedModel, places: Places, labels: Tensor, before: Tensor) -> Forward:
     """Whether logits of a model in eval mode depend on anything but their own image; labels (N,).
 
     All passes are compared with that of the judge: without gradients, many images at once. Order is drawn from the
-    global generator of the CPU.
+    global generator of the CPU. `before` are the logits (N, C) of the clean images from before any gradient was asked
+    for.
 
     Raises:
         AttackError: the model returned no logits.
@@ -41,6 +42,7 @@ def forward_facts(target: CountedModel, places: Places, labels: Tensor) -> Forwa
 
     judged = _passed(target, pool, BLOCK)
     repeat = differ(judged, _passed(target, pool, BLOCK))
+    repeat[: len(before)] |= differ(before, judged[: len(before)])
     mode = differ(judged, _passed(target, pool, BLOCK, grad=True))
     mode |= differ(judged, _passed(target, pool.clone().requires_grad_(), BLOCK))
     attacked, gradients = _with_gradients(target, pool, classes, BLOCK)

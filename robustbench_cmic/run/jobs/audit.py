@@ -40,7 +40,7 @@ def run_audit(job: Job) -> AuditRecord:
     # The words decide which points are drawn.
     with frozen(model), in_float32(), seeded(derive_seed("audit probes", cell.seed)):
         correct, logits = correctly_classified(target, images, labels)
-        probed = _probe(target, planned, images, labels, correct)
+        probed = _probe(target, planned, images, labels, logits)
     checks, in_turn = [], InTurn(len(labels))
     for number, check in enumerate(planned.checks):
         job.progress(1 + number, steps, f"audit: {check.check} {check.of}".rstrip())
@@ -66,13 +66,14 @@ def run_audit(job: Job) -> AuditRecord:
 
 
 def _probe(
-    target: CountedModel, planned: PlannedAudit, images: Tensor, labels: Tensor, correct: Tensor
+    target: CountedModel, planned: PlannedAudit, images: Tensor, labels: Tensor, logits: Tensor
 ) -> dict[str, Any]:
     """Fields of the record on the forward pass and on gradients."""
+    correct = logits.argmax(1) == labels
     right = images[correct], labels[correct]
     gradients = [gradient_facts(target, *right, loss, planned.step) for loss in ("ce", "margin")]
     places = with_less_memory(target, BLOCK, partial(probed_places, target, images, labels, _balls(planned)))
-    forward_pass = with_less_memory(target, BLOCK, partial(forward_facts, target, places, labels))
+    forward_pass = with_less_memory(target, BLOCK, partial(forward_facts, target, places, labels, logits))
     derivatives = []
     for name, points in places.named():
         action = partial(derivative_facts, target, points[correct], right[1], name, planned.step)

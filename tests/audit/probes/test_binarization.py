@@ -12,7 +12,9 @@ from robustbench_cmic.audit.probes.binarization import _binarize, binarization_t
 from robustbench_cmic.plan.audit import PlannedCheck
 from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.suite.fields import Norm, Threat
-from tests.attacks.nets import convolutional, examples
+from tests.attacks.nets import Linear, convolutional, examples
+from tests.audit.probes.faults import WRONG, Defended
+from tests.audit.probes.test_derivatives import HONEST
 
 PGD = {
     "name": "PGD", "alpha": 0.01, "steps": 20, "random_start": True, "restarts": 1, "targets": 0, "loss": "margin",
@@ -50,6 +52,47 @@ def test_pgd_finds_what_is_hidden_and_random_points_do_not(
     assert noise.found <= 0.2 * noise.tested
     still = binarized(model, PGD | {"alpha": 0.0, "random_start": False}, threat=Threat(norm, eps))
     assert (still.tested, still.found) == (found.tested, 0)
+
+
+@pytest.mark.parametrize("name", ["max-pooling", "gelu", "attention", "nearest", "log-softmax", "one-precision"])
+def test_what_is_hidden_in_honest_networks_is_found(name: str) -> None:
+    model = HONEST[name]
+    found = binarized(model, PGD)
+    assert (found.error, found.tried) == ("", 24)
+    assert found.tested >= 18
+    assert found.found >= 0.9 * found.tested
+
+
+@pytest.mark.parametrize("name", ["checkerboard", "half", "negated", "grid", "thrown-away"])
+def test_what_is_hidden_behind_wrong_gradients_is_not(name: str) -> None:
+    found = binarized(Defended(convolutional(), WRONG[name]), PGD)
+    assert (found.error, found.tested >= 20) == ("", True)
+    assert found.found <= 0.65 * found.tested
+
+
+def test_a_last_layer_whose_result_is_thrown_away_does_not_count() -> None:
+    class TwoPasses(nn.Module):
+        """The logits are a rounded image's; the honest network comes last, times 0."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.net((images * 64).round() / 64) + 0 * self.net(images)
+            return logits
+
+    found = binarized(TwoPasses().eval(), PGD | {"random_start": False})
+    assert found.tested >= 20
+    assert found.found == 0
+
+
+def test_of_two_linear_classes_the_exact_optimum_is_found() -> None:
+    planned = {"check": "active", "of": "x", "norm": "linf", "eps": 0.1, "attack": {"name": "FGSM", "loss": "margin"}}
+    model = Linear(torch.linspace(-1, 1, 64), 0.0)
+    found = binarization_test(model, IMAGES, 2, PlannedCheck.model_validate(planned), 0)
+    assert (found.tested + found.by_chance, found.found) == (24, found.tested)
+    assert found.tested >= 20
 
 
 def test_an_attack_without_gradients_to_follow_fails() -> None:
