@@ -214,12 +214,16 @@ def _counts(record: AuditRecord) -> dict[str, tuple[int, int]]:
     """What else an audit counted: number of examples, and of how many."""
     n = len(record.positions)
     counts: dict[str, tuple[int, int]] = {}
-    for part, keys in ((record.forward_pass, ("repeat", "companions")), (record.outputs, ("saturated", "at_bound"))):
+    passes = ("repeat", "companions", "companion_gradients", "grad_mode", "copies")
+    for part, keys in ((record.forward_pass, passes), (record.outputs, ("saturated", "at_bound"))):
         if part is not None:
             counts |= {key: (getattr(part, key), n) for key in keys}
     for gradients in record.gradients:
         for key in ("zero", "bad", "unhelpful"):
             counts[f"{key} gradients of {gradients.loss}"] = (getattr(gradients, key), gradients.n)
+    for facts in record.derivatives:
+        for key in ("wrong", "stairs", "unhelpful"):
+            counts[f"{key} derivatives, {facts.place}"] = (getattr(facts, key), facts.n)
     for test in record.active:
         counts[f"active test of {test.of} {test.norm} {test.eps:g}"] = (test.found, test.tested)
     return counts
