@@ -16,6 +16,8 @@ from robustbench_cmic.audit.probes.points import Places
 from robustbench_cmic.records.schema import Forward, Gradients, Outputs
 from robustbench_cmic.suite.signatures import one_line
 
+FIRST_ROWS = 4 * MIN_ROWS
+"""Images that are classified together at first."""
 GRADIENT_TOLERANCE = 0.1
 """Of the change of a gradient, as a part of its length."""
 EFFICIENT = 0.9
@@ -28,8 +30,8 @@ def forward_facts(target: CountedModel, places: Places, labels: Tensor, before: 
     """Whether logits of a model in eval mode depend on anything but their own image; labels (N,).
 
     All passes are compared with that of the judge: without gradients, many images at once. Order is drawn from the
-    global generator of the CPU. `before` are the logits (N, C) of the clean images from before any gradient was asked
-    for.
+    global generator of the CPU. `before` are the logits (N, C) of the clean images that `correctly_classified` gave,
+    before any gradient was asked for.
 
     Raises:
         AttackError: the model returned no logits.
@@ -42,7 +44,7 @@ def forward_facts(target: CountedModel, places: Places, labels: Tensor, before: 
 
     judged = _passed(target, pool, BLOCK)
     repeat = differ(judged, _passed(target, pool, BLOCK))
-    repeat[: len(before)] |= differ(before, judged[: len(before)])
+    repeat[: len(before)] |= differ(before, _passed(target, places.clean, FIRST_ROWS))
     mode = differ(judged, _passed(target, pool, BLOCK, grad=True))
     mode |= differ(judged, _passed(target, pool.clone().requires_grad_(), BLOCK))
     attacked, gradients = _with_gradients(target, pool, classes, BLOCK)
@@ -189,7 +191,7 @@ def correctly_classified(target: CountedModel, images: Tensor, labels: Tensor) -
         AttackError: logits that are not finite.
     """
     with torch.no_grad():
-        logits = torch.cat([target(batch) for batch in torch.split(images, 4 * MIN_ROWS)]).float()
+        logits = torch.cat([target(batch) for batch in torch.split(images, FIRST_ROWS)]).float()
     if not usable(logits):
         raise AttackError("the model returned logits with NaN or infinity")
     return logits.argmax(1) == labels, logits

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.model import CountedModel, frozen
-from robustbench_cmic.audit.probes.behaviour import forward_facts, gradient_facts
+from robustbench_cmic.audit.probes.behaviour import correctly_classified, forward_facts, gradient_facts
 from robustbench_cmic.audit.probes.compare import differ
 from robustbench_cmic.audit.probes.points import probed_places
 from robustbench_cmic.records.schema import Forward
@@ -25,8 +25,8 @@ N = len(IMAGES)
 
 def facts(model: nn.Module, classes: int = 10) -> Forward:
     target = CountedModel(model.eval(), classes)
-    with frozen(model), seeded(0), torch.no_grad():
-        before = target(IMAGES)
+    with frozen(model), seeded(0):
+        before = correctly_classified(target, IMAGES, torch.zeros(N))[1]
         labels = before.argmax(1)
         places = probed_places(target, IMAGES, labels, [Threat("linf", 0.05), Threat("linf", 0.2)])
         return forward_facts(target, places, labels, before)
@@ -103,6 +103,20 @@ def asked_for_gradients(net: nn.Module, images: Tensor) -> Tensor:
     return logits.flip(1) if images.requires_grad else logits
 
 
+def graph_is_kept(net: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor = net(images)
+    return logits.flip(1) if logits.requires_grad else logits
+
+
+def grad_mode_is_on(net: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor = net(images)
+    return logits.flip(1) if torch.is_grad_enabled() else logits
+
+
+def statistics_of_the_batch(net: nn.Module, images: Tensor) -> Tensor:
+    return nn.functional.batch_norm(net(images), None, None, training=True)
+
+
 def noisy_off_grid(net: nn.Module, images: Tensor) -> Tensor:
     logits: Tensor = net(images)
     return torch.where(on_grid(images)[:, :, 0, 0], logits, logits + torch.randn_like(logits))
@@ -114,8 +128,11 @@ SWITCHING: list[tuple[str, nn.Module, str]] = [
     ("noise off the grid", Defended(convolutional(), noisy_off_grid), "repeat"),
     ("copies", behind(Original()), "copies"),
     ("gradients are asked for", Defended(convolutional(), asked_for_gradients), "grad_mode"),
+    ("gradients may be asked for", Defended(convolutional(), grad_mode_is_on), "grad_mode"),
+    ("a graph is kept", Defended(convolutional(), graph_is_kept), "grad_mode"),
     ("large batches", Defended(convolutional(), large_batches), "companions"),
     ("neighbours", Defended(convolutional(), beside_others), "companions"),
+    ("statistics of the batch", Defended(convolutional(), statistics_of_the_batch), "companions"),
     ("gradients of large batches", Defended(convolutional(), by_batch), "companion_gradients"),
 ]
 
@@ -124,6 +141,7 @@ SWITCHING: list[tuple[str, nn.Module, str]] = [
 def test_what_else_an_answer_depends_on_is_seen(model: nn.Module, field: str) -> None:
     found: dict[str, Any] = facts(model).model_dump()
     assert found[field] == N
+    assert field == "repeat" or found["repeat"] == 0, "which would hide all others"
     if field not in ("repeat", "companions"):  # of which others follow
         assert found == Forward(repeat=0, companions=0, training=[]).model_dump() | {field: N}
 

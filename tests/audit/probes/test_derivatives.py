@@ -89,6 +89,13 @@ def test_gradients_of_honest_networks_are_slopes(name: str) -> None:
         assert found.typical_error < (0.2 if found.single else 1e-4)
 
 
+def test_on_images_of_equal_pixels_a_slope_between_two_is_no_error() -> None:
+    model, images = HONEST["max-pooling"], torch.linspace(0, 1, N)[:, None, None, None].expand(N, 1, 8, 8)
+    with frozen(model), seeded(0):
+        found = derivative_facts(CountedModel(model, 10), images, predicted(model, images), "clean", 0.005)
+    assert (found.wrong, found.stairs, found.error) == (0, 0, "")
+
+
 def test_two_classes_with_a_slope_in_closed_form() -> None:
     for found in facts(linear(), classes=2).values():
         assert (found.wrong, found.stairs, found.unhelpful, found.error) == (0, 0, 0, "")
