@@ -113,6 +113,11 @@ def grad_mode_is_on(net: nn.Module, images: Tensor) -> Tensor:
     return logits.flip(1) if torch.is_grad_enabled() else logits
 
 
+def no_leaf(net: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor = net(images)
+    return logits.flip(1) if torch.is_grad_enabled() and not images.requires_grad else logits
+
+
 def statistics_of_the_batch(net: nn.Module, images: Tensor) -> Tensor:
     return nn.functional.batch_norm(net(images), None, None, training=True)
 
@@ -129,6 +134,7 @@ SWITCHING: list[tuple[str, nn.Module, str]] = [
     ("copies", behind(Original()), "copies"),
     ("gradients are asked for", Defended(convolutional(), asked_for_gradients), "grad_mode"),
     ("gradients may be asked for", Defended(convolutional(), grad_mode_is_on), "grad_mode"),
+    ("gradients may be asked for, and are not", Defended(convolutional(), no_leaf), "grad_mode"),
     ("a graph is kept", Defended(convolutional(), graph_is_kept), "grad_mode"),
     ("large batches", Defended(convolutional(), large_batches), "companions"),
     ("neighbours", Defended(convolutional(), beside_others), "companions"),
