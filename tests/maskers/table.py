@@ -1,137 +1,207 @@
-"""Which flag catches which masker: trains the honest models, wraps the maskers around the plain one, audits all.
+"""How far the audit's numbers are over the truth, and which flags say so: honest models and broken defences, on digits.
 
     python -m tests.maskers.table --output docs/maskers.md
 
-goes through the command line of the package, takes some minutes, and fails where a masker is not flagged or an honest
-model is.
+trains the honest models, wraps the maskers around the plain one, attacks and audits all through the command line of
+the package, and fails where a masker's worst case is too high and not flagged, or an honest one is right and flagged.
+For a few of them: `--only ReversedLogits vit --seeds 0 --folder table`.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import NamedTuple
 
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.plan.cell import title
-from robustbench_cmic.report import Results, read_results, summarize
+from robustbench_cmic.report import Results, summarize
 from robustbench_cmic.report.about import origin
+from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.tables import escaped, table
-from tests.maskers.nets import MASKERS
+from robustbench_cmic.suite.fields import Threat
+from tests.maskers.suites import Found, honest_suite, run_all, with_autoattack
+from tests.maskers.truth import truths
+from tests.maskers.zoo import MASKERS
 
-ROOT = Path(__file__).resolve().parents[2]
-Suite = dict[str, Any]
-
-
-def honest_suite() -> Suite:
-    """The suite of honest models, as data."""
-    suite: Suite = yaml.safe_load((Path(__file__).parent / "honest.yaml").read_text())
-    return suite
-
-
-def masker_suite(honest: Suite, weights: Path) -> Suite:
-    """The same attacks on every masker, with the weights of the plain model: `weights/plain-s{seed}.safetensors`."""
-    models = [
-        {
-            "id": masker.__name__,
-            "architecture": f"tests.maskers.nets:{masker.__name__}",
-            "weights": f"{weights}/plain-s{{seed}}.safetensors",
-        }
-        for masker in MASKERS
-    ]
-    kept = {key: value for key, value in honest.items() if key not in ("training", "models")}
-    return kept | {"suite": "maskers", "models": models}
+TOLERATED = 0.03
+"""By how much a worst case may be over the truth before somebody has to say so."""
+OF_THE_TABLE = {"few-examples", "not-audited"}
+"""Flags that say nothing of the model."""
 
 
-def run_both(honest: Suite, folder: Path) -> tuple[Results, Results]:
-    """Run the honest suite, then the maskers on its plain weights; returns what the records of both say."""
-    honest_results = _run(honest, folder)
-    for cell in honest_results.plan.of("train"):
-        if cell.model == "plain":
-            weights = folder / "results.work" / "honest" / f"{cell.id}.safetensors"
-            shutil.copy(weights, folder / f"plain-s{cell.seed}.safetensors")
-    return honest_results, _run(masker_suite(honest, folder), folder)
+class Row(NamedTuple):
+    """The worst case of a trained model in a ball.
+
+    Attributes:
+        broken: a masker, not an honest model.
+        reported: accuracy (fraction) as reports give it; None where an attack has no result, so that there is none.
+        truth: true robust accuracy, or what is nearest to it; None of a model without weights.
+        flags: names of the flags of the worst case, sorted.
+        elsewhere: names of the model's further flags.
+    """
+
+    model: str
+    seed: int
+    threat: Threat
+    broken: bool
+    reported: float | None
+    truth: float | None
+    flags: tuple[str, ...]
+    elsewhere: tuple[str, ...]
+
+    @property
+    def over(self) -> float | None:
+        """How far the reported accuracy is over the truth."""
+        return None if self.reported is None or self.truth is None else self.reported - self.truth
+
+    @property
+    def problem(self) -> str | None:
+        """What the audit does wrong here, as a sentence; None where it is right."""
+        where = f"{self.model} with seed {self.seed} at {self.threat}"
+        if self.over is None:  # there is no worst case, and so no rank
+            return None
+        points = f"{100 * self.over:+.1f} points over the truth of {100 * (self.truth or 0):.1f} %"
+        if self.broken and self.over > TOLERATED and not self.flags:
+            return f"{where} is not flagged: {points}"
+        if not self.broken and self.over <= TOLERATED and self.flags:
+            return f"{where} is honest, right ({points}), and flagged: {', '.join(self.flags)}"
+        if not self.broken and self.over > TOLERATED and not self.flags:
+            return f"{where} is honest, and wrong without a flag: {points}"
+        return None
 
 
-def _run(suite: Suite, folder: Path) -> Results:
-    file = folder / f"{suite['suite']}.yaml"
-    file.write_text(yaml.safe_dump(suite))
-    command = [sys.executable, "-m", "robustbench_cmic", "run", str(file), "--results", str(folder / "results")]
-    # Exit code 1: attacks that crash for want of a gradient fail their cells, as they should.
-    if subprocess.run(command, cwd=ROOT).returncode not in (0, 1):
-        raise RuntimeError(f"`{' '.join(command)}` failed")
-    return read_results(folder / "results" / suite["suite"])
+def rows_of(found: Found, folder: Path) -> list[Row]:
+    """The worst cases of all models in all balls, by the order of suites, models, radii and seeds."""
+    rows = []
+    for suite, results in found.items():
+        known = truths(results, folder / "truth.json")
+        summary = summarize(results)
+        raised = raised_flags(results)
+        for cell in results.plan.of("train"):
+            for threat in results.threats:
+                flags = {flag.name for flag in summary.audit.of_worst_case(cell.id, threat)} - OF_THE_TABLE
+                reported = summary.values(cell.model, WORST, threat).values.get(cell.seed)
+                elsewhere = raised[cell.model][cell.seed] - flags - OF_THE_TABLE
+                named = tuple(sorted(flags)), tuple(sorted(elsewhere))
+                about = cell.model, cell.seed, threat, suite == "maskers"
+                rows.append(Row(*about, reported, known.get((cell.id, threat)), *named))
+    return rows
 
 
-def raised(results: Results) -> dict[str, dict[int, set[str]]]:
+def raised_flags(results: Results) -> dict[str, dict[int, set[str]]]:
     """Model -> seed -> names of its flags, those of worst cases among them."""
-    found = {
-        cell.model: {other.seed: set[str]() for other in results.plan.of("train")} for cell in results.plan.of("train")
-    }
+    trainings = results.plan.of("train")
+    found: dict[str, dict[int, set[str]]] = {cell.model: {} for cell in trainings}
+    for cell in trainings:
+        found[cell.model][cell.seed] = set()
     for flag in summarize(results).flags:
         found[flag.model][flag.seed].add(flag.name)
     return found
 
 
-def page(honest: Results, maskers: Results) -> str:
-    """The table as Markdown."""
+def wrong(rows: Sequence[Row], found: Found) -> list[str]:
+    """Sentences about worst cases that should have been flagged, or should not, and about audits that crashed."""
+    problems = [problem for row in rows if (problem := row.problem)]
+    for results in found.values():
+        records = [results.records.get(cell.id) for cell in results.plan.of("audit")]
+        problems += [f"{title(record.cell)}: {record.reason}" for record in records if record and record.status != "ok"]
+    return problems
+
+
+def page(runs: dict[str, tuple[list[Row], Found]]) -> str:
+    """The tables as Markdown; `runs` by their heading."""
     lines = [
         "# What the audit catches\n",
-        "Defences that are none, around one plain network, and honest models, on digits. A number says for how many "
-        "seeds a flag was raised. Made by `python -m tests.maskers.table` from `tests/maskers/nets.py`.\n",
+        "Defences that are none, around one plain network, and honest models, on digits. The truth is what survives "
+        "attacks by somebody who knows the defence, judged by its own decision, one image at a time (for two-class "
+        f"linear models a closed form). A worst case that is more than {100 * TOLERATED:.0f} points over it has to be "
+        "flagged, and one of an honest model that is right must not be. Numbers are means over seeds; behind a flag "
+        "stands for how many seeds and radii it was raised. Made by `python -m tests.maskers.table` from "
+        "`tests/maskers`.\n",
     ]
-    for heading, results in (("Maskers", maskers), ("Honest models", honest)):
-        rows = []
-        for model, by_seed in raised(results).items():
-            counts = {name: sum(name in names for names in by_seed.values()) for name in RULES}
-            shown = ", ".join(f"{name} {count}/{len(by_seed)}" for name, count in counts.items() if count)
-            rows.append([f"`{model}`", shown or "none"])
-        lines += [f"## {heading}\n", table(rows, ["model", "flags raised (seeds)"])]
-    origins = [f"- {label}: {escaped(text)}" for label, text in origin(maskers)]
+    for heading, (rows, _) in runs.items():
+        for title_, broken in (("Maskers", True), ("Honest models", False)):
+            chosen = [row for row in rows if row.broken == broken]
+            if chosen:
+                lines += [f"## {title_}, {heading}\n", _table(chosen)]
+    last = next(iter(runs.values()))[1]
+    origins = [f"- {label}: {escaped(text)}" for label, text in origin(next(reversed(last.values())))]
     return "\n".join([*lines, "## Where the numbers come from\n", *origins]) + "\n"
 
 
-def wrong(honest: Results, maskers: Results) -> list[str]:
-    """Sentences about maskers that were not flagged, honest models that were, and audits that crashed."""
-    found = [
-        f"{model} with seed {seed} is not flagged"
-        for model, by_seed in raised(maskers).items()
-        for seed, names in by_seed.items()
-        if not names - {"not-audited", "audit-failed", "few-examples", "no-strong-attack"}
-    ]
-    found += [
-        f"{model} with seed {seed} is honest, and flagged: {', '.join(sorted(names))}"
-        for model, by_seed in raised(honest).items()
-        for seed, names in by_seed.items()
-        if names
-    ]
-    for results in (honest, maskers):
-        records = [results.records.get(cell.id) for cell in results.plan.of("audit")]
-        found += [f"{title(record.cell)}: {record.reason}" for record in records if record and record.status != "ok"]
-    return found
+def _table(rows: Sequence[Row]) -> str:
+    threats = sorted({row.threat for row in rows})
+    shown = []
+    for model in dict.fromkeys(row.model for row in rows):
+        own = [row for row in rows if row.model == model]
+        entry = [f"`{model}`"]
+        for threat in threats:
+            here = [row for row in own if row.threat == threat]
+            entry += [_percent(row.truth for row in here), _points(here)]
+        entry += [_counted([row.flags for row in own]), _counted([row.elsewhere for row in own])]
+        wrongs = sum(row.problem is not None for row in own)
+        shown.append([*entry, "right" if not wrongs else f"**wrong {wrongs}/{len(own)}**"])
+    columns = [name for threat in threats for name in (f"truth, % at {threat}", "over the truth, points")]
+    return table(shown, ["model", *columns, "flags of worst cases", "other flags", "the audit is"])
+
+
+def _percent(values: object) -> str:
+    known = [value for value in values if value is not None]  # type: ignore[attr-defined]
+    return f"{100 * sum(known) / len(known):.1f}" if known else "–"
+
+
+def _points(rows: Sequence[Row]) -> str:
+    known = [row.over for row in rows if row.over is not None]
+    return f"{100 * sum(known) / len(known):+.1f}" if known else "no result"
+
+
+def _counted(names: Sequence[tuple[str, ...]]) -> str:
+    counts = {name: sum(name in each for each in names) for name in RULES}
+    return ", ".join(f"{name} {count}/{len(names)}" for name, count in counts.items() if count) or "none"
+
+
+def run_table(arguments: argparse.Namespace, folder: Path) -> dict[str, tuple[list[Row], Found]]:
+    """Run the suites without AutoAttack, then, if that is asked for, the same with it; results by heading."""
+    honest = honest_suite()
+    if arguments.seeds:
+        honest |= {"seeds": arguments.seeds}
+    unknown = set(arguments.only) - {name.__name__ for name in MASKERS} - {model["id"] for model in honest["models"]}
+    if unknown - {"two-class-linear"}:
+        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}")
+    found = run_all(honest, folder, MASKERS, arguments.only)
+    runs = {"without AutoAttack": (rows_of(found, folder), found)}
+    if arguments.autoattack:
+        # What is there already is not computed again: the cells have the same names.
+        further = folder / "with-autoattack"
+        for name in ("results", "results.work"):
+            shutil.copytree(folder / name, further / name, dirs_exist_ok=True)
+        shutil.copy(folder / "truth.json", further)
+        found = run_all(with_autoattack(honest), further, MASKERS, arguments.only)
+        runs["with AutoAttack"] = rows_of(found, further), found
+    return runs
 
 
 def main() -> int:
     """Run, print, write; 1 where the audit is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="write the table to this Markdown file")
+    parser.add_argument("--output", type=Path, help="write the tables to this Markdown file")
     parser.add_argument("--folder", type=Path, help="keep the results here, and go on from them")
+    parser.add_argument("--only", nargs="+", default=[], help="maskers or honest models, by name")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of 0 1 2")
+    parser.add_argument("--autoattack", action="store_true", help="once more, with AutoAttack in every ball")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (arguments.folder or Path(temporary)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        both = run_both(honest_suite(), folder)
-    text = page(*both)
+        runs = run_table(arguments, (arguments.folder or Path(temporary)).absolute())
+    text = page(runs)
     print(text)
     if arguments.output is not None:
         arguments.output.write_text(text)
-    problems = wrong(*both)
+    problems = [f"{heading}: {problem}" for heading, (rows, found) in runs.items() for problem in wrong(rows, found)]
     print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0
 

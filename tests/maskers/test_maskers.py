@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+from torch import nn
+
+from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.report import Results, summarize
 from robustbench_cmic.suite.fields import Threat
-from tests.maskers import table
-from tests.maskers.nets import (
+from tests.maskers.base import Plain, digits
+from tests.maskers.classic import (
     BatchNormInTrainMode,
     Detached,
     LogitsTimes10000,
@@ -15,7 +20,14 @@ from tests.maskers.nets import (
     NoisyInputs,
     SoftmaxAsLogits,
 )
-from tests.maskers.table import honest_suite, raised, run_both, wrong
+from tests.maskers.gradients import GRADIENTS, Checkerboard
+from tests.maskers.honest import linear
+from tests.maskers.logits import LOGITS
+from tests.maskers.suites import Found, honest_suite, run_all
+from tests.maskers.switches import SWITCHES
+from tests.maskers.table import Row, raised_flags, rows_of, wrong
+from tests.maskers.truth import decisions, true_accuracy
+from tests.maskers.zoo import MASKERS
 
 CHOSEN = {
     LogitsTimes10000: "saturated",
@@ -25,29 +37,107 @@ CHOSEN = {
     Detached: "zero-gradients",
     NegatedGradients: "misleading-gradients",
 }
+BALL = Threat("linf", 0.1)
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("maskers")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Found:
     """One seed, one radius, one honest model, some maskers around it."""
     honest = honest_suite()
     honest |= {"models": honest["models"][:1], "seeds": [0], "evaluation": {"limit": 120, "per_class": True}}
-    honest["attacks"] = [attack | {"eps": [0.1]} for attack in honest["attacks"]]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "MASKERS", tuple(CHOSEN))
-        return run_both(honest, tmp_path_factory.mktemp("maskers"))
+    kept = ("FGSM", "PGD", "PGD-margin")
+    honest["attacks"] = [
+        attack | {"eps": [0.1]} for attack in honest["attacks"] if attack.get("id", attack["name"]) in kept
+    ]
+    # What needs no gradient gives a result where there is none.
+    honest["attacks"].append({"name": "Noise", "eps": [0.1], "samples": 50})
+    return run_all(honest, folder, tuple(CHOSEN), ["plain", *(masker.__name__ for masker in CHOSEN)])
 
 
-def test_every_masker_is_flagged_and_the_honest_model_is_not(both: tuple[Results, Results]) -> None:
-    assert wrong(*both) == []
-    assert raised(both[0]) == {"plain": {0: set()}}
+@pytest.fixture(scope="module")
+def maskers(found: Found) -> Results:
+    return found["maskers"]
+
+
+def test_every_masker_is_flagged_and_the_honest_model_is_not(found: Found, folder: Path) -> None:
+    rows = rows_of(found, folder)
+    assert wrong(rows, found) == []
+    assert raised_flags(found["honest"]) == {"plain": {0: set()}}
+    plain, negated = (next(row for row in rows if row.model == name) for name in ("plain", "NegatedGradients"))
+    assert plain.truth == negated.truth
+    assert negated.over is not None
+    assert negated.over > 0.2
 
 
 @pytest.mark.parametrize(("masker", "flag"), list(CHOSEN.items()))
-def test_the_flag_says_what_is_wrong(both: tuple[Results, Results], masker: type, flag: str) -> None:
-    assert flag in raised(both[1])[masker.__name__][0]
+def test_the_flag_says_what_is_wrong(maskers: Results, masker: type, flag: str) -> None:
+    assert flag in raised_flags(maskers)[masker.__name__][0]
 
 
-def test_a_flagged_model_has_no_rank(both: tuple[Results, Results]) -> None:
-    ranks = {entry.model: entry.rank for entry in summarize(both[1]).standings[Threat("linf", 0.1)]}
+def test_a_flagged_model_has_no_rank(maskers: Results) -> None:
+    ranks = {entry.model: entry.rank for entry in summarize(maskers).standings[BALL]}
     assert ranks["NoisyInputs"] is ranks["NegatedGradients"] is None
+
+
+def _row(broken: bool, reported: float | None, *flags: str) -> Row:
+    return Row("model", 0, BALL, broken, reported, 0.5, flags, ())
+
+
+def test_what_the_audit_does_wrong() -> None:
+    right = [_row(True, 0.52), _row(True, 0.9, "saturated"), _row(True, None), _row(False, 0.52)]
+    right.append(_row(False, 0.9, "not-converged"))
+    assert [row.problem for row in right] == [None] * len(right)
+    false = (_row(True, 0.54), _row(False, 0.5, "saturated"), _row(False, 0.54))
+    assert [row.problem is not None for row in false] == [True] * 3
+
+
+def _behind_normalisation(network: nn.Module) -> nn.Sequential:
+    return nn.Sequential(Normalize(*digits().moments), network).eval()
+
+
+@pytest.mark.parametrize("masker", [*GRADIENTS, *LOGITS, *SWITCHES], ids=lambda masker: masker.__name__)
+def test_a_masker_decides_as_the_plain_network_does_near_its_images_too(masker: type[Plain]) -> None:
+    torch.manual_seed(0)
+    plain, masked = (_behind_normalisation(build((1, 8, 8), 10)) for build in (Plain, masker))
+    masked.load_state_dict(plain.state_dict())
+    images = torch.from_numpy(digits().test.images[:40])
+    images = torch.cat([images, (images + 0.1 * torch.randn_like(images)).clamp(0, 1)])
+    with torch.no_grad():
+        logits = masked(images)
+    assert torch.equal(decisions(masked, images), plain(images).argmax(1))
+    # What the judge sees in a batch is the same decision.
+    assert torch.equal(logits.argmax(1), plain(images).argmax(1))
+
+
+def test_at_least_thirty_maskers_have_names_of_their_own() -> None:
+    assert len({masker.__name__ for masker in MASKERS}) == len(MASKERS) >= 30
+
+
+def test_the_truth_of_a_linear_model_is_what_brute_force_over_corners_says() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(Normalize([0.4], [0.3]), linear((1, 2, 2), 2))
+    images, eps = torch.rand(60, 1, 2, 2), 0.15
+    labels = decisions(model, images)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4).reshape(16, 1, 2, 2)
+    with torch.no_grad():
+        corners = [model((image + eps * signs).clamp(0, 1)).argmax(1) for image in images]
+    survives = torch.stack([(found == label).all() for found, label in zip(corners, labels, strict=True)])
+    assert 0 < survives.double().mean() < 1
+    assert true_accuracy(model, images, labels, Threat("linf", eps), 2) == float(survives.double().mean())
+
+
+def test_the_truth_looks_behind_the_mask() -> None:
+    """Half of the gradients are hidden, and none of what the attacks find."""
+    torch.manual_seed(0)
+    plain, masked = (_behind_normalisation(build((1, 8, 8), 10)) for build in (Plain, Checkerboard))
+    masked.load_state_dict(plain.state_dict())
+    images = torch.from_numpy(digits().test.images[:20])
+    labels = decisions(plain, images)
+    truth = true_accuracy(plain, images, labels, BALL, 10)
+    assert truth < 1
+    assert true_accuracy(masked, images, labels, BALL, 10) == truth

@@ -1,8 +1,4 @@
-"""Defences that are none, each around the same plain network, and honest networks.
-
-Every function is an `architecture` of a suite file: from the shape of images (C, H, W) and the number of classes to a
-module that returns logits. In training mode all maskers are the plain network, whose weights they can load.
-"""
+"""Defences that are none, well known ones, each around the same plain network."""
 
 from __future__ import annotations
 
@@ -13,30 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_cmic.models.architectures import Shape, small_cnn
-
-
-class Plain(nn.Module):
-    """The network behind every masker, as it is."""
-
-    def __init__(self, shape: Shape, classes: int) -> None:
-        super().__init__()
-        net = small_cnn(shape, classes)
-        assert isinstance(net, nn.Sequential)
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, classes)."""
-        return self.plain(images) if self.training else self.masked(images)
-
-    def plain(self, images: Tensor) -> Tensor:
-        """The network's logits."""
-        logits: Tensor = self.net(images)
-        return logits
-
-    def masked(self, images: Tensor) -> Tensor:
-        """What is evaluated."""
-        return self.plain(images)
+from tests.maskers.base import Plain, with_gradient_of
 
 
 class LogitsTimes10000(Plain):
@@ -57,7 +30,13 @@ class QuantisedInputs(Plain):
     """Rounding has gradient zero almost everywhere (Buckman et al. 2018 round, too)."""
 
     def masked(self, images: Tensor) -> Tensor:
-        return self.plain((images * 4).round() / 4)
+        return self.plain(self._rounded(images))
+
+    def laid_open(self, images: Tensor) -> Tensor:
+        return self.plain(with_gradient_of(self._rounded(images), images))
+
+    def _rounded(self, images: Tensor) -> Tensor:
+        return (images * 4).round() / 4
 
 
 class NoisyInputs(Plain):
@@ -146,9 +125,15 @@ class JpegLike(Plain):
     """Coefficients of the discrete cosine transform, rounded (Guo et al. 2018)."""
 
     def masked(self, images: Tensor) -> Tensor:
+        return self.plain(self._compressed(images))
+
+    def laid_open(self, images: Tensor) -> Tensor:
+        return self.plain(with_gradient_of(self._compressed(images), images))
+
+    def _compressed(self, images: Tensor) -> Tensor:
         rows, columns = (_cosines(size, images) for size in images.shape[2:])
         coefficients = rows @ images @ columns.T
-        return self.plain(rows.T @ ((coefficients * 2).round() / 2) @ columns)
+        return rows.T @ ((coefficients * 2).round() / 2) @ columns
 
 
 def _cosines(size: int, like: Tensor) -> Tensor:
@@ -169,24 +154,7 @@ class NearestCorner(Plain):
         return 10 * corners[nearest]
 
 
-class Ensemble(nn.Module):
-    """The mean of the logits of three plain networks. Honest."""
-
-    def __init__(self, shape: Shape, classes: int) -> None:
-        super().__init__()
-        self.nets = nn.ModuleList(small_cnn(shape, classes) for _ in range(3))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, classes)."""
-        return torch.stack([net(images) for net in self.nets]).mean(0)
-
-
-def linear(shape: Shape, classes: int) -> nn.Module:
-    """One linear layer; robust as far as it goes when trained against PGD. Honest."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
-
-
-MASKERS: tuple[type[Plain], ...] = (
+CLASSIC: tuple[type[Plain], ...] = (
     LogitsTimes10000,
     SoftmaxAsLogits,
     QuantisedInputs,
