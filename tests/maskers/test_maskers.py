@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.report import Results, summarize
@@ -24,8 +25,19 @@ from tests.maskers.gradients import GRADIENTS, Checkerboard
 from tests.maskers.honest import linear
 from tests.maskers.logits import LOGITS
 from tests.maskers.suites import Found, honest_suite, run_all
-from tests.maskers.switches import SWITCHES
-from tests.maskers.table import Row, raised_flags, rows_of, wrong
+from tests.maskers.switches import (
+    SWITCHES,
+    HonestAmongClean,
+    HonestAtFirst,
+    HonestCopy,
+    HonestForBrightPixel,
+    HonestForDarkImages,
+    HonestInFloat64,
+    HonestInSmallBatches,
+    HonestOnGrid,
+    HonestUnderHooks,
+)
+from tests.maskers.table import Row, page, raised_flags, rows_of, wrong
 from tests.maskers.truth import decisions, true_accuracy
 from tests.maskers.zoo import MASKERS
 
@@ -67,6 +79,7 @@ def maskers(found: Found) -> Results:
 def test_every_masker_is_flagged_and_the_honest_model_is_not(found: Found, folder: Path) -> None:
     rows = rows_of(found, folder)
     assert wrong(rows, found) == []
+    assert "over the truth, points" in page({"of a part": (rows, found)})
     assert raised_flags(found["honest"]) == {"plain": {0: set()}}
     plain, negated = (next(row for row in rows if row.model == name) for name in ("plain", "NegatedGradients"))
     assert plain.truth == negated.truth
@@ -112,6 +125,59 @@ def test_a_masker_decides_as_the_plain_network_does_near_its_images_too(masker: 
     assert torch.equal(decisions(masked, images), plain(images).argmax(1))
     # What the judge sees in a batch is the same decision.
     assert torch.equal(logits.argmax(1), plain(images).argmax(1))
+
+
+def _gradient(model: nn.Module, images: Tensor) -> Tensor:
+    leaf = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(leaf)[:, 3].sum(), leaf)
+    return gradient
+
+
+CLEAN = torch.from_numpy(digits().test.images[:80])
+MOVED = (CLEAN + 0.013).clamp(0, 0.99)
+SWITCHED: dict[type[Plain], tuple[Tensor, Tensor]] = {
+    HonestInSmallBatches: (MOVED[:64], MOVED[:65]),
+    HonestOnGrid: (CLEAN, MOVED),
+    HonestForDarkImages: (0.5 * CLEAN, (0.5 + CLEAN).clamp(0, 1)),
+    HonestForBrightPixel: (CLEAN[CLEAN.amax((1, 2, 3)) == 1], MOVED),
+    HonestAmongClean: (torch.cat([MOVED[:1], CLEAN]), torch.cat([CLEAN[:1], MOVED])),
+}
+"""Images among which a masker is honest, and others."""
+
+
+@pytest.mark.parametrize("masker", list(SWITCHED), ids=lambda masker: masker.__name__)
+def test_a_switch_hides_the_gradient_where_it_says_so_alone(masker: type[Plain]) -> None:
+    model = _behind_normalisation(masker((1, 8, 8), 10))
+    plain = _plain_of(model)
+    shown, hidden = SWITCHED[masker]
+    assert torch.equal(_gradient(model, shown), _gradient(plain, shown))
+    assert not torch.allclose(_gradient(model, hidden), _gradient(plain, hidden), atol=1e-3)
+
+
+def _plain_of(model: nn.Sequential) -> nn.Sequential:
+    plain = _behind_normalisation(Plain((1, 8, 8), 10))
+    plain.load_state_dict(model.state_dict())
+    return plain
+
+
+def test_a_copy_is_honest_and_so_are_float64_hooks_and_first_passes() -> None:
+    models = [
+        _behind_normalisation(masker((1, 8, 8), 10))
+        for masker in (HonestCopy, HonestInFloat64, HonestUnderHooks, HonestAtFirst)
+    ]
+    plains = [_plain_of(model) for model in models]
+    right = [_gradient(plain, MOVED) for plain in plains]
+    first = _gradient(models[3], MOVED[:1])
+    assert torch.equal(first, _gradient(plains[3], MOVED[:1]))
+    for _ in range(12):
+        models[3](MOVED)
+    assert all(not torch.allclose(_gradient(model, MOVED), one) for model, one in zip(models, right, strict=True))
+    assert torch.equal(_gradient(copy.deepcopy(models[0]), MOVED), right[0])
+    assert torch.allclose(_gradient(models[1].double(), MOVED.double()).float(), right[1], atol=1e-4)
+    hooked = models[2][1]
+    assert isinstance(hooked, Plain)
+    with hooked.net[-1].register_forward_hook(lambda *_: None):
+        assert torch.equal(_gradient(models[2], MOVED), right[2])
 
 
 def test_at_least_thirty_maskers_have_names_of_their_own() -> None:
