@@ -66,6 +66,13 @@ def with_autoattack(honest: Suite) -> Suite:
     return honest | {"attacks": [*honest["attacks"], {"name": "AutoAttack", "eps": radii}]}
 
 
+def quick(honest: Suite) -> Suite:
+    """The largest ball alone, and no attack that takes long: to see fast what a change of the audit does."""
+    radius = max(honest["attacks"][0]["eps"])
+    short = [attack for attack in honest["attacks"] if attack.get("id") not in ("PGD-T", "PGD-cmic")]
+    return honest | {"attacks": [attack | {"eps": [radius]} for attack in short]}
+
+
 def only(suite: Suite, names: Collection[str]) -> Suite:
     """The models of these names, and the plain one; all where no name is given."""
     kept = [model for model in suite["models"] if not names or model["id"] in {PLAIN, *names}]

@@ -26,7 +26,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import Results
-from robustbench_cmic.suite.data import dataset_of, evaluation_of
+from robustbench_cmic.suite.data import Evaluation, dataset_of, evaluation_of
 from robustbench_cmic.suite.fields import Threat
 from robustbench_cmic.suite.models import model_of
 from robustbench_cmic.suite.schema import attack_of
@@ -64,12 +64,13 @@ def truths(results: Results, file: Path) -> Truths:
     known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
     found: Truths = {}
     shared: dict[tuple[str, Threat], Points] = {}
+    limit = _evaluation(results).limit
     for training in results.plan.of("train"):
         record = results.records.get(training.id)
         if not isinstance(record, TrainRecord) or record.checkpoint_sha256 is None:
             continue
         for threat in results.threats:
-            key = f"{training.id} {threat.norm} {threat.eps:g}"
+            key = f"{training.id} {threat.norm} {threat.eps:g} {limit}"
             if key not in known:
                 model, data = _trained(results, training, record.checkpoint_sha256)
                 images, labels = _evaluated(results, data)
@@ -169,7 +170,11 @@ def _folder(results: Results) -> Path:
 
 def _evaluated(results: Results, data: Data) -> tuple[Tensor, Tensor]:
     """Images and labels that the suite evaluates."""
-    evaluation = evaluation_of(results.plan.of("attack")[0].declared["evaluation"])
+    evaluation = _evaluation(results)
     split = data.split(evaluation.split)
     chosen = choose(split.labels, evaluation.limit, evaluation.per_class)
     return torch.from_numpy(split.images[chosen]), torch.from_numpy(split.labels[chosen])
+
+
+def _evaluation(results: Results) -> Evaluation:
+    return evaluation_of(results.plan.of("attack")[0].declared["evaluation"])
