@@ -19,8 +19,7 @@ LEVELS: dict[str, dict[str, int]] = {
     "strict": {"examples": 512, "active_examples": 192, "samples": 200, "queries": 1000},
 }
 IN_TURN = ("reference", "gradient-free", "confirm")
-"""Checks that are made in turn in every ball, each on what the earlier ones left; `confirm` on what only the second broke.
-"""
+"""Checks that are made in turn in every ball, each on what earlier ones left, the last on what the second broke."""
 HUGE = Threat("linf", 1.0)  # holds every image there is
 
 

@@ -176,7 +176,8 @@ def _rows(results: Results, audit: Audit) -> Iterator[tuple[Cell, dict[str, Any]
     for cell in results.limited:
         row = _row(results, cell)
         if row["status"] != NOT_RUN:
-            yield cell, row | {"flags": "limited", "worst_case_flags": "", "audit_outcomes": None, "limited": True, "counted": False}
+            row |= {"flags": "limited", "worst_case_flags": "", "audit_outcomes": None}
+            yield cell, row | {"limited": True, "counted": False}
 
 
 def _joined(*flags: Iterable[Flag]) -> str:
