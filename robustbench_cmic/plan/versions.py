@@ -6,7 +6,7 @@ SUBSET = "ordered by splitmix64 of the index; version 1"
 TRAINING = 1
 """Of what a training makes of its declaration; a change that gives other weights raises it."""
 
-AUDIT = 2
+AUDIT = 3
 """Of the facts that an audit collects; a change to any of them raises it."""
 
 EVALUATION = "block 256; projected onto ball and box; float32 argmax; clean errors count; version 4"
