@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from robustbench_cmic.audit.case import ATHALYE, CARLINI, AuditedModel, Finding, Rule, ids
-from robustbench_cmic.records.schema import ActiveTest, Forward, Gradients, Outputs
+from robustbench_cmic.records.probed import Forward, Gradients, Outputs
+from robustbench_cmic.records.schema import ActiveTest
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.fields import Threat, format_eps
 from robustbench_cmic.suite.schema import attack_of

@@ -9,18 +9,8 @@ from robustbench_cmic.audit import Audit, Flag, flag_results
 from robustbench_cmic.audit.case import AttackResult
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.packing import pack_outcomes
-from robustbench_cmic.records.schema import (
-    AnyRecord,
-    AttackRecord,
-    AuditRecord,
-    Check,
-    Derivatives,
-    Forward,
-    Gradients,
-    Outputs,
-    Part,
-    Timing,
-)
+from robustbench_cmic.records.probed import Derivatives, Forward, Gradients, Outputs
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, AuditRecord, Check, Part, Timing
 
 N = 500
 PROBED = 128

@@ -11,15 +11,14 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import write_json
 from robustbench_cmic.records.packing import pack_outcomes, pack_replicates
+from robustbench_cmic.records.probed import Forward, Outputs
 from robustbench_cmic.records.schema import (
     AnyRecord,
     AttackRecord,
     AuditRecord,
     CalibratedMeasures,
     Calibration,
-    Forward,
     Measures,
-    Outputs,
     Timing,
     TrainRecord,
 )

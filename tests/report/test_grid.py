@@ -13,7 +13,8 @@ import pytest
 
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.packing import pack_replicates
-from robustbench_cmic.records.schema import CalibratedMeasures, Calibration, Forward
+from robustbench_cmic.records.probed import Forward
+from robustbench_cmic.records.schema import CalibratedMeasures, Calibration
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary
 from robustbench_cmic.report.formats.html import suite_page

@@ -13,7 +13,7 @@ from robustbench_cmic.attacks.model import MIN_ROWS, VANISHED, AttackError, Coun
 from robustbench_cmic.attacks.threat import BLOCK
 from robustbench_cmic.audit.probes.compare import differ
 from robustbench_cmic.audit.probes.points import Places
-from robustbench_cmic.records.schema import Forward, Gradients, Outputs
+from robustbench_cmic.records.probed import Forward, Gradients, Outputs
 from robustbench_cmic.suite.signatures import one_line
 
 FIRST_ROWS = 4 * MIN_ROWS

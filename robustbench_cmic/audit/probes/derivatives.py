@@ -19,7 +19,7 @@ from robustbench_cmic.attacks.losses import margin
 from robustbench_cmic.attacks.model import CountedModel, is_out_of_memory
 from robustbench_cmic.attacks.threat import BLOCK
 from robustbench_cmic.audit.probes.compare import differ
-from robustbench_cmic.records.schema import Derivatives
+from robustbench_cmic.records.probed import Derivatives
 from robustbench_cmic.suite.signatures import one_line
 
 Function = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ from robustbench_cmic.attacks.model import CountedModel, frozen
 from robustbench_cmic.audit.probes.behaviour import correctly_classified, forward_facts, gradient_facts
 from robustbench_cmic.audit.probes.compare import differ
 from robustbench_cmic.audit.probes.points import probed_places
-from robustbench_cmic.records.schema import Forward
+from robustbench_cmic.records.probed import Forward
 from robustbench_cmic.seeding import seeded
 from robustbench_cmic.suite.fields import Threat
 from tests.attacks.nets import Linear, convolutional, examples, predicted

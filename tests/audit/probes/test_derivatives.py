@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustbench_cmic.attacks.model import CountedModel, frozen
 from robustbench_cmic.audit.probes.derivatives import derivative_facts
 from robustbench_cmic.audit.probes.points import Place, probed_places
-from robustbench_cmic.records.schema import Derivatives
+from robustbench_cmic.records.probed import Derivatives
 from robustbench_cmic.seeding import seeded
 from robustbench_cmic.suite.fields import Threat
 from tests.attacks.nets import Linear, convolutional, examples, predicted

@@ -8,7 +8,8 @@ import pytest
 
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.packing import pack_outcomes
-from robustbench_cmic.records.schema import ActiveTest, AnyRecord, Check, Outputs, Part
+from robustbench_cmic.records.probed import Outputs
+from robustbench_cmic.records.schema import ActiveTest, AnyRecord, Check, Part
 from robustbench_cmic.report.compare.certificate import CellVerdict, conclude, counts_of, judge
 from robustbench_cmic.report.compare.differences import Difference
 from robustbench_cmic.report.compare.matching import CellPair, compare_cells
