@@ -38,8 +38,8 @@ changed by patches.
 """
 CLOSENESS = 0.8
 """Where between the inner points and the hidden one the decision boundary lies; 0.999 in the paper, whose attacks take
-many more steps. Chosen among 0.5, 0.7, 0.8 and 0.9 on networks on digits, of 0.8 and 0.9 without a clear winner: higher,
-attacks on networks trained against PGD in large balls miss more; lower, chance finds more.
+many more steps. Chosen among 0.5, 0.7, 0.8 and 0.9 on networks on digits, 0.8 and 0.9 without a clear winner: if it is
+higher, attacks on networks trained against PGD in large balls miss more; if lower, chance finds more.
 """
 
 
