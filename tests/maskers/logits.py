@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.maskers.base import Plain, content_noise, direction, lead, top
+from tests.maskers.base import Plain, content_noise, direction, lead, top, with_gradient_of
 
 
 class ReversedLogits(Plain):
@@ -27,7 +27,11 @@ class FlattenedByTemperature(Plain):
 
 
 class ScrambledOthers(Plain):
-    """The logits of all classes but the first are exchanged, otherwise for the least change of the image."""
+    """The logits of all classes but the first trade places, others after the least change of the image.
+
+    Which class comes second is noise, and each class has the gradient of its own logit: exchanged with it, it would
+    be as good as before.
+    """
 
     def masked(self, images: Tensor) -> Tensor:
         logits = self.plain(images)
@@ -35,7 +39,7 @@ class ScrambledOthers(Plain):
         others = logits.argsort(dim=1, descending=True)[:, 1:]
         mixed = others.gather(1, content_noise(images, others.shape[1]).argsort(dim=1))
         scrambled = logits.scatter(1, others, logits.gather(1, mixed))
-        return torch.where(decided, logits, scrambled)
+        return torch.where(decided, logits, with_gradient_of(scrambled, logits))
 
 
 class SteepMargin(Plain):

@@ -57,11 +57,12 @@ class HonestForDarkImages(Switch):
         return pixels(images.detach()).mean((1, 2, 3)) < 0.29
 
 
-class HonestForBrightPixel(Switch):
-    """Honest where the brightest pixel is white, as in nearly every clean image: attacks dim it soon."""
+class HonestOnBlack(Switch):
+    """Honest where three eighths of the pixels are black, as in nearly every clean image: attacks brighten them."""
 
     def honest(self, images: Tensor) -> Tensor:
-        return pixels(images.detach()).amax((1, 2, 3)) > 1 - 1e-4
+        black = pixels(images.detach()) < 1e-4
+        return black.flatten(1).double().mean(1) >= 3 / 8
 
 
 class HonestWithoutGradients(Plain):
@@ -148,7 +149,7 @@ SWITCHES: tuple[type[Plain], ...] = (
     HonestInSmallBatches,
     HonestOnGrid,
     HonestForDarkImages,
-    HonestForBrightPixel,
+    HonestOnBlack,
     HonestWithoutGradients,
     HonestAtFirst,
     ThrownAwayPass,

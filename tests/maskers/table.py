@@ -13,7 +13,7 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,8 +150,8 @@ def _table(rows: Sequence[Row]) -> str:
     return table(shown, ["model", *columns, "flags of worst cases", "other flags", "the audit is"])
 
 
-def _percent(values: object) -> str:
-    known = [value for value in values if value is not None]  # type: ignore[attr-defined]
+def _percent(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
     return f"{100 * sum(known) / len(known):.1f}" if known else "–"
 
 

@@ -30,10 +30,10 @@ from tests.maskers.switches import (
     HonestAmongClean,
     HonestAtFirst,
     HonestCopy,
-    HonestForBrightPixel,
     HonestForDarkImages,
     HonestInFloat64,
     HonestInSmallBatches,
+    HonestOnBlack,
     HonestOnGrid,
     HonestUnderHooks,
 )
@@ -139,7 +139,7 @@ SWITCHED: dict[type[Plain], tuple[Tensor, Tensor]] = {
     HonestInSmallBatches: (MOVED[:64], MOVED[:65]),
     HonestOnGrid: (CLEAN, MOVED),
     HonestForDarkImages: (0.5 * CLEAN, (0.5 + CLEAN).clamp(0, 1)),
-    HonestForBrightPixel: (CLEAN[CLEAN.amax((1, 2, 3)) == 1], MOVED),
+    HonestOnBlack: (CLEAN[(CLEAN == 0).flatten(1).sum(1) >= 24], MOVED),
     HonestAmongClean: (torch.cat([MOVED[:1], CLEAN]), torch.cat([CLEAN[:1], MOVED])),
 }
 """Images among which a masker is honest, and others."""
