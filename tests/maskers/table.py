@@ -70,8 +70,6 @@ class Row(NamedTuple):
             return f"{where} is not flagged: {points}"
         if not self.broken and self.over <= TOLERATED and self.flags:
             return f"{where} is honest, right ({points}), and flagged: {', '.join(self.flags)}"
-        if not self.broken and self.over > TOLERATED and not self.flags:
-            return f"{where} is honest, and wrong without a flag: {points}"
         return None
 
 
