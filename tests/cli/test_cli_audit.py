@@ -72,7 +72,7 @@ def test_every_cell_of_a_suite_with_strong_attacks_is_done(rich: Path) -> None:
         record = json.loads(file.read_text())
         assert record["status"] == "ok"
         assert len(record["positions"]) == 100
-        assert [check["error"] for check in record["checks"] + record["active"]] == [""] * 10
+        assert [check["error"] for check in record["checks"] + record["active"]] == [""] * 18
 
 
 def test_a_larger_ball_takes_over_what_a_smaller_one_broke(rich: Path) -> None:

@@ -86,8 +86,13 @@ def test_every_masker_is_flagged_and_the_honest_model_is_not(found: Found, folde
     assert raised_flags(found["honest"]) == {"plain": {0: set()}}
     plain, negated = (next(row for row in rows if row.model == name) for name in ("plain", "NegatedGradients"))
     assert plain.truth == negated.truth
-    assert negated.over is not None
-    assert negated.over > 0.2
+    # The attacks of the suite find nothing; those of the audit without gradients, which count, find nearly all.
+    attacks = [cell for cell in found["maskers"].plan.of("attack") if cell.model == "NegatedGradients" and cell.norm]
+    records = [found["maskers"].attack(cell.id) for cell in attacks]
+    least = min(record.accuracy or 0.0 for record in records if record is not None)
+    assert negated.truth is not None
+    assert negated.reported is not None
+    assert negated.truth <= negated.reported < negated.truth + 0.1 < negated.truth + 0.2 < least
 
 
 @pytest.mark.parametrize(("masker", "flag"), list(CHOSEN.items()))

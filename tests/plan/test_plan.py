@@ -117,6 +117,13 @@ def audits(tmp_path: Path, attacks: str, level: str = "standard") -> list[Cell]:
     return plan_of(tmp_path, f"{head}attacks:\n{attacks}audit: {level}\n").of("audit")
 
 
+IN_TURN = ("reference", "reference", "gradient-free", "confirm", "confirm")
+
+
+def in_turn(*radii: float) -> list[tuple[str, str, float]]:
+    return [(check, "", eps) for eps in radii for check in IN_TURN]
+
+
 def checks(tmp_path: Path, attacks: str, level: str = "standard") -> list[tuple[str, str, float]]:
     declared = audits(tmp_path, attacks, level)[0].declared["audit"]
     return [(check["check"], check["of"], check["eps"]) for check in declared["checks"] + declared["active"]]
@@ -135,17 +142,22 @@ def test_every_training_has_an_audit_that_mirrors_the_attacks(tmp_path: Path) ->
     assert all(cell.id.startswith(f"{cell.model}.s{cell.seed}.audit.") for cell in found)
     assert all(cell.dependencies == (cell.needs,) for cell in found)
     assert checks(tmp_path, ON_CE) == [
-        ("reference", "", 0.1), ("reference", "", 0.2), ("reference", "", 0.3),
+        *in_turn(0.1, 0.2, 0.3),
         ("other-loss", "FGSM", 0.1), ("other-loss", "FGSM", 0.2),
         ("other-loss", "PGD", 0.1), ("other-loss", "PGD", 0.2), ("other-loss", "PGD", 0.3),
         ("longer", "PGD", 0.1), ("longer", "PGD", 0.2), ("noise", "", 0.3), ("huge", "", 1.0), ("huge", "", 1.0),
         ("active", "PGD", 0.1),
     ]  # fmt: skip
     by_name = {(c["check"], c["eps"]): c["attack"] for c in found[0].declared["audit"]["checks"]}
-    assert by_name["reference", 0.3] == {
-        "name": "PGD", "alpha": 0.3 / 4, "steps": 40, "random_start": True, "restarts": 2, "targets": 0,
-        "schedule": "linear", "loss": "margin", "early_stop": True,
+    pgd = {
+        "name": "PGD", "alpha": 0.3 / 4, "random_start": True, "targets": 0, "schedule": "linear", "early_stop": True,
     }  # fmt: skip
+    largest = [c["attack"] for c in found[0].declared["audit"]["checks"] if c["check"] in IN_TURN and c["eps"] == 0.3]
+    assert largest == [
+        pgd | {"loss": "margin", "steps": 40, "restarts": 2}, pgd | {"loss": "scaled_ce", "steps": 40, "restarts": 2},
+        {"name": "GradientFree", "images": 40, "queries": 200},
+        pgd | {"loss": "margin", "steps": 100, "restarts": 5}, pgd | {"loss": "scaled_ce", "steps": 100, "restarts": 5},
+    ]  # fmt: skip
     assert by_name["other-loss", 0.3]["loss"] == "margin"
     assert by_name["other-loss", 0.3]["steps"] == 4
     longer = by_name["longer", 0.2]
@@ -165,14 +177,19 @@ def test_what_the_suite_has_itself_is_not_checked_again(tmp_path: Path) -> None:
     assert [check for check in alpha if check[0] == "other-loss"] == [("other-loss", "PGD", e) for e in (0.1, 0.2, 0.3)]
     only = checks(tmp_path, "  - {name: AutoAttack, eps: [0.2, 0.1]}\n")
     assert only == [
-        ("reference", "", 0.1), ("reference", "", 0.2), ("noise", "", 0.2), ("huge", "", 1.0),
-        ("active", "AutoAttack", 0.1),
+        *in_turn(0.1, 0.2), ("noise", "", 0.2), ("huge", "", 1.0), ("active", "AutoAttack", 0.1),
     ]  # fmt: skip
 
 
 def test_a_strict_audit_is_longer_and_none_is_none(tmp_path: Path) -> None:
     strict = checks(tmp_path, ON_CE, "strict")
     assert [check for check in strict if check[0] == "longer"] == [("longer", "PGD", eps) for eps in (0.1, 0.2, 0.3)]
+    queries = [
+        {c["attack"]["queries"] for c in cell.declared["audit"]["checks"] if c["check"] == "gradient-free"}
+        for level in ("standard", "strict")
+        for cell in audits(tmp_path, ON_CE, level)[:1]
+    ]
+    assert queries == [{200}, {1000}]
     assert [check for check in strict if check[0] == "noise"] == [("noise", "", eps) for eps in (0.1, 0.2, 0.3)]
     standard, levels = audits(tmp_path, ON_CE), audits(tmp_path, ON_CE, "strict")
     assert not {cell.id for cell in standard} & {cell.id for cell in levels}
