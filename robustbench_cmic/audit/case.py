@@ -152,16 +152,16 @@ class AuditedModel:
         return (self.attacked, "model") if whole else (ids(row for row in self.rows if row.on_cross_entropy), "rows")
 
     def audited(self, threat: Threat, *names: str) -> Correct | None:
-        """(n,) truth values: which of all examples survive the audit's checks of these kinds in a ball, by default all.
+        """(n,) truth values: which examples of a ball's attacks survive the audit's checks of these kinds, or all of them.
 
         Those that the audit did not take survive. None where no such check gave a result.
         """
         import numpy as np
 
         found = [check for name in names or _IN_BALLS for check in self.checks(name) if check.attack.threat == threat]
-        if not found or not self.evaluations:
+        if not found or threat not in self.by_threat:
             return None
-        alive = np.ones(self.evaluations[0].n, dtype=bool)
+        alive = np.ones(self.by_threat[threat][0].n, dtype=bool)
         for check in found:
             alive[self.positions] &= check.correct
         return alive

@@ -89,10 +89,10 @@ def _holds(large: Threat, small: Threat) -> bool:
 
 def _survive(model: AuditedModel, threat: Threat, rows: list[AttackResult]) -> bool:
     """Any example survives all, the audit's own attacks too; a worst case of none cannot be too high."""
-    if len({row.n for row in rows}) > 1:  # of other data: nothing to compare
-        return True
     audited = (model.audited(other) for other in model.by_threat if _holds(threat, other))
     outcomes = [*(row.correct for row in rows), *(alive for alive in audited if alive is not None)]
+    if len({len(alive) for alive in outcomes}) > 1:  # of other data: nothing to compare
+        return True
     return bool(reduce(and_, outcomes).any())
 
 

@@ -182,12 +182,16 @@ def _budget(attack: Attack) -> str:
 
 
 def _beaten_by_reference(model: AuditedModel) -> Iterator[Finding]:
-    """The audit's own attacks, the same for all models, break clearly more than all attacks of the suite together."""
+    """The audit's own attacks, the same for all models, break clearly more than all attacks of the suite together: on
+    the examples that the audit did not take, the worst case is too high.
+    """
     for threat, rows in model.by_threat.items():
-        ours = model.audited(threat, *IN_TURN)
+        ours, positions = model.audited(threat, *IN_TURN), model.positions
         if ours is not None:
-            theirs = reduce(and_, (row.correct[model.positions] for row in rows))
-            if lead := _lead(ours[model.positions], theirs):
+            theirs = reduce(and_, (row.correct[positions] for row in rows))
+            more = (int(theirs.sum()) - int(ours[positions].sum())) / len(positions)
+            lead = _lead(ours[positions], theirs)
+            if lead and more * (1 - len(positions) / len(ours)) >= POINTS:  # what it broke counts as broken
                 yield ids(rows), "balls", lead
 
 
