@@ -152,7 +152,7 @@ class AuditedModel:
         return (self.attacked, "model") if whole else (ids(row for row in self.rows if row.on_cross_entropy), "rows")
 
     def audited(self, threat: Threat, *names: str) -> Correct | None:
-        """(n,) truth values: which examples of a ball's attacks survive the audit's checks, those of these kinds if given.
+        """(n,) truth values: which examples of a ball's attacks survive the audit's checks, of these kinds if named.
 
         Those that the audit did not take survive. None where no such check gave a result.
         """
