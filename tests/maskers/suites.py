@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TWO = 3, 8
 """The digits of the two-class data; of all pairs they look most alike."""
 PLAIN = "plain"
+AUTOATTACK = "AutoAttack"
 Suite = dict[str, Any]
 Found = dict[str, Results]
 """Results by the name of their suite: `honest`, `two`, `maskers`."""
@@ -61,9 +62,9 @@ def masker_suite(honest: Suite, folder: Path, maskers: Sequence[type[Plain]]) ->
 
 
 def with_autoattack(honest: Suite) -> Suite:
-    """The suite with AutoAttack in every ball."""
-    radii = honest["attacks"][0]["eps"]
-    return honest | {"attacks": [*honest["attacks"], {"name": "AutoAttack", "eps": radii}]}
+    """The suite with AutoAttack in the largest ball."""
+    radius = max(honest["attacks"][0]["eps"])
+    return honest | {"attacks": [*honest["attacks"], {"name": AUTOATTACK, "eps": [radius]}]}
 
 
 def quick(honest: Suite) -> Suite:

@@ -10,21 +10,22 @@ For a few of them, fast: `--quick --seeds 0 --only ReversedLogits vit --folder t
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from robustbench_cmic.audit import RULES
-from robustbench_cmic.plan.cell import title
+from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.records.schema import AuditRecord
 from robustbench_cmic.report import Results, summarize
 from robustbench_cmic.report.about import origin
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.tables import escaped, table
 from robustbench_cmic.suite.fields import Threat
-from tests.maskers.suites import Found, honest_suite, quick, run_all, with_autoattack
+from tests.maskers.suites import AUTOATTACK, Found, honest_suite, quick, run_all, with_autoattack
 from tests.maskers.truth import truths
 from tests.maskers.zoo import MASKERS
 
@@ -164,7 +165,7 @@ def _counted(names: Sequence[tuple[str, ...]]) -> str:
 
 
 def run_table(arguments: argparse.Namespace, folder: Path) -> dict[str, tuple[list[Row], Found]]:
-    """Run the suites without AutoAttack, then, if that is asked for, the same with it; results by heading."""
+    """Run the suites; where AutoAttack is asked for, what they give without it and with it; results by heading."""
     honest = honest_suite()
     if arguments.seeds:
         honest |= {"seeds": arguments.seeds}
@@ -173,17 +174,33 @@ def run_table(arguments: argparse.Namespace, folder: Path) -> dict[str, tuple[li
     unknown = set(arguments.only) - {name.__name__ for name in MASKERS} - {model["id"] for model in honest["models"]}
     if unknown - {"two-class-linear"}:
         raise SystemExit(f"unknown: {', '.join(sorted(unknown))}")
-    found = run_all(honest, folder, MASKERS, arguments.only)
-    runs = {"without AutoAttack": (rows_of(found, folder), found)}
-    if arguments.autoattack:
-        # What is there already is not computed again: the cells have the same names.
-        further = folder / "with-autoattack"
-        for name in ("results", "results.work"):
-            shutil.copytree(folder / name, further / name, dirs_exist_ok=True)
-        shutil.copy(folder / "truth.json", further)
-        found = run_all(with_autoattack(honest), further, MASKERS, arguments.only)
-        runs["with AutoAttack"] = rows_of(found, further), found
-    return runs
+    if not arguments.autoattack:
+        found = run_all(honest, folder, MASKERS, arguments.only)
+        return {"without AutoAttack": (rows_of(found, folder), found)}
+    found = run_all(with_autoattack(honest), folder, MASKERS, arguments.only)
+    left_out = {suite: without_autoattack(results) for suite, results in found.items()}
+    threats = {cell.threat for results in found.values() for cell in results.plan.of("attack") if _is_autoattack(cell)}
+    with_it = [row for row in rows_of(found, folder) if row.threat in threats]
+    return {
+        "without AutoAttack": (rows_of(left_out, folder), left_out),
+        f"with AutoAttack at {', '.join(map(str, sorted(threats)))}": (with_it, found),
+    }
+
+
+def without_autoattack(results: Results) -> Results:
+    """What the suite would have given without AutoAttack: no other attack, and no other part of an audit, sees it."""
+    cells = [cell for cell in results.plan.cells if not _is_autoattack(cell)]
+    records = {
+        name: record.model_copy(update={"active": [test for test in record.active if test.of != AUTOATTACK]})
+        if isinstance(record, AuditRecord)
+        else record
+        for name, record in results.records.items()
+    }
+    return replace(results, plan=results.plan.model_copy(update={"cells": cells}), records=records)
+
+
+def _is_autoattack(cell: Cell) -> bool:
+    return cell.attack == AUTOATTACK
 
 
 def main() -> int:
@@ -194,7 +211,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=[], help="maskers or honest models, by name")
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of 0 1 2")
     parser.add_argument("--quick", action="store_true", help="at 0.1 alone, without PGD-T and PGD-cmic")
-    parser.add_argument("--autoattack", action="store_true", help="once more, with AutoAttack in every ball")
+    parser.add_argument("--autoattack", action="store_true", help="with AutoAttack in the largest ball, and without it")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         runs = run_table(arguments, (arguments.folder or Path(temporary)).absolute())

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from robustbench_cmic.models.build import Normalize
+from robustbench_cmic.plan.audit import plan_audit
 from robustbench_cmic.report import Results, summarize
+from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.fields import Threat
 from tests.maskers.base import Plain, digits
 from tests.maskers.classic import (
@@ -24,7 +27,7 @@ from tests.maskers.classic import (
 from tests.maskers.gradients import GRADIENTS, Checkerboard
 from tests.maskers.honest import linear
 from tests.maskers.logits import LOGITS
-from tests.maskers.suites import Found, honest_suite, run_all
+from tests.maskers.suites import AUTOATTACK, PLAIN, Found, honest_suite, only, run_all, with_autoattack
 from tests.maskers.switches import (
     SWITCHES,
     HonestAmongClean,
@@ -186,6 +189,17 @@ def test_a_copy_is_honest_and_so_are_float64_hooks_and_first_passes() -> None:
     assert isinstance(hooked, Plain)
     with hooked.net[-1].register_forward_hook(lambda *_: None):
         assert torch.equal(_gradient(models[2], MOVED), right[2])
+
+
+def test_an_audit_without_autoattack_is_one_with_it_but_for_autoattacks_own_part(tmp_path: Path) -> None:
+    planned, honest = [], only(honest_suite(), {PLAIN})
+    for suite in (honest, with_autoattack(honest)):
+        file = tmp_path / "honest.yaml"
+        file.write_text(yaml.safe_dump(suite))
+        planned.append(plan_audit(load_suite(file).suite))
+    without, also = planned
+    assert [check for check in also.active if check.of != AUTOATTACK] == without.active != also.active
+    assert also.model_copy(update={"active": without.active}) == without
 
 
 def test_at_least_thirty_maskers_have_names_of_their_own() -> None:
