@@ -12,6 +12,12 @@ from robustbench_cmic.suite.fields import Threat, format_eps
 from robustbench_cmic.suite.schema import attack_of
 
 TENTH = 0.1
+ON_RIDGES = 0.25
+"""The share of examples on which a step from where an attack has ended may fail to raise the margin.
+
+Attacks end on ridges, where the way up ends. Of 17 networks on MNIST and 34 honest ones on digits, at most 21 of 128
+examples were there; at clean images and random points at most 4.
+"""
 FOUND = 0.8
 """The success rate that an attack should reach in a binarization test; flagged where it is clearly below.
 
@@ -23,9 +29,9 @@ MIN_TESTED = 16
 PLACES = {"clean": "clean images", "random": "random points", "attacked": "attacked images"}
 
 
-def _many(count: int, n: int) -> bool:
-    """A tenth, and more than one."""
-    return count >= max(2, TENTH * n)
+def _many(count: int, n: int, share: float = TENTH) -> bool:
+    """That share, and more than one."""
+    return count >= max(2, share * n)
 
 
 def _forward(model: AuditedModel) -> Forward:
@@ -139,8 +145,9 @@ def _misleading_gradients(model: AuditedModel) -> Iterator[Finding]:
         if facts.loss == "margin" and _many(facts.unhelpful, facts.n)
     ]
     for facts in model.probe.derivatives if model.probe else []:
-        for count, what in ((facts.wrong, "not the slope"), (facts.unhelpful, "no rise")):
-            if _many(count, facts.n):
+        share = ON_RIDGES if facts.place == "attacked" else TENTH
+        for what, count, least in (("not the slope", facts.wrong, TENTH), ("no rise", facts.unhelpful, share)):
+            if _many(count, facts.n, least):
                 found.append(f"{what} for {count} of {facts.n} {PLACES[facts.place]}")
     if found:
         yield model.attacked, "model", "; ".join(found)

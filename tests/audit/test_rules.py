@@ -133,10 +133,12 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
     ("zero-gradients", (ATTACKED, "model"), world(found=probe(gradients=gradients(ce={"error": "no grad"}))), []),
     ("zero-gradients", (ATTACKED, "model"), world(found=probe(derivatives=slopes(stairs=12))),
      [world(found=probe(derivatives=slopes(stairs=11)))]),
-    *(("misleading-gradients", (ATTACKED, "model"), world(found=probe(derivatives=slopes(place, **{what: 12}))),
-       [world(found=probe(derivatives=slopes(place, **{what: 11}))),
+    # Honest networks have ridges where attacks end: 21 of 128 such images have been seen.
+    *(("misleading-gradients", (ATTACKED, "model"), world(found=probe(derivatives=slopes(place, **{what: least}))),
+       [world(found=probe(derivatives=slopes(place, **{what: least - 1}))),
         world(found=probe(derivatives=slopes(place, **{what: 120}), gradients=gradients(margin={"zero": 120})))])
-      for place, what in (("clean", "wrong"), ("random", "wrong"), ("attacked", "wrong"), ("random", "unhelpful"))),
+      for place, what, least in (("clean", "wrong", 12), ("random", "wrong", 12), ("attacked", "wrong", 12),
+                                 ("clean", "unhelpful", 12), ("random", "unhelpful", 12), ("attacked", "unhelpful", 30))),
     ("misleading-gradients", (ATTACKED, "model"), world(found=probe(gradients=gradients(margin={"unhelpful": 12}))),
      [world(found=probe(gradients=gradients(margin={"unhelpful": 11}))),
       world(found=probe(gradients=gradients(ce={"unhelpful": 120}))),
