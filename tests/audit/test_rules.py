@@ -138,7 +138,8 @@ CASES: list[tuple[str, tuple[str, str], Audit, list[Audit]]] = [
        [world(found=probe(derivatives=slopes(place, **{what: least - 1}))),
         world(found=probe(derivatives=slopes(place, **{what: 120}), gradients=gradients(margin={"zero": 120})))])
       for place, what, least in (("clean", "wrong", 12), ("random", "wrong", 12), ("attacked", "wrong", 12),
-                                 ("clean", "unhelpful", 12), ("random", "unhelpful", 12), ("attacked", "unhelpful", 30))),
+                                 ("clean", "unhelpful", 12), ("random", "unhelpful", 12),
+                                 ("attacked", "unhelpful", 30))),
     ("misleading-gradients", (ATTACKED, "model"), world(found=probe(gradients=gradients(margin={"unhelpful": 12}))),
      [world(found=probe(gradients=gradients(margin={"unhelpful": 11}))),
       world(found=probe(gradients=gradients(ce={"unhelpful": 120}))),
