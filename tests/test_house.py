@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +15,12 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.data.digits import TRAIN_EXAMPLES
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.records.state import cell_states
-from robustbench_cmic.report import read_results, summarize, write_report
-from robustbench_cmic.report.tables import seeds_text
+from robustbench_cmic.report import write_report
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
-from robustbench_cmic.suite.fields import Threat, parse_number
-from tests.attacks.nets import convolutional, examples
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "robustbench_cmic"
-README = (ROOT / "README.md").read_text()
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -176,17 +170,6 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert (data.train.images.min(), data.train.images.max()) == (0.0, 1.0)
 
 
-def test_readme_gives_the_two_commands_and_names_every_entry_of_the_package() -> None:
-    text = README
-    assert "pip install -e . && python -m robustbench_cmic run suites/digits.yaml" in text
-    assert "pip install tox && tox" in text
-    for entry in PACKAGE.iterdir():
-        if entry.suffix == ".py" and not entry.name.startswith("__"):
-            assert re.search(rf"\b{re.escape(entry.name)}\b", text), entry.name
-        elif entry.is_dir() and not entry.name.startswith("__"):
-            assert f"{entry.name}/" in text, entry.name
-
-
 TABLES = ("plan.json", "results.csv", "models.csv", "leaderboard.md")
 COMMITTED = sorted(path.name for path in (ROOT / "results").iterdir() if path.is_dir())
 
@@ -216,59 +199,3 @@ def test_committed_results_are_of_the_committed_suite_and_whole(tmp_path: Path, 
     assert {name: (folder / name).read_bytes() for name in before} == before
     dirty = [record.cell.id for record in results.records.values() if record.provenance["dirty"] is not False]
     assert dirty == [], "committed evidence comes from committed code"
-
-
-def test_example_for_users_in_the_readme_runs() -> None:
-    (block,) = re.findall(r"((?:    .*\n|\n)*?    from robustbench_cmic.attacks.pgd.*\n(?:    .*\n|\n)+)", README)
-    names = {"model": convolutional(), "images": examples(8)[0], "labels": examples(8)[1]}
-    exec(textwrap.dedent(block), names)
-
-
-def test_suites_in_the_readme_are_valid(tmp_path: Path) -> None:
-    head = "suite: x\ndataset: {name: digits}\ntraining: {epochs: 1, batch_size: 8, optimizer: {name: sgd, lr: 0.1}}\n"
-    (further,) = re.findall(r"^    models:\n      - \{id: ce,(?:.*\n)+?(?=\n)", README, re.MULTILINE)
-    file = tmp_path / "x.yaml"
-    file.write_text(head + textwrap.dedent(further))
-    loaded = load_suite(file)
-    assert loaded.warnings == []
-    assert len(loaded.suite.pairs) == 4
-    shipped = "\n".join((ROOT / "suites" / "digits.yaml").read_text().splitlines()[1:])
-    assert textwrap.indent(shipped, "    ") in README
-
-
-def test_examples_of_data_and_models_in_the_readme_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = "training: {epochs: 1, batch_size: 8, optimizer: {name: sgd, lr: 0.1}}\n"
-    datasets = re.findall(r"^\| `(\{name: .*?\})`", README, re.MULTILINE)
-    models = re.findall(r"^    models:\n      - \{id: (?:mine|theirs),(?:.*\n)+?(?=\n)", README, re.MULTILINE)
-    assert (len(datasets), len(models)) == (4, 2)
-    (tmp_path / "my_package").mkdir()
-    (tmp_path / "my_package" / "my_module.py").write_text("def build(shape, classes): ...\n")
-    (tmp_path / "theirs-s0.safetensors").write_bytes(b"")
-    monkeypatch.syspath_prepend(tmp_path)
-    file = tmp_path / "x.yaml"
-    for dataset in datasets:
-        for model in models:
-            file.write_text(f"suite: x\ndataset: {dataset}\n{training}{textwrap.dedent(model)}")
-            assert load_suite(file).warnings == []
-
-
-HEADING = re.compile(r"^### .*?\(`([\w-]+)`\), L-inf (\S+)$", re.MULTILINE)
-SHOWN = ("FGSM", "FGSM-margin")
-
-
-def test_readme_tables_are_those_of_the_committed_results() -> None:
-    """Of each suite the README has one table: clean accuracy, both single steps and the worst case at one radius."""
-    headings = list(HEADING.finditer(README))
-    assert [heading[1] for heading in headings] == ["digits-10", "mnist", "cifar100-lite", "cifar100"]
-    for heading in headings:
-        summary = summarize(read_results(ROOT / "results" / heading[1]))
-        table = README[heading.end() :].lstrip().split("\n\n", 1)[0]
-        found = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if row.startswith("| `")]
-        threat = Threat("linf", parse_number(heading[2]))
-        expected = []
-        for entry in summary.standings[threat]:
-            clean = summary.clean[entry.model].measures["accuracy"]
-            if clean.values:
-                numbers = [clean, *(entry.attacks[attack] for attack in SHOWN), entry.worst]
-                expected.append([f"`{entry.model}`", *(seeds_text(number, summary) for number in numbers)])
-        assert sorted(found) == sorted(expected), heading[0]

@@ -1,0 +1,135 @@
+"""The README and the page of findings: they are short, examples run, numbers are those of the committed results."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from robustbench_cmic.report import Summary, read_results, summarize
+from robustbench_cmic.report.tables import seeds_text
+from robustbench_cmic.suite import load_suite
+from robustbench_cmic.suite.fields import Threat, parse_number
+from tests.attacks.nets import convolutional, examples
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+FINDINGS = (ROOT / "docs" / "findings.md").read_text()
+FIGURE = ROOT / "docs" / "figures" / "one-step.svg"
+ARMS = ("ce", "cmic-printed", "cmic-authors")
+
+
+@cache
+def summary_of(suite: str) -> Summary:
+    return summarize(read_results(ROOT / "results" / suite))
+
+
+def block(start: str) -> str:
+    """The indented block of the README that begins with a line."""
+    (found,) = re.findall(rf"^(    {re.escape(start)}.*\n(?:    .*\n|\n(?=    ))*)", README, re.MULTILINE)
+    return textwrap.dedent(found)
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Rows of the first table of a text, without its head."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    return rows[2:]
+
+
+def test_the_readme_is_short_and_gives_the_two_commands() -> None:
+    assert len(README.splitlines()) <= 200
+    two = block("pip install -e .").splitlines()
+    assert two == ["pip install -e .", "python -m robustbench_cmic run suites/digits.yaml --results mine"]
+
+
+def test_the_model_and_the_suite_of_the_readme_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_model.py").write_text(block("import math"))
+    (tmp_path / "mine.yaml").write_text(block("suite: mine"))
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = load_suite(tmp_path / "mine.yaml")
+    assert loaded.warnings == []
+    assert [attack.label for attack in loaded.suite.attacks] == ["FGSM", "PGD-margin"]
+
+
+def test_other_models_and_data_of_the_readme_are_valid(tmp_path: Path) -> None:
+    text = " ".join(README.split())
+    (model,) = re.findall(r"`(\{id: theirs, .*?\})`", text)
+    datasets = re.findall(r"`(\{name: (?:arrays|imagefolder), .*?\})`", text)
+    assert len(datasets) == 2
+    (tmp_path / "theirs.pth").write_bytes(b"")
+    (tmp_path / "mine.npz").write_bytes(b"")
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "x.yaml"
+    for dataset in datasets:
+        file.write_text(f"suite: x\ndataset: {dataset}\nmodels: [{model}]\n")
+        assert load_suite(file).warnings == []
+
+
+def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    names = {"model": convolutional(), "images": examples(8)[0], "labels": examples(8)[1]}
+    exec(block("from robustbench_cmic import"), names)
+    assert "cnn-cmic-authors" in capsys.readouterr().out
+
+
+def one_radius() -> Iterator[tuple[list[str], str, str, Threat]]:
+    """Of each row of the README's table: its cells, suite, network and ball."""
+    names = {"digits": ("digits-10", "cnn"), "MNIST": ("mnist", "lenet"),
+             "CIFAR-100, 8": ("cifar100-lite", "resnet8"), "CIFAR-100, R": ("cifar100", "resnet18")}  # fmt: skip
+    for row in table_rows(README[README.index("## What it shows") :]):
+        ((suite, network),) = [found for start, found in names.items() if row[0].startswith(start)]
+        yield row, suite, network, Threat("linf", parse_number(row[0].split(", ")[-2]))
+
+
+def test_the_readme_table_is_that_of_the_committed_results() -> None:
+    suites = []
+    for row, suite, network, threat in one_radius():
+        summary = summary_of(suite)
+        entries = {entry.model: entry for entry in summary.standings[threat]}
+        cleans = [summary.clean[f"{network}-{arm}"].measures["accuracy"] for arm in ARMS]
+        worst = [entries[f"{network}-{arm}"].worst for arm in ARMS]
+        expected = []
+        for number in (*cleans, *worst):
+            values = list(number.values.values())
+            expected.append(f"{100 * sum(values) / len(values):.1f}{' †' if number.flags else ''}")
+        assert row[1:] == expected, row[0]
+        assert row[0].split(", ")[-1].split()[0] == str(len(cleans[0].values))
+        suites.append(suite)
+    assert suites == ["digits-10", "mnist", "cifar100-lite", "cifar100"]
+
+
+HEADING = re.compile(r"^## .*?\(`([\w-]+)`\), L-inf (\S+)$", re.MULTILINE)
+SHOWN = ("FGSM", "FGSM-margin")
+
+
+def test_tables_of_findings_are_those_of_the_committed_results() -> None:
+    """Of each suite one table: clean accuracy, both single steps and the worst case at one radius."""
+    headings = list(HEADING.finditer(FINDINGS))
+    assert [heading[1] for heading in headings] == ["digits-10", "mnist", "cifar100-lite", "cifar100"]
+    for heading in headings:
+        summary = summary_of(heading[1])
+        found = table_rows(FINDINGS[heading.end() :].lstrip().split("\n\n", 1)[0])
+        expected = []
+        for entry in summary.standings[Threat("linf", parse_number(heading[2]))]:
+            clean = summary.clean[entry.model].measures["accuracy"]
+            if clean.values:
+                numbers = [clean, *(entry.attacks[attack] for attack in SHOWN), entry.worst]
+                expected.append([f"`{entry.model}`", *(seeds_text(number, summary) for number in numbers)])
+        assert sorted(found) == sorted(expected), heading[0]
+
+
+def test_the_figure_shows_the_committed_results() -> None:
+    script = runpy.run_path(str(FIGURE.with_name("one_step.py")))
+    expected = []
+    for suite, eps, network, _ in script["PANELS"]:
+        for arm, *_ in script["ARMS"]:
+            bars = script["bars"](summary_of(suite), f"{network}-{arm}", Threat("linf", parse_number(eps)))
+            expected += [f"{sum(values) / len(values):.1f}{' †' if flagged else ''}" for values, flagged in bars]
+    labels = re.findall(r">(\d+\.\d(?: †)?)</text>", FIGURE.read_text())
+    assert len(expected) == 18
+    assert sorted(set(expected) - set(labels)) == []
