@@ -24,7 +24,7 @@ PANELS = (
 """Suite, L-inf radius, what its models begin with, title."""
 ARMS = (("ce", "CE", "#4477aa", ""), ("cmic-printed", "CMIC-DL, printed", "#ee6677", "//"),
         ("cmic-authors", "CMIC-DL, authors", "#ccbb44", ".."))  # fmt: skip
-"""Suffix of the model's id, label, colour (Paul Tol's bright scheme), hatch: told apart in grey, and by the colour-blind."""
+"""Suffix of the model's id, label, colour (Paul Tol's bright scheme), hatch: also told apart in grey."""
 ATTACKS = (("FGSM", "one step on\ncross entropy"), ("FGSM-margin", "the same step\non the margin"),
            ("", "worst case of\nall attacks"))  # fmt: skip
 WIDTH = 0.26
