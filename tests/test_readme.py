@@ -37,8 +37,8 @@ def block(start: str) -> str:
 
 def table_rows(text: str) -> list[list[str]]:
     """Rows of the first table of a text, without its head."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    return rows[2:]
+    (table, *_) = re.findall(r"^(?:\|.*\n?)+", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()][2:]
 
 
 def test_the_readme_is_short_and_gives_the_two_commands() -> None:
