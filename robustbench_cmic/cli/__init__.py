@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from robustbench_cmic import __version__
 from robustbench_cmic.cli.arguments import fail
@@ -18,6 +19,7 @@ from robustbench_cmic.cli.reproduce import reproduce
 from robustbench_cmic.cli.run import run
 from robustbench_cmic.cli.status import status
 from robustbench_cmic.run import INTERRUPTED
+from robustbench_cmic.run.console import encode_anything
 from robustbench_cmic.suite.messages import UserError
 
 
@@ -33,6 +35,18 @@ class _Boundary(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
+class _Command(TyperCommand):
+    """A command that takes no empty text for an answer: it is an unset variable of the shell, and `''` a folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        flags = {option for each in self.params if getattr(each, "is_flag", False) for option in each.opts}
+        for before, word in pairwise(["", *args]):
+            name = before if before.startswith("--") and before not in flags else "an argument"
+            if word == "" or (word.startswith("--") and word.endswith("=")):
+                raise UserError(f"{word[:-1] or name}: is empty; an unset variable of the shell?")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     cls=_Boundary,
     name="robustbench-cmic",
@@ -46,6 +60,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the console script and of `python -m robustbench_cmic`."""
+    encode_anything()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
@@ -58,5 +73,5 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 for command in (run, status, plan, validate, report, audit, compare, reproduce, schema):
-    app.command()(command)
-app.command(name="list")(list_)
+    app.command(cls=_Command)(command)
+app.command(name="list", cls=_Command)(list_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.records.files import unwritten
 from robustbench_cmic.report.folder import check_plan
 from robustbench_cmic.run import USAGE
+from robustbench_cmic.run.console import show
 from robustbench_cmic.suite import LoadedSuite, find_suite, load_suite
 from robustbench_cmic.suite.toy import toy as toy_size
 
@@ -49,14 +51,13 @@ LimitOption = Annotated[
 
 def fail(message: object) -> NoReturn:
     """Say what is wrong and exit 2."""
-    tell([message])
+    show(message, error=True)
     raise typer.Exit(USAGE)
 
 
 def tell(messages: Iterable[object]) -> None:
     """Print what a user should know beside the results, a line each."""
-    for message in messages:
-        print(message, file=sys.stderr)
+    show(*messages, error=True)
 
 
 @contextmanager
@@ -102,8 +103,12 @@ def results_folder(suite: str, results: Path) -> Path:
 
 
 def parsed_seeds(text: str) -> list[int]:
-    """The numbers of `--seeds`, none for an empty text; exit 2 where they are none."""
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError:
+    """The numbers of `--seeds`, none where it is left out; exit 2 where they are none, or the same twice."""
+    parts = text.split(",") if text else []
+    if not all(re.fullmatch(r"\s*[0-9]{1,20}\s*", part, re.ASCII) for part in parts):
         fail(f"--seeds: should be whole numbers such as 0,1,2, not '{text}'")
+    seeds = [int(part) for part in parts]
+    if len(set(seeds)) < len(seeds):
+        twice = next(seed for place, seed in enumerate(seeds) if seed in seeds[:place])
+        fail(f"--seeds: {twice} is named twice in '{text}'; once is enough")
+    return seeds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from robustbench_cmic.cli.arguments import tell
 from robustbench_cmic.report import Results, read_results
 from robustbench_cmic.run import DIFFERENT, DONE, INCOMPLETE
+from robustbench_cmic.run.console import show_text
 
 REASONS_SHOWN = 20
 FailOn = StrEnum("FailOn", ["drift", "regression"])
@@ -37,9 +39,10 @@ def compare(
     left, right = read_folder(old), read_folder(new)
     comparison = compare_folders(left, right)
     if form is TextFormat.json:
-        print(comparison.model_dump_json(indent=1))
+        # In ASCII: what would steer a terminal is escaped, and any encoding will do.
+        print(json.dumps(json.loads(comparison.model_dump_json()), indent=1))
     else:
-        print(comparison_text(comparison, markdown=form is TextFormat.md), end="")
+        show_text(comparison_text(comparison, markdown=form is TextFormat.md))
     reasons = {None: [], FailOn.drift: comparison.drift, FailOn.regression: comparison.regression}[fail_on]
     messages = reasons[:REASONS_SHOWN]
     if len(reasons) > REASONS_SHOWN:

@@ -11,9 +11,10 @@ from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.state import CellState, cell_states, forced_cells, is_blocked, pending_cells
 from robustbench_cmic.records.store import Store
+from robustbench_cmic.run.console import show, show_text
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.suite import Suite, SuiteError
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.messages import UserError, printable
 
 
 def plan(
@@ -48,7 +49,7 @@ def validate(suite: arguments.SuiteArgument, data: arguments.DataOption = None) 
             arguments.tell(["note: the data cannot be read, so that only a run shows whether the weights fit"])
     cells = make_plan(loaded.suite).cells
     trainings = sum(cell.kind == "train" for cell in cells)
-    print(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")
+    show(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")
 
 
 def show_plan(suite: Suite, options: Options) -> None:
@@ -68,9 +69,9 @@ def show_plan(suite: Suite, options: Options) -> None:
         states |= {cell.id: CellState("missing") for cell in forced_cells(cells, asked, states)}
     pending = pending_cells(cells, states, store)
     texts = [_state_text(cell, states, pending) for cell in cells]
-    table = [[title(cell), text, cell.id] for cell, text in zip(cells, texts, strict=True)]
+    table = [[printable(title(cell)), printable(text), cell.id] for cell, text in zip(cells, texts, strict=True)]
     counts = ", ".join(f"{count} {text}" for text, count in Counter(text.split(":")[0] for text in texts).items())
-    print(f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}")
+    show_text(f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}")
     try:
         claimed(store.results, whole if options.limit is None else make_plan(suite), options.file)
     except UserError as error:

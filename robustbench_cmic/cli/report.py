@@ -10,6 +10,7 @@ import typer
 from robustbench_cmic.cli.arguments import ResultsOption, fail, results_folder, tell, writing
 from robustbench_cmic.report import FORMATS, STANDARD, ReportError, check_name, folders_of, write_index, write_report
 from robustbench_cmic.run import DONE, INCOMPLETE, USAGE
+from robustbench_cmic.run.console import show, show_text
 
 
 def _format(name: str) -> str:
@@ -53,11 +54,11 @@ def report(
             problems.append(str(error))
             continue
         reported += 1
-        print(*(folder / file for form in chosen for file in FORMATS[form]), sep="\n")
+        show(*(folder / file for form in chosen for file in FORMATS[form]))
     if "html" in formats and reported:
         with writing(results):
             index, left_out = write_index(results)
-        print(index)
+        show(index)
         problems += left_out
     tell(dict.fromkeys(problems))
     raise typer.Exit((INCOMPLETE if reported else USAGE) if problems else DONE)
@@ -75,7 +76,7 @@ def audit(
     for folder in folders:
         with writing(folder):
             summary = write_report(folder)
-        print(flags_text(summary))
+        show_text(flags_text(summary))
         problems += summary.results.problems
     tell(problems)
     raise typer.Exit(INCOMPLETE if problems else DONE)

@@ -12,6 +12,7 @@ from robustbench_cmic.cli.arguments import SuiteArgument, fail, load, tell
 from robustbench_cmic.cli.compare import read_folder
 from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.run import INTERRUPTED
+from robustbench_cmic.run.console import show
 from robustbench_cmic.suite.messages import os_error_reason
 
 
@@ -61,7 +62,7 @@ def reproduce(
     folder = results or Path("reproductions") / name / began.strftime("%Y%m%dT%H%M%SZ")
     place = output or folder
     if run.rerun(reproduction, folder, place, device, data, jobs):
-        print(f"nothing is certified; to go on: reproduce {suite} --results {folder}, other options as before")
+        show(f"nothing is certified; to go on: reproduce {suite} --results {folder}, other options as before")
         raise typer.Exit(INTERRUPTED)
     certificate = run.certify(reproduction, folder, began)
     try:
@@ -70,8 +71,8 @@ def reproduce(
         run.mark_certified(folder, reproduction)
     except OSError as error:
         fail(f"cannot write to {place}: {os_error_reason(error)}")
-    print(f"{place / 'certificate.md'}\n{place / 'certificate.json'}")
+    show(place / "certificate.md", place / "certificate.json")
     if history:
         tell(add_to_history(certificate, recorded))
-    print(certificate.sentence)
+    show(certificate.sentence)
     raise typer.Exit(certificate.exit_code)

@@ -10,6 +10,7 @@ import typer
 import robustbench_cmic.cli.arguments as arguments
 from robustbench_cmic.cli.plan import show_plan
 from robustbench_cmic.run import DONE, INCOMPLETE
+from robustbench_cmic.run.console import show
 from robustbench_cmic.run.options import Options
 
 JobsOption = Annotated[
@@ -80,5 +81,5 @@ def run(
     if code in (DONE, INCOMPLETE):
         for name in ("leaderboard.md", "results.csv", "models.csv"):
             if (file := results / loaded.suite.suite / name).is_file():
-                print(file)
+                show(file)
     raise typer.Exit(code)

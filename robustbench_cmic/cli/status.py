@@ -14,6 +14,7 @@ from robustbench_cmic.cli.arguments import ResultsOption, WorkOption, fail, resu
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, check_name, folders_of
 from robustbench_cmic.run import INCOMPLETE, USAGE
+from robustbench_cmic.run.console import show_text
 
 WATCH_EVERY = 2.0  # seconds
 
@@ -37,7 +38,7 @@ def status(
     stores = [Store.of_suite(folder.name, results, work) for folder in folders]
     states, text, problems = _watch(stores, as_json) if watch else _look(stores, as_json)
     if states and not watch:
-        print(text)
+        show_text(text)
     tell(problems)
     if problems:
         raise typer.Exit(INCOMPLETE if states else USAGE)
@@ -73,7 +74,7 @@ def _watch(stores: list[Store], as_json: bool) -> tuple[list[str], str, list[str
             if live is not None:
                 live.update(Text(text), refresh=True)
             elif states:
-                print(text, flush=True)
+                show_text(text)
             if "running" not in states:
                 return states, text, problems
             time.sleep(WATCH_EVERY)

@@ -22,13 +22,7 @@ CHUNK = 4096
 
 
 class DataError(UserError):
-    """Data that is not there or not right; the message says what, where, and what would be right.
-
-    Names of files may hold anything; characters that would steer a terminal are replaced.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in message))
+    """Data that is not there or not right; the message says what, where, and what would be right."""
 
 
 class StreamedImages(abc.ABC):

@@ -264,9 +264,9 @@ def _look_at_all(listing: Listing, size: int, cache: Path, keep: bool, say: Say)
                 store.flush()
             del store
     if corrupt:
-        more = f"\n  and {len(corrupt) - MOST_NAMED} more" if len(corrupt) > MOST_NAMED else ""
-        listed = "\n  ".join(corrupt[:MOST_NAMED])
-        raise DataError(f"{listing.root}: {len(corrupt)} corrupt images; replace or remove them:\n  {listed}{more}")
+        more = [f"and {len(corrupt) - MOST_NAMED} more"] if len(corrupt) > MOST_NAMED else []
+        listed = (f"  {each}" for each in [*corrupt[:MOST_NAMED], *more])
+        raise DataError(f"{listing.root}: {len(corrupt)} corrupt images; replace or remove them:", *listed)
     index = {
         "state": state,
         "sha256": digest.hexdigest(),

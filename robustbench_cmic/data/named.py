@@ -123,7 +123,7 @@ def _download(name: str, source: _Source, folder: Path, path: Path, say: Say) ->
         reason = _reason(source, folder, error, before)
         if damaged:
             reason = f"{damaged}, and should be replaced or removed; torchvision says: {reason}"
-        raise DataError(_failure(name, source, folder, path, reason)) from None
+        raise DataError(*_failure(name, source, folder, path, reason)) from None
     for split in splits:
         images, labels = np.asarray(split.data), np.asarray(getattr(split, source.labels))
         arrays += [images[..., None] if images.ndim == 3 else images, labels.astype(np.int64)]
@@ -194,12 +194,12 @@ def _reason(source: _Source, folder: Path, error: Exception, before: dict[Path, 
     return reason
 
 
-def _failure(name: str, source: _Source, folder: Path, path: Path, reason: str) -> str:
+def _failure(name: str, source: _Source, folder: Path, path: Path, reason: str) -> list[str]:
     """What went wrong, which file was wanted, and the three ways out."""
-    return (
-        f"{name}: cannot get the data: {reason}\n"
-        f"  wanted: {source.files} (as torchvision's {source.class_name} stores it), or {path.name}\n"
-        f"  looked in: {folder} (choose with --data DIR or ROBUSTBENCH_DATA)\n"
+    return [
+        f"{name}: cannot get the data: {reason}",
+        f"  wanted: {source.files} (as torchvision's {source.class_name} stores it), or {path.name}",
+        f"  looked in: {folder} (choose with --data DIR or ROBUSTBENCH_DATA)",
         f"  ways out: place either there; or bring arrays: `dataset: {{name: arrays, path: FILE.npz}}`; "
-        "or image files: `dataset: {name: imagefolder, path: FOLDER, size: PIXELS}`"
-    )
+        "or image files: `dataset: {name: imagefolder, path: FOLDER, size: PIXELS}`",
+    ]

@@ -195,7 +195,8 @@ def flags_table(summary: Summary) -> Table:
 
 def flags_text(summary: Summary) -> str:
     """The flags for the terminal, under the name of the suite."""
-    suite, (headers, rows) = summary.results.plan.suite, flags_table(summary)
+    suite, (headers, rows) = plain(summary.results.plan.suite), flags_table(summary)
+    rows = [[plain(str(cell)) for cell in row] for row in rows]
     if not rows:
         return f"{suite}: no flag raised"
     return f"{suite}: {len(rows)} flags\n\n{tabulate(rows, headers=headers, disable_numparse=True)}\n"

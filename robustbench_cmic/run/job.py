@@ -79,7 +79,7 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
             return run_audit(job)
         return load_given_weights(job) if declared["training"] is None else run_training(job)
     except UserError as error:
-        return str(error)
+        return " ".join(str(error).split())
     except OSError as error:
         return f"cannot write {error.filename or 'a file'}: {os_error_reason(error)}"
     except Exception as error:  # a defect or a library's whim: it fails this cell only, its trace is in the log

@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from robustbench_cmic.report.compare import differences
 from robustbench_cmic.report.compare.certificate import CellVerdict, Certificate, conclude, counts_of, judge
 from robustbench_cmic.report.compare.matching import CellPair, compare_cells, match_cells
 from robustbench_cmic.run import INTERRUPTED
+from robustbench_cmic.run.console import show
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.run.runner import run_suite
 from robustbench_cmic.suite import LoadedSuite
@@ -124,10 +124,10 @@ def rerun(
     suite = reproduction.loaded.suite
     made = _open(reproduction, folder, place)
     for difference in reproduction.inputs:
-        print(f"not the recorded experiment: {difference.text()}", file=sys.stderr)
+        show(f"not the recorded experiment: {difference.text()}", error=True)
     console = Console(soft_wrap=True)
     if not reproduction.chosen:
-        console.print(f"{suite.suite}: none of its cells is recorded: nothing to run", markup=False)
+        show(f"{suite.suite}: none of its cells is recorded: nothing to run")
         return False
     origins = [record.provenance for record in reproduction.recorded.records.values()]
     recorded_device = "cpu" if all(origin.get("device") == "cpu" for origin in origins) else "auto"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
 import os
 import pkgutil
 import signal
@@ -26,6 +25,7 @@ from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, write_report
 from robustbench_cmic.report.folder import claimed
 from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
+from robustbench_cmic.run.console import sayer
 from robustbench_cmic.run.executors import EXECUTORS, Executor
 from robustbench_cmic.run.options import Options, jobs_at_once, make_settings
 from robustbench_cmic.run.watch.estimate import cell_estimate
@@ -74,7 +74,7 @@ class Runner:
 
     def __init__(self, suite: Suite, options: Options, console: Console) -> None:
         self.options, self.console = options, console
-        self.say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        self.say = sayer(console, soft_wrap=True)
         self.plan = make_plan(suite, options.limit)
         self.cells, self.asked = select(self.plan, options.seeds, options.only)
         self.settings = make_settings(suite, options)

@@ -41,7 +41,17 @@ class UserError(Exception):
     """What a user can set right: one sentence that says what is wrong, where, and what would be right.
 
     The command line prints it and exits with 2; inside a cell it becomes the reason of a `failed` record.
+
+    Args:
+        lines: the sentence, and what a few have to list below it. Line breaks within them, and all else that would
+            steer a terminal, are not ours but those of names in it, and are escaped.
     """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(escaped_controls, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class SuiteError(UserError):
@@ -50,7 +60,7 @@ class SuiteError(UserError):
     def __init__(self, file: Path | str, problems: Iterable[Problem]) -> None:
         self.file = str(file)
         self.problems = sorted(problems, key=lambda problem: problem.line or 0)
-        super().__init__("\n".join(problem.text(self.file) for problem in self.problems))
+        super().__init__(*(problem.text(self.file) for problem in self.problems))
 
 
 def os_error_reason(error: OSError) -> str:
@@ -60,8 +70,15 @@ def os_error_reason(error: OSError) -> str:
 
 def printable(text: str, most: int = 400) -> str:
     """Words of a file, a suite's or another: they must neither steer the terminal nor flood it."""
-    plain = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    plain = escaped_controls(text[: most + 1])
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def escaped_controls(text: str) -> str:
+    """Words in one line, with whatever is no character to see as Python writes it: `\\n`, `\\x1b`, `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def suggestion(word: str, known: Iterable[str], listing: str = "known here") -> str:

@@ -395,7 +395,7 @@ def test_list_schema_and_version(tmp_path: Path, cli: Cli) -> None:
         (("run", "tiny.yaml", "--seeds", ","), "--seeds: should be whole numbers such as 0,1,2, not ','"),
         (("run", "x" * 300), "no suite: File name too long"),
         (("report", "x" * 300), "no suite: File name too long"),
-        (("run", "tiny.yaml", "--only", ""), "--only: nothing in the suite matches ''"),
+        (("run", "tiny.yaml", "--only", ""), "--only: is empty; an unset variable of the shell?"),
         (("run", "tiny.yaml", "--limit", "0"), "--limit"),
         (("run", "tiny.yaml", "--jobs", "none"), "--jobs"),
         (("run", "tiny.yaml", "--device", "cuda:9"), "--device cuda:9: there is no such device here; choose from cpu"),

@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[Any, str | None, str]] = {
         None,
         "is not finite",
     ),
-    "strange name": ({"a\x1b[2J" * 50: torch.ones(1)}, None, "a\ufffd\\[2J.*\\.\\.\\., which the architecture"),
+    "strange name": ({"a\x1b[2J" * 50: torch.ones(1)}, None, r"a\\x1b\[2J.*\.\.\., which the architecture"),
 }
 
 

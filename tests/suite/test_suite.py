@@ -331,7 +331,7 @@ def test_suites_that_would_exhaust_the_machine_are_refused(tmp_path: Path, old: 
 
 def test_words_of_a_suite_cannot_steer_the_terminal(tmp_path: Path) -> None:
     found = errors(tmp_path, replaced("[[a, b]]", '[[a, "\\e[31mx\\nAll is valid"]]'))
-    assert found == ["x.yaml:7: pairs[0][1]: no model has the id '\ufffd[31mx\ufffdAll is valid'; known here: a, b"]
+    assert found == ["x.yaml:7: pairs[0][1]: no model has the id '\\x1b[31mx\\nAll is valid'; known here: a, b"]
 
 
 def test_warnings(tmp_path: Path) -> None:

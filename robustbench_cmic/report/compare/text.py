@@ -12,7 +12,7 @@ from robustbench_cmic.report.compare.certificate import VERDICTS, CellVerdict, C
 from robustbench_cmic.report.compare.changes import HIGHER, LOWER, MISSING, NOT_PLANNED, OK, CellComparison, Comparison
 from robustbench_cmic.report.compare.differences import Difference, brief
 from robustbench_cmic.report.formats import renderer
-from robustbench_cmic.report.tables import NOTHING, escaped
+from robustbench_cmic.report.tables import NOTHING, escaped, plain
 
 
 def comparison_text(comparison: Comparison, markdown: bool = False) -> str:
@@ -55,10 +55,10 @@ def _environment(markdown: bool) -> Environment:
     """Templates with headings and tables, plain or in Markdown, in which a suite's own words are escaped."""
 
     def heading(text: str, level: int = 2) -> str:
-        return f"{'#' * level} {escaped(text)}" if markdown else f"{text}\n{'=' * len(text)}"
+        return f"{'#' * level} {escaped(text)}" if markdown else f"{plain(text)}\n{'=' * len(plain(text))}"
 
     def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-        cells = [[escaped(str(cell)) if markdown else str(cell) for cell in row] for row in rows]
+        cells = [[(escaped if markdown else plain)(str(cell)) for cell in row] for row in rows]
         return tabulate(cells, headers, tablefmt="pipe" if markdown else "simple", disable_numparse=True)
 
     def columns(items: Iterable[object], *names: str) -> list[list[object]]:

@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from robustbench_cmic.records.locks import exit_with_parent
+from robustbench_cmic.run.console import encode_anything
 from robustbench_cmic.run.job import run_cell
 from robustbench_cmic.run.options import Settings
 
@@ -20,6 +21,7 @@ def main(connection: Connection, settings: Settings) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    encode_anything()  # a user's own code may print anything, too
     torch.set_num_threads(1)
     if settings.deterministic:  # read by cuBLAS when it starts
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.run.console import sayer
 from robustbench_cmic.run.watch.estimate import cell_estimate, duration
 from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, Emit, Event
 from robustbench_cmic.run.watch.state import RunState
@@ -49,7 +49,7 @@ class PlainLines:
     """One line for each cell that ends and for each message; for a long cell, a line every `every` seconds."""
 
     def __init__(self, console: Console, state: RunState, every: float = 30.0) -> None:
-        self._say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        self._say = sayer(console, soft_wrap=True)
         self._state = state
         self._every = datetime.timedelta(seconds=every)
         self._last_line: dict[str, datetime.datetime] = {}
@@ -77,7 +77,7 @@ class LiveBars:
     """A bar for each running cell and one for the whole; messages and failures stay on the screen above them."""
 
     def __init__(self, console: Console, state: RunState) -> None:
-        self._say = functools.partial(console.print, markup=False, highlight=False)
+        self._say = sayer(console)
         self._state = state
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
