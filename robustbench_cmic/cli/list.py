@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import writing
+from robustbench_cmic.cli.arguments import fail, writing
 from robustbench_cmic.records.files import write_atomically
 
 
@@ -44,5 +44,7 @@ def schema(
     if output is None:
         print(text, end="")
         return
+    if output.exists() and not output.is_file():
+        fail(f"--output {output}: is no regular file, which alone can be replaced")
     with writing(output):
         write_atomically(output, text.encode())

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 import robustbench_cmic.cli.arguments as arguments
 from robustbench_cmic.plan.build import make_plan
@@ -11,6 +18,7 @@ from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.state import CellState, cell_states, forced_cells, is_blocked, pending_cells
 from robustbench_cmic.records.store import Store
+from robustbench_cmic.run import USAGE
 from robustbench_cmic.run.console import show, show_text
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.suite import Suite, SuiteError
@@ -34,9 +42,31 @@ def plan(
     show_plan(loaded.suite, options)
 
 
-def validate(suite: arguments.SuiteArgument, data: arguments.DataOption = None) -> None:
-    """Check a suite file, and the weights that it names, and say everything that is wrong with it."""
-    folder = arguments.data_folder(data)
+def validate(
+    suites: Annotated[
+        list[str], typer.Argument(metavar="SUITE", help="Suite files, or names of suites that come along.")
+    ],
+    data: arguments.DataOption = None,
+) -> None:
+    """Check suite files, and the weights that they name, and say everything that is wrong with them.
+
+    Every one is checked; exit 2 where any is wrong.
+    """
+    wrong = 0
+    for suite in suites:
+        try:
+            with _modules_of_its_own(several=len(suites) > 1):
+                _validate(suite, arguments.data_folder(data))
+        except UserError as error:
+            arguments.tell([error])
+            wrong += 1
+    if wrong and len(suites) > 1:
+        arguments.tell([f"{wrong} of {len(suites)} suites are wrong"])
+    if wrong:
+        raise typer.Exit(USAGE)
+
+
+def _validate(suite: str, folder: Path) -> None:
     loaded = arguments.load(suite, data=folder)
     if any(model.weights is not None for model in loaded.suite.models):
         # Imported where it is needed: torch takes seconds, and other suites are checked without it.
@@ -50,6 +80,20 @@ def validate(suite: arguments.SuiteArgument, data: arguments.DataOption = None) 
     cells = make_plan(loaded.suite).cells
     trainings = sum(cell.kind == "train" for cell in cells)
     show(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")
+
+
+@contextlib.contextmanager
+def _modules_of_its_own(several: bool) -> Iterator[None]:
+    """Of several suites each has the modules beside it, and not those of the same names beside the one before."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    if several:
+        folders = [os.path.join(os.path.abspath(folder), "") for folder in sys.path[len(path) :]]  # noqa: PTH100, PTH118
+        for name in set(sys.modules) - modules:
+            files = [getattr(sys.modules[name], "__file__", None) or "", *getattr(sys.modules[name], "__path__", ())]
+            if any(str(file).startswith(folder) for file in files for folder in folders):
+                del sys.modules[name]
+        sys.path[:] = path
 
 
 def show_plan(suite: Suite, options: Options) -> None:

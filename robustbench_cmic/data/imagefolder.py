@@ -42,6 +42,7 @@ from robustbench_cmic.data.base import (
 from robustbench_cmic.data.listing import MOST_NAMED, Listing, list_images
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.suite.data import ImageFolder
+from robustbench_cmic.suite.files import read_regular
 from robustbench_cmic.suite.messages import os_error_reason
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _read_index(cache: Path, listing: Listing, size: int) -> dict[str, Any] | No
     """What an earlier look at files of the same content found; None where there was none."""
     state = listing.state(time.time_ns())
     try:
-        index = json.loads((cache / "index.json").read_text(encoding="utf-8"))
+        index = json.loads(read_regular(cache / "index.json").decode())
         valid = (
             index["stored"] == _stored(cache)
             and isinstance(index["sha256"], str)

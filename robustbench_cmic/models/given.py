@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from robustbench_cmic.models.outputs import ModelError
 from robustbench_cmic.models.weights import CorruptCheckpointError
 from robustbench_cmic.records.files import file_sha256
+from robustbench_cmic.suite.files import open_regular
 from robustbench_cmic.suite.messages import os_error_reason, printable
 
 USUAL_KEYS = ("state_dict", "model", "model_state_dict", "net")
@@ -50,7 +51,7 @@ def read_given_weights(path: Path, sha256: str | None = None, key: str | None = 
         ModelError: it holds more than tensors and plain containers, or nothing or too much that could be meant.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head, size = file.read(64), path.stat().st_size
     except OSError as error:
         raise CorruptCheckpointError(f"cannot read {path}: {os_error_reason(error)}") from None

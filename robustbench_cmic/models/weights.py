@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from robustbench_cmic.records.files import write_atomically
+from robustbench_cmic.suite.files import read_regular
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
@@ -47,7 +48,7 @@ def load_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         CorruptCheckpointError: missing, or its hash is another.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise CorruptCheckpointError(f"cannot read {path}: {os_error_reason(error)}") from None
     if hashlib.sha256(content).hexdigest() != sha256:

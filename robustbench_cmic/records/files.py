@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from robustbench_cmic import __version__
 from robustbench_cmic.plan.cell import canonical_json
+from robustbench_cmic.suite.files import open_regular, read_regular
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
@@ -80,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
     """
     try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
+        payload = json.loads(read_regular(path).decode())
     except (ValueError, RecursionError):
         raise CorruptRecordError("not whole JSON") from None
     except FileNotFoundError:
@@ -135,9 +136,9 @@ def _numbers(version: str) -> list[int]:
 
 
 def file_sha256(path: Path) -> str | None:
-    """SHA-256 (hex) of a file; None where there is none."""
+    """SHA-256 (hex) of a file; None where there is none that can be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

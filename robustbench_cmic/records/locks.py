@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from robustbench_cmic.suite.files import open_regular
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 _LOCK = ".lock"
@@ -39,7 +40,7 @@ def exclusive(*folders: Path) -> Iterator[None]:
 def is_held(folder: Path) -> bool:
     """Whether a run holds the lock of a folder now. Any number of processes may ask at once; nothing is written."""
     try:
-        with (folder / _LOCK).open("rb") as file:
+        with open_regular(folder / _LOCK) as file:
             # Shared: two who look do not take each other for a run. Closing the file lets go of it.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -28,6 +28,7 @@ from robustbench_cmic.run.console import show
 from robustbench_cmic.run.options import Options
 from robustbench_cmic.run.runner import run_suite
 from robustbench_cmic.suite import LoadedSuite
+from robustbench_cmic.suite.files import read_regular
 from robustbench_cmic.suite.messages import UserError
 
 MARKER = "reproduction.json"
@@ -153,7 +154,7 @@ def _open(reproduction: Reproduction, folder: Path, place: Path) -> list[Path]:
     made = [path for leaf in (place, folder) for path in (leaf, *leaf.parents) if not path.exists()]
     marker, found = _marker(reproduction), b""
     with contextlib.suppress(OSError):  # it is not there, or cannot be read
-        found = (folder / MARKER).read_bytes()
+        found = read_regular(folder / MARKER)
     try:
         if folder.is_dir() and any(folder.iterdir()):
             if found != marker:

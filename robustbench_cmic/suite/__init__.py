@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from robustbench_cmic.suite.checks import errors, expanded_pairs, warnings
+from robustbench_cmic.suite.files import open_regular
 from robustbench_cmic.suite.matrix import ExpandedModels, expand_models
 from robustbench_cmic.suite.messages import Problem, SuiteError, os_error_reason, problems_of, suggestion
 from robustbench_cmic.suite.models import Model
@@ -63,10 +64,10 @@ def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
         raise SuiteError(path, [*document.problems, *_located(problems, document, expanded)])
     models = [_beside(path, model) for model in suite.models]
     absent = [
-        Problem(f"there is no file {file}", ("models", index, "weights"))
+        Problem(absence, ("models", index, "weights"))
         for index, model in enumerate(models)
-        for file in (model.weights_file(seed) for seed in suite.seeds)
-        if model.weights is not None and not file.is_file()
+        for file in (model.weights_file(seed) for seed in suite.seeds if model.weights is not None)
+        if (absence := _absence(file))
     ]
     if absent:
         raise SuiteError(path, _located(absent, document, expanded))
@@ -78,6 +79,17 @@ def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
     if data is not None and (absence := dataset.absence(data.absolute())) is not None:
         found.append(Problem(f"{absence}: `run` will need it", ("dataset", "path")))
     return LoadedSuite(suite, path, document.sha256, located(found), located)
+
+
+def _absence(file: Path) -> str:
+    """Why a file cannot be read, for people; empty where it can."""
+    try:
+        open_regular(file).close()
+    except FileNotFoundError:
+        return f"there is no file {file}"
+    except OSError as error:
+        return f"cannot read {file}: {os_error_reason(error)}"
+    return ""
 
 
 def _beside(path: Path, model: Model) -> Model:
@@ -120,6 +132,8 @@ def find_suite(name: str) -> Path:
     try:
         if path.is_file():
             return path
+        if not path.is_dir() and (path.exists() or path.is_symlink()):
+            open_regular(path).close()  # says what it is
         what = "it is a folder" if path.is_dir() else "there is no such file"
     except OSError as error:  # a name too long for the file system, say
         raise SuiteError(name, [Problem(f"no suite: {os_error_reason(error)}")]) from None

@@ -1,8 +1,8 @@
 """Reads a suite's YAML strictly and within bounds: plain data, and the line of every key.
 
 PyYAML keeps the last of two equal keys silently, reads `no` as false and `5e-4` as text, and expands aliases
-without limit. Here duplicate keys are errors, scalars follow YAML 1.2, and size, depth and the number of values are
-bounded, so that a file cannot exhaust memory.
+without limit. Here duplicate keys are errors, scalars follow YAML 1.2, `<<` merges mappings as in YAML 1.1, and size,
+depth and the number of values are bounded, so that a file cannot exhaust memory.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from typing import Any
 
 import yaml
 
+from robustbench_cmic.suite.files import open_regular
 from robustbench_cmic.suite.messages import Location, Problem, SuiteError, os_error_reason
 
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000
 MAX_DEPTH = 20
+
+_TOO_MANY = "aliases expand to more values than a suite can hold"
+_Pair = tuple[yaml.Node, yaml.Node]
 
 _TAG = "tag:yaml.org,2002:"
 _NODES: dict[str, type[yaml.Node]] = {f"{_TAG}map": yaml.MappingNode, f"{_TAG}seq": yaml.SequenceNode}
@@ -51,6 +55,7 @@ class Document:
     data: Any = None
     lines: dict[Location, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)  # that leave the rest readable
+    _merged: int = 0  # keys of mappings looked at so far, again for each `<<`
     _scalars: _Loader = field(default_factory=lambda: _Loader(""))
 
     def build(self, node: yaml.Node, location: Location = ()) -> Any:
@@ -58,7 +63,7 @@ class Document:
         line = node.start_mark.line + 1
         self.lines.setdefault(location, line)
         if len(self.lines) > MAX_VALUES or len(location) > MAX_DEPTH:
-            raise SuiteError(self.path, [Problem("aliases expand to more values than a suite can hold", line=line)])
+            raise SuiteError(self.path, [Problem(_TOO_MANY, line=line)])
         if not isinstance(node, _NODES.get(node.tag, ())):
             self.problems.append(Problem(f"the tag {node.tag} is not allowed: plain YAML only", location, line))
             return None
@@ -74,7 +79,7 @@ class Document:
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
+        for key_node, value_node in self._pairs(node, location):
             key, line = key_node.value, key_node.start_mark.line + 1
             where = (*location, key)
             if not isinstance(key_node, yaml.ScalarNode):
@@ -86,6 +91,44 @@ class Document:
                 self.lines[where] = line
                 result[key] = self.build(value_node, where)
         return result
+
+    def _pairs(self, node: yaml.MappingNode, location: Location, depth: int = 0) -> list[_Pair]:
+        """Keys and values of a mapping in the order of the file; in place of `<<` those of other mappings.
+
+        As YAML 1.1's merge key says, keys of the mapping itself come before merged ones, and of those the first do.
+        """
+        self._merged += len(node.value)
+        if depth > MAX_DEPTH or self._merged > MAX_VALUES:
+            raise SuiteError(self.path, [Problem(_TOO_MANY, line=node.start_mark.line + 1)])
+        own = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not _is_merge(key)}
+        pairs: list[_Pair] = []
+        for key, value in node.value:
+            if not _is_merge(key):
+                pairs.append((key, value))
+                continue
+            line = key.start_mark.line + 1
+            if "<<" in own:
+                message = "`<<` stands here twice; several mappings are merged by one: `<<: [*first, *second]`"
+                self.problems.append(Problem(message, location, line))
+            own.add("<<")
+            for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(other, yaml.MappingNode):
+                    merged = self._pairs(other, location, depth + 1)
+                    pairs += [pair for pair in merged if not _is_one_of(pair[0], own)]
+                    own.update(key.value for key, _ in merged if isinstance(key, yaml.ScalarNode))
+                else:
+                    message = "`<<` should merge a mapping, or a list of mappings: `<<: *name` or `<<: [*first, *second]`"
+                    self.problems.append(Problem(message, location, line))
+        return pairs
+
+
+def _is_merge(key: yaml.Node) -> bool:
+    """It is `<<`, not quoted."""
+    return isinstance(key, yaml.ScalarNode) and key.value == "<<" and key.style is None
+
+
+def _is_one_of(key: yaml.Node, words: set[str]) -> bool:
+    return isinstance(key, yaml.ScalarNode) and key.value in words
 
 
 def read_document(path: Path) -> Document:
@@ -110,7 +153,7 @@ def read_document(path: Path) -> Document:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SuiteError(path, [Problem(f"cannot read the suite: {os_error_reason(error)}")]) from None

@@ -18,6 +18,7 @@ from robustbench_cmic.objectives import Objective
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.schema import Epoch
+from robustbench_cmic.suite.files import open_regular
 from robustbench_cmic.suite.objectives import Adversary
 
 _ANSWER = "answers."
@@ -130,6 +131,7 @@ def load_state(path: Path, cell: str) -> TrainingState | None:
     if not path.exists():
         return None
     try:
+        open_regular(path).close()
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer.main
+from safetensors.torch import save_file
 
 from robustbench_cmic.cli import app
 from robustbench_cmic.records.files import write_json
@@ -180,3 +182,56 @@ def test_names_of_files_neither_steer_the_terminal_nor_begin_lines(tiny: Path) -
     (tiny.parent / "f\x1b[2J").write_text("")
     done = command_here("run", tiny, "--data", "f\x1b[2J", cwd=tiny.parent)
     assert done.stderr == "--data f\\x1b[2J: is a file, not a folder\n" or "f\\x1b[2J" in done.stderr
+
+
+# --- several suites -------------------------------------------------------------------------------------------------
+
+
+def test_validate_checks_every_suite(tiny: Path, cli: Cli) -> None:
+    (tiny.parent / "bad.yaml").write_text(TINY_SUITE.replace("digits", "digitz"))
+    done = cli("validate", "bad.yaml", "tiny.yaml", "smoke", "missing.yaml", cwd=tiny.parent)
+    assert done.returncode == 2
+    assert re.findall(r"^(.*): valid", done.stdout, re.MULTILINE)[0] == "tiny.yaml"
+    assert done.stdout.count(": valid: ") == 2
+    first, second, last = done.stderr.splitlines()
+    assert first.startswith("bad.yaml:2: dataset: unknown name 'digitz'")
+    assert second.startswith("missing.yaml: there is no such file")
+    assert last == "2 of 4 suites are wrong"
+    assert cli("validate", "tiny.yaml", "smoke", cwd=tiny.parent).returncode == 0
+
+
+NET = """\
+from torch import nn
+
+def build(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, {width}), nn.Linear({width}, classes))
+"""
+
+
+def test_suites_in_several_folders_have_their_own_modules_of_one_name(tmp_path: Path) -> None:
+    for name, width in (("one", 3), ("two", 5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "its_net.py").write_text(NET.format(width=width))
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.Linear(width, 10))
+        save_file(model.state_dict(), folder / "w.safetensors")
+        (folder / "s.yaml").write_text(
+            f"suite: {name}\ndataset: {{name: digits}}\n"
+            'models: [{id: a, architecture: "its_net:build", weights: w.safetensors}]\n'
+        )
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "s.yaml").write_text((tmp_path / "two" / "s.yaml").read_text().replace("w.saf", "../two/w.saf"))
+    done = command_here("validate", "one/s.yaml", "two/s.yaml", "three/s.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.count(": valid: ") == 2, done.stderr
+    assert "three/s.yaml:3: models[0].architecture: there is no module its_net here" in done.stderr
+
+
+def test_merge_keys_in_a_suite(tiny: Path, cli: Cli) -> None:
+    attacks = "attacks:\n  - &pgd {name: PGD, eps: 0.1, steps: 5}\n  - {<<: *pgd, id: PGD-margin, loss: margin}\n"
+    tiny.write_text(TINY_SUITE.partition("attacks:")[0] + attacks + "audit: off\n")
+    assert cli("validate", tiny).stdout == f"{tiny}: valid: 2 trainings, 6 evaluations\n"
+    tiny.write_text(tiny.read_text().replace("loss: margin", "los: margin").replace("steps: 5", "steps: 0"))
+    lines = command_here("validate", tiny, cwd=tiny.parent).stderr.splitlines()
+    assert [line.partition(": attacks")[2].partition(": ")[0] for line in lines] == ["[0].steps", "[1].steps", "[1].los"]
+    assert [line.removeprefix(f"{tiny}:").partition(":")[0] for line in lines] == ["9", "9", "10"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from robustbench_cmic.suite import SuiteError
 from robustbench_cmic.suite.reader import MAX_BYTES, read_document
@@ -100,3 +101,74 @@ def test_unreadable_files(tmp_path: Path) -> None:
         read_document(tmp_path / "missing.yaml")
     with pytest.raises(SuiteError, match="cannot read the suite: Is a directory"):
         read_document(tmp_path)
+
+
+# --- merge keys -----------------------------------------------------------------------------------------------------
+
+
+def test_merged_keys_are_those_of_pyyaml(tmp_path: Path) -> None:
+    """Beside PyYAML's own safe loader, which knows YAML 1.1's merge key."""
+    text = """\
+a: &a {p: 1, q: {r: 2}}
+b: &b {q: 3, s: 4}
+one: {<<: *a, p: 5}
+before: {p: 5, <<: *a}
+both: {<<: [*a, *b], t: 6}
+other: {<<: [*b, *a]}
+nested: &n
+  <<: *b
+  u: 7
+further:
+  <<: [*n, {v: 8}]
+  s: 9
+none: {<<: []}
+inline: {<<: {w: 1}}
+"""
+    assert read(tmp_path, text) == yaml.safe_load(text)
+
+
+def test_merged_keys_stand_where_the_merge_does(tmp_path: Path) -> None:
+    data = read(tmp_path, "a: &a {p: 1, q: 2}\nb: {x: 0, <<: *a, p: 3, y: 4}\n")
+    assert isinstance(data, dict)
+    assert list(data["b"]) == ["x", "q", "p", "y"]
+
+
+def test_a_quoted_merge_key_is_a_key(tmp_path: Path) -> None:
+    assert read(tmp_path, "a: {'<<': 1}\n") == {"a": {"<<": 1}}
+
+
+def test_lines_of_merged_keys_are_those_where_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &a\n  p: 1\n  q: [2,\n    3]\nb:\n  - <<: *a\n    p: 4\n")
+    document = read_document(path)
+    lines = {location: line for location, line in document.lines.items() if location and location[0] == "b"}
+    assert lines == {("b",): 5, ("b", 0): 6, ("b", 0, "q"): 3, ("b", 0, "q", 0): 3, ("b", 0, "q", 1): 4, ("b", 0, "p"): 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("b:\n  <<: 3\n", 2, "`<<` should merge a mapping, or a list of mappings"),
+        ("a: &a [1]\nb:\n  <<: *a\n", 3, "`<<` should merge a mapping, or a list of mappings"),
+        ("a: &a {p: 1}\nb:\n  <<: *a\n  <<: *a\n", 4, "`<<` stands here twice"),
+        ("b:\n  <<: {p: 1,\n    p: 2}\n", 3, "duplicate key; the first is on line 2: keep one"),
+        ("b:\n  <<: {[1]: 1}\n", 2, "a key should be a word"),
+    ],
+)
+def test_what_cannot_be_merged_is_told(tmp_path: Path, text: str, line: int, message: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    (problem,) = read_document(path).problems
+    assert problem.line == line
+    assert message in problem.message
+
+
+def test_a_bomb_of_merges_is_bounded(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}" for i in range(1, 12)]
+    assert "aliases expand to more values" in error(tmp_path, "\n".join(lines))
+    chain = ["a0: &a0 {x: 1}"] + [f"a{i}: &a{i} {{<<: *a{i - 1}}}" for i in range(1, 40)]
+    assert "aliases expand to more values" in error(tmp_path, "\n".join(chain))
+    assert "aliases expand to more values" in error(tmp_path, "a: &a {<<: *a}")
+    wide = "a: &a {" + ", ".join(f"k{i}: 1" for i in range(2000)) + "}\n"
+    assert "aliases expand to more values" in error(tmp_path, wide + "\n".join(f"b{i}: {{<<: *a}}" for i in range(20)))

@@ -15,6 +15,7 @@ from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.provenance import processor_text
 from robustbench_cmic.report.compare.certificate import VERDICTS, Certificate, Overall
 from robustbench_cmic.suite.fields import Frozen
+from robustbench_cmic.suite.files import read_regular
 
 HISTORY_FILE, TREND_FILE = "nightly.csv", "nightly.svg"
 _MAX_NIGHTS = 90
@@ -118,7 +119,7 @@ def read_history(folder: Path) -> list[HistoryRow]:
     """
     rows = []
     try:
-        text = (folder / HISTORY_FILE).read_text(encoding="utf-8")
+        text = read_regular(folder / HISTORY_FILE).decode()
         lines = list(csv.reader(io.StringIO(text), strict=True))
         if not lines:
             raise ValueError("it is empty")

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from robustbench_cmic.run.watch.events import EVENT_ADAPTER, CellProgress, Event, RunStarted
+from robustbench_cmic.suite.files import read_regular
 from robustbench_cmic.suite.messages import os_error_reason
 
 _RUN_STARTS = b'"event":"run-started"'
@@ -74,7 +75,7 @@ def read_latest_run(file: Path) -> list[Event]:
     are passed over.
     """
     try:
-        content = file.read_bytes()
+        content = read_regular(file)
     except OSError:
         return []
     end = len(content)
