@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.losses import AttackLoss, dlr, make_loss, margin
 from robustbench_cmic.attacks.pgd import DrawNoise, LossGradient, loss_and_gradient, run_in_turn, steepest_ascent
 from robustbench_cmic.attacks.threat import check_threat, normalized, project
@@ -17,6 +18,7 @@ RHO = 0.75
 """Rho: at least this share of the steps between two checkpoints should have raised the loss."""
 
 
+@called_directly
 def apgd(
     model: nn.Module,
     images: Tensor,

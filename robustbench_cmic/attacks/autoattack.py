@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.apgd import apgd
 from robustbench_cmic.attacks.blocks import AttackCall, SeedOf, checked_places, perturbations
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.fab import fab
 from robustbench_cmic.attacks.model import expectation
 from robustbench_cmic.attacks.parts import PartAttack, run_parts
@@ -26,6 +27,7 @@ def run(call: AttackCall[AutoAttack]) -> tuple[Tensor, list[Part]]:
     return autoattack(call.model, call.images, call.labels, threat, seed_of=call.seed_of, places=places, **budget)
 
 
+@called_directly
 def autoattack(
     model: nn.Module,
     images: Tensor,

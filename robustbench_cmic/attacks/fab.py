@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.losses import margin
 from robustbench_cmic.attacks.model import seems_misclassified
 from robustbench_cmic.attacks.pgd import loss_and_gradient, run_in_turn
@@ -21,6 +22,7 @@ STEP_ENTRIES = 2**25
 """Entries of images that are projected together: about 15 tensors of float64 each, 4 GiB. Others wait their turn."""
 
 
+@called_directly
 def fab(
     model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, steps: int = 100, targets: int = 9
 ) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall, OtherImages
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.judge import AttackEvaluation, Batch, Judge
 from robustbench_cmic.attacks.losses import class_centroids
 from robustbench_cmic.attacks.model import (
@@ -54,6 +55,7 @@ class BrokenBefore(NamedTuple):
     images: Tensor
 
 
+@called_directly
 def evaluate_attack(
     model: nn.Module,
     images: Tensor | Examples,
@@ -74,7 +76,7 @@ def evaluate_attack(
     Args:
         model: returns logits for images in [0, 1]; put into eval mode here and restored afterwards.
         images: (N, C, H, W) float32 in [0, 1], on the model's device; or such images that are brought there in slices.
-        labels: (N,) int64.
+        labels: (N,) integers of any type.
         classes: number of classes.
         attack: at one threat; None for the clean evaluation.
         seed: of the cell.

@@ -125,6 +125,7 @@ class Expectation(nn.Module):
         super().__init__()
         self.model = model
         self.samples = samples
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images -> (N, classes) logits."""

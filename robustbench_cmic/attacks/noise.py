@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.model import seems_misclassified
 from robustbench_cmic.attacks.pgd import DrawNoise, run_in_turn
 from robustbench_cmic.attacks.threat import check_threat, normalized, project
@@ -20,6 +21,7 @@ def run(call: AttackCall[suite.Noise]) -> tuple[Tensor, list[Part]]:
     return random_points(call.model, call.images, call.labels, attack.threat, call.noise, attack.samples), []
 
 
+@called_directly
 def random_points(
     model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, noise: DrawNoise, samples: int
 ) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.losses import LOSSES, AttackLoss, make_loss, top_other_classes
 from robustbench_cmic.attacks.model import Expectation, expectation, misclassified
 from robustbench_cmic.attacks.threat import check_threat, normalized, project, random_perturbations
-from robustbench_cmic.information.measures import integer_labels
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attacks import FGSM, PGD, Schedule, Transfer
 from robustbench_cmic.suite.fields import Norm, Threat
@@ -36,6 +36,7 @@ def run(call: AttackCall[FGSM | PGD | Transfer]) -> tuple[Tensor, list[Part]]:
     return pgd_search(model, call.images, call.labels, search, noise, centroids=call.centroids), []
 
 
+@called_directly
 def pgd(
     model: nn.Module,
     images: Tensor,
@@ -61,10 +62,11 @@ def pgd(
     `alpha=eps` is FGSM.
 
     Args:
-        model: returns logits (N, C); call it in eval mode.
+        model: returns logits (N, C). One in training mode is put into eval mode for the time of the attack, and every
+            module of it put back afterwards; one in eval mode is left as it is.
         images: (N, C, H, W) floats in [0, 1].
         labels: (N,) integers of any type, at least 0.
-        eps: radius of the ball; the images are in [0, 1].
+        eps: radius of the ball; for `linf` in [0, 1], as the images are.
         alpha: step size.
         steps: gradient steps of one restart.
         norm: `linf` or `l2`.
@@ -80,26 +82,26 @@ def pgd(
         centroids: (C, C) float64, for the loss `cmic`: the outputs' means by class, see `losses.class_centroids`.
 
     Returns:
-        (N, C, H, W) images inside ball and box, detached.
+        (N, C, H, W) images inside ball and box, detached. Under `torch.inference_mode` they are made outside of it, for
+        gradients are needed.
 
     Raises:
         ValueError: a parameter out of range, images outside [0, 1], labels that are not such, `cmic` without
-            centroids, or `dlr` with fewer
-            than three classes (four with targets).
+            centroids, `dlr` with fewer than three classes (four with targets), or a model whose weights were made
+            under `torch.inference_mode`.
     """
     threat = Threat(cast(Norm, norm), eps)
     parameters: dict[str, Any] = {"norm": norm, "eps": [eps], "alpha": alpha, "steps": steps, "restarts": restarts}
     parameters |= {"targets": targets, "schedule": schedule, "loss": loss, "early_stop": early_stop}
     attack = PGD.model_construct(name="PGD", **parameters)
-    labels = _check(images, labels, threat, attack, alpha)
+    _check(images, labels, threat, attack, alpha)
     noise = (lambda _: random_perturbations(threat, images.shape).to(images)) if random_start else None
     # torchattacks and most others average the loss over the batch. Signs survive that; the last bit of the gradient
     # does not, hence the same factor here.
     return pgd_search(model, images, labels, attack, noise, 1 / max(1, len(images)), centroids)
 
 
-def _check(images: Tensor, labels: Tensor, threat: Threat, attack: PGD, alpha: float) -> Tensor:
-    """The labels as int64."""
+def _check(images: Tensor, labels: Tensor, threat: Threat, attack: PGD, alpha: float) -> None:
     if len(images) > 0 and not (float(images.min()) >= 0 and float(images.max()) <= 1):
         raise ValueError("images should be in [0, 1]")
     check_threat(threat)
@@ -113,10 +115,8 @@ def _check(images: Tensor, labels: Tensor, threat: Threat, attack: PGD, alpha: f
         raise ValueError(f"targets should be at least 0, not {attack.targets}")
     if attack.schedule not in get_args(Schedule):
         raise ValueError(f"schedule should be one of {', '.join(get_args(Schedule))}, not {attack.schedule!r}")
-    labels = integer_labels(labels)
     if labels.shape != images.shape[:1] or bool((labels < 0).any()):
         raise ValueError(f"labels should be ({len(images)},) integers of at least 0")
-    return labels
 
 
 def pgd_search(

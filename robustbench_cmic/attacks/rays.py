@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall, SeedOf, Uniform, checked_places
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.model import seems_misclassified
 from robustbench_cmic.attacks.threat import BLOCK, check_threat
 from robustbench_cmic.records.schema import Part
@@ -26,6 +27,7 @@ def run(call: AttackCall[RayS]) -> tuple[Tensor, list[Part]]:
     return rays(call.model, call.images, call.labels, threat, places=places, seed_of=seed_of, queries=queries), []
 
 
+@called_directly
 def rays(
     model: nn.Module,
     images: Tensor,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import SeedOf, Uniform, checked_places
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.losses import margin
 from robustbench_cmic.attacks.threat import BLOCK, check_threat, normalized
 from robustbench_cmic.suite.fields import Threat
@@ -22,6 +23,7 @@ P_SCHEDULE = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (400
 """Up to this query of 10,000, the share of the image that a square takes is divided by this."""
 
 
+@called_directly
 def square(
     model: nn.Module,
     images: Tensor,

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from robustbench_cmic.suite.fields import Norm, Threat
+from robustbench_cmic.suite.fields import Norm, Threat, radius_problem
 
 BLOCK = 256
 """Examples for which random numbers are drawn together."""
@@ -17,12 +17,14 @@ def check_threat(threat: Threat) -> None:
     """Refuse a ball that there is not.
 
     Raises:
-        ValueError: another norm than `linf` and `l2`, or an eps that is negative or not finite.
+        ValueError: another norm than `linf` and `l2`, or an eps that is negative, not finite, or for `linf` above 1.
     """
     if threat.norm not in get_args(Norm):
         raise ValueError(f"norm should be 'linf' or 'l2', not {threat.norm!r}")
     if not 0 <= threat.eps < float("inf"):
         raise ValueError(f"eps should be at least 0 and finite, not {threat.eps}")
+    if problem := radius_problem(threat):
+        raise ValueError(f"eps {problem}")
 
 
 def project(threat: Threat, images: Tensor, candidates: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.blocks import AttackCall, OtherImages
+from robustbench_cmic.attacks.entry import called_directly
 from robustbench_cmic.attacks.model import seems_misclassified
 from robustbench_cmic.attacks.threat import check_threat, normalized, norms, project
 from robustbench_cmic.records.schema import Part
@@ -19,6 +20,7 @@ def run(call: AttackCall[Walk]) -> tuple[Tensor, list[Part]]:
     return walk(call.model, call.images, call.labels, call.attack.threat, call.others, call.attack.images), []
 
 
+@called_directly
 def walk(
     model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, others: OtherImages, count: int = 40
 ) -> Tensor:

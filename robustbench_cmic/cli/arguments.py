@@ -48,6 +48,12 @@ LimitOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Evaluate on N examples only; marked, never ranked.")
 ]
 
+TimeoutOption = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Stop a cell that takes longer, as failed: 90 (seconds), 10m, 2h.")
+]
+LONGEST_TIME = 1e9
+"""Seconds."""
+
 
 def fail(message: object) -> NoReturn:
     """Say what is wrong and exit 2."""
@@ -112,3 +118,14 @@ def parsed_seeds(text: str) -> list[int]:
         twice = next(seed for place, seed in enumerate(seeds) if seed in seeds[:place])
         fail(f"--seeds: {twice} is named twice in '{text}'; once is enough")
     return seeds
+
+
+def parsed_time(text: str | None) -> float | None:
+    """The seconds of `--timeout`: a number, or one with `s`, `m`, `h` or `d`; exit 2 where it is no time above 0."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd]?)\s*", text, re.ASCII)
+    seconds = 0.0 if found is None else float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    if not 0 < seconds <= LONGEST_TIME:
+        fail(f"--timeout: should be a time above 0 such as 90 (seconds), 10m or 2h, not '{text}'")
+    return seconds

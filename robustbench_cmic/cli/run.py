@@ -44,6 +44,7 @@ def run(
         bool, typer.Option("--deterministic", help="On a GPU: the same bits each time, more slowly.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Redo what was asked for, done or not.")] = False,
+    timeout: arguments.TimeoutOption = None,
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write curves for TensorBoard, those of what is done, too.")
     ] = None,
@@ -66,6 +67,7 @@ def run(
         memory=None if memory is None else int(memory * 1e9),
         deterministic=deterministic,
         force=force,
+        timeout=arguments.parsed_time(timeout),
         tensorboard=tensorboard,
         file=loaded.path,
     )

@@ -33,6 +33,7 @@ class Options:
     memory: int | None = None  # decoded images that take more bytes are streamed; None: half of the machine's memory
     deterministic: bool = False  # on a GPU, only algorithms that give the same bits each time; those of CPUs always do
     force: bool = False  # redo the cells that were asked for, done or not
+    timeout: float | None = None  # seconds that a cell may take, see `Settings`
     tensorboard: Path | None = None  # where curves for TensorBoard are written
     file: Path | None = None  # of the suite; None: not known, and results of another file are not told apart
     executor: str = "local"  # what carries out cells, see `run.executors`
@@ -84,6 +85,7 @@ class Settings:
     weights: dict[str, Path]  # files of given weights, by their hash
     provenance: dict[str, Any]  # what records say of code and machine
     suite_folder: Path | None = None  # of the suite's file, where its data may lie
+    timeout: float | None = None  # seconds, from when a worker can begin; the executor stops a cell that takes longer
     code: tuple[Path, ...] | None = None  # where a user's own modules lie, see `own_folders`; None: where they do now
 
 
@@ -104,5 +106,6 @@ def make_settings(suite: Suite, options: Options) -> Settings:
         weights={sha256: file for file in given if (sha256 := file_sha256(file)) is not None},
         provenance=provenance.collect(),
         suite_folder=suite.dataset.suite_folder,
+        timeout=options.timeout,
         code=own_folders(),
     )

@@ -3,7 +3,8 @@
 To write another, say for a cluster: a class that is called with `Settings` and the number of cells at a time and has
 the method of `Executor`, and a row in `EXECUTORS`. Its `run` takes cells from a `Queue`, calls `run.job.run_cell` for
 each wherever it likes, hands on the events that this emits, and gives the last of them, `CellEnded`, to `Queue.end`.
-For a cell that died without one there is `death`. Where no disk is shared, `Store.inputs` lists the files to bring to a
+For a cell that died without one there is `death`, and so for one that took longer than `Settings.timeout` and was
+stopped, see `overdue`. Where no disk is shared, `Store.inputs` lists the files to bring to a
 worker, beside the data folder and the given weights that `Settings` names, and `Store.outputs` those to bring back.
 """
 
@@ -18,6 +19,7 @@ from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Status, Timing
 from robustbench_cmic.records.store import failed_record, write_record
 from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.watch.estimate import duration
 from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Emit
 
 EXECUTORS = {"local": "robustbench_cmic.run.executors.local:LocalProcesses"}
@@ -82,10 +84,19 @@ class Queue:
         self._waiting = [other for other in self._waiting if other.id not in lost]
 
 
-def death(cell: Cell, reason: str, settings: Settings) -> CellEnded:
-    """The end of a cell that could not tell of it itself, recorded as failed."""
-    timing = Timing(started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), seconds=0.0)
+def death(cell: Cell, reason: str, settings: Settings, seconds: float = 0.0) -> CellEnded:
+    """The end of a cell that could not tell of it itself, recorded as failed; it took so many `seconds`, if known."""
+    began = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    timing = Timing(started=began.isoformat(timespec="seconds"), seconds=round(seconds, 3))
     record = failed_record(settings.suite, cell, reason, settings.provenance, timing)
     with contextlib.suppress(OSError):  # the outcome is told and counted all the same
         write_record(settings.store.results, record)
-    return CellEnded(cell=cell.id, status="failed", seconds=0.0, reason=reason)
+    return CellEnded(cell=cell.id, status="failed", seconds=timing.seconds, reason=reason)
+
+
+def overdue(cell: Cell, seconds: float, settings: Settings) -> CellEnded:
+    """The end of a cell that was stopped for the time it took. What a training has stored stays, to go on from."""
+    goes_on = cell.kind == "train" and settings.store.resume_state(cell.id).is_file()
+    hint = "it goes on from its last stored epoch when run again" if goes_on else "give it more, or none"
+    limit = duration(settings.timeout or seconds)
+    return death(cell, f"it took longer than --timeout allows ({limit}) and was stopped; {hint}", settings, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pkgutil
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -13,9 +14,13 @@ from multiprocessing.process import BaseProcess
 
 from robustbench_cmic.plan.cell import Cell, runs_custom_code
 from robustbench_cmic.records.schema import Status
-from robustbench_cmic.run.executors import Queue, death
+from robustbench_cmic.run.executors import Queue, death, overdue
 from robustbench_cmic.run.options import Settings
-from robustbench_cmic.run.watch.events import CellEnded, Emit
+from robustbench_cmic.run.watch.events import CellEnded, Emit, Event
+
+
+_READY = "ready"
+"""What a worker sends first: it has started, which takes seconds, and is no part of a cell's time."""
 
 
 @dataclass
@@ -23,10 +28,16 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     cell: Cell | None = None
+    is_ready: bool = False
+    began: float = 0.0  # on the monotonic clock, the cell; or the worker's readiness for its first
+
+    def seconds(self) -> float | None:
+        """That its cell has taken; None where it has none, or has not begun."""
+        return time.monotonic() - self.began if self.cell is not None and self.is_ready else None
 
 
 class LocalProcesses:
-    """Runs cells in `jobs` worker processes; a worker that dies fails its cell and is replaced.
+    """Runs cells in `jobs` worker processes; one that dies, or takes too long, fails its cell and is replaced.
 
     Args:
         settings: for the workers.
@@ -50,6 +61,7 @@ class LocalProcesses:
             while not queue.is_done:
                 self._dispatch(queue)
                 self._receive(queue, emit)
+                self._stop_overdue(queue, emit)
         finally:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave orphans behind
             for worker in list(self._workers):
@@ -69,7 +81,7 @@ class LocalProcesses:
             if idle is None:
                 idle = self._spawn()
                 self._workers.append(idle)
-            idle.cell = cell
+            idle.cell, idle.began = cell, time.monotonic()
             try:
                 idle.connection.send(cell)
             except OSError:  # died while idle or starting; `_receive` finds it
@@ -98,8 +110,8 @@ class LocalProcesses:
         self._workers.remove(worker)
 
     def _receive(self, queue: Queue, emit: Emit) -> None:
-        """Wait until workers have something to tell, and hand it on."""
-        ready = wait([worker.connection for worker in self._workers])
+        """Wait until workers have something to tell, or a cell has taken too long, and hand on what they tell."""
+        ready = wait([worker.connection for worker in self._workers], self._patience())
         for worker in [worker for worker in self._workers if worker.connection in ready]:
             try:
                 event = worker.connection.recv()
@@ -110,15 +122,40 @@ class LocalProcesses:
                     reason = f"its process died ({_cause(worker.process.exitcode)})"
                     queue.end(worker.cell, death(worker.cell, reason, self._settings))
                 continue
-            if worker.cell is None:
-                continue
-            if not isinstance(event, CellEnded):
-                emit(event)
-                continue
+            self._hear(worker, event, queue, emit)
+
+    def _hear(self, worker: _Worker, event: Event | str, queue: Queue, emit: Emit) -> None:
+        if isinstance(event, str):
+            worker.is_ready, worker.began = True, time.monotonic()
+        elif worker.cell is not None and not isinstance(event, CellEnded):
+            emit(event)
+        elif worker.cell is not None and isinstance(event, CellEnded):
             cell, worker.cell = worker.cell, None
             queue.end(cell, event)
             if needs_fresh_process(cell, event.status, self._settings):
                 self._remove(worker)
+
+    def _patience(self) -> float | None:
+        """Seconds until the first cell has taken too long; None: there is no limit, or no cell."""
+        if self._settings.timeout is None:
+            return None
+        taken = [seconds for worker in self._workers if (seconds := worker.seconds()) is not None]
+        return max(0.0, self._settings.timeout - max(taken)) if taken else None
+
+    def _stop_overdue(self, queue: Queue, emit: Emit) -> None:
+        """Stop what has taken too long, whatever a user's own code is doing: its process is killed."""
+        limit = self._settings.timeout
+        for worker in list(self._workers) if limit is not None else []:
+            while worker.cell is not None and worker.connection.poll():  # it may have ended just now
+                try:
+                    self._hear(worker, worker.connection.recv(), queue, emit)
+                except (EOFError, OSError):
+                    return  # it has died: `_receive` sees that
+            seconds = worker.seconds()
+            if limit is not None and worker.cell is not None and seconds is not None and seconds >= limit:
+                cell = worker.cell
+                self._remove(worker)
+                queue.end(cell, overdue(cell, seconds, self._settings))
 
 
 def needs_fresh_process(cell: Cell, status: Status, settings: Settings) -> bool:
@@ -127,7 +164,9 @@ def needs_fresh_process(cell: Cell, status: Status, settings: Settings) -> bool:
 
 
 def _enter(connection: Connection, main: str, settings: Settings) -> None:
-    pkgutil.resolve_name(main)(connection, settings)
+    work = pkgutil.resolve_name(main)
+    connection.send(_READY)
+    work(connection, settings)
 
 
 def _cause(exitcode: int | None) -> str:

@@ -1,0 +1,65 @@
+"""What an attack function does for whoever calls it directly, outside of the harness."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cmic.attacks.model import frozen
+from robustbench_cmic.information.measures import integer_labels
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+def called_directly(attack: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """An attack with the parameters `model`, `images` and `labels`, made fit for callers of all sorts.
+
+    A model in training mode is in eval mode meanwhile, and every module of it as before afterwards. A model in eval
+    mode is left alone, so that modules of it which are in training mode on purpose stay so. Labels may be integers of
+    any type. Under `torch.inference_mode`, which forbids gradients, the attack leaves that mode for its time and works
+    on copies of tensors that were made in it.
+
+    Raises:
+        ValueError: labels that are no integers, or a model whose weights were made under `torch.inference_mode`: no
+            gradient passes through those.
+    """
+    signature = inspect.signature(attack)
+
+    @functools.wraps(attack)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        bound = signature.bind(*args, **kwargs)
+        with torch.inference_mode(False), _evaluating(bound.arguments["model"]):
+            given: dict[str, Any] = {name: _usual(value) for name, value in bound.arguments.items()}
+            given["labels"] = integer_labels(given["labels"])
+            bound.arguments.update(given)
+            return attack(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _usual(value: Any) -> Any:
+    """A tensor that gradients may pass through; everything else as it is."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, if it was in training mode; any function of images passes for a model."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    if any(value.is_inference() for value in chain(model.parameters(), model.buffers())):
+        raise ValueError(
+            "the model's weights were made under torch.inference_mode, and no gradient passes through them: build or "
+            "load the model outside of it"
+        )
+    with frozen(model) if model.training else contextlib.nullcontext():
+        yield
