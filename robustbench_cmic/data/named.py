@@ -200,6 +200,6 @@ def _failure(name: str, source: _Source, folder: Path, path: Path, reason: str) 
         f"{name}: cannot get the data: {reason}",
         f"  wanted: {source.files} (as torchvision's {source.class_name} stores it), or {path.name}",
         f"  looked in: {folder} (choose with --data DIR or ROBUSTBENCH_DATA)",
-        f"  ways out: place either there; or bring arrays: `dataset: {{name: arrays, path: FILE.npz}}`; "
+        "  ways out: place either there; or bring arrays: `dataset: {name: arrays, path: FILE.npz}`; "
         "or image files: `dataset: {name: imagefolder, path: FOLDER, size: PIXELS}`",
     ]

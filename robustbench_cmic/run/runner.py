@@ -28,7 +28,7 @@ from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
 from robustbench_cmic.run.console import sayer
 from robustbench_cmic.run.executors import EXECUTORS, Executor
 from robustbench_cmic.run.options import Options, jobs_at_once, make_settings
-from robustbench_cmic.run.watch.estimate import cell_estimate
+from robustbench_cmic.run.watch.estimate import cell_estimate, duration
 from robustbench_cmic.run.watch.event_log import EventLog
 from robustbench_cmic.run.watch.events import Emit, Event, RunEnded, RunStarted
 from robustbench_cmic.run.watch.progress import display
@@ -174,7 +174,8 @@ class Runner:
     def _run_once(self, pending: list[Cell]) -> dict[str, Status]:
         settings, jobs = self.settings, min(self.jobs, len(pending))
         what = f"{len(pending)} of {len(self.cells)} cells to run"
-        self.say(f"{settings.suite}: {what}, {jobs} at a time, on {settings.device}")
+        limit = "" if settings.timeout is None else f", at most {duration(settings.timeout)} each"
+        self.say(f"{settings.suite}: {what}, {jobs} at a time, on {settings.device}{limit}")
         executor: Executor = pkgutil.resolve_name(EXECUTORS[self.options.executor])(settings, jobs)
         with display(self.console, pending, jobs) as show:
             return executor.run(pending, lambda event: self._emit(event, show))

@@ -24,7 +24,7 @@ def open_regular(path: Path) -> BinaryIO:
             `FileNotFoundError`.
     """
     try:
-        _check(os.stat(path).st_mode, path)  # first, for to open a device may do something
+        _check(path.stat().st_mode, path)  # first, for to open a device may do something
     except FileNotFoundError:
         if path.is_symlink():
             raise OSError(errno.ELOOP, "it is a link to nothing", str(path)) from None
@@ -48,4 +48,6 @@ def _check(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, f"{_KINDS.get(stat.S_IFMT(mode), 'it is a special file')}, no regular file", str(path))
+        raise OSError(
+            errno.EINVAL, f"{_KINDS.get(stat.S_IFMT(mode), 'it is a special file')}, no regular file", str(path)
+        )

@@ -75,7 +75,7 @@ def printable(text: str, most: int = 400) -> str:
 
 
 def escaped_controls(text: str) -> str:
-    """Words in one line, with whatever is no character to see as Python writes it: `\\n`, `\\x1b`, `\\u202e`."""
+    r"""Words in one line, with whatever is no character to see as Python writes it: `\n`, `\x1b`, `\u202e`."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -117,7 +117,9 @@ class Document:
                     pairs += [pair for pair in merged if not _is_one_of(pair[0], own)]
                     own.update(key.value for key, _ in merged if isinstance(key, yaml.ScalarNode))
                 else:
-                    message = "`<<` should merge a mapping, or a list of mappings: `<<: *name` or `<<: [*first, *second]`"
+                    message = (
+                        "`<<` should merge a mapping, or a list of mappings: `<<: *name` or `<<: [*first, *second]`"
+                    )
                     self.problems.append(Problem(message, location, line))
         return pairs
 

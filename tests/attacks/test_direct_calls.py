@@ -53,7 +53,9 @@ ATTACKS: dict[str, Attack] = {
     "square": lambda m, x, y, eps: square(
         m, x, y, Threat("linf", eps), places=torch.arange(len(x)), seed_of=int, queries=5
     ),
-    "rays": lambda m, x, y, eps: rays(m, x, y, Threat("linf", eps), places=torch.arange(len(x)), seed_of=int, queries=9),
+    "rays": lambda m, x, y, eps: rays(
+        m, x, y, Threat("linf", eps), places=torch.arange(len(x)), seed_of=int, queries=9
+    ),
     "walk": lambda m, x, y, eps: walk(m, x, y, Threat("linf", eps), OtherImages(*examples(9, seed=1)), 5),
     "noise": lambda m, x, y, eps: random_points(m, x, y, Threat("linf", eps), partial(drawn, x), 3),
     "autoattack": by_autoattack,
@@ -97,7 +99,7 @@ def test_what_is_in_training_mode_on_purpose_in_a_model_in_eval_mode_stays_so() 
 
     model, images, labels, _ = facts()
     noisy = nn.Sequential(Layer(), model).eval()
-    list(noisy)[0].train()
+    next(iter(noisy)).train()
     by_pgd(noisy, images, labels, 0.1)
     assert set(seen) == {True}
 

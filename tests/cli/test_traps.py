@@ -220,7 +220,9 @@ def test_suites_in_several_folders_have_their_own_modules_of_one_name(tmp_path: 
             'models: [{id: a, architecture: "its_net:build", weights: w.safetensors}]\n'
         )
     (tmp_path / "three").mkdir()
-    (tmp_path / "three" / "s.yaml").write_text((tmp_path / "two" / "s.yaml").read_text().replace("w.saf", "../two/w.saf"))
+    (tmp_path / "three" / "s.yaml").write_text(
+        (tmp_path / "two" / "s.yaml").read_text().replace("w.saf", "../two/w.saf")
+    )
     done = command_here("validate", "one/s.yaml", "two/s.yaml", "three/s.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout.count(": valid: ") == 2, done.stderr
@@ -233,5 +235,9 @@ def test_merge_keys_in_a_suite(tiny: Path, cli: Cli) -> None:
     assert cli("validate", tiny).stdout == f"{tiny}: valid: 2 trainings, 6 evaluations\n"
     tiny.write_text(tiny.read_text().replace("loss: margin", "los: margin").replace("steps: 5", "steps: 0"))
     lines = command_here("validate", tiny, cwd=tiny.parent).stderr.splitlines()
-    assert [line.partition(": attacks")[2].partition(": ")[0] for line in lines] == ["[0].steps", "[1].steps", "[1].los"]
+    assert [line.partition(": attacks")[2].partition(": ")[0] for line in lines] == [
+        "[0].steps",
+        "[1].steps",
+        "[1].los",
+    ]
     assert [line.removeprefix(f"{tiny}:").partition(":")[0] for line in lines] == ["9", "9", "10"]

@@ -142,7 +142,14 @@ def test_lines_of_merged_keys_are_those_where_they_are_written(tmp_path: Path) -
     path.write_text("a: &a\n  p: 1\n  q: [2,\n    3]\nb:\n  - <<: *a\n    p: 4\n")
     document = read_document(path)
     lines = {location: line for location, line in document.lines.items() if location and location[0] == "b"}
-    assert lines == {("b",): 5, ("b", 0): 6, ("b", 0, "q"): 3, ("b", 0, "q", 0): 3, ("b", 0, "q", 1): 4, ("b", 0, "p"): 7}
+    assert lines == {
+        ("b",): 5,
+        ("b", 0): 6,
+        ("b", 0, "q"): 3,
+        ("b", 0, "q", 0): 3,
+        ("b", 0, "q", 1): 4,
+        ("b", 0, "p"): 7,
+    }
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Status, Timing
 from robustbench_cmic.records.store import failed_record, write_record
 from robustbench_cmic.run.options import Settings
-from robustbench_cmic.run.watch.estimate import duration
 from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Emit
 
 EXECUTORS = {"local": "robustbench_cmic.run.executors.local:LocalProcesses"}
@@ -98,5 +97,5 @@ def overdue(cell: Cell, seconds: float, settings: Settings) -> CellEnded:
     """The end of a cell that was stopped for the time it took. What a training has stored stays, to go on from."""
     goes_on = cell.kind == "train" and settings.store.resume_state(cell.id).is_file()
     hint = "it goes on from its last stored epoch when run again" if goes_on else "give it more, or none"
-    limit = duration(settings.timeout or seconds)
-    return death(cell, f"it took longer than --timeout allows ({limit}) and was stopped; {hint}", settings, seconds)
+    limit = settings.timeout or seconds
+    return death(cell, f"it took longer than --timeout allows ({limit:g} s) and was stopped; {hint}", settings, seconds)

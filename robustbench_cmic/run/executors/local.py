@@ -18,7 +18,6 @@ from robustbench_cmic.run.executors import Queue, death, overdue
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, Emit, Event
 
-
 _READY = "ready"
 """What a worker sends first: it has started, which takes seconds, and is no part of a cell's time."""
 

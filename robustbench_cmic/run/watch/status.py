@@ -21,6 +21,8 @@ from robustbench_cmic.run.watch.events import CellEnded, Event, RunEnded, RunSta
 from robustbench_cmic.run.watch.state import RunningCell, RunState
 from robustbench_cmic.suite.fields import Frozen
 
+LONGEST = 1e10
+"""Seconds; more than any run is told to take."""
 RunPhase = Literal["running", "finished", "interrupted", "stopped", "killed", "unknown"]
 
 
@@ -51,6 +53,7 @@ class SuiteStatus(Frozen):
     host: str | None = None
     device: str | None = None
     jobs: int | None = None
+    timeout: float | None = None  # seconds that a cell may take; None: any time
     exit_code: int | None = None  # where it has ended by itself
     cells_done: int  # of the suite's plan, by its records
     cells_total: int
@@ -133,6 +136,8 @@ def _of_run(run: RunState, is_running: bool) -> dict[str, Any]:
     if begin is None:
         return {"state": "running" if is_running else "unknown"}
     fields: dict[str, Any] = begin.model_dump(include={"pid", "host", "device", "jobs"})
+    limit = begin.options.get("timeout")
+    fields["timeout"] = limit if isinstance(limit, float) and 0 < limit <= LONGEST else None
     fields |= {"started": begin.time, "run_done": len(run.ended), "run_total": len(run.cells)}
     if is_running:
         now = datetime.datetime.now(datetime.UTC)
@@ -175,6 +180,7 @@ def _headline(status: SuiteStatus) -> str:
     began = _clock(status.started)
     if status.state == "running":
         where = f"process {status.pid} on {status.host}, device {status.device}, {status.jobs} at a time"
+        where += "" if status.timeout is None else f", at most {duration(status.timeout)} each"
         since = datetime.datetime.now(datetime.UTC) - status.started
         return f"{phase} since {began} ({duration(since.total_seconds())}), {where}"
     if status.ended is None:

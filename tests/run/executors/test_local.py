@@ -15,6 +15,7 @@ import pytest
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Epoch, Status
 from robustbench_cmic.records.store import read_record
+from robustbench_cmic.run.executors import overdue
 from robustbench_cmic.run.executors.local import LocalProcesses, needs_fresh_process
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, EpochDone, Event
@@ -39,6 +40,10 @@ def play(connection: Connection, _: Settings) -> None:
             connection.send(EpochDone(cell=task.id, restored=True, numbers=declared["epoch"]))
         if declared.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if declared.get("hang"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+            while True:
+                pass
         if declared.get("signal"):
             os.kill(os.getpid(), 40)
         if declared.get("leave") or declared.get("slowly"):
@@ -208,3 +213,44 @@ def test_what_may_stay_in_a_process_asks_for_a_fresh_one(
     tmp_path: Path, device: str, status: Status, declared: dict[str, Any], fresh: bool
 ) -> None:
     assert needs_fresh_process(cell("t", **declared), status, settings_for(tmp_path, device=device)) is fresh
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_takes_too_long_is_stopped_and_the_rest_is_done(tmp_path: Path, jobs: int) -> None:
+    """It hangs in a loop that no polite signal ends; others take less than the limit each, more in all."""
+    cells = [
+        cell("t1", hang=True),
+        attack("a1", "t1"),
+        cell("t2", sleep=0.5),
+        attack("a2", "t2", sleep=0.5),
+        cell("t3"),
+    ]
+    diary = Diary()
+    began = time.monotonic()
+    settings = settings_for(tmp_path, timeout=2.0)
+    statuses = LocalProcesses(settings, jobs, "tests.run.executors.test_local:play").run(cells, diary)
+    assert time.monotonic() - began < 60
+    assert statuses == {"t1": "failed", "a1": "skipped", "t2": "ok", "a2": "ok", "t3": "ok"}
+    reason = "it took longer than --timeout allows (2 s) and was stopped; give it more, or none"
+    assert diary.ends["t1"] == ("failed", reason)
+    record = read_record(tmp_path / "t1.json")
+    assert (record.status, record.reason) == ("failed", reason)
+    assert 2 <= record.timing.seconds < 30
+    for line in diary.pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(line.removeprefix("pid ")), 0)
+
+
+def test_a_worker_that_is_slow_to_start_takes_none_of_a_cells_time(tmp_path: Path) -> None:
+    """A process takes longer to start than the limit of 50 ms."""
+    settings = settings_for(tmp_path, timeout=0.05)
+    assert LocalProcesses(settings, 1, "tests.run.executors.test_local:play").run([cell("t")], Diary()) == {"t": "ok"}
+
+
+def test_a_training_that_was_stopped_says_that_it_goes_on(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, timeout=600.0)
+    settings.store.resume_state("t").write_bytes(b"")
+    ended = overdue(cell("t"), 601.5, settings)
+    assert ended.reason.endswith("(600 s) and was stopped; it goes on from its last stored epoch when run again")
+    assert ended.seconds == 601.5
+    assert settings.store.resume_state("t").exists()
