@@ -21,7 +21,7 @@ LONGEST = 1200
 
 
 def encode_anything() -> None:
-    """From here on this process prints what its terminal cannot encode as Python writes it, `\\xe9` for an e acute."""
+    r"""From here on this process prints what its terminal cannot encode as Python writes it, `\xe9` for an e acute."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # and not what a caller has put in its place
             stream.reconfigure(errors="backslashreplace")

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from robustbench_cmic.cli import app
 from robustbench_cmic.records.files import write_json
-from tests.conftest import TINY_SUITE, Cli, command
+from robustbench_cmic.suite import load_suite
+from tests.conftest import ROOT, TINY_SUITE, Cli, command
 from tests.in_process import command_here
 
 # --- empty and doubled answers --------------------------------------------------------------------------------------
@@ -241,3 +242,12 @@ def test_merge_keys_in_a_suite(tiny: Path, cli: Cli) -> None:
         "[1].los",
     ]
     assert [line.removeprefix(f"{tiny}:").partition(":")[0] for line in lines] == ["9", "9", "10"]
+
+
+def test_the_merge_keys_in_the_docs_are_what_they_say(tiny: Path) -> None:
+    (block,) = re.findall(
+        r"^```yaml\n(attacks:.*?)^```", (ROOT / "docs" / "suite.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    tiny.write_text(TINY_SUITE.partition("attacks:")[0] + block)
+    attacks = load_suite(tiny).suite.attacks
+    assert [(each.label, each.eps) for each in attacks] == [("PGD", [0.1]), ("PGD-margin", [0.1]), ("PGD-long", [0.1])]
