@@ -62,8 +62,7 @@ def pgd(
     `alpha=eps` is FGSM.
 
     Args:
-        model: returns logits (N, C). One in training mode is put into eval mode for the time of the attack, and every
-            module of it put back afterwards; one in eval mode is left as it is.
+        model: returns logits (N, C); in training mode it is put into eval mode meanwhile, and back afterwards.
         images: (N, C, H, W) floats in [0, 1].
         labels: (N,) integers of any type, at least 0.
         eps: radius of the ball; for `linf` in [0, 1], as the images are.
@@ -82,13 +81,11 @@ def pgd(
         centroids: (C, C) float64, for the loss `cmic`: the outputs' means by class, see `losses.class_centroids`.
 
     Returns:
-        (N, C, H, W) images inside ball and box, detached. Under `torch.inference_mode` they are made outside of it, for
-        gradients are needed.
+        (N, C, H, W) images inside ball and box, detached. `torch.inference_mode` is left meanwhile.
 
     Raises:
-        ValueError: a parameter out of range, images outside [0, 1], labels that are not such, `cmic` without
-            centroids, `dlr` with fewer than three classes (four with targets), or a model whose weights were made
-            under `torch.inference_mode`.
+        ValueError: a parameter out of range, images outside [0, 1], labels that are not such, `cmic` without centroids,
+            `dlr` with fewer than three classes (four with targets), or weights made under `torch.inference_mode`.
     """
     threat = Threat(cast(Norm, norm), eps)
     parameters: dict[str, Any] = {"norm": norm, "eps": [eps], "alpha": alpha, "steps": steps, "restarts": restarts}

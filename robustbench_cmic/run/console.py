@@ -48,6 +48,6 @@ def sayer(console: Console, **layout: Any) -> Callable[[str], None]:
     """What prints a message, on one line, above the bars of a console; `layout` is for `Console.print`."""
 
     def say(message: str) -> None:
-        console.print(*fit_lines(message), sep="\n", markup=False, highlight=False, **layout)
+        console.print(*fit_lines(message), sep="\n", markup=False, emoji=False, highlight=False, **layout)
 
     return say

@@ -16,8 +16,9 @@ from robustbench_cmic.run.options import Settings
 def main(connection: Connection, settings: Settings) -> None:
     """Carry out cells until the pipe closes."""
     exit_with_parent()
-    # Whatever libraries print goes to a log file instead of into the parent's progress display.
-    log = os.open(settings.store.worker_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # Whatever libraries print goes to a log file instead of into the parent's progress display. A FIFO in its
+    # place is an error, and not waited for.
+    log = os.open(settings.store.worker_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

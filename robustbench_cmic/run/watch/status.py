@@ -21,8 +21,7 @@ from robustbench_cmic.run.watch.events import CellEnded, Event, RunEnded, RunSta
 from robustbench_cmic.run.watch.state import RunningCell, RunState
 from robustbench_cmic.suite.fields import Frozen
 
-LONGEST = 1e10
-"""Seconds; more than any run is told to take."""
+_LONGEST = 1e10  # seconds; more than any cell is told to take
 RunPhase = Literal["running", "finished", "interrupted", "stopped", "killed", "unknown"]
 
 
@@ -137,7 +136,7 @@ def _of_run(run: RunState, is_running: bool) -> dict[str, Any]:
         return {"state": "running" if is_running else "unknown"}
     fields: dict[str, Any] = begin.model_dump(include={"pid", "host", "device", "jobs"})
     limit = begin.options.get("timeout")
-    fields["timeout"] = limit if isinstance(limit, float) and 0 < limit <= LONGEST else None
+    fields["timeout"] = limit if isinstance(limit, float) and 0 < limit <= _LONGEST else None
     fields |= {"started": begin.time, "run_done": len(run.ended), "run_total": len(run.cells)}
     if is_running:
         now = datetime.datetime.now(datetime.UTC)
