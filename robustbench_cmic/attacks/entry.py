@@ -51,7 +51,7 @@ def _usual(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: object) -> Iterator[None]:
     """The model in eval mode, if it was in training mode; any function of images passes for a model."""
     if not isinstance(model, nn.Module):
         yield

@@ -64,10 +64,10 @@ def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
         raise SuiteError(path, [*document.problems, *_located(problems, document, expanded)])
     models = [_beside(path, model) for model in suite.models]
     absent = [
-        Problem(absence, ("models", index, "weights"))
+        Problem(why, ("models", index, "weights"))
         for index, model in enumerate(models)
         for file in (model.weights_file(seed) for seed in suite.seeds if model.weights is not None)
-        if (absence := _absence(file))
+        if (why := _absence(file))
     ]
     if absent:
         raise SuiteError(path, _located(absent, document, expanded))

