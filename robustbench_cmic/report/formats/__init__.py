@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from robustbench_cmic.report import about, costs, grid, tables
+from robustbench_cmic.report.finding import finding
 from robustbench_cmic.suite.fields import NORM_NAMES
 
 
@@ -22,5 +23,5 @@ def renderer(package: str, **options: Any) -> Environment:
 
     pages = environment(loader=PackageLoader(package), **options)
     pages.globals |= {"about": about, "costs": costs, "grids": grid, "tables": tables}
-    pages.globals |= {"norm_names": NORM_NAMES, "prose": prose}
+    pages.globals |= {"finding": finding, "norm_names": NORM_NAMES, "prose": prose}
     return pages
