@@ -44,6 +44,9 @@ OnlyOption = Annotated[
 ToyOption = Annotated[
     bool, typer.Option("--toy", help="Cut everything down to seconds, in a folder of its own: see that it runs.")
 ]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", help="For scripts: print the files that were written and errors, nothing else.")
+]
 LimitOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Evaluate on N examples only; marked, never ranked.")
 ]

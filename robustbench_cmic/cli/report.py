@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import ResultsOption, fail, results_folder, tell, writing
-from robustbench_cmic.report import FORMATS, STANDARD, ReportError, check_name, folders_of, write_index, write_report
+from robustbench_cmic.cli.arguments import QuietOption, ResultsOption, fail, results_folder, tell, writing
+from robustbench_cmic.report import (
+    FORMATS,
+    STANDARD,
+    ReportError,
+    Summary,
+    check_name,
+    folders_of,
+    of_own_making,
+    write_index,
+    write_report,
+)
 from robustbench_cmic.run import DONE, INCOMPLETE, USAGE
 from robustbench_cmic.run.console import show, show_text
 
@@ -35,8 +45,12 @@ def report(
         ),
     ] = [],  # noqa: B006
     results: ResultsOption = Path("results"),
+    quiet: QuietOption = False,
 ) -> None:
-    """Write suites' tables anew, from their records alone. Of all, those that cannot be read are named (exit 1)."""
+    """Write suites' tables anew, from their records alone; of one suite that is named, print what it says.
+
+    Of all, those that cannot be read are named (exit 1).
+    """
     folders = [results_folder(suite, results) for suite in suites] or folders_of(results)
     if not folders:
         fail(f"{results} holds no results of any suite; `run` one first")
@@ -47,12 +61,15 @@ def report(
         try:
             check_name(folder)
             with writing(folder):
-                problems += write_report(folder, chosen).results.problems
+                summary = write_report(folder, chosen)
+            if len(suites) == 1 and not quiet:
+                _print(summary)
         except ReportError as error:
             if suites:
                 raise
             problems.append(str(error))
             continue
+        problems += summary.results.problems
         reported += 1
         show(*(folder / file for form in chosen for file in FORMATS[form]))
     if "html" in formats and reported:
@@ -62,6 +79,17 @@ def report(
         problems += left_out
     tell(dict.fromkeys(problems))
     raise typer.Exit((INCOMPLETE if reported else USAGE) if problems else DONE)
+
+
+def _print(summary: Summary) -> None:
+    """What a run ends with."""
+    # Imported where it is used: of several suites nothing is printed.
+    from rich.console import Console
+
+    from robustbench_cmic.report.formats.terminal import print_board
+
+    with of_own_making(summary.results.folder):
+        print_board(summary, Console())
 
 
 def audit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,7 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="Also write curves for TensorBoard, those of what is done, too.")
     ] = None,
     toy: arguments.ToyOption = False,
+    quiet: arguments.QuietOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
@@ -77,11 +79,22 @@ def run(
     # Imported where they are used: the other commands answer without them in a fraction of a second.
     from rich.console import Console
 
+    from robustbench_cmic.report.formats.terminal import print_board
     from robustbench_cmic.run.runner import run_suite
 
-    code = run_suite(loaded.suite, options, Console(soft_wrap=True))
+    console = Console(soft_wrap=True, quiet=quiet)
+    problems = Console(soft_wrap=True, stderr=True) if quiet else console
+    code = run_suite(loaded.suite, options, console, problems, lambda summary: print_board(summary, console))
     if code in (DONE, INCOMPLETE):
+        folder = results / loaded.suite.suite
+        if not quiet:
+            show(f"as a page: robustbench-cmic report {folder.name}{_results_option(results)} --format html")
         for name in ("leaderboard.md", "results.csv", "models.csv"):
-            if (file := results / loaded.suite.suite / name).is_file():
+            if (file := folder / name).is_file():
                 show(file)
     raise typer.Exit(code)
+
+
+def _results_option(results: Path) -> str:
+    """What names the folder on a command line; nothing where it is the usual one."""
+    return "" if results == Path("results") else f" --results {shlex.quote(str(results))}"

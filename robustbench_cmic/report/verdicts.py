@@ -53,7 +53,7 @@ def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str,
     tests: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
     for (pair, _), line in zip(raw, _tested([line for _, line in raw], _resolution(results), margin), strict=True):
         judged = replace(line, outcome=_outcome(line, results.seeds, margin))
-        tests[pair].append(_in_words(judged, _names(results, *pair)[1], results.seeds, margin))
+        tests[pair].append(_in_words(judged, names_of_pair(results, *pair)[1], results.seeds, margin))
     return tests
 
 
@@ -141,7 +141,7 @@ def _within(line: PairTest, margin: float) -> bool:
     return line.interval is not None and -margin < line.interval[0] and line.interval[1] < margin
 
 
-def _names(results: Results, first: str, second: str) -> tuple[str, str]:
+def names_of_pair(results: Results, first: str, second: str) -> tuple[str, str]:
     """What verdicts call the two: by their objectives, where those tell them apart."""
     names = [title_of(results.trainings[model], model) for model in (first, second)]
     return (names[0], names[1]) if names[0] != names[1] else (first, second)

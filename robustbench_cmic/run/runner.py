@@ -8,6 +8,7 @@ import os
 import pkgutil
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from robustbench_cmic.records.files import NewerFileError, unwritten, write_json
 from robustbench_cmic.records.schema import Status
 from robustbench_cmic.records.state import ALTERED, CellState, cell_states, forced_cells, is_blocked, pending_cells
 from robustbench_cmic.records.store import Store
-from robustbench_cmic.report import ReportError, write_report
+from robustbench_cmic.report import ReportError, Summary, of_own_making, write_report
 from robustbench_cmic.report.folder import claimed
 from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
 from robustbench_cmic.run.console import sayer
@@ -37,8 +38,21 @@ from robustbench_cmic.suite import Suite
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
-def run_suite(suite: Suite, options: Options, console: Console) -> int:
+def run_suite(
+    suite: Suite,
+    options: Options,
+    console: Console,
+    problems: Console | None = None,
+    show: Callable[[Summary], None] | None = None,
+) -> int:
     """Carry out what is left of a suite and write its report.
+
+    Args:
+        suite: what to run.
+        options: of the command line.
+        console: where progress is told.
+        problems: where it is told what went wrong; by default there, too.
+        show: is given what the report was made of, where the run came to its end.
 
     Returns:
         0 all selected cells are done; 1 some failed or diverged; 130 interrupted.
@@ -47,7 +61,7 @@ def run_suite(suite: Suite, options: Options, console: Console) -> int:
         UserError: the results folder, the data or the device cannot be used, another run is using the folder, it holds
             results of another suite of this name or a plan of a newer version, or `seeds` or `only` fit nothing.
     """
-    runner = Runner(suite, options, console)
+    runner = Runner(suite, options, console, problems or console, show)
     store = runner.store
     with store.exclusive():
         try:
@@ -72,18 +86,25 @@ def _claimed_plan(suite: Suite, options: Options, store: Store) -> Plan:
 class Runner:
     """One run over the selected cells of a suite; see `run_suite`."""
 
-    def __init__(self, suite: Suite, options: Options, console: Console) -> None:
-        self.options, self.console = options, console
-        self.say = sayer(console, soft_wrap=True)
+    def __init__(
+        self,
+        suite: Suite,
+        options: Options,
+        console: Console,
+        problems: Console,
+        show: Callable[[Summary], None] | None,
+    ) -> None:
+        self.options, self.console, self.show = options, console, show
+        self.say, self.complain = sayer(console, soft_wrap=True), sayer(problems, soft_wrap=True)
         self.plan = make_plan(suite, options.limit)
         self.cells, self.asked = select(self.plan, options.seeds, options.only)
         self.settings = make_settings(suite, options)
         self.store = self.settings.store
         self.jobs = jobs_at_once(options, self.settings.device)
-        self.listeners: list[Emit] = [EventLog(self.store.events, self.say)]
+        self.listeners: list[Emit] = [EventLog(self.store.events, self.complain)]
         self.curves: Curves | None = None
         if options.tensorboard is not None:
-            self.curves = Curves(options.tensorboard / suite.suite, self.store.results, self.plan.cells, self.say)
+            self.curves = Curves(options.tensorboard / suite.suite, self.store.results, self.plan.cells, self.complain)
             self.listeners.append(self.curves)
         data = self.settings.data
         if data.exists() and not data.is_dir():
@@ -104,13 +125,16 @@ class Runner:
             raise UserError(reason) from None
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is short, and must end whole
-            self.say("interrupted: what is finished is kept; the same command goes on from here")
+            self.complain("interrupted: what is finished is kept; the same command goes on from here")
             code, interrupted = INTERRUPTED, True
         try:
-            write_report(self.store.results)
+            summary = write_report(self.store.results)
+            if self.show is not None and not interrupted:
+                with of_own_making(self.store.results):
+                    self.show(summary)
         except (OSError, ReportError) as error:
             why = unwritten(error, self.store.results) if isinstance(error, OSError) else error
-            self.say(f"cannot write the report: {why}")
+            self.complain(f"cannot write the report: {why}")
             code = code or INCOMPLETE
         self._emit(RunEnded(exit_code=code, interrupted=interrupted))
         return code
@@ -151,7 +175,7 @@ class Runner:
 
     def _quarantine(self, file: Path, cell: Cell, why: str) -> None:
         target = self.store.quarantine(file)
-        self.say(f"{cell.id}: {why}; set aside as {target}, to be done again")
+        self.complain(f"{cell.id}: {why}; set aside as {target}, to be done again")
 
     def _announce(self, pending: list[Cell]) -> None:
         """Tell those who watch what is to be done, and what is done already."""
@@ -188,11 +212,11 @@ class Runner:
             done = f"all {len(self.cells)} cells are done" if not bad else "everything that can be done is done"
             self.say(f"{done} already: nothing to run (--force runs it anew)")
         if any(states[cell.id].state == "newer" for cell in bad):
-            self.say("what is from a newer version is kept: update robustbench_cmic (--force does it anew)")
+            self.complain("what is from a newer version is kept: update robustbench_cmic (--force does it anew)")
         for cell in bad:
             state = states[cell.id]
             if state.state != "missing" and not is_blocked(cell, states):
-                self.say(f"{state.state}: {cell.id}: {state.why}")
+                self.complain(f"{state.state}: {cell.id}: {state.why}")
         if bad:
-            self.say(f"{len(bad)} of {len(self.cells)} cells have no result")
+            self.complain(f"{len(bad)} of {len(self.cells)} cells have no result")
         return INCOMPLETE if bad else DONE

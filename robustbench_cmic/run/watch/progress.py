@@ -20,7 +20,7 @@ from robustbench_cmic.run.watch.state import RunState
 def display(console: Console, cells: Sequence[Cell], jobs: int) -> Iterator[Emit]:
     """A listener that shows the run of `cells`: bars on a terminal, lines elsewhere."""
     state = RunState([cell_estimate(cell) for cell in cells], jobs)
-    if not console.is_terminal:
+    if not console.is_terminal or console.quiet:  # bars would take what is printed meanwhile with them
         yield PlainLines(console, state)
         return
     bars = LiveBars(console, state)
