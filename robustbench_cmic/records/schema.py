@@ -147,6 +147,8 @@ class TrainRecord(_Record):
     left_out: list[str] = []  # files of a user's own folder of images that were not read, by their paths in it
     mean: list[float] = []  # of the normalisation layer, per channel, as std
     std: list[float] = []
+    image_shape: tuple[int, int, int] | None = None  # (C, H, W); None, as classes, in records from before it was told
+    classes: int | None = None
     curve: list[Epoch] = []
     selected_epoch: int | None = None  # whose weights were kept, where they are not those of the last one as such
     last_finite: dict[str, float] | None = None  # if diverged, the loss terms of the last step at which all were finite

@@ -128,6 +128,8 @@ def _record(
         parameters=sum(weight.numel() for weight in model.parameters()),
         mean=model.get_buffer("0.mean").flatten().tolist(),
         std=model.get_buffer("0.std").flatten().tolist(),
+        image_shape=job.data.image_shape,
+        classes=job.data.classes,
         curve=[] if training is None else training.curve,
         selected_epoch=None if training is None or divergence is not None else training.selected_epoch,
         last_finite=None if divergence is None else divergence.last_finite,
