@@ -18,6 +18,7 @@ from robustbench_cmic.cli.report import audit, report
 from robustbench_cmic.cli.reproduce import reproduce
 from robustbench_cmic.cli.run import run
 from robustbench_cmic.cli.status import status
+from robustbench_cmic.records.provenance import installed
 from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.run.console import encode_anything
 from robustbench_cmic.suite.messages import UserError
@@ -66,9 +67,20 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="With --version: what is installed, and where this package lies.")
+    ] = False,
+) -> None:
+    if verbose and not version:
+        fail("--verbose: goes with --version, and says what is installed")
+    if version and verbose:
+        for name, value in installed().items():
+            print(f"{name} {value}")
+    elif version:
         print(__version__)
+    if version:
         raise typer.Exit
 
 

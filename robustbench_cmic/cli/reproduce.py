@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_cmic.cli.arguments import SuiteArgument, fail, load, tell
 from robustbench_cmic.cli.compare import read_folder
 from robustbench_cmic.records.files import write_atomically, write_json
+from robustbench_cmic.report.constraints import constraints_text
 from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.run.console import show
 from robustbench_cmic.suite.messages import os_error_reason
+
+if TYPE_CHECKING:
+    from robustbench_cmic.report.compare.certificate import Certificate
 
 
 def reproduce(
@@ -46,10 +51,12 @@ def reproduce(
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Add a line to nightly.csv beside the recorded results.")
     ] = True,
+    constraints: Annotated[
+        bool, typer.Option("--constraints", help="Only print the versions behind the records, for pip or uv.")
+    ] = False,
 ) -> None:
     """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
     from robustbench_cmic.report.compare.history import add_to_history
-    from robustbench_cmic.report.compare.text import certificate_text
     from robustbench_cmic.run import reproduce as run
 
     loaded = load(suite)
@@ -57,6 +64,9 @@ def reproduce(
     recorded = against or Path("results") / name
     if not fraction > 0:
         fail(f"--fraction: should be above 0 and at most 1, not {fraction:g}")
+    if constraints:
+        print(constraints_text(read_folder(recorded)), end="")
+        return
     reproduction = run.plan_reproduction(loaded, read_folder(recorded), fraction)
     began = datetime.datetime.now(datetime.UTC)
     folder = results or Path("reproductions") / name / began.strftime("%Y%m%dT%H%M%SZ")
@@ -65,14 +75,21 @@ def reproduce(
         show(f"nothing is certified; to go on: reproduce {suite} --results {folder}, other options as before")
         raise typer.Exit(INTERRUPTED)
     certificate = run.certify(reproduction, folder, began)
-    try:
-        write_json(place / "certificate.json", certificate.model_dump(mode="json"))
-        write_atomically(place / "certificate.md", certificate_text(certificate).encode())
-        run.mark_certified(folder, reproduction)
-    except OSError as error:
-        fail(f"cannot write to {place}: {os_error_reason(error)}")
-    show(place / "certificate.md", place / "certificate.json")
+    _write(certificate, place, when_safe=lambda: run.mark_certified(folder, reproduction))
     if history:
         tell(add_to_history(certificate, recorded))
     show(certificate.sentence)
     raise typer.Exit(certificate.exit_code)
+
+
+def _write(certificate: Certificate, place: Path, when_safe: Callable[[], None]) -> None:
+    """Write a certificate into a folder and print where; `when_safe` is done as soon as it is."""
+    from robustbench_cmic.report.compare.text import certificate_text
+
+    try:
+        write_json(place / "certificate.json", certificate.model_dump(mode="json"))
+        write_atomically(place / "certificate.md", certificate_text(certificate).encode())
+        when_safe()
+    except OSError as error:
+        fail(f"cannot write to {place}: {os_error_reason(error)}")
+    show(place / "certificate.md", place / "certificate.json")

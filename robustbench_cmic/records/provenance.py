@@ -5,14 +5,33 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robustbench_cmic import __version__
+
 PACKAGES = ("robustbench_cmic", "torch", "torchvision", "torchattacks", "timm", "torchmetrics", "numpy", "scikit-learn")
+"""Whose versions records hold: numbers may depend on them."""
+FURTHER = ("requests", "filelock", "jinja2", "markupsafe", "matplotlib", "pandas", "pillow", "platformdirs", "plotly")
+FURTHER += (
+    "pydantic",
+    "pyyaml",
+    "rich",
+    "safetensors",
+    "scipy",
+    "tabulate",
+    "typer",
+    "click",
+    "urllib3",
+    "tensorboard",
+)
+"""On which no number depends; and of libraries that these bring along, those that clash with others' most."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -25,11 +44,18 @@ def collect() -> dict[str, Any]:
         "code_sha256": _code_sha256(),
         "commit": commit,
         "dirty": dirty,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": _versions(PACKAGES),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
     }
+
+
+def installed() -> dict[str, str]:
+    """What is installed, by name: versions, the CUDA that torch was built for, and where this package lies."""
+    versions = {name: version or "not installed" for name, version in _versions((*PACKAGES, *FURTHER)).items()}
+    here = {"cuda": _cuda() or "none", "platform": platform.platform(), "processor": _processor()}
+    return versions | here | {"package": str(_PACKAGE)}
 
 
 def processor_text(facts: Mapping[str, Any]) -> str:
@@ -46,7 +72,23 @@ def _code_sha256() -> str:
     return digest.hexdigest()
 
 
+def _versions(packages: Iterable[str]) -> dict[str, str | None]:
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+def _cuda() -> str | None:
+    """The CUDA that torch was built for; read from its source, for importing it takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    source = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b.*?= *['\"]([^'\"]+)", source, re.MULTILINE)
+    return None if found is None else found[1]
+
+
 def _version(package: str) -> str | None:
+    if package == _PACKAGE.name:  # also where its folder is merely on the path
+        return __version__
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

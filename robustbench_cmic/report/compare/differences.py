@@ -139,11 +139,11 @@ def hash_differences(pairs: Iterable[tuple[AnyRecord, AnyRecord]]) -> list[Diffe
 def payloads(old: AnyRecord, new: AnyRecord) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two records as plain data without what may differ between equal runs, and what only one of them measured.
 
-    Calibration, and accuracy without the normalisation, are in no record from before they were measured: that one was
-    measured by an older version is no other result.
+    Calibration, accuracy without the normalisation, and what a training says of its data, are in no record from before
+    there were such fields: that one was made by an older version is no other result.
     """
     plain = _payload(old), _payload(new)
-    for later in ("calibration", "without_normalization"):
+    for later in ("calibration", "without_normalization", "image_shape", "classes"):
         if any(side.get(later) is None for side in plain):
             for side in plain:
                 side.pop(later, None)
