@@ -14,7 +14,7 @@ from robustbench_cmic.cli.compare import read_folder
 from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.report.constraints import constraints_text
 from robustbench_cmic.run import INTERRUPTED
-from robustbench_cmic.run.console import show
+from robustbench_cmic.run.console import show, show_text
 from robustbench_cmic.suite.messages import os_error_reason
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def reproduce(
     if not fraction > 0:
         fail(f"--fraction: should be above 0 and at most 1, not {fraction:g}")
     if constraints:
-        print(constraints_text(read_folder(recorded)), end="")
+        show_text(constraints_text(read_folder(recorded)))
         return
     reproduction = run.plan_reproduction(loaded, read_folder(recorded), fraction)
     began = datetime.datetime.now(datetime.UTC)
