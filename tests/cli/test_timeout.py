@@ -29,9 +29,11 @@ def test_own_code_that_hangs_is_stopped_and_the_rest_is_done(tiny: Path, cli: Cl
     tiny.write_text(
         text.replace("  - {id: cmic, architecture: mlp, objective: {name: cmic}}\npairs: [[ce, cmic]]\n", "")
     )
+    trained = cli("run", tiny, "--only", "none", cwd=tiny.parent)  # however long that takes
+    assert trained.returncode == 0, trained.stdout + trained.stderr
     done = cli("run", tiny, "--timeout", "20s", "--jobs", jobs, cwd=tiny.parent)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"{jobs} at a time, on cpu, at most 20 s each" in done.stdout
+    assert f"2 of 4 cells to run, {jobs} at a time, on cpu, at most 20 s each" in done.stdout
     sentence = "it took longer than --timeout allows (20 s) and was stopped; give it more, or none"
     assert re.search(rf"^failed: ce\.s0\.hang\S+: {re.escape(sentence)}$", done.stdout, re.MULTILINE)
     assert "1 of 4 cells have no result" in done.stdout
