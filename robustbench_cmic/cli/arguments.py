@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from robustbench_cmic.report.folder import check_plan
 from robustbench_cmic.run import USAGE
 from robustbench_cmic.run.console import show
 from robustbench_cmic.suite import LoadedSuite, find_suite, load_suite
+from robustbench_cmic.suite.fields import is_name
 from robustbench_cmic.suite.toy import toy as toy_size
 
 SuiteArgument = Annotated[
@@ -43,6 +44,18 @@ OnlyOption = Annotated[
 ]
 ToyOption = Annotated[
     bool, typer.Option("--toy", help="Cut everything down to seconds, in a folder of its own: see that it runs.")
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the suite, such as training.epochs=2 or models.ID.objective.lambda=0.5; repeatable. "
+        "The suite has a name of its own then.",
+    ),
+]
+AsOption = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Give the suite, changed or not, this name for its results.")
 ]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", help="For scripts: print the files that were written and errors, nothing else.")
@@ -83,29 +96,39 @@ def data_folder(data: Path | None) -> Path:
     return data or default_data_folder()
 
 
-def load(name: str, at_toy_size: bool = False, data: Path | None = None) -> LoadedSuite:
-    """The suite, its warnings told; raises SuiteError with every problem of it.
+def load(
+    name: str,
+    at_toy_size: bool = False,
+    data: Path | None = None,
+    settings: Sequence[str] = (),
+    name_as: str | None = None,
+) -> LoadedSuite:
+    """The suite as `--set` and `--as` change it, its warnings told; raises SuiteError with every problem of it.
 
     With a data folder, it is also told where the suite's own data cannot be found.
     """
+    if name_as is not None and not is_name(name_as):
+        fail(f"--as: should be letters, digits, '_', '.', '+', '-', the first a letter or digit, not {name_as!r}")
     path = find_suite(name)
     # What a suite names lies beside it; behind everything else, so that it hides no library.
     sys.path.append(str(path.parent.absolute()))
-    loaded = load_suite(path, data)
+    loaded = load_suite(path, data, settings, name_as)
     tell(f"warning: {problem.text(str(loaded.path))}" for problem in loaded.warnings)
     return replace(loaded, suite=toy_size(loaded.suite)) if at_toy_size else loaded
 
 
-def results_folder(suite: str, results: Path) -> Path:
+def results_folder(suite: str, results: Path, settings: Sequence[str] = (), name_as: str | None = None) -> Path:
     """The results folder of a suite, by its name or by the suite's file, whose results it has to hold then.
+
+    With anything of `--set` and `--as`, it is that of the file so changed.
 
     Raises:
         ReportError: it holds those of another suite, or of the file as it was before.
     """
     folder = results / suite
-    if os.path.isdir(folder):  # noqa: PTH112 - a name too long is no folder either, where Path raises
+    if not settings and name_as is None and os.path.isdir(folder):  # noqa: PTH112 - a name too long is no folder either, where Path raises
         return folder
-    loaded = load(suite)
+    loaded = load(suite, settings=settings, name_as=name_as)
     folder = results / loaded.suite.suite
     check_plan(folder, make_plan(loaded.suite), loaded.path)
     return folder

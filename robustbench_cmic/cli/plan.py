@@ -31,12 +31,14 @@ def plan(
     work: arguments.WorkOption = None,
     seeds: arguments.SeedsOption = "",
     only: arguments.OnlyOption = [],  # noqa: B006
+    settings: arguments.SetOption = [],  # noqa: B006
+    name_as: arguments.AsOption = None,
     limit: arguments.LimitOption = None,
     data: arguments.DataOption = None,
     toy: arguments.ToyOption = False,
 ) -> None:
     """Show a suite's cells: what is done and what a run would do."""
-    loaded = arguments.load(suite, toy, arguments.data_folder(data))
+    loaded = arguments.load(suite, toy, arguments.data_folder(data), settings, name_as)
     chosen = arguments.parsed_seeds(seeds)
     options = Options(results=results, work=work, seeds=chosen, only=only, limit=limit, file=loaded.path)
     show_plan(loaded.suite, options)
@@ -47,6 +49,7 @@ def validate(
         list[str], typer.Argument(metavar="SUITE", help="Suite files, or names of suites that come along.")
     ],
     data: arguments.DataOption = None,
+    settings: arguments.SetOption = [],  # noqa: B006
 ) -> None:
     """Check suite files, and the weights that they name, and say everything that is wrong with them.
 
@@ -56,7 +59,7 @@ def validate(
     for suite in suites:
         try:
             with _modules_of_its_own(several=len(suites) > 1):
-                _validate(suite, arguments.data_folder(data))
+                _validate(suite, arguments.data_folder(data), settings)
         except UserError as error:
             arguments.tell([error])
             wrong += 1
@@ -66,8 +69,8 @@ def validate(
         raise typer.Exit(USAGE)
 
 
-def _validate(suite: str, folder: Path) -> None:
-    loaded = arguments.load(suite, data=folder)
+def _validate(suite: str, folder: Path, settings: list[str]) -> None:
+    loaded = arguments.load(suite, data=folder, settings=settings)
     if any(model.weights is not None for model in loaded.suite.models):
         # Imported where it is needed: torch takes seconds, and other suites are checked without it.
         from robustbench_cmic.run.given import image_facts, weights_problems
@@ -115,6 +118,8 @@ def show_plan(suite: Suite, options: Options) -> None:
     texts = [_state_text(cell, states, pending) for cell in cells]
     table = [[printable(title(cell)), printable(text), cell.id] for cell, text in zip(cells, texts, strict=True)]
     counts = ", ".join(f"{count} {text}" for text, count in Counter(text.split(":")[0] for text in texts).items())
+    if whole.changes:
+        show(f"{whole.suite}: {options.file}, changed by --set: {', '.join(whole.changes)}", "")
     show_text(f"{tabulate(table, headers=['cell', 'state', 'id'])}\n\n{len(cells)} cells: {counts}")
     try:
         claimed(store.results, whole if options.limit is None else make_plan(suite), options.file)

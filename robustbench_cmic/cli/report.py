@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import QuietOption, ResultsOption, fail, results_folder, tell, writing
+from robustbench_cmic.cli.arguments import (
+    AsOption,
+    QuietOption,
+    ResultsOption,
+    SetOption,
+    fail,
+    results_folder,
+    tell,
+    writing,
+)
 from robustbench_cmic.report import (
     FORMATS,
     STANDARD,
@@ -45,13 +54,17 @@ def report(
         ),
     ] = [],  # noqa: B006
     results: ResultsOption = Path("results"),
+    settings: SetOption = [],  # noqa: B006
+    name_as: AsOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Write suites' tables anew, from their records alone; of one suite that is named, print what it says.
 
     Of all, those that cannot be read are named (exit 1).
     """
-    folders = [results_folder(suite, results) for suite in suites] or folders_of(results)
+    if (settings and not suites) or (name_as is not None and len(suites) != 1):
+        fail("--set and --as change a suite: name its file")
+    folders = [results_folder(suite, results, settings, name_as) for suite in suites] or folders_of(results)
     if not folders:
         fail(f"{results} holds no results of any suite; `run` one first")
     chosen = list(dict.fromkeys(formats)) or list(STANDARD)

@@ -35,6 +35,8 @@ def run(
     work: arguments.WorkOption = None,
     seeds: arguments.SeedsOption = "",
     only: arguments.OnlyOption = [],  # noqa: B006 - typer's way to say "none given"
+    settings: arguments.SetOption = [],  # noqa: B006
+    name_as: arguments.AsOption = None,
     limit: arguments.LimitOption = None,
     jobs: JobsOption = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -55,7 +57,7 @@ def run(
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
     # What is not there a run says itself.
-    loaded = arguments.load(suite, toy, arguments.data_folder(data) if dry_run else None)
+    loaded = arguments.load(suite, toy, arguments.data_folder(data) if dry_run else None, settings, name_as)
     options = Options(
         results=results,
         work=work,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import ResultsOption, WorkOption, fail, results_folder, tell
+from robustbench_cmic.cli.arguments import AsOption, ResultsOption, SetOption, WorkOption, fail, results_folder, tell
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, check_name, folders_of
 from robustbench_cmic.run import INCOMPLETE, USAGE
@@ -25,6 +25,8 @@ def status(
     ] = None,
     results: ResultsOption = Path("results"),
     work: WorkOption = None,
+    settings: SetOption = [],  # noqa: B006 - typer's way to say "none given"
+    name_as: AsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: a JSON array, one object a suite.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 s, until no run is going on.")] = False,
 ) -> None:
@@ -32,7 +34,9 @@ def status(
 
     Results that cannot be read are named, and the others shown (exit 1); exit 2 where there are no others.
     """
-    folders = folders_of(results) if suite is None else [results_folder(suite, results)]
+    if suite is None and (settings or name_as is not None):
+        fail("--set and --as change a suite: name its file")
+    folders = folders_of(results) if suite is None else [results_folder(suite, results, settings, name_as)]
     if not folders:
         fail(f"{results} holds no results; `run` a suite first, or name another folder with --results")
     stores = [Store.of_suite(folder.name, results, work) for folder in folders]

@@ -48,6 +48,8 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
         dataset=suite.dataset.label,
         pairs=[(first, second) for first, second in suite.pairs],
         claims=suite.claims,
+        file_name=suite.file_name,
+        changes=list(suite.changes),
         cells=cells,
     )
 

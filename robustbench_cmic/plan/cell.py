@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from robustbench_cmic.suite.claims import Claims
 from robustbench_cmic.suite.fields import Frozen, Threat, format_eps
@@ -80,6 +80,8 @@ class Plan(Frozen):
         claims: how the report judges; a file that does not say has the default.
         file: where the suite's file lies from the folder of the plan; of a suite that comes along its name; empty where
             that is not known.
+        file_name: what that file calls the suite, where the command line gave it another name; else empty.
+        changes: what the command line changed of the file, such as `training.epochs=2`.
     """
 
     schema_: Literal["robustbench_cmic/plan/2"] = Field(PLAN_SCHEMA, alias="schema")
@@ -89,7 +91,15 @@ class Plan(Frozen):
     pairs: list[tuple[str, str]]
     claims: Claims = Claims()
     file: str = ""
+    file_name: str = ""
+    changes: list[str] = []
     cells: list[Cell]
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_changed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The plan of a suite as its file says holds nothing of changes."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if value or key not in ("file_name", "changes")}
 
     def of(self, kind: Kind) -> list[Cell]:
         """The cells of one kind, in order."""

@@ -36,7 +36,8 @@ def what_was_run(results: Results) -> list[tuple[str, str]]:
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     """How models were trained and evaluated, and each attack with all parameters."""
     trainings = {canonical_json(t): t for cell in results.plan.of("train") if (t := cell.declared["training"])}
-    facts = [("training", parameters(training)) for training in trainings.values()]
+    facts = [("changed by --set", ", ".join(results.plan.changes))] if results.plan.changes else []
+    facts += [("training", parameters(training)) for training in trainings.values()]
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
     facts.append(("evaluation", parameters({key: value for key, value in evaluation.items() if key != "draw"})))
     by_attack: dict[str, list[Cell]] = {}

@@ -140,4 +140,4 @@ def _other_file(before: Plan, folder: Path, suite: str, file: Path | None) -> Pa
     except (SuiteError, OSError):  # renamed, moved or gone: one suite of the name is left
         return None
     name = document.get("suite") if isinstance(document, dict) else None
-    return other if name in (suite, suite.removesuffix(SUFFIX)) else None
+    return other if name in (suite, suite.removesuffix(SUFFIX), before.file_name or None) else None

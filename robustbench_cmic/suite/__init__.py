@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from robustbench_cmic.suite.files import open_regular
 from robustbench_cmic.suite.matrix import ExpandedModels, expand_models
 from robustbench_cmic.suite.messages import Problem, SuiteError, os_error_reason, problems_of, suggestion
 from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.override import blaming, changed_name, naming, override
 from robustbench_cmic.suite.reader import Document, read_document
 from robustbench_cmic.suite.schema import Suite
 
@@ -39,13 +39,23 @@ class LoadedSuite:
     located: Callable[[Iterable[Problem]], list[Problem]]
 
 
-def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
-    """Read and check a suite file; with a data folder, a warning says where the suite's own data is in neither place.
+def load_suite(
+    path: Path, data: Path | None = None, settings: Sequence[str] = (), name: str | None = None
+) -> LoadedSuite:
+    """Read and check a suite file.
+
+    Args:
+        path: of the file.
+        data: folder of data; a warning says where the suite's own data is neither there nor beside the file.
+        settings: values to change before anything is checked, see `override`.
+        name: of the suite in place of its own, or of that which the changes give it.
 
     Raises:
         SuiteError: with every problem found, each with its line and key.
+        UserError: a setting that does not fit the file, or a name that is none.
     """
     document = read_document(path)
+    document.data, overrides = override(document.data, settings)
     if not isinstance(document.data, dict):
         message = "a suite is a mapping that begins with the line `suite: NAME`, not a list or a single value"
         raise SuiteError(path, [Problem(message, line=1)])
@@ -61,7 +71,8 @@ def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
         problems += problems_of(error, raw, Suite)
     problems += errors(raw, expanded)
     if document.problems or expanded.problems or problems:
-        raise SuiteError(path, [*document.problems, *_located(problems, document, expanded)])
+        located = _located(problems, document, expanded)
+        raise SuiteError(path, blaming([*document.problems, *located], overrides))
     models = [_beside(path, model) for model in suite.models]
     absent = [
         Problem(why, ("models", index, "weights"))
@@ -70,15 +81,20 @@ def load_suite(path: Path, data: Path | None = None) -> LoadedSuite:
         if (why := _absence(file))
     ]
     if absent:
-        raise SuiteError(path, _located(absent, document, expanded))
+        raise SuiteError(path, blaming(_located(absent, document, expanded), overrides))
     pairs = [[first, second] for _, first, second in expanded_pairs(raw, expanded)]
     dataset = suite.dataset.beside(path.parent.absolute())
     suite = suite.model_copy(update={"pairs": pairs, "models": models, "dataset": dataset})
-    located = functools.partial(_located, document=document, expanded=expanded)
+    if overrides or name is not None:
+        suite = suite.changed(name or changed_name(suite.suite, overrides), [own.text for own in overrides])
+
+    def place(problems: Iterable[Problem]) -> list[Problem]:
+        return naming(_located(problems, document, expanded), overrides)
+
     found = list(warnings(suite))
     if data is not None and (absence := dataset.absence(data.absolute())) is not None:
         found.append(Problem(f"{absence}: `run` will need it", ("dataset", "path")))
-    return LoadedSuite(suite, path, document.sha256, located(found), located)
+    return LoadedSuite(suite, path, document.sha256, place(found), place)
 
 
 def _absence(file: Path) -> str:

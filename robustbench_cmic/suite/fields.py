@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=64)]
+_NAME, _NAME_LENGTH = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", 64
+Name = Annotated[str, StringConstraints(pattern=_NAME, max_length=_NAME_LENGTH)]
 """A word that is safe as a file name: letters, digits, `_`, `.`, `+`, `-`."""
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
@@ -96,6 +97,11 @@ class Threat(NamedTuple):
 
 
 CLEAN = Threat("", 0.0)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is a `Name`."""
+    return len(text) <= _NAME_LENGTH and re.fullmatch(_NAME, text) is not None
 
 
 def radius_problem(threat: Threat) -> str | None:

@@ -153,6 +153,29 @@ def read_document(path: Path) -> Document:
     return document
 
 
+def read_value(text: str) -> Any:
+    """One value as a suite file may hold it.
+
+    Raises:
+        ValueError: it is no YAML, none at all, or exceeds the bounds; the message says why.
+    """
+    here = Path("value")
+    try:
+        _check_bounds(here, text)
+        node = yaml.compose(text, Loader=_Loader)
+        if node is None:
+            raise ValueError("the value is missing; write null where there shall be none")
+        document = Document(here, "")
+        value = document.build(node)
+    except yaml.YAMLError as error:
+        raise ValueError(_syntax_problem(error).message) from None
+    except SuiteError as error:
+        raise ValueError(error.problems[0].message) from None
+    if document.problems:
+        raise ValueError(document.problems[0].message)
+    return value
+
+
 def _read_text(path: Path) -> str:
     try:
         with open_regular(path) as file:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, WithJsonSchema
+from pydantic import Discriminator, Field, PrivateAttr, Tag, WithJsonSchema
 
 from robustbench_cmic.suite.attack_base import Attack
 from robustbench_cmic.suite.attacks import NATIVE_ATTACKS, NativeAttack
@@ -58,6 +59,24 @@ class Suite(Strict):
     evaluation: Evaluation = Evaluation()
     audit: Literal["strict", "standard", "off"] = "standard"
     claims: Claims = Claims()
+    _file_name: str = PrivateAttr("")
+    _changes: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def file_name(self) -> str:
+        """What the file calls it, where the command line gave it another name; else empty."""
+        return self._file_name
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What the command line changed of the file: `training.epochs=2`."""
+        return self._changes
+
+    def changed(self, name: str, changes: Iterable[str]) -> Suite:
+        """The same suite under the name that the command line's changes give it."""
+        suite = self.model_copy(update={"suite": name})
+        suite._file_name, suite._changes = "" if name == self.suite else self.suite, tuple(changes)
+        return suite
 
 
 _MATRIX = {

@@ -80,7 +80,9 @@ def test_what_is_missing_has_no_number_and_is_counted(tmp_path: Path) -> None:
 
 def test_nothing_measured_is_one_line(tmp_path: Path) -> None:
     summary = read(fill(tmp_path / "made", planned(tmp_path, SUITE), lambda cell: None))
-    assert board_text(summary, 200).startswith("made: nothing is measured in full yet; incomplete: of 42 cells 30 not run, 12 ok\n")
+    assert board_text(summary, 200).startswith(
+        "made: nothing is measured in full yet; incomplete: of 42 cells 30 not run, 12 ok\n"
+    )
     assert len(board_text(summary, 200).splitlines()) == 1
 
 

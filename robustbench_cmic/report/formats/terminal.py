@@ -83,6 +83,8 @@ def _head(summary: Summary) -> Text:
     if (missing := summary.missing) is not None:
         counts = ", ".join(f"{count} {status}" for status, count in missing.counts.items())
         parts.append(f"incomplete: of {len(results.plan.cells)} cells {counts}")
+    if results.plan.changes:
+        parts.append(f"changed by --set: {', '.join(results.plan.changes)}")
     return _text(f"{results.plan.suite}: {'; '.join(parts)}")
 
 
