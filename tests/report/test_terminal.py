@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary
 from robustbench_cmic.report.finding import finding
@@ -26,9 +27,10 @@ KEPT |= {("b", 0.0): (910, 890, 905), ("b", 0.1): (650, 651, 650), ("b", 0.2): (
 
 
 def made(tmp_path: Path, text: str = SUITE) -> Summary:
-    plan = planned(tmp_path, text)
-    kept = lambda cell: KEPT[cell.model, cell.eps][cell.seed]  # noqa: E731
-    return read(fill(tmp_path / "made", plan, lambda cell: [place < kept(cell) for place in range(N)]))
+    def outcome(cell: Cell) -> list[bool]:
+        return [place < KEPT[cell.model, cell.eps][cell.seed] for place in range(N)]
+
+    return read(fill(tmp_path / "made", planned(tmp_path, text), outcome))
 
 
 def test_each_line_has_the_numbers_and_the_verdict_of_the_leaderboard(tmp_path: Path) -> None:
