@@ -9,7 +9,12 @@ from robustbench_cmic.objectives.base import Objective
 
 
 class CrossEntropy(Objective):
-    """Mean over the batch of -log softmax(z)_y, in nats; parameters as in `suite.objectives.CrossEntropyObjective`."""
+    """Mean over the batch of -log softmax(z)_y, in nats.
+
+    Args:
+        classes: C.
+        label_smoothing: share of the target that is spread over all classes, in [0, 1].
+    """
 
     def __init__(self, classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()

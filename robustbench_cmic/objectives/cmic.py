@@ -26,10 +26,28 @@ from robustbench_cmic.objectives.base import Objective, TrainingOutputs
 
 
 class Cmic(Objective):
-    """The CMIC-DL objective and its centroids; parameters as in `suite.objectives.CmicObjective`.
+    """The CMIC-DL objective and its centroids, a module of logits (N, C) and labels (N,).
 
     Where lambda and beta are both 0 the loss is cross entropy, bit for bit. As written in the paper the separation
-    term is unbounded: it rewards log P -> -inf. Below `floor` the logarithm gives no gradient any more.
+    term is unbounded: it rewards log P -> -inf. Below `floor` the logarithm gives no gradient any more. The defaults
+    are the formula as printed; `suite.objectives.PRESETS` has the settings of both readings.
+
+    Args:
+        classes: C.
+        lambda_: weight of the concentration; below 0 it is undone.
+        beta: weight of the separation, at least 0.
+        separation_gradient: of -P_x . log P_u, `both` factors are differentiated, or the `first` alone, P_x.
+        separation_mean: over `all_pairs`, whose sum is divided by |B|^2, or over the `unlike_pairs` alone.
+        floor: least probability inside the separation term, in (0, 1).
+        centroids: what `update` is given: the step's own `batch`, or extra `class_batches`; or `fixed`, the class means
+            that `begin_epoch` computes.
+        momentum: how much of a centroid an update keeps, in [0, 1].
+        horizon: in place of a momentum m, the number 1 / (1 - m) of steps that a centroid looks back on, as a share of
+            the training's steps, which `begin` has to be told.
+        class_batch_size: extra examples of every class that `update` wants; only for `class_batches`.
+        class_batch_mode: the model's mode for them.
+        refresh: when `fixed` centroids are computed: `once`, or at the start of each `epoch`.
+        label_smoothing: of the cross-entropy term.
     """
 
     centroid: Tensor
