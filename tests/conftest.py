@@ -31,7 +31,34 @@ attacks:
 audit: off
 """
 
+QUICK = {
+    "attacks/test_losses.py", "attacks/test_threat.py", "audit/test_rules.py", "cli/test_cli_version.py",
+    "data/test_subset.py", "information/test_extremes.py", "models/test_layout.py", "objectives/test_objectives.py",
+    "plan/test_plan.py", "records/test_record.py", "report/test_power.py", "report/compare/test_verdicts.py",
+    "run/test_job.py", "run/watch/test_progress.py", "suite/test_reader.py", "suite/test_signatures.py",
+    "test_quick.py", "test_statistics.py", "training/test_schedule.py",
+}  # fmt: skip
+"""Files of `pytest -m quick`: some of every package that together take well under a minute on two cores."""
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _within_tests(path: Path) -> str:
+    """A path as QUICK has it; what is not among the tests is given in full."""
+    tests = ROOT / "tests"
+    return path.relative_to(tests).as_posix() if path.is_relative_to(tests) else str(path)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For the quick tests the others are not even imported, which would take longer than they do."""
+    others = collection_path.is_file() and _within_tests(collection_path) not in QUICK
+    return True if config.option.markexpr == "quick" and others else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _within_tests(item.path) in QUICK:
+            item.add_marker("quick")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -23,6 +23,8 @@ from tests.conftest import ROOT, TINY_SUITE
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 INSTALLED = {"pip install -e .", "pip install tox", "tox", "pip install robustbench_cmic[tensorboard]"}
+INSTALLED |= {"pip install --upgrade requests urllib3 idna", "pip install --no-deps torchattacks"}
+INSTALLED |= {"pip install -e . -c constraints.txt"}
 """What the continuous integration, or the environment that these tests run in, has done."""
 
 

@@ -23,7 +23,8 @@ from tests.conftest import ROOT, TINY_SUITE
 CURRENT = "2.32"
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SUITE = TINY_SUITE.replace("epochs: 2", "epochs: 1").replace(
-    "  - {name: PGD, eps: 0.1, steps: 3}", "  - {name: PGDL2, eps: 0.5, steps: 2}\n  - {name: DIFGSM, eps: 0.1, steps: 2}"
+    "  - {name: PGD, eps: 0.1, steps: 3}",
+    "  - {name: PGDL2, eps: 0.5, steps: 2}\n  - {name: DIFGSM, eps: 0.1, steps: 2}",
 )
 LOOK = """
 import requests, torchattacks
