@@ -86,7 +86,8 @@ def test_uv_is_told_to_override_what_torchattacks_asks_for() -> None:
 
 
 def test_every_dependency_has_a_lower_bound_that_the_workflow_installs() -> None:
-    lines = [*PROJECT["project"]["dependencies"], *sum(PROJECT["project"]["optional-dependencies"].values(), [])]
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    lines = [line for lines in (PROJECT["project"]["dependencies"], *extras) for line in lines]
     for requirement in map(Requirement, lines):
         assert [each.operator for each in requirement.specifier] == [">="], requirement
         here = importlib.metadata.version(requirement.name) if requirement.name not in ("adv-lib", "foolbox") else None
