@@ -39,7 +39,7 @@ def current(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     if Version(importlib.metadata.version("requests")) >= Version(CURRENT):
         return environment
     folder = tmp_path_factory.mktemp("current")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, f"requests>={CURRENT}"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), f"requests>={CURRENT}"]
     if subprocess.run([*pip, "urllib3>=2", "idna>=3"], capture_output=True).returncode != 0:
         pytest.skip("a current `requests` cannot be had without a network; tox installs one")
     return environment | {"PYTHONPATH": os.pathsep.join([str(folder), environment["PYTHONPATH"]])}

@@ -18,19 +18,10 @@ from robustbench_cmic import __version__
 
 PACKAGES = ("robustbench_cmic", "torch", "torchvision", "torchattacks", "timm", "torchmetrics", "numpy", "scikit-learn")
 """Whose versions records hold: numbers may depend on them."""
-FURTHER = ("requests", "filelock", "jinja2", "markupsafe", "matplotlib", "pandas", "pillow", "platformdirs", "plotly")
-FURTHER += (
-    "pydantic",
-    "pyyaml",
-    "rich",
-    "safetensors",
-    "scipy",
-    "tabulate",
-    "typer",
-    "click",
-    "urllib3",
-    "tensorboard",
-)
+FURTHER: tuple[str, ...] = (
+    "requests", "filelock", "jinja2", "markupsafe", "matplotlib", "pandas", "pillow", "platformdirs", "plotly",
+    "pydantic", "pyyaml", "rich", "safetensors", "scipy", "tabulate", "typer", "click", "urllib3", "tensorboard",
+)  # fmt: skip
 """On which no number depends; and of libraries that these bring along, those that clash with others' most."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]

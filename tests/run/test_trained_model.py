@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_only_the_recorded_weights_are_loaded(copied: Path) -> None:
 def test_a_training_without_a_model_is_told(copied: Path) -> None:
     folder = copied / "results" / "tiny"
     record = training(folder)
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "the training of ce seed 0 diverged, so that there is no model: loss is NaN": {
             "status": "diverged", "reason": "loss is NaN", "checkpoint_sha256": None,
         },
