@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_own_code_is_found_beside_the_suite_and_has_to_be_what_was_trained(
         carried_out(tmp_path / "own.yaml", folder, Store(folder).work)
         plan = make_plan(load_suite(tmp_path / "own.yaml").suite).model_copy(update={"file": "../../own.yaml"})
     write_json(folder / "plan.json", plan.model_dump(mode="json"))
-    monkeypatch.setattr("sys.path", [entry for entry in __import__("sys").path if entry != str(tmp_path)])
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry != str(tmp_path)])
     check_outcomes(folder, "mine")
     check_outcomes(folder, "cnn")
     (tmp_path / "my_own_network.py").write_text(OWN + "# another by now\n")
