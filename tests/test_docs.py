@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "suites").mkdir()
     for suite in (ROOT / "suites").glob("*.yaml"):
         (folder / "suites" / suite.name).write_text(small(suite))
+    readme = (ROOT / "README.md").read_text()
+    for name, start in (("my_model.py", "import math"), ("mine.yaml", "suite: mine")):
+        (block,) = re.findall(rf"^(    {start}\n(?:    .*\n|\n(?=    ))*)", readme, re.MULTILINE)
+        (folder / name).write_text(textwrap.dedent(block).replace("epochs: 10", "epochs: 1"))
     for name in ("digits", "mnist-lite"):
         run(f"python -m robustbench_cmic run suites/{name}.yaml", folder)
     return folder
