@@ -135,7 +135,7 @@ def test_in_place_of_given_weights(tiny: Path, make: Callable[[Path], object], s
     make(weights)
     done = command_here("validate", "tiny.yaml", cwd=tiny.parent)
     assert done.returncode == 2
-    assert done.stderr.endswith(f"tiny.yaml:5: models[0].weights: cannot read w.safetensors: {said}\n")
+    assert done.stderr.endswith(f"tiny.yaml:5: models[0].weights: cannot read {weights}: {said}\n")
 
 
 def test_in_place_of_events_a_lock_and_pictures(copied: Path) -> None:
