@@ -13,6 +13,7 @@ from robustbench_cmic.cli.plan import show_plan
 from robustbench_cmic.run import DONE, INCOMPLETE
 from robustbench_cmic.run.console import show
 from robustbench_cmic.run.options import Options
+from robustbench_cmic.suite import Suite
 
 JobsOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Cells at a time; by default one a core, on a GPU one.")
@@ -77,7 +78,12 @@ def run(
     )
     if dry_run:
         show_plan(loaded.suite, options)
-        return
+    else:
+        raise typer.Exit(_carried_out(loaded.suite, options, quiet))
+
+
+def _carried_out(suite: Suite, options: Options, quiet: bool) -> int:
+    """Run, and end with the answer and the files that hold it; returns the exit code."""
     # Imported where they are used: the other commands answer without them in a fraction of a second.
     from rich.console import Console
 
@@ -86,15 +92,15 @@ def run(
 
     console = Console(soft_wrap=True, quiet=quiet)
     problems = Console(soft_wrap=True, stderr=True) if quiet else console
-    code = run_suite(loaded.suite, options, console, problems, lambda summary: print_board(summary, console))
+    code = run_suite(suite, options, console, problems, lambda summary: print_board(summary, console))
     if code in (DONE, INCOMPLETE):
-        folder = results / loaded.suite.suite
+        folder = options.results / suite.suite
         if not quiet:
-            show(f"as a page: robustbench-cmic report {folder.name}{_results_option(results)} --format html")
+            show(f"as a page: robustbench-cmic report {folder.name}{_results_option(options.results)} --format html")
         for name in ("leaderboard.md", "results.csv", "models.csv"):
             if (file := folder / name).is_file():
                 show(file)
-    raise typer.Exit(code)
+    return code
 
 
 def _results_option(results: Path) -> str:
