@@ -102,8 +102,9 @@ def load(
     data: Path | None = None,
     settings: Sequence[str] = (),
     name_as: str | None = None,
+    quiet: bool = False,
 ) -> LoadedSuite:
-    """The suite as `--set` and `--as` change it, its warnings told; raises SuiteError with every problem of it.
+    """The suite as `--set` and `--as` change it, its warnings told unless quiet; raises SuiteError with every problem.
 
     With a data folder, it is also told where the suite's own data cannot be found.
     """
@@ -113,7 +114,7 @@ def load(
     # What a suite names lies beside it; behind everything else, so that it hides no library.
     sys.path.append(str(path.parent.absolute()))
     loaded = load_suite(path, data, settings, name_as)
-    tell(f"warning: {problem.text(str(loaded.path))}" for problem in loaded.warnings)
+    tell(f"warning: {problem.text(str(loaded.path))}" for problem in loaded.warnings if not quiet)
     return replace(loaded, suite=toy_size(loaded.suite)) if at_toy_size else loaded
 
 

@@ -57,8 +57,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
 ) -> None:
     """Train, attack and measure a suite's models; go on where an earlier run stopped."""
-    # What is not there a run says itself.
-    loaded = arguments.load(suite, toy, arguments.data_folder(data) if dry_run else None, settings, name_as)
+    place = arguments.data_folder(data) if dry_run else None  # what is not there a run says itself
+    loaded = arguments.load(suite, toy, place, settings, name_as, quiet)
     options = Options(
         results=results,
         work=work,

@@ -46,3 +46,9 @@ def test_a_report_on_one_suite_prints_it_and_one_on_all_does_not(copied: Path, c
     assert alone.stdout.splitlines() == [*board(copied), *written]
     assert cli("report", "--format", "md", cwd=copied).stdout.splitlines() == written
     assert cli("report", "tiny", "--quiet", "--format", "md", cwd=copied).stdout.splitlines() == written
+
+
+def test_a_warning_is_no_error(tiny: Path, cli: Cli) -> None:
+    options = ("--dry-run", "--set", "attacks.PGD.alpha=0.001")
+    assert cli("run", tiny, *options).stderr.startswith("warning: ")
+    assert cli("run", tiny, *options, "--quiet").stderr == ""
