@@ -15,7 +15,7 @@ NAME = "tiny+training.epochs=1"
 
 
 def test_a_changed_run_has_its_own_folder_says_what_was_set_and_is_found_by_it(copied: Path, cli: Cli) -> None:
-    before = {file.name: file.read_bytes() for file in (copied / "results" / "tiny").iterdir()}
+    before = {file.name: file.read_bytes() for file in (copied / "results" / "tiny").glob("*.*")}
     done = cli("run", "tiny.yaml", "--set", "training.epochs=1", "--only", "none", cwd=copied)
     assert f"results/{NAME}/leaderboard.md" in done.stdout.splitlines()
     assert "; changed by --set: training.epochs=1" in done.stdout
@@ -24,7 +24,7 @@ def test_a_changed_run_has_its_own_folder_says_what_was_set_and_is_found_by_it(c
     assert (plan["suite"], plan["file_name"], plan["changes"]) == (NAME, "tiny", ["training.epochs=1"])
     _, run = (folder / "leaderboard.md").read_text().split("## What was run")
     assert "- changed by --set: training.epochs=1\n- training: epochs 1," in run
-    assert {file.name: file.read_bytes() for file in (copied / "results" / "tiny").iterdir()} == before
+    assert {file.name: file.read_bytes() for file in (copied / "results" / "tiny").glob("*.*")} == before
     planned = cli("plan", "tiny.yaml", "--set", "training.epochs=1", cwd=copied).stdout
     assert planned.startswith(f"{NAME}: tiny.yaml, changed by --set: training.epochs=1\n")
     assert re.search(r"8 cells: 4 done, 4 to run$", planned.strip())
