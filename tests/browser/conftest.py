@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, 
 
 from robustbench_cmic.report import Summary, folders_of, read_results, summarize
 from robustbench_cmic.report.formats.html import index_page, suite_page
+from tests.browser.twelve import twelve
 from tests.conftest import ROOT
 from tests.report.hostile import BAD, hostile
 
@@ -64,7 +65,7 @@ def digits(boards: dict[str, Summary]) -> Summary:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, boards: dict[str, Summary]) -> Path:
-    """A folder as `results`, its pages as files: index, one a committed suite, and `hostile`."""
+    """A folder as `results`, its pages as files: index, one a committed suite, `hostile` and `twelve`."""
     folder = tmp_path_factory.mktemp("site")
     for name, board in boards.items():
         (folder / name).mkdir()
@@ -72,6 +73,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, boards: dict[str, Summary]) -
     (folder / "hostile").mkdir()
     board = hostile(tmp_path_factory.mktemp("made"))
     (folder / "hostile" / "index.html").write_text(suite_page(board))
+    (folder / "twelve").mkdir()
+    (folder / "twelve" / "index.html").write_text(suite_page(twelve(tmp_path_factory.mktemp("twelve"))))
     (folder / "index.html").write_text(index_page([*boards.items(), (BAD, board)]))
     return folder
 
@@ -98,7 +101,7 @@ class Visit:
             self.errors.append(message.text)
 
     def _request(self, request: Request) -> None:
-        if not request.url.startswith(("file:", "data:")):
+        if not request.url.startswith(("file:", "data:", "blob:")):
             self.requests.append(request.url)
 
     def _dialog(self, dialog: Dialog) -> None:

@@ -5,45 +5,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robustbench_cmic.report.about import objectives_text
-from robustbench_cmic.report.formats.html.charts import COLORS, curves, forest
+from robustbench_cmic.report.counts import ClaimCounts, claim_counts
+from robustbench_cmic.report.formats.html.charts import curves, forest
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers, number_text
 from robustbench_cmic.report.formats.html.pictures import gallery
 from robustbench_cmic.report.formats.html.render import render
+from robustbench_cmic.report.formats.html.strokes import COLORS
 from robustbench_cmic.report.grid import find_grid
 from robustbench_cmic.report.metrics import FOR_PEOPLE
 from robustbench_cmic.report.summary import Summary
+from robustbench_cmic.report.tables import Table
+
+LONG = len(COLORS)
+"""With more models, where they are a grid, its maps come first and long tables are folded."""
+CROWDED = 2 * len(COLORS)
+"""With more models of a grid there are no curves: the maps tell more."""
 
 
 def suite_page(summary: Summary) -> str:
-    """An HTML file on a suite: standings, curves, pairs, flags, examples, every number and where it came from.
+    """An HTML file on a suite: finding, standings, curves, pairs, flags, examples, every number and where it came from.
 
     It is to be written into the suite's results folder, for it leads to the records there.
     """
     norms = dict.fromkeys(threat.norm for threat in summary.results.threats if summary.examples)
     grid = find_grid(summary.results)
-    # Curves of more models than there are colours tell nothing apart; the maps of a grid do.
-    crowded = grid is not None and len(summary.results.models) > len(COLORS)
-    curves_of = {norm: None if crowded else curves(summary, norm) for norm in norms}
+    models = len(summary.results.models) if grid else 0
+    curves_of = {norm: None if models > CROWDED else curves(summary, norm) for norm in norms}
     pairs = summary.pairs.items() if summary.examples else ()
     forests = {pair: forest(lines, pair, f"pair-{place}") for place, (pair, lines) in enumerate(pairs)}
     charts = [chart for chart in (*curves_of.values(), *forests.values()) if chart]
     rows, facts = all_numbers(summary)
     return render(
         "suite.html",
-        ["page.js", "plotly", "charts.js"] if charts else ["page.js"],
+        ["page.js", "scroll.js", "plotly", "charts.js"] if charts else ["page.js", "scroll.js"],
         summary=summary,
         objectives=objectives_text([summary.results]),
         grid=grid,
-        crowded=crowded,
+        folded=models > LONG,
         curves=curves_of,
         forests=forests,
+        counts=_counts(summary),
         gallery=gallery(summary),
         heat_color=COLORS[0],
         metrics=FOR_PEOPLE,
         number_text=number_text,
+        verdict_first=_verdict_first,
         rows=rows,
         provenance={"facts": facts, "rows": [row["facts"] for row in rows], "record": RECORD, "again": AGAIN},
-        figures={chart.id: {"figure": chart.figure, "series": chart.series} for chart in charts},
+        figures={chart.id: {"figure": chart.figure, "curves": chart.curves} for chart in charts},
     )
 
 
@@ -54,4 +63,16 @@ def index_page(summaries: Sequence[tuple[str, Summary]]) -> str:
         summaries: name of a suite's folder beside the file, and its results.
     """
     objectives = objectives_text(summary.results for _, summary in summaries)
-    return render("index.html", ["page.js"], summaries=summaries, objectives=objectives)
+    return render("index.html", ["page.js", "scroll.js"], summaries=summaries, objectives=objectives, counts=_counts)
+
+
+def _counts(summary: Summary) -> dict[tuple[str, str], ClaimCounts]:
+    """What each pair comes to."""
+    return {pair: claim_counts(lines) for pair, lines in summary.pairs.items()}
+
+
+def _verdict_first(table: Table) -> Table:
+    """A comparison with its verdict right behind what was compared, so that no screen cuts it off."""
+    place = table.headers.index("verdict")
+    moved = [[*row[:2], row[place], *row[2:place], *row[place + 1 :]] for row in (table.headers, *table.rows)]
+    return Table(moved[0], moved[1:])

@@ -11,6 +11,7 @@ from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
+from robustbench_cmic.report.formats.html.strokes import COLORS, Stroke, stroke
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.pairs import PairTest
@@ -18,14 +19,27 @@ from robustbench_cmic.report.summary import SeedValues, Summary
 from robustbench_cmic.report.tables import interval_text, spread
 from robustbench_cmic.suite.fields import CLEAN, NORM_NAMES, Threat, format_eps
 
-# Told apart in greys and by colour-blind eyes, and at least 3:1 on white and on the dark background.
-COLORS = ("#2f7fc1", "#c8641b", "#2b8f6c", "#a65fb0", "#8a7a1f", "#c2476a", "#5b7088", "#4c8f1f")
-DASHES = ("dot", "dash", "dashdot", "longdash", "longdashdot")
 KINDS = {"claims": COLORS[0], "single attacks": COLORS[4], "withdrawn: flagged": "#8a8f98"}
 """Of differences, with their colours."""
+OPENING = (WORST, "FGSM", "FGSM-margin")
+"""What curves open with: one step on the loss, the same step on the margin between logits, and what survives all."""
 
 _text = partial(escape, quote=False)
 """A suite's own words for Plotly."""
+
+
+class Choice(NamedTuple):
+    """A model or an attack whose curves a reader may show or hide.
+
+    Attributes:
+        checked: whether they are drawn before anything is chosen.
+        glyph, color: of a model's curves; empty for an attack.
+    """
+
+    name: str
+    checked: bool
+    glyph: str = ""
+    color: str = ""
 
 
 class Chart(NamedTuple):
@@ -34,54 +48,75 @@ class Chart(NamedTuple):
     Attributes:
         id: of its element in the page.
         text: what it shows, in a sentence, for those who cannot see it.
-        height: in pixels.
+        height: in pixels, without its key, where that grows with what is chosen.
         figure: Plotly's data and layout.
-        series: the attack that each trace is about, to choose by; empty where there is nothing to choose.
+        curves: model and attack of each trace, to choose by; empty where there is nothing to choose.
+        models, attacks: what may be chosen.
     """
 
     id: str
     text: str
     height: int
     figure: Mapping[str, Any]
-    series: Sequence[str] = ()
-
-    @property
-    def choices(self) -> list[str]:
-        """The attacks that may be drawn beside the worst case."""
-        return [name for name in dict.fromkeys(self.series) if name != WORST]
+    curves: Sequence[tuple[str, str]] = ()
+    models: Sequence[Choice] = ()
+    attacks: Sequence[Choice] = ()
 
 
 def curves(summary: Summary, norm: str) -> Chart:
-    """Accuracy of every model over the radii of a norm: the worst case and each attack."""
+    """Accuracy of every model over the radii of a norm, in the worst case and under each attack.
+
+    It opens with the step on the loss, the step on the margin and the worst case of the first pair of models; without
+    a pair, of the first two.
+    """
     results = summary.results
     threats = [threat for threat in results.threats if threat.norm == norm]
-    labels = dict.fromkeys(label for threat in threats for label in summary.attacks(threat))
-    styles = {WORST: {"visible": True, "line_width": 3, "line_dash": "solid"}}
-    for number, label in enumerate(labels):
-        styles[label] = {"visible": False, "line_width": 1.5, "line_dash": DASHES[number % len(DASHES)]}
-    traces, series = [], []
+    labels = [WORST, *dict.fromkeys(label for threat in threats for label in summary.attacks(threat))]
+    opened = next(iter(results.plan.pairs), results.models[:2])
+    traces, drawn = [], []
     for place, model in enumerate(results.models):
-        for label, style in styles.items():
+        for number, label in enumerate(labels):
             attacked = {threat: summary.values(model, label, threat) for threat in threats}
             if any(numbers.values for numbers in attacked.values()):
                 points = {CLEAN: summary.values(model, "none", CLEAN)} | attacked
-                color = COLORS[place % len(COLORS)]
-                curve = _curve(model, label, points, results.seeds)
-                traces.append(curve | style | {"line_color": color, "marker_color": color})
-                series.append(label)
+                curve = _curve(model, label, points, results.seeds) | _drawn(stroke(place), number, points)
+                traces.append(curve | {"visible": model in opened and label in OPENING})
+                drawn.append((model, label))
+    strokes = [(model, stroke(place)) for place, model in enumerate(results.models)]
+    models = [Choice(model, model in opened, own.glyph, own.color) for model, own in strokes]
+    attacks = [Choice(label, label in OPENING) for label in labels if any(label == own for _, own in drawn)]
+    text = f"Accuracy of {len(results.models)} models over eps, {NORM_NAMES[norm]}."
+    figure = _figure(traces, _axes(norm, threats))
+    return Chart(f"curves-{norm}", text, 400, figure, drawn, models, attacks)
+
+
+def _axes(norm: str, threats: Sequence[Threat]) -> dict[str, Any]:
     ticks = sorted({0.0, *(threat.eps for threat in threats)})
-    layout = {
+    return {
         "xaxis_title_text": f"eps ({NORM_NAMES[norm]})",
         "xaxis_tickvals": ticks,
         "xaxis_ticktext": [format_eps(eps) for eps in ticks],
         "xaxis_zeroline": False,
         "yaxis_title_text": ACCURACY.head,
         "yaxis_rangemode": "tozero",
-        "legend": {"orientation": "h", "y": -0.25},
-        "margin": {"t": 16, "r": 16, "l": 56, "b": 48},
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0.0, "itemwidth": 40},
+        "margin": {"t": 8, "r": 16, "l": 56, "b": 48},
     }
-    text = f"Accuracy of {len(results.models)} models over eps, {NORM_NAMES[norm]}."
-    return Chart(f"curves-{norm}", text, 440, _figure(traces, layout), series)
+
+
+def _drawn(own: Stroke, attack: int, points: Mapping[Threat, SeedValues]) -> dict[str, Any]:
+    """Line and markers of a curve: those of flagged numbers are open, and larger."""
+    flags = [bool(number.flags) for number in points.values()]
+    return {
+        "line": {"color": own.color, "dash": own.dash(attack), "width": 2 if attack else 3},
+        "marker": {
+            "color": own.color,
+            "size": [11 if flagged else 8 for flagged in flags],
+            "symbol": [f"{own.symbol}-open" if flagged else own.symbol for flagged in flags],
+            "line": {"width": [2 if flagged else 0 for flagged in flags]},
+        },
+    }
 
 
 def _curve(model: str, label: str, points: Mapping[Threat, SeedValues], seeds: int) -> dict[str, Any]:
@@ -99,8 +134,6 @@ def _curve(model: str, label: str, points: Mapping[Threat, SeedValues], seeds: i
         "error_y_thickness": 1,
         "hovertext": [_hover(model, label, threat, number, seeds) for threat, number in points.items()],
         "hoverinfo": "text",
-        "marker_size": 8,
-        "marker_symbol": ["x-open" if number.flags else "circle" for number in points.values()],
     }
 
 

@@ -62,7 +62,7 @@ def _sha256(text: str) -> str:
 @functools.cache
 def _pages() -> Environment:
     pages = renderer(__package__ or "", autoescape=True)
-    pages.filters["prose"] = prose
+    pages.filters |= {"prose": prose, "sentence": sentence}
     pages.tests["code"] = lambda text: isinstance(text, Code)
     pages.tests["strong"] = lambda text: isinstance(text, Strong)
     return pages
@@ -78,3 +78,16 @@ def prose(text: str) -> Markup:
     for pattern, tag in _PROSE:
         marked = re.sub(pattern, tag, marked)
     return Markup(marked)
+
+
+def sentence(text: str) -> Markup:
+    r"""A sentence of a finding: names in backticks, and whatever else Markdown would read behind a backslash.
+
+    >>> sentence(r"`a_b` is \<b\>")
+    Markup('<code>a_b</code> is &lt;b&gt;')
+    """
+    parts = [
+        Markup("<code>{}</code>").format(code) if code is not None else escape(escaped or plain)
+        for escaped, code, plain in (found.groups() for found in re.finditer(r"\\(.)|`([^`]*)`|([^\\`]+|.)", text))
+    ]
+    return Markup("").join(parts)

@@ -87,6 +87,7 @@
     dialog.setAttribute("aria-label", button.dataset.flag);
     dialog.querySelector(".body").replaceChildren(rule);
     dialog.showModal();
+    dialog.dispatchEvent(new Event("copied", { bubbles: true }));
   });
   dialog?.querySelector("button.close").addEventListener("click", () => dialog.close());
 
