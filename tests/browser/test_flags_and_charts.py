@@ -108,7 +108,7 @@ def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Summary) ->
     second = models[1]
     for label in ("FGSM", "FGSM-margin"):
         page.get_by_role("checkbox", name=label, exact=True).uncheck()
-    page.get_by_role("checkbox", name=models[2]).check()
+    page.get_by_role("checkbox", name=models[2], exact=True).check()
     expect(page.locator("#curves-linf .scatterlayer .trace")).to_have_count(len(models))
     others = [(model, "worst case") for model in models if model != second]
     place = alone(digits, "worst case", others)

@@ -17,9 +17,9 @@ from robustbench_cmic.records.probed import Forward
 from robustbench_cmic.records.schema import CalibratedMeasures, Calibration
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary
-from robustbench_cmic.report.formats.html import suite_page
-from robustbench_cmic.report.formats.html.charts import COLORS
+from robustbench_cmic.report.formats.html import CROWDED, suite_page
 from robustbench_cmic.report.formats.html.render import render
+from robustbench_cmic.report.formats.html.strokes import COLORS
 from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.grid import Axis, Grid, find_grid, scale_ends
 from robustbench_cmic.report.results import Results
@@ -260,13 +260,22 @@ def test_the_leaderboard_has_the_same_as_tables(board: Summary) -> None:
         ]
 
 
-def test_many_models_fold_and_have_no_curves(board: Summary) -> None:
+def test_many_models_fold_and_still_more_have_no_curves(board: Summary, tmp_path: Path) -> None:
     page = suite_page(board)
-    assert len(board.results.models) > len(COLORS)
+    assert len(COLORS) < len(board.results.models) <= CROWDED
+    assert page.count("<details") == page.count("</details>")
+    folds = ["All models, the best first", "All models"]
+    for summary in (*folds, "The numbers of this chart"):
+        assert f"<summary>{summary}</summary>" in page
+    assert 'id="curves-linf"' in page
+    lambdas, betas = [2.8 * place for place in range(5)], [0.1, 0.2, 0.3, 0.4]
+    plan = planned(tmp_path, SUITE.replace("MATRIX", f"{{objective.lambda: {lambdas}, objective.beta: {betas}}}"))
+    folder = tmp_path / "more"
+    page = suite_page(read(fill(folder, plan, lambda cell: right(100))))
+    assert len(plan.of("train")) > 3 * CROWDED
     assert 'id="curves-linf"' not in page
     assert "plotly" not in page.lower()
-    assert page.count("<details") == page.count("</details>")
-    for summary in ("All models, the best first", "All models", "All models under every attack"):
+    for summary in (*folds, "All models under every attack"):
         assert f"<summary>{summary}</summary>" in page
 
 

@@ -83,7 +83,7 @@ def test_standings_are_those_of_the_leaderboard(digits: tuple[Summary, Element])
     (markdown,) = re.findall(r"## Accuracy under attack.*?\n\n((?:\|.*\n)+)", text)
     lines = [[cell.strip(" *`") for cell in line.split("|")[1:-1]] for line in markdown.splitlines()[2:]]
     expected = [(f"L-inf {row[0]}", row[1], row[2], row[-1]) for row in lines]
-    shown = [(row[0], row[1], row[2], row[3]) for row in table(digits[1], "standings-table")]
+    shown = [(row[0], row[3], row[1], row[2]) for row in table(digits[1], "standings-table")]
     assert shown == expected
     assert len(shown) == len(digits[0].standings) * len(digits[0].clean) > 1
 
@@ -94,7 +94,7 @@ def test_the_best_is_bold_and_flagged_rows_are_told_apart(tmp_path: Path) -> Non
     folder = fill(tmp_path / "made", plan, lambda cell: bits(kept[cell.model]) * 20)
     replace(folder, cell_of(plan, "b", 1, "audit"))
     page = parsed(suite_page(read(folder)))
-    assert [row[1:3] for row in table(page, "standings-table")] == [["1", "a"], ["flagged", "b"]]
+    assert [(row[1], row[3]) for row in table(page, "standings-table")] == [("a", "1"), ("b", "flagged")]
     (standings,) = [found for found in page.iter("table") if found.get("id") == "standings-table"]
     assert [row.get("class") for row in standings.iter("tr")] == [None, None, "flagged"]
     assert [said(bold) for bold in standings.iter("strong")] == ["50.0 ± 0.0"]
@@ -246,7 +246,7 @@ def test_what_is_missing_is_said_first(tmp_path: Path) -> None:
     assert "NaN at step 3" in said(notice)
     assert "because" in said(notice)
     assert "left out: 1." in said(notice)
-    ranks = [row[1] for row in table(page, "standings-table")]
+    ranks = [row[3] for row in table(page, "standings-table")]
     assert sorted(ranks) == ["1", "flagged", "incomplete", "incomplete", "incomplete", "incomplete"]
     statuses = [row[10] for row in table(page, "numbers-table")]
     assert (statuses.count("failed"), statuses.count("diverged"), statuses.count("skipped")) == (1, 1, 6)

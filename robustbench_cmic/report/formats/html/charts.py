@@ -152,7 +152,7 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
     by_kind = {kind: {place: line for place, line in enumerate(drawn) if _kind(line) == kind} for kind in KINDS}
     traces = [_differences(kind, own) for kind, own in by_kind.items() if own]
     layout = {
-        "xaxis_title_text": f"{_text(names[1])} minus {_text(names[0])} (points)",
+        "xaxis_title_text": f"{_text(names[1])}<br>minus {_text(names[0])} (points)",
         "xaxis_zeroline": True,
         "xaxis_zerolinewidth": 2,
         "yaxis_tickvals": list(range(len(drawn))),
@@ -161,10 +161,10 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
         "yaxis_automargin": True,
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom"},
-        "margin": {"t": 8, "r": 16, "l": 16, "b": 48},
+        "margin": {"t": 8, "r": 16, "l": 16, "b": 64},
     }
     text = f"Differences of {len(drawn)} accuracies, {names[1]} minus {names[0]}."
-    return Chart(identity, text, 150 + 24 * len(drawn), _figure(traces, layout))
+    return Chart(identity, text, 166 + 24 * len(drawn), _figure(traces, layout))
 
 
 def _kind(line: PairTest) -> str:
