@@ -114,7 +114,7 @@ def _drawn(own: Stroke, attack: int, points: Mapping[Threat, SeedValues]) -> dic
             "color": own.color,
             "size": [11 if flagged else 8 for flagged in flags],
             "symbol": [f"{own.symbol}-open" if flagged else own.symbol for flagged in flags],
-            "line": {"width": [2 if flagged else 0 for flagged in flags]},
+            "line": {"color": own.color, "width": [2 if flagged else 0 for flagged in flags]},
         },
     }
 
