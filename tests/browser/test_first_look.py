@@ -150,7 +150,7 @@ def test_twelve_models_stay_distinct(visit: Visit) -> None:
     looks = {tuple(str(trace[part]) for part in ("color", "symbol", "dash")) for trace in drawn(page)}
     assert len(looks) == 4 * len(MODELS)
     plot = page.locator(f"#{CHART} .gridlayer").first.bounding_box()
-    key = page.locator(f"#{CHART} .legend .bg").first  # what goes on within it is clipped.bounding_box()
+    key = page.locator(f"#{CHART} .legend .bg").first.bounding_box()  # of what goes on within it the rest is clipped
     assert plot is not None
     assert key is not None
     assert key["y"] + key["height"] <= plot["y"] + 1, "the key lies over no curve"
