@@ -106,15 +106,14 @@ def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Summary) ->
     page = visit.open()
     models = digits.results.models
     second = models[1]
-    for label in ("FGSM", "FGSM-margin"):
-        page.get_by_role("checkbox", name=label, exact=True).uncheck()
-    page.get_by_role("checkbox", name=models[2], exact=True).check()
+    for label in ("FGSM", "FGSM-margin", models[2]):
+        visit.press(page.get_by_role("checkbox", name=label, exact=True))
     expect(page.locator("#curves-linf .scatterlayer .trace")).to_have_count(len(models))
     others = [(model, "worst case") for model in models if model != second]
     place = alone(digits, "worst case", others)
     shown = visit.point_at("curves-linf", 1, 1 + place)  # behind the clean accuracy
     expect(shown).to_have_text("".join(said(digits, "worst case", place)))
-    page.get_by_role("checkbox", name=BESIDE, exact=True).check()
+    visit.press(page.get_by_role("checkbox", name=BESIDE, exact=True))
     expect(page.locator("#curves-linf .scatterlayer .trace")).to_have_count(2 * len(models))
     others += [(second, "worst case"), *((model, BESIDE) for model in models if model != second)]
     place = alone(digits, BESIDE, others)
