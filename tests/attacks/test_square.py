@@ -205,7 +205,7 @@ def test_result_stays_in_ball_and_box(
     generator = torch.Generator().manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 4))
     images = (1.4 * torch.rand(5, *shape, generator=generator) - 0.2).clamp(0, 1)
-    threat = Threat(norm, eps)
+    threat = Threat(norm, min(eps, 1.0) if norm == "linf" else eps)
     found = run(model, images, torch.arange(5) % 4, threat, queries, seed)
     assert not bool(violations(threat, images, found, tolerance=2e-6).any())
     assert float(found.min()) >= 0

@@ -101,7 +101,7 @@ def test_audit_prints_the_flags_of_stored_results(rich: Path, cli: Cli, tmp_path
     (folder / "leaderboard.md").unlink()
     done = cli("audit", "elsewhere")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{flags_text(summarize(read_results(folder)))}\n"
+    assert done.stdout == flags_text(summarize(read_results(folder)))
     assert "no-strong-attack" in done.stdout
     assert (folder / "leaderboard.md").read_bytes() == before
     next(folder.glob("ce.s0.audit.*")).write_text("{")

@@ -18,7 +18,7 @@ def test_a_changed_run_has_its_own_folder_says_what_was_set_and_is_found_by_it(c
     before = {file.name: file.read_bytes() for file in (copied / "results" / "tiny").glob("*.*")}
     done = cli("run", "tiny.yaml", "--set", "training.epochs=1", "--only", "none", cwd=copied)
     assert f"results/{NAME}/leaderboard.md" in done.stdout.splitlines()
-    assert "; changed by --set: training.epochs=1" in done.stdout
+    assert "; changed by --set: training.epochs=1" in " ".join(done.stdout.split())
     folder = copied / "results" / NAME
     plan = json.loads((folder / "plan.json").read_text())
     assert (plan["suite"], plan["file_name"], plan["changes"]) == (NAME, "tiny", ["training.epochs=1"])

@@ -177,7 +177,7 @@ def test_fewer_seeds_than_planned_are_told_and_pairs_hold_common_seeds_only(fold
     (ce,) = [c for c in results.plan.cells if (c.model, c.seed, c.attack) == ("ce", 1, "PGD")]
     (cmic,) = [c for c in results.plan.cells if (c.model, c.seed, c.attack) == ("cmic", 1, "PGD")]
     left, right = (100 * sum(outcomes(cell)) / N for cell in (ce, cmic))
-    (row,) = re.findall(r"^\| PGD .*$", text.split("against")[1], re.MULTILINE)
+    (row,) = re.findall(r"^\| PGD .*$", text.split("## `ce` against `cmic`")[1], re.MULTILINE)
     cells = [cell.strip() for cell in row.split("|")[3:-1]]
     assert cells[:3] == [f"{left:.1f} (1 of 2 seeds)", f"{right:.1f} (1 of 2 seeds)", f"{right - left:+.1f} (one seed)"]
     assert cells[5] == "withdrawn: flagged (few-examples, not-audited)"
