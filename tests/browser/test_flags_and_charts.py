@@ -109,6 +109,7 @@ def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Summary) ->
     for label in ("FGSM", "FGSM-margin", models[2]):
         visit.press(page.get_by_role("checkbox", name=label, exact=True))
     expect(page.locator("#curves-linf .scatterlayer .trace")).to_have_count(len(models))
+    page.wait_for_timeout(500)  # the chart is as high as its key needs
     others = [(model, "worst case") for model in models if model != second]
     place = alone(digits, "worst case", others)
     shown = visit.point_at("curves-linf", 1, 1 + place)  # behind the clean accuracy
