@@ -49,7 +49,7 @@ def test_every_page_opens_quietly_and_never_scrolls_sideways(visit: Visit, name:
 
 @pytest.mark.parametrize("visit", [LARGE_SCREEN, HELD], ids=["desktop", "phone"], indirect=True)
 def test_hostile_strings_stay_text_wherever_they_are_shown(visit: Visit) -> None:
-    page = visit.open("hostile/index.html", "twelve/index.html")
+    page = visit.open("hostile/index.html")
     visit.press(page.locator("#standings-table button.flag").first)
     visit.press(page.get_by_role("button", name="Close"))
     visit.press(page.locator("button.open").first)
