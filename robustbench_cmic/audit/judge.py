@@ -100,7 +100,12 @@ def _of_worst_case(rows: list[AttackResult], flags: list[Flag]) -> list[Flag]:
     """Flags that reach the worst case of a ball; one of its own where every attack that could be trusted is missing."""
     cells = ids(rows)
     raised = [flag for flag in flags if flag.scope != "rows" and cells & flag.cells]
-    flagged = {cell for flag in flags if flag.scope == "rows" for cell in flag.cells}
-    if not any(row.strong and row.cell.id not in flagged for row in rows):
-        raised.append(Flag("no-strong-attack", cells, "balls", f"{len(rows)} attacks in this ball"))
+    strong = {row.cell.id: row.cell.attack for row in rows if row.strong}
+    names = {
+        cell: sorted({flag.name for flag in flags if flag.scope == "rows" and cell in flag.cells}) for cell in strong
+    }
+    if all(names.values()):
+        count = f"{len(rows)} attack{'s' if len(rows) > 1 else ''} in this ball"
+        but = [f"{strong[cell]} is flagged {' and '.join(own)}" for cell, own in names.items()]
+        raised.append(Flag("no-strong-attack", cells, "balls", "; ".join([count, *but])))
     return raised

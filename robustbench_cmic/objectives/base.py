@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.messages import UserError, problems_of
 
 TrainingOutputs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 """Logits and labels, batch by batch: in eval mode, without augmentation and gradients; attacked by an adversary."""
@@ -15,6 +16,26 @@ TrainingOutputs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 class ObjectiveError(UserError):
     """An objective that cannot be used; the message says why."""
+
+
+def check_arguments(declaration: type[BaseModel], classes: int, keys: dict[str, Any]) -> None:
+    """Check what an objective is made with, in a loop of a user's own too, as a suite that declares it is checked.
+
+    Args:
+        declaration: of the objective in suites.
+        classes: number of classes, at least 2.
+        keys: by their names in suites.
+
+    Raises:
+        ValueError: the first that is wrong, and what would be right.
+    """
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
+        raise ValueError(f"classes: should be a whole number of at least 2, not {classes!r}")
+    try:
+        declaration.model_validate(keys)
+    except ValidationError as error:
+        problem = problems_of(error, keys, declaration)[0]
+        raise ValueError(f"{'.'.join(map(str, problem.location))}: {problem.message}") from None
 
 
 class Objective(nn.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_cmic.objectives.base import Objective
+from robustbench_cmic.objectives.base import Objective, check_arguments
+from robustbench_cmic.suite.objectives import CrossEntropyObjective
 
 
 class CrossEntropy(Objective):
@@ -14,10 +15,14 @@ class CrossEntropy(Objective):
     Args:
         classes: C.
         label_smoothing: share of the target that is spread over all classes, in [0, 1].
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     def __init__(self, classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()
+        check_arguments(CrossEntropyObjective, classes, {"name": "ce", "label_smoothing": label_smoothing})
         self.classes = classes
         self.label_smoothing = label_smoothing
 

@@ -15,14 +15,15 @@ over examples of class c.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from robustbench_cmic.information.measures import InformationSums, class_sums, separation_by_class
-from robustbench_cmic.objectives.base import Objective, TrainingOutputs
+from robustbench_cmic.objectives.base import Objective, TrainingOutputs, check_arguments
+from robustbench_cmic.suite.objectives import CmicObjective
 
 
 class Cmic(Objective):
@@ -48,6 +49,9 @@ class Cmic(Objective):
         class_batch_mode: the model's mode for them.
         refresh: when `fixed` centroids are computed: `once`, or at the start of each `epoch`.
         label_smoothing: of the cross-entropy term.
+
+    Raises:
+        ValueError: a value that no suite may give, such as a word that none of these keys knows.
     """
 
     centroid: Tensor
@@ -70,6 +74,15 @@ class Cmic(Objective):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        keys: dict[str, Any] = {
+            "lambda": lambda_,
+            "beta": beta,
+            "separation_gradient": separation_gradient,
+            "floor": floor,
+        }
+        keys |= {"separation_mean": separation_mean, "centroids": centroids, "momentum": momentum, "horizon": horizon}
+        keys |= {"class_batch_size": class_batch_size, "class_batch_mode": class_batch_mode, "refresh": refresh}
+        check_arguments(CmicObjective, classes, keys | {"name": "cmic", "label_smoothing": label_smoothing})
         self.classes = classes
         self.lambda_ = lambda_
         self.beta = beta

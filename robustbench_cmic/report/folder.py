@@ -97,7 +97,8 @@ def claimed(folder: Path, plan: Plan, file: Path | None) -> Plan:
 
     Raises:
         NewerFileError: the plan in the folder is from a newer version.
-        UserError: the folder is that of another suite of this name, whose file is still there.
+        UserError: the folder is that of another suite of this name, whose file is still there, or of this one with
+            other changes.
     """
     place = "" if file is None else _place(file, folder)
     try:
@@ -111,6 +112,7 @@ def claimed(folder: Path, plan: Plan, file: Path | None) -> Plan:
         return plan.model_copy(update={"file": place})
     other = _other_file(before, folder, plan.suite, file)
     if other is None:
+        _check_changes(folder, before, plan)
         return plan.model_copy(update={"file": place or before.file})
     if not is_equal(before, plan):
         raise UserError(
@@ -118,6 +120,18 @@ def claimed(folder: Path, plan: Plan, file: Path | None) -> Plan:
             "one of them (`suite: NAME`), or choose another --results"
         )
     return plan.model_copy(update={"file": before.file})
+
+
+def _check_changes(folder: Path, before: Plan, plan: Plan) -> None:
+    """Check that what the command line changed of a suite is what it changed before, under this name."""
+    if before.suite == plan.suite and sorted(before.changes) != sorted(plan.changes):
+        was, now = (
+            f"changed by --set {', '.join(own.changes)}" if own.changes else "unchanged" for own in (before, plan)
+        )
+        raise UserError(
+            f"{folder} holds the results of a suite of the name {plan.suite} that is {was}, and this one is {now}: "
+            "give it another name (--as NAME), or choose another --results"
+        )
 
 
 def _place(file: Path, folder: Path) -> str:

@@ -55,6 +55,17 @@ def test_another_name_is_given_and_is_no_other_suite_s(copied: Path, cli: Cli) -
     )
 
 
+def test_other_changes_do_not_take_a_folder_over(copied: Path, cli: Cli) -> None:
+    """Neither that of the suite as its file says, nor one of the same name; nothing is written."""
+    before = {file.name: file.read_bytes() for file in (copied / "results" / "tiny").glob("*.*")}
+    for change in ("training.epochs=1", "training.epochs=4"):
+        refused = cli("run", "tiny.yaml", "--set", change, "--as", "tiny", cwd=copied)
+        assert refused.returncode == 2
+        said = f"of the name tiny that is unchanged, and this one is changed by --set {change}: give it another name"
+        assert said in refused.stderr
+    assert {file.name: file.read_bytes() for file in (copied / "results" / "tiny").glob("*.*")} == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

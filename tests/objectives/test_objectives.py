@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_cmic.objectives import Cmic, CrossEntropy, build_objective
+from robustbench_cmic.objectives import Cmic, CrossEntropy, Objective, build_objective
 from robustbench_cmic.suite.objectives import objective_of
 
 
@@ -117,3 +119,25 @@ def test_builds_what_a_cell_declares() -> None:
     assert objective.centroid.shape == (7, 7)
     assert build_objective(objective_of(declared | {"centroids": "batch"}), 7).class_examples == 0
     assert isinstance(build_objective(objective_of({"name": "ce"}), 7), CrossEntropy)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda: cmic(10, separation_gradient="frist"),
+            "separation_gradient: should be 'both' or 'first', not 'frist'",
+        ),
+        (lambda: cmic(10, separation_mean="unlike"), "separation_mean: should be 'all_pairs' or 'unlike_pairs'"),
+        (lambda: cmic(10, centroids="x"), "centroids: should be 'batch', 'class_batches' or 'fixed', not 'x'"),
+        (lambda: cmic(10, momentum=7), "momentum: should be less than 1, not 7"),
+        (lambda: cmic(10, beta=float("nan")), "beta: should be a finite number, not nan"),
+        (lambda: cmic(10, floor=-1), "floor: should be greater than 0, not -1"),
+        (lambda: cmic(10, lambda_="a"), "lambda: should be a number such as 0.1 or 8/255, not 'a'"),
+        (lambda: cmic(1), "classes: should be a whole number of at least 2, not 1"),
+        (lambda: CrossEntropy(10, 2), "label_smoothing: should be less than 1, not 2"),
+    ],
+)
+def test_a_loop_of_one_s_own_gets_no_other_reading_by_a_slip(make: Callable[[], Objective], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        make()

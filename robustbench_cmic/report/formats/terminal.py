@@ -142,6 +142,8 @@ def _more(table: RichTable, models: int) -> None:
 
 def _flags_of(summary: Summary, model: str) -> Text:
     """`flags of cnn-ce: none`; a flag that not every seed has with the seeds that have it."""
+    if not any(summary.results.attack(cell.id) for cell in summary.results.plan.of("attack") if cell.model == model):
+        return _text(f"flags of {model}: nothing of it is measured")
     seeds: dict[str, set[int]] = {}
     for flag in summary.flags:
         if flag.model == model:
