@@ -52,14 +52,14 @@ def load_model(results: str | Path, model: str, seed: int, *, work: str | Path |
     cell = _training(plan, folder, model, seed)
     store = Store(folder, None if work is None else Path(work))
     record = _finished(cell, store, plan)
-    if record.image_shape is None or record.classes is None:
-        _again(
-            cell, plan, folder, f"the record of {_name(cell)} is from a version that did not tell the shape of images"
-        )
     weights = store.weights(cell.id)
     if not weights.is_file():
         _again(
             cell, plan, folder, f"the weights of {_name(cell)} are not there ({weights}): records travel without them"
+        )
+    if record.image_shape is None or record.classes is None:
+        _again(
+            cell, plan, folder, f"the record of {_name(cell)} is from a version that did not tell the shape of images"
         )
     state = load_weights(weights, record.checkpoint_sha256 or "")
     _let_own_code_be_found(cell, plan, folder)
