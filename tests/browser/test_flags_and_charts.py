@@ -116,6 +116,7 @@ def test_pointing_at_a_curve_tells_its_numbers(visit: Visit, digits: Summary) ->
     expect(shown).to_have_text("".join(said(digits, "worst case", place)))
     visit.press(page.get_by_role("checkbox", name=BESIDE, exact=True))
     expect(page.locator("#curves-linf .scatterlayer .trace")).to_have_count(2 * len(models))
+    page.wait_for_timeout(500)
     others += [(second, "worst case"), *((model, BESIDE) for model in models if model != second)]
     place = alone(digits, BESIDE, others)
     shown = visit.point_at("curves-linf", 3, 1 + place)

@@ -22,8 +22,7 @@ def forever(model, images, labels, *, eps, norm):
 """
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_own_code_that_hangs_is_stopped_and_the_rest_is_done(tiny: Path, cli: Cli, jobs: int) -> None:
+def test_own_code_that_hangs_is_stopped_and_the_rest_is_done(tiny: Path, cli: Cli) -> None:
     (tiny.parent / "hang.py").write_text(HANGING)
     text = TINY_SUITE.replace("name: FGSM", 'id: hang, norm: linf, name: "hang:forever"')
     tiny.write_text(
@@ -31,9 +30,9 @@ def test_own_code_that_hangs_is_stopped_and_the_rest_is_done(tiny: Path, cli: Cl
     )
     trained = cli("run", tiny, "--only", "none", cwd=tiny.parent)  # however long that takes
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    done = cli("run", tiny, "--timeout", "20s", "--jobs", jobs, cwd=tiny.parent)
+    done = cli("run", tiny, "--timeout", "20s", "--jobs", 1, cwd=tiny.parent)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"2 of 4 cells to run, {jobs} at a time, on cpu, at most 20 s each" in done.stdout
+    assert "2 of 4 cells to run, 1 at a time, on cpu, at most 20 s each" in done.stdout
     sentence = "it took longer than --timeout allows (20 s) and was stopped; give it more, or none"
     assert re.search(rf"^failed: ce\.s0\.hang\S+: {re.escape(sentence)}$", done.stdout, re.MULTILINE)
     assert "1 of 4 cells have no result" in done.stdout

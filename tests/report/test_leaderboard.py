@@ -107,7 +107,13 @@ def test_every_flag_is_listed_with_its_evidence_and_its_meaning(tmp_path: Path) 
     text = leaderboard(read(folder))
     assert section(text, "Flags") == [
         ["`odd`", "1", "invalid-examples", "AutoAttack at L-inf 0.1", "2 of 200 examples"],
-        ["`odd`", "1", "no-strong-attack", "worst case, L-inf 0.1", "2 attacks in this ball"],
+        [
+            "`odd`",
+            "1",
+            "no-strong-attack",
+            "worst case, L-inf 0.1",
+            "2 attacks in this ball; AutoAttack is flagged invalid-examples",
+        ],
     ]
     for name in ("invalid-examples", "no-strong-attack"):
         assert f"- **{name}**: {RULES[name].meaning} ({RULES[name].source})" in text
