@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,13 @@ QUICK = {
 """Files of `pytest -m quick`: some of every package that together take well under a minute on two cores."""
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def readme_block(start: str) -> str:
+    """The indented block of the README that begins with a line."""
+    readme = (ROOT / "README.md").read_text()
+    (found,) = re.findall(rf"^(    {re.escape(start)}.*\n(?:    .*\n|\n(?=    ))*)", readme, re.MULTILINE)
+    return textwrap.dedent(found)
 
 
 def _within_tests(path: Path) -> str:

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from robustbench_cmic.plan.select import select
 from robustbench_cmic.report.metrics import COLUMNS
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.schema import suite_json_schema
-from tests.conftest import ROOT, TINY_SUITE
+from tests.conftest import ROOT, TINY_SUITE, readme_block
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 INSTALLED = {"pip install -e .", "pip install tox", "tox", "pip install robustbench_cmic[tensorboard]"}
@@ -57,10 +56,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "suites").mkdir()
     for suite in (ROOT / "suites").glob("*.yaml"):
         (folder / "suites" / suite.name).write_text(small(suite))
-    readme = (ROOT / "README.md").read_text()
     for name, start in (("my_model.py", "import math"), ("mine.yaml", "suite: mine")):
-        (block,) = re.findall(rf"^(    {start}\n(?:    .*\n|\n(?=    ))*)", readme, re.MULTILINE)
-        (folder / name).write_text(textwrap.dedent(block).replace("epochs: 10", "epochs: 1"))
+        (folder / name).write_text(readme_block(start).replace("epochs: 10", "epochs: 1"))
     for name in ("digits", "mnist-lite"):
         run(f"python -m robustbench_cmic run suites/{name}.yaml", folder)
     return folder

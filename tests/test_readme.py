@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import runpy
-import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from robustbench_cmic.report.tables import seeds_text
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.fields import Threat, parse_number
 from tests.attacks.nets import convolutional, examples
-from tests.conftest import ROOT
+from tests.conftest import ROOT, readme_block
 
 README = (ROOT / "README.md").read_text()
 FINDINGS = (ROOT / "docs" / "findings.md").read_text()
@@ -29,12 +28,6 @@ def summary_of(suite: str) -> Summary:
     return summarize(read_results(ROOT / "results" / suite))
 
 
-def block(start: str) -> str:
-    """The indented block of the README that begins with a line."""
-    (found,) = re.findall(rf"^(    {re.escape(start)}.*\n(?:    .*\n|\n(?=    ))*)", README, re.MULTILINE)
-    return textwrap.dedent(found)
-
-
 def table_rows(text: str) -> list[list[str]]:
     """Rows of the first table of a text, without its head."""
     (table, *_) = re.findall(r"^(?:\|.*\n?)+", text, re.MULTILINE)
@@ -43,13 +36,13 @@ def table_rows(text: str) -> list[list[str]]:
 
 def test_the_readme_is_short_and_gives_the_two_commands() -> None:
     assert len(README.splitlines()) <= 200
-    two = block("pip install -e .").splitlines()
+    two = readme_block("pip install -e .").splitlines()
     assert two == ["pip install -e .", "python -m robustbench_cmic run suites/digits.yaml --results mine"]
 
 
 def test_the_model_and_the_suite_of_the_readme_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_model.py").write_text(block("import math"))
-    (tmp_path / "mine.yaml").write_text(block("suite: mine"))
+    (tmp_path / "my_model.py").write_text(readme_block("import math"))
+    (tmp_path / "mine.yaml").write_text(readme_block("suite: mine"))
     monkeypatch.syspath_prepend(tmp_path)
     loaded = load_suite(tmp_path / "mine.yaml")
     assert loaded.warnings == []
@@ -73,7 +66,7 @@ def test_other_models_and_data_of_the_readme_are_valid(tmp_path: Path) -> None:
 def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     names = {"model": convolutional(), "images": examples(8)[0], "labels": examples(8)[1]}
-    exec(block("from robustbench_cmic import"), names)
+    exec(readme_block("from robustbench_cmic import"), names)
     assert "cnn-cmic-authors" in capsys.readouterr().out
 
 

@@ -75,12 +75,9 @@ def _root(
 ) -> None:
     if verbose and not version:
         fail("--verbose: goes with --version, and says what is installed")
-    if version and verbose:
-        for name, value in installed().items():
-            print(f"{name} {value}")
-    elif version:
-        print(__version__)
     if version:
+        lines = [f"{name} {value}" for name, value in installed().items()] if verbose else [__version__]
+        print(*lines, sep="\n")
         raise typer.Exit
 
 
