@@ -43,7 +43,8 @@ from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Augmentation, OneCycle, Sgd, Training
 from robustbench_cmic.training.checkpoint import TrainingRun
-from robustbench_cmic.training.loop import build_optimizer, train
+from robustbench_cmic.training.loop import train
+from robustbench_cmic.training.optimizer import build_optimizer
 
 EPS, ALPHA, STEPS = 8 / 255, 2 / 255, 40
 CLASSES = 10

@@ -26,7 +26,8 @@ from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Augmentation, Constant, Sgd, Training
 from robustbench_cmic.training.checkpoint import TrainingRun
-from robustbench_cmic.training.loop import Acceleration, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, train
+from robustbench_cmic.training.optimizer import build_optimizer
 
 CLASSES, BATCH = 100, 64
 MODEL = Model(id="resnet18", architecture="resnet18", stem="small")

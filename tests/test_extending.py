@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, Cli, contents
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -17,7 +19,9 @@ COMMANDS = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli: Cli) -> None:
-    assert set(FILES) == {"my_model.py", "my_objective.py", "my_attack.py", "mine.yaml", "by_hand.py"}
+    assert set(FILES) == {
+        "my_model.py", "my_objective.py", "my_center.py", "my_attack.py", "mine.yaml", "by_hand.py",
+    }  # fmt: skip
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     for line in "".join(COMMANDS).splitlines():
@@ -32,8 +36,9 @@ def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli: Cli) -> None
     assert {(row["model"], row["architecture"], row["objective"]) for row in rows} == {
         ("small-ce", "my_model:build", "ce"),
         ("small-focal", "my_model:build", "my_objective:Focal"),
+        ("small-center", "my_model:build", "my_center:CenterLoss"),
     }
-    for model in ("small-ce", "small-focal"):
+    for model in ("small-ce", "small-focal", "small-center"):
         accuracy = {(row["attack"], row["eps"]): float(row["accuracy"]) for row in rows if row["model"] == model}
         assert accuracy["none", "0.0"] > accuracy["walk", "0.1"] > accuracy["walk", "0.2"], "it finds what is there"
         assert accuracy["walk", "0.2"] > accuracy["PGD", "0.2"]
@@ -45,6 +50,9 @@ def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli: Cli) -> None
     curves = {record["cell"]["model"]: record["curve"] for record in contents(folder).values() if "curve" in record}
     (epoch,) = curves["small-focal"]
     assert 0 < epoch["loss"]["total"] < epoch["loss"]["ce"], "the focal factor is below 1"
+    (epoch,) = curves["small-center"]
+    assert epoch["loss"]["total"] == pytest.approx(epoch["loss"]["ce"] + 0.003 * epoch["loss"]["center"])
+    assert epoch["loss"]["center"] > 0
     done = subprocess.run([sys.executable, "by_hand.py"], cwd=tmp_path, capture_output=True, text=True)
     clean = next(row["accuracy"] for row in rows if (row["model"], row["attack"]) == ("small-ce", "none"))
     said = f"by hand {float(clean):.4f}, recorded {float(clean):.4f}, 0 images differ\n"

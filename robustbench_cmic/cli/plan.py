@@ -71,7 +71,7 @@ def validate(
 
 def _validate(suite: str, folder: Path, settings: list[str]) -> None:
     loaded = arguments.load(suite, data=folder, settings=settings)
-    if any(model.weights is not None for model in loaded.suite.models):
+    if any(model.file_key for model in loaded.suite.models):
         # Imported where it is needed: torch takes seconds, and other suites are checked without it.
         from robustbench_cmic.run.given import image_facts, weights_problems
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from robustbench_cmic.models.architectures import Shape
 from robustbench_cmic.models.outputs import ModelError, PickLogits, output_problem
+from robustbench_cmic.objectives import Objective
+from robustbench_cmic.objectives.last_layer import put_head
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.models import ARCHITECTURES, Model
 from robustbench_cmic.suite.signatures import one_line
@@ -41,6 +43,7 @@ def build_model(
     moments: tuple[Sequence[float], Sequence[float]],
     seed: int,
     to_train: bool = False,
+    objective: Objective | None = None,
 ) -> nn.Sequential:
     """`Normalize` and a network, its weights drawn from `seed` or timm's own; the global random state is left alone.
 
@@ -54,9 +57,11 @@ def build_model(
         moments: mean and standard deviation of the training images, per channel.
         seed: two models of one architecture and seed start from equal weights, whatever their objectives.
         to_train: another one like it is tried in training mode before.
+        objective: one that owns the head, which replaces the last linear layer; its weights are drawn after the others.
 
     Raises:
         ModelError: the architecture cannot be built for these images, or timm's weights cannot be had.
+        ObjectiveError: it has no last linear layer that could be replaced.
     """
     if ":" in declared.architecture:
         # What a module draws when it is imported must not depend on which cell a process does first.
@@ -64,19 +69,23 @@ def build_model(
             _function(declared.architecture, shape)
     if not to_train:
         with seeded(seed):
-            return _classifier(declared, shape, classes, moments)
+            return _classifier(declared, shape, classes, moments, objective)
     with seeded(seed):
-        tried = _classifier(declared, shape, classes, moments)
+        tried = _classifier(declared, shape, classes, moments, objective)
         start = {name: value.clone() for name, value in tried.state_dict().items()}
         _try_training(tried, declared.architecture, shape, classes)
     with seeded(seed):
-        model = _classifier(declared, shape, classes, moments)
+        model = _classifier(declared, shape, classes, moments, objective)
     _check_apart(declared.architecture, tried, start, model)
     return model
 
 
 def _classifier(
-    declared: Model, shape: Shape, classes: int, moments: tuple[Sequence[float], Sequence[float]]
+    declared: Model,
+    shape: Shape,
+    classes: int,
+    moments: tuple[Sequence[float], Sequence[float]],
+    objective: Objective | None,
 ) -> nn.Sequential:
     network = _network(declared, shape, classes)
     if not isinstance(network, nn.Module):
@@ -96,6 +105,9 @@ def _classifier(
     if declared.logits is not None:  # behind the network, so that the names of its weights stay as they are
         model.append(PickLogits(declared.logits))
     _try_evaluating(model, declared.architecture, shape, classes)
+    if objective is not None and objective.owns_head:
+        put_head(model, torch.full((2, *shape), 0.5), objective.make_head)
+        _try_evaluating(model, declared.architecture, shape, classes)
     state: dict[str, Any] = model.state_dict()
     for key, value in state.items():
         if not isinstance(value, Tensor):  # what `get_extra_state` returns

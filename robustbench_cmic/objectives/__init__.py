@@ -1,15 +1,30 @@
-"""Training objectives: cross entropy, CMIC-DL, and a user's own; one file each."""
+"""Training objectives: cross entropy, CMIC-DL, their rivals, and a user's own; one file each."""
 
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 
-from robustbench_cmic.objectives.base import Objective, ObjectiveError
+from robustbench_cmic.objectives.base import FeatureObjective, Objective, ParameterGroup
 from robustbench_cmic.objectives.ce import CrossEntropy
+from robustbench_cmic.objectives.center import CenterLoss
 from robustbench_cmic.objectives.cmic import Cmic
-from robustbench_cmic.suite.objectives import DeclaredObjective
+from robustbench_cmic.objectives.last_layer import ObjectiveError, OwnHead, holds_own_head
+from robustbench_cmic.suite.objectives import CustomObjective, DeclaredObjective
 
-__all__ = ["Cmic", "CrossEntropy", "Objective", "ObjectiveError", "build_objective"]
+__all__ = [
+    "CenterLoss",
+    "Cmic",
+    "CrossEntropy",
+    "FeatureObjective",
+    "Objective",
+    "ObjectiveError",
+    "OwnHead",
+    "ParameterGroup",
+    "build_objective",
+    "head_owner",
+    "holds_own_head",
+]
 
 
 def build_objective(declared: DeclaredObjective, classes: int, seed: int = 0) -> Objective:
@@ -20,3 +35,21 @@ def build_objective(declared: DeclaredObjective, classes: int, seed: int = 0) ->
     """
     objective: Objective = pkgutil.resolve_name(declared.implementation)(classes, **declared.arguments(seed))
     return objective
+
+
+def head_owner(declared: DeclaredObjective | None, classes: int, seed: int, names: Iterable[str]) -> Objective | None:
+    """The objective whose head a trained network has; None where its last layer is the architecture's.
+
+    Args:
+        declared: what it was trained with, as far as that is known.
+        classes: C.
+        seed: of the training.
+        names: of the trained weights, which tell of a user's own objective, so that its code need not be there.
+
+    Raises:
+        ObjectiveError: a user's own that cannot be used any more.
+    """
+    if declared is None or (isinstance(declared, CustomObjective) and not holds_own_head(names)):
+        return None
+    objective = build_objective(declared, classes, seed)
+    return objective if objective.owns_head else None

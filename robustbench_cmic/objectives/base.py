@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from robustbench_cmic.suite.messages import UserError, problems_of
+from robustbench_cmic.objectives.last_layer import LastLayer, ObjectiveError, OwnHead, put_head
+from robustbench_cmic.suite.messages import problems_of
 
-TrainingOutputs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
-"""Logits and labels, batch by batch: in eval mode, without augmentation and gradients; attacked by an adversary."""
+TrainingOutputs = Callable[[], Iterator[tuple[Tensor, ...]]]
+"""Logits, labels, and the features of a `FeatureObjective`, batch by batch, over the whole training set.
+
+In eval mode, without augmentation and gradients; attacked by an adversary.
+"""
 
 
-class ObjectiveError(UserError):
-    """An objective that cannot be used; the message says why."""
+class ParameterGroup(NamedTuple):
+    """How the optimiser of a training treats the parameters of an objective and of its head.
+
+    Attributes:
+        lr_factor: their learning rate, as a multiple of the network's at the same step.
+        weight_decay: whether the network's weight decay holds for them.
+        momentum: whether its momentum does; of AdamW the first moment.
+    """
+
+    lr_factor: float = 1.0
+    weight_decay: bool = False
+    momentum: bool = True
 
 
 def check_arguments(declaration: type[BaseModel], classes: int, keys: dict[str, Any]) -> None:
@@ -41,17 +55,77 @@ def check_arguments(declaration: type[BaseModel], classes: int, keys: dict[str, 
 class Objective(nn.Module):
     """A loss over a mini-batch, with state that is updated between steps.
 
-    State lives in buffers, so that it is stored and restored with the rest of a training.
+    State lives in buffers and parameters, so that it is stored and restored with the rest of a training. Parameters get
+    a group of their own in the optimiser.
 
     Attributes:
         classes: number of classes.
         class_examples: how many extra examples of every class `update` wants after each step; 0: the step's own.
         class_mode: the model's mode for these; in `train` mode they enter running statistics.
+        needs_features: `forward` and `update` get the features as a third argument; see `FeatureObjective`.
+        owns_head: the network's last linear layer is replaced by what `make_head` returns. The network that is stored,
+            attacked and judged has it, so it returns logits as a classifier that is evaluated does, without any margin.
+        parameter_group: for its own parameters and those of its head.
     """
 
     classes: int
     class_examples = 0
     class_mode: Literal["eval", "train"] = "eval"
+    needs_features = False
+    owns_head = False
+    parameter_group = ParameterGroup()
+    _last: LastLayer | None = None
+
+    def attach(self, model: nn.Module, images: Tensor) -> None:
+        """Called once with the network, before its optimiser is made and anything is trained.
+
+        Without effect where neither features nor a head are wanted. An own head is put in place, unless the network
+        has it already.
+
+        Args:
+            model: returns logits; changed in place where a head is put into it.
+            images: two or more that it takes, on its device.
+
+        Raises:
+            ObjectiveError: no linear layer's output is what the model returns.
+        """
+        if not (self.needs_features or self.owns_head):
+            return
+        if self.owns_head and not any(isinstance(module, OwnHead) for module in model.modules()):
+            put_head(model, images, self.make_head)
+        # Past `nn.Module`, which would store the network's layer with the objective's state, too.
+        object.__setattr__(self, "_last", LastLayer(model, images))
+        self.prepare(self.last_layer.features)
+
+    @property
+    def last_layer(self) -> LastLayer:
+        """What `attach` has found.
+
+        Raises:
+            ObjectiveError: it was not called.
+        """
+        if self._last is None:
+            raise ObjectiveError(f"{type(self).__name__} needs `attach(model, images)` before it is used")
+        return self._last
+
+    @property
+    def head(self) -> nn.Module:
+        """The head in its place in the network, as `make_head` has made it; only for an objective that owns it."""
+        layer = self.last_layer.layer
+        if not isinstance(layer, OwnHead):
+            raise ObjectiveError(f"{type(self).__name__} has no head of its own")
+        return layer.head
+
+    def make_head(self, features: int) -> nn.Module:
+        """A new head, a module from features (N, `features`) to logits (N, C); where `owns_head`."""
+        raise NotImplementedError
+
+    def prepare(self, features: int) -> None:
+        """Called by `attach` with the number of features, for parameters and buffers of that size."""
+
+    def outputs(self, model: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, ...]:
+        """Of one pass: logits (N, C), and features (N, d), float32, where `needs_features`."""
+        return self.last_layer.outputs(model, images) if self.needs_features else (model(images),)
 
     def begin(self, steps: int) -> None:
         """Called before a training begins or goes on, with the number of its steps from beginning to end."""
@@ -59,9 +133,25 @@ class Objective(nn.Module):
     def begin_epoch(self, epoch: int, outputs: TrainingOutputs) -> None:
         """Called before each epoch, counted from 1; `outputs` yields the whole training set's, where it is called."""
 
+    def end_epoch(self, epoch: int, outputs: TrainingOutputs) -> None:
+        """Called after each epoch, before the network is judged or stored; `outputs` as for `begin_epoch`."""
+
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms of the loss, scalars, for logits (N, C) and labels (N,); `total` is what is minimised."""
         raise NotImplementedError
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Called after each step with detached outputs: of the step itself, or of the extra class examples."""
+
+
+class FeatureObjective(Objective):
+    """An objective that sees the features, too: (N, d), float32, what goes into the network's last linear layer."""
+
+    needs_features = True
+
+    def forward(self, logits: Tensor, labels: Tensor, features: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """As of every objective."""
+        raise NotImplementedError
+
+    def update(self, logits: Tensor, labels: Tensor, features: Tensor) -> None:  # type: ignore[override]
+        """As of every objective."""

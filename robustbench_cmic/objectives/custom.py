@@ -6,9 +6,10 @@ import pkgutil
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robustbench_cmic.objectives.base import Objective, ObjectiveError
+from robustbench_cmic.objectives.base import Objective
+from robustbench_cmic.objectives.last_layer import ObjectiveError
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.signatures import one_line
 
@@ -39,25 +40,32 @@ def _build(name: str, parameters: dict[str, Any], classes: int) -> Objective:
     if not isinstance(objective, Objective):
         kind = type(objective).__name__
         raise ObjectiveError(f"{name} should return a robustbench_cmic.objectives.Objective, not {kind}")
-    if any(True for _ in objective.parameters()):
-        raise ObjectiveError(f"{name} has trainable parameters, which no optimiser gets: keep its state in buffers")
     objective.classes = classes
     return objective
 
 
 def _try(objective: Objective, name: str, classes: int) -> None:
-    """One step on made-up logits, two examples of every class."""
+    """One step on made-up logits, two examples of every class; a linear network gives features, and takes a head."""
     labels = torch.arange(2 * classes) % classes
-    logits = torch.randn(len(labels), classes, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    width = max(16, 2 * classes)
+    network = nn.Sequential(nn.Linear(width, width), nn.Linear(width, classes))
+    images = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(0))
     try:
-        terms = objective(logits, labels)
+        objective.attach(network, images)
+        logits, *features = objective.outputs(network, images)
+        if not objective.owns_head:
+            drawn = torch.randn(len(labels), classes, generator=torch.Generator().manual_seed(0))
+            logits = drawn.requires_grad_()
+        terms = objective(logits, labels, *features)
         problem = _problem(terms)
         if problem is None:
             terms["total"].backward()
-            objective.update(logits.detach(), labels)
+            objective.update(logits.detach(), labels, *(each.detach() for each in features))
     except Exception as error:  # whatever a user's own code raises
-        shape = tuple(logits.shape)
-        raise ObjectiveError(f"{name} fails on logits of shape {shape}: {one_line(error)}") from error
+        what = f"logits of shape {(len(labels), classes)}"
+        if objective.needs_features:
+            what += f" and features of shape {(len(labels), width)}"
+        raise ObjectiveError(f"{name} fails on {what}: {one_line(error)}") from error
     if problem is not None:
         raise ObjectiveError(f"{name} should return a dictionary of scalar tensors with a `total`; {problem}")
 

@@ -67,10 +67,10 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     }
     if trained is not None:
         declared["trainer"] = TRAINING
-    if model.weights is not None:
+    if model.file_key:
         file = model.weights_file(seed)
         given = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        declared["weights"] = given if model.weights_key is None else given | {"key": model.weights_key}
+        declared[model.file_key] = given if model.weights_key is None else given | {"key": model.weights_key}
     return Cell(
         id=cell_id([model.id, f"s{seed}", "train"], declared),
         kind="train",

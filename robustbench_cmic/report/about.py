@@ -62,6 +62,8 @@ def _model(declared: dict[str, Any], record: AnyRecord | None) -> str:
         parts.append(f"logits from {model['logits']} of its output")
     if weights is not None:
         parts.append(f"weights given: {weights['file']}" + (f" under {weights['key']}" if "key" in weights else ""))
+    if "initial_weights" in declared:
+        parts.append(f"begun with weights given: {declared['initial_weights']['file']}")
     if model["pretrained"]:
         parts.append("weights of timm")
     if declared["training"] is None or model["normalization"] is not None:

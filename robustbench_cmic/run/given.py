@@ -12,6 +12,7 @@ from robustbench_cmic.data.named import SOURCES
 from robustbench_cmic.models.architectures import Shape
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.given import fit_weights, read_given_weights
+from robustbench_cmic.objectives import Objective, head_owner
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.suite import Suite
 from robustbench_cmic.suite.data import DeclaredDataset, ImageFolder, TorchvisionDataset
@@ -28,7 +29,7 @@ def weights_problems(suite: Suite, facts: tuple[Shape, int] | None) -> list[Prob
     built: dict[str, nn.Sequential | str] = {}
     problems = []
     for index, model in enumerate(suite.models):
-        for file in dict.fromkeys(model.weights_file(seed) for seed in suite.seeds if model.weights is not None):
+        for file in dict.fromkeys(model.weights_file(seed) for seed in suite.seeds if model.file_key):
             problem, key = _problem(model, file, facts, built)
             if problem:
                 problems.append(Problem(problem, ("models", index, key)))
@@ -44,23 +45,28 @@ def _problem(
         weights = read_given_weights(file, key=model.weights_key)
         if facts is None:
             return "", ""
-        network = _built(model, facts, built)
+        # A training may begin with the weights of another objective's, and not with those of a head.
+        owner = head_owner(model.objective, facts[1], 0, weights) if model.given else None
+        network = _built(model, facts, owner, built)
         if isinstance(network, str):
             return network, "architecture"
         fit_weights(network, weights, file.name, normalized=model.normalization is not None)
     except UserError as error:
-        return str(error), "weights"
+        return str(error), model.file_key
     return "", ""
 
 
-def _built(model: Model, facts: tuple[Shape, int], built: dict[str, nn.Sequential | str]) -> nn.Sequential | str:
+def _built(
+    model: Model, facts: tuple[Shape, int], owner: Objective | None, built: dict[str, nn.Sequential | str]
+) -> nn.Sequential | str:
     """The model with some weights, or why it cannot be built; of equal models one."""
     shape, classes = facts
-    declared = canonical_json(model.declared())
+    head = model.objective.declared() if owner is not None and model.objective is not None else None
+    declared = canonical_json([model.declared(), head])
     if declared not in built:
         moments = [0.5] * shape[0], [0.25] * shape[0]  # those of the images play no part in what fits
         try:
-            built[declared] = build_model(model, shape, classes, moments, seed=0)
+            built[declared] = build_model(model, shape, classes, moments, seed=0, objective=owner)
         except UserError as error:
             built[declared] = str(error)
         except SystemExit as error:  # a user's own code may do anything

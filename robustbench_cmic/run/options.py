@@ -92,7 +92,7 @@ class Settings:
 def make_settings(suite: Suite, options: Options) -> Settings:
     """What the command line says, with what it leaves open looked up; raises what `resolve_device` raises."""
     device = resolve_device(options.device)
-    given = [model.weights_file(seed) for model in suite.models if model.weights for seed in suite.seeds]
+    given = [model.weights_file(seed) for model in suite.models if model.file_key for seed in suite.seeds]
     return Settings(
         suite=suite.suite,
         store=Store.of_suite(suite.suite, options.results.absolute(), options.work),

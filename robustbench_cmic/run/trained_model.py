@@ -12,6 +12,7 @@ from torch import nn
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.layout import lay_out
 from robustbench_cmic.models.weights import load_weights
+from robustbench_cmic.objectives import head_owner, holds_own_head
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.records.state import cell_states
@@ -22,6 +23,7 @@ from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.custom import changed_code
 from robustbench_cmic.suite.messages import UserError, suggestion
 from robustbench_cmic.suite.models import model_of
+from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.signatures import one_line
 
 
@@ -62,10 +64,14 @@ def load_model(results: str | Path, model: str, seed: int, *, work: str | Path |
             cell, plan, folder, f"the record of {_name(cell)} is from a version that did not tell the shape of images"
         )
     state = load_weights(weights, record.checkpoint_sha256 or "")
-    _let_own_code_be_found(cell, plan, folder)
+    own_head = holds_own_head(state)
+    _let_own_code_be_found(cell, plan, folder, own_head)
+    goal = None if cell.declared["objective"] is None else objective_of(cell.declared["objective"])
     # What is loaded replaces all weights: timm's own play no part here.
     declared = model_of(cell.declared["model"] | {"pretrained": False})
-    built = build_model(declared, record.image_shape, record.classes, (record.mean, record.std), seed)
+    moments = (record.mean, record.std)
+    owner = head_owner(goal, record.classes, seed, state)
+    built = build_model(declared, record.image_shape, record.classes, moments, seed, objective=owner)
     try:
         built.load_state_dict(state)
     except RuntimeError as error:  # names or shapes differ: torch names them, line by line
@@ -102,19 +108,22 @@ def _finished(cell: Cell, store: Store, plan: Plan) -> TrainRecord:
     return standing.record
 
 
-def _let_own_code_be_found(cell: Cell, plan: Plan, folder: Path) -> None:
+def _let_own_code_be_found(cell: Cell, plan: Plan, folder: Path, own_head: bool) -> None:
     """What a suite names lies beside it, as for the command line; it has to be what was trained.
 
     Raises:
         UserError: it is another by now, or not to be found.
     """
-    if ":" not in cell.architecture:
+    parts = [cell.declared["model"]] if ":" in cell.architecture else []
+    if own_head and ":" in cell.objective:  # of whose code the network has its head
+        parts.append(cell.declared["objective"])
+    if not parts:
         return
     if plan.file and plan.file not in shipped_suites():
         beside = str(Path(os.path.abspath(folder / plan.file)).parent)  # noqa: PTH100 - `resolve` would follow links
         if beside not in sys.path:
             sys.path.append(beside)  # behind everything else, so that it hides no library
-    changed = changed_code(cell.declared["model"])
+    changed = next(filter(None, map(changed_code, parts)), None)
     if changed is not None:
         raise UserError(
             f"{changed} is not the code that {_name(cell)} was trained with, or cannot be found: put that file beside "

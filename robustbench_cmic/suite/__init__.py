@@ -75,9 +75,9 @@ def load_suite(
         raise SuiteError(path, blaming([*document.problems, *located], overrides))
     models = [_beside(path, model) for model in suite.models]
     absent = [
-        Problem(why, ("models", index, "weights"))
+        Problem(why, ("models", index, model.file_key))
         for index, model in enumerate(models)
-        for file in (model.weights_file(seed) for seed in suite.seeds if model.weights is not None)
+        for file in (model.weights_file(seed) for seed in suite.seeds if model.file_key)
         if (why := _absence(file))
     ]
     if absent:
@@ -110,9 +110,10 @@ def _absence(file: Path) -> str:
 
 def _beside(path: Path, model: Model) -> Model:
     """The model with the path of its weights made absolute: what a suite names lies beside the suite."""
-    if model.weights is None:
+    if not model.file_key:
         return model
-    return model.model_copy(update={"weights": str((path.parent / model.weights).absolute())})
+    named: str = getattr(model, model.file_key)
+    return model.model_copy(update={model.file_key: str((path.parent / named).absolute())})
 
 
 def _located(problems: Iterable[Problem], document: Document, expanded: ExpandedModels) -> list[Problem]:

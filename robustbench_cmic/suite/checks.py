@@ -95,7 +95,7 @@ def warnings(suite: Suite) -> Iterator[Problem]:
     steps = _steps(suite)
     for index, model in enumerate(suite.models):
         if model.objective is not None and not model.given:
-            found = model.objective.warnings(steps)
+            found = model.objective.warnings(steps, model.initial_weights is not None)
             yield from (Problem(sentence, ("models", index, "objective", key)) for key, sentence in found)
         adversary = None if model.objective is None else model.objective.adversary
         if adversary is not None:
@@ -126,13 +126,15 @@ def _model_errors(where: Location, model: Model, several: bool, trains: bool) ->
         yield Problem("needs an `objective` to train with, or `weights` to load", where)
     elif not model.given and not trains:
         yield Problem("is to be trained, but the suite has no `training`", where)
-    elif model.weights is not None and several and "{seed}" not in model.weights:
+    elif model.file_key and several and model.weights_file(0) == model.weights_file(1):
         hint = "write `{seed}` in the file's name, or give one seed"
-        yield Problem(f"is one training, but the suite has several seeds: {hint}", (*where, "weights"))
+        yield Problem(f"is one training, but the suite has several seeds: {hint}", (*where, model.file_key))
     elif model.pretrained and several:
         yield Problem("is one training, but the suite has several seeds: give one seed", (*where, "pretrained"))
-    if model.weights_key is not None and model.weights is None:
+    if model.weights_key is not None and not model.file_key:
         yield Problem("has no effect without `weights`: leave it out", (*where, "weights_key"))
+    if model.initial_weights is not None:
+        yield from _initial_errors(where, model)
     if model.given and not model.zero_init_residual:
         message = "has no effect on given weights: leave it out"
         yield Problem(message, (*where, "zero_init_residual"))
@@ -143,6 +145,15 @@ def _model_errors(where: Location, model: Model, several: bool, trains: bool) ->
         outside = None if adversary is None else radius_problem(Threat(adversary.norm, adversary.eps))
         if outside is not None:
             yield Problem(outside, (*where, "objective", "adversary", "eps"))
+
+
+def _initial_errors(where: Location, model: Model) -> Iterator[Problem]:
+    """A training begins with weights; what is loaded is no training, and a new last layer has no weights."""
+    if model.given:
+        yield Problem("are to begin a training with, but this model is not trained", (*where, "initial_weights"))
+    elif model.objective is not None and model.objective.owns_head:
+        message = f"have no last layer for {model.objective.name}, which brings its own: leave them out"
+        yield Problem(message, (*where, "initial_weights"))
 
 
 def _pair_families(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[tuple[int, list[str], list[str]]]:
@@ -188,9 +199,13 @@ def _pair_errors(
         seen.add((first, second))
 
 
+_OF_WEIGHTS = ("id", "objective", "weights", "weights_key", "initial_weights")
+"""Keys in which two models of a pair may differ."""
+
+
 def _unfair_differences(first: Model, second: Model) -> list[str]:
     """What differs between two models but should not; weights carry the objective they were trained with."""
-    keys = [key for key in Model.model_fields if key not in ("id", "objective", "weights", "weights_key")]
+    keys = [key for key in Model.model_fields if key not in _OF_WEIGHTS]
     values = {key: (getattr(first, key), getattr(second, key)) for key in keys}
     if first.objective is not None and second.objective is not None:  # else one training is not known
         values["adversary"] = (first.objective.adversary, second.objective.adversary)

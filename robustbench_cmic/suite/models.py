@@ -60,7 +60,10 @@ class Model(Strict):
             the block begins as its shortcut (Goyal et al. 2017, section 5.1); false: at 1, as all others.
         weights: a file of weights instead of a training, in the suite's folder: .safetensors, or a state dict that
             torch.save wrote (.pt, .pth, .ckpt, .bin); `{seed}` in it stands for the seed.
-        weights_key: where in a checkpoint the weights stand, `ema` or `state.model`; None: where they usually do.
+        weights_key: where in the checkpoint of either the weights stand, `ema` or `state.model`; None: where they
+            usually do.
+        initial_weights: a file as for `weights` that a training begins with, in place of random weights: of the same
+            architecture with its own last layer.
         pretrained: load timm's weights instead of training.
         normalization: what the first layer subtracts and divides by; by default the moments of the training images,
             for pretrained weights timm's; `none`: images come as they are, in [0, 1], as models of zoos that normalise
@@ -76,6 +79,7 @@ class Model(Strict):
     zero_init_residual: bool = True
     weights: Text | None = None
     weights_key: Annotated[Text, Field(min_length=1)] | None = None
+    initial_weights: Text | None = None
     pretrained: bool = False
     normalization: AnyNormalization | SkipJsonSchema[None] = None  # `checks` refuses a null that is written
     logits: Annotated[int, Field(ge=-100, le=100)] | Name | None = None
@@ -85,9 +89,14 @@ class Model(Strict):
         """Its weights are loaded, not trained."""
         return self.weights is not None or self.pretrained
 
+    @property
+    def file_key(self) -> str:
+        """Which of its keys names a file of weights: `weights`, `initial_weights`, or none, which is empty."""
+        return "weights" if self.weights is not None else "initial_weights" if self.initial_weights is not None else ""
+
     def weights_file(self, seed: int) -> Path:
-        """The file of `weights` for a seed."""
-        return Path((self.weights or "").replace("{seed}", str(seed)))
+        """The file of `weights`, or of `initial_weights`, for a seed."""
+        return Path((self.weights or self.initial_weights or "").replace("{seed}", str(seed)))
 
     def declared(self) -> dict[str, Any]:
         """What decides the network, as a training declares it: plain data; of a user's own the hash of its file."""

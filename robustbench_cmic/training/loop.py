@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.feed import Examples, Feed, unit
 from robustbench_cmic.data.subset import hold_out
 from robustbench_cmic.seeding import derive_seed, seeded
-from robustbench_cmic.suite.training import AnyOptimizer, Training
+from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
 from robustbench_cmic.training.augment import augment, draw
 from robustbench_cmic.training.checkpoint import TrainingRun
 from robustbench_cmic.training.cuda_graph import GraphedStep
 from robustbench_cmic.training.epoch_log import EpochLog
+from robustbench_cmic.training.optimizer import set_rate
 from robustbench_cmic.training.selection import HeldOut
 
 COLLAPSE_PATIENCE = 3
@@ -57,15 +57,6 @@ class Divergence:
 
     reason: str
     last_finite: dict[str, float] | None
-
-
-def build_optimizer(model: nn.Module, declared: AnyOptimizer) -> torch.optim.Optimizer:
-    """The optimiser that a suite declares; on a GPU its learning rate is a tensor there, so that graphs can read it."""
-    weights, arguments = list(model.parameters()), declared.model_dump(exclude={"name"})
-    if weights and weights[0].is_cuda:
-        arguments |= declared.on_gpu | {"lr": torch.tensor(declared.lr, device=weights[0].device)}
-    optimizer: torch.optim.Optimizer = pkgutil.resolve_name(declared.implementation)(weights, **arguments)
-    return optimizer
 
 
 def train(
@@ -189,7 +180,7 @@ class _Loop:
             done = (epoch - 1) * self.steps + step
             factor = declared.schedule.factor(done, in_all, self.steps)
             rate = declared.optimizer.lr * factor
-            self._set_rate(rate)
+            set_rate(training.optimizer, rate)
             rows = slice(seen, seen + len(index))
             seen = rows.stop
             inputs = [next(self.images), labels[rows], draws[rows]]
@@ -200,14 +191,10 @@ class _Loop:
             log = log or EpochLog(self.steps, logits.shape[1], self.names, self.device)
             log.add(logits, labels[rows], terms)
             after_step(done + 1, in_all)
-        return self._close(log, epoch, rate)
-
-    def _set_rate(self, rate: float) -> None:
-        for group in self.training.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        divergence = self._close(log, epoch, rate)
+        if divergence is None:
+            training.objective.end_epoch(epoch, partial(self._training_outputs, epoch))
+        return divergence
 
     def _step(self, pixels: Tensor, labels: Tensor, draws: Tensor, *extra_labels: Tensor) -> tuple[Tensor, ...]:
         """One step on the weights and one of the objective; returns the logits and the stacked loss terms."""
@@ -215,15 +202,16 @@ class _Loop:
         images = unit(pixels)
         batch = augment(images[: len(labels)], draws, self.declared.augmentation, self.fill)
         self.training.optimizer.zero_grad(set_to_none=True)
-        logits = self.network(self._attacked(batch, labels, "adversary", *self.at))
-        terms = objective(logits, labels)
+        logits, *features = objective.outputs(self.network, self._attacked(batch, labels, "adversary", *self.at))
+        terms = objective(logits, labels, *features)
         terms["total"].backward()
         self.training.optimizer.step()
         if extra_labels:
             more = self._attacked(images[len(labels) :], extra_labels[0], "adversary of class batches", *self.at)
-            objective.update(self._outputs(more, objective.class_mode), extra_labels[0])
+            logits_of_more, *features = self._outputs(more, objective.class_mode)
+            objective.update(logits_of_more, extra_labels[0], *features)
         else:
-            objective.update(logits.detach(), labels)
+            objective.update(logits.detach(), labels, *(each.detach() for each in features))
         self.names = tuple(terms)
         return logits.detach(), torch.stack([term.detach() for term in terms.values()])
 
@@ -235,23 +223,27 @@ class _Loop:
         start_seed = derive_seed(purpose, self.seed, epoch, number)
         return find_adversarial(adversary, self.network, images, labels, start_seed)
 
-    def _outputs(self, images: Tensor, mode: Literal["eval", "train"]) -> Tensor:
-        """Logits without gradient: the centroid step has the weights fixed. In eval mode running statistics stay."""
+    def _outputs(self, images: Tensor, mode: Literal["eval", "train"]) -> tuple[Tensor, ...]:
+        """Of the objective's outputs, without gradient: the centroid step has the weights fixed.
+
+        In eval mode running statistics stay.
+        """
         self.network.train(mode == "train")
         with torch.no_grad():
-            logits: Tensor = self.network(images)
+            outputs = self.training.objective.outputs(self.network, images)
         self.network.train()
-        return logits
+        return outputs
 
-    def _training_outputs(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels of all images that are learned from, see `objectives.base.TrainingOutputs`."""
+    def _training_outputs(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        """The outputs and labels of all images that are learned from, see `objectives.base.TrainingOutputs`."""
         size = self.declared.batch_size
         rows = torch.split(self.rows.to(self.feed.indices_on), size)
         labels = torch.split(self.labels.to(self.device), size)
         with contextlib.closing(self.feed.batches(rows)) as batches:
             for number, (pixels, own) in enumerate(zip(batches, labels, strict=True)):
                 images = self._attacked(unit(pixels), own, "adversary of class means", epoch, number)
-                yield self._outputs(images, "eval"), own
+                logits, *features = self._outputs(images, "eval")
+                yield logits, own, *features
 
     def _close(self, log: EpochLog | None, epoch: int, rate: float) -> Divergence | None:
         training = self.training

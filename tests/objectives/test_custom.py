@@ -47,7 +47,7 @@ def test_a_seed_decides_what_is_drawn_and_the_trial_leaves_no_trace() -> None:
 CODE = """\
 import torch
 from torch.nn import functional
-from robustbench_cmic.objectives import Objective
+from robustbench_cmic.objectives import FeatureObjective, Objective
 
 class Good(Objective):
     def __init__(self, classes):
@@ -89,6 +89,19 @@ class Trainable(Good):
         super().__init__(classes)
         self.scale = torch.nn.Parameter(torch.ones(()))
 
+class Centred(FeatureObjective):
+    def __init__(self, classes):
+        super().__init__()
+
+    def prepare(self, features):
+        self.register_buffer("center", torch.zeros(self.classes, features))
+
+    def forward(self, logits, labels, features):
+        return {"total": functional.cross_entropy(logits, labels) + (features - self.center[labels]).square().mean()}
+
+def convolutional(shape, classes):
+    return torch.nn.Sequential(torch.nn.Conv2d(shape[0], classes, shape[1]), torch.nn.Flatten())
+
 class Explodes(Good):
     def forward(self, logits, labels):
         return {"total": torch.exp(1000 * logits).sum()}
@@ -109,7 +122,8 @@ FAILURES = {
     "Shape": "ours:Shape fails on logits of shape (20, 10): IndexError: index 10 is out of bounds for dimension 1 with "
     "size 10 (ours.py, line 34)",
     "Update": "ours:Update fails on logits of shape (20, 10): KeyError: 'centroid' (ours.py, line 38)",
-    "Trainable": "ours:Trainable has trainable parameters, which no optimiser gets: keep its state in buffers",
+    "Centred": "this objective needs a network that ends in a linear layer, whose output are the logits; it has no "
+    "linear layer",
     "plain": "ours:plain should return a robustbench_cmic.objectives.Objective, not function",
 }
 
@@ -119,12 +133,16 @@ def test_what_an_objective_does_wrong_fails_its_training_with_a_sentence(
 ) -> None:
     (tmp_path / "ours.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
-    names = [*FAILURES, "Explodes", "made"]
-    lines = [f'  - {{id: {name}, architecture: mlp, objective: {{name: "ours:{name}"}}}}\n' for name in names]
+    names = [*FAILURES, "Explodes", "made", "Trainable"]
+    networks = {"Centred": '"ours:convolutional"'}
+    lines = [
+        f'  - {{id: {name}, architecture: {networks.get(name, "mlp")}, objective: {{name: "ours:{name}"}}}}\n'
+        for name in names
+    ]
     training = "training: {epochs: 1, batch_size: 64, optimizer: {name: sgd, lr: 0.1}}"
     (tmp_path / "x.yaml").write_text(f"suite: x\ndataset: {{name: digits}}\n{training}\nmodels:\n{''.join(lines)}")
     records = carried_out(tmp_path / "x.yaml", tmp_path / "made")
     found = {record.cell.model: (record.status, record.reason) for record in records if isinstance(record, TrainRecord)}
     expected = {name: ("failed", reason) for name, reason in FAILURES.items()}
     expected["Explodes"] = ("diverged", "the loss is not finite at step 1 of epoch 1")
-    assert found == expected | {"made": ("ok", "")}
+    assert found == expected | {"made": ("ok", ""), "Trainable": ("ok", "")}

@@ -22,7 +22,8 @@ from robustbench_cmic.suite.objectives import Adversary, objective_of
 from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
 from robustbench_cmic.training.checkpoint import TrainingRun, TrainingState
-from robustbench_cmic.training.loop import Acceleration, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, train
+from robustbench_cmic.training.optimizer import build_optimizer
 from tests.conftest import TINY_SUITE
 from tests.in_process import settings_for
 from tests.training.test_train import (

@@ -20,7 +20,8 @@ from robustbench_cmic.suite.attacks import PGD
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.loop import Acceleration, _Loop, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, _Loop, train
+from robustbench_cmic.training.optimizer import build_optimizer
 from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, build, declare, optimizer_of, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -24,7 +24,7 @@ from robustbench_cmic.suite.fields import classes_by_name
 from robustbench_cmic.suite.models import model_of
 from robustbench_cmic.suite.objectives import OBJECTIVES, CmicObjective, DeclaredObjective, objective_of
 from robustbench_cmic.suite.training import AnyOptimizer, Training
-from robustbench_cmic.training.loop import build_optimizer
+from robustbench_cmic.training.optimizer import build_optimizer
 
 MANY = """\
 suite: many

@@ -20,7 +20,8 @@ from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.records.store import read_record
 from robustbench_cmic.suite.objectives import Adversary, objective_of
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
-from robustbench_cmic.training.loop import build_optimizer, train
+from robustbench_cmic.training.loop import train
+from robustbench_cmic.training.optimizer import build_optimizer
 from robustbench_cmic.training.selection import HeldOut
 from tests.conftest import TINY_SUITE, Cli
 from tests.training.test_train import CE, CMIC, DIGITS, SGD, declare, optimizer_of, prepare, weights

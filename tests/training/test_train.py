@@ -22,7 +22,8 @@ from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import AnyOptimizer, Training
 from robustbench_cmic.training.checkpoint import TrainingRun, TrainingState, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
-from robustbench_cmic.training.loop import Acceleration, Divergence, _Loop, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Divergence, _Loop, train
+from robustbench_cmic.training.optimizer import build_optimizer
 
 CE: dict[str, Any] = {"name": "ce"}
 CMIC = {"name": "cmic", "lambda": 0.7, "beta": 0.4, "momentum": 0.9}

@@ -7,7 +7,7 @@ import functools
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from robustbench_cmic.data.subset import choose, subset_sha256
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.models.layout import lay_out
 from robustbench_cmic.models.weights import load_weights
+from robustbench_cmic.objectives import Objective, head_owner
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import Epoch, Timing, TrainRecord
 from robustbench_cmic.records.store import read_record
@@ -29,6 +30,7 @@ from robustbench_cmic.run.watch.events import CellProgress, Emit, EpochDone
 from robustbench_cmic.suite.data import evaluation_of
 from robustbench_cmic.suite.messages import UserError
 from robustbench_cmic.suite.models import model_of
+from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.signatures import one_line
 
 
@@ -82,10 +84,15 @@ class Job:
         self.emit(EpochDone(cell=self.cell.id, restored=restored, numbers=epoch))
         self.accuracy, self.loss = epoch.accuracy, epoch.loss.get("total")
 
-    def model(self, declared: dict[str, Any], to_train: bool = False) -> nn.Sequential:
-        """A classifier for the job's data, on the device; `to_train`: tried in training mode, too."""
-        data = self.data
-        model = build_model(model_of(declared), data.image_shape, data.classes, data.moments, self.cell.seed, to_train)
+    def model(
+        self, declared: dict[str, Any], to_train: bool = False, objective: Objective | None = None
+    ) -> nn.Sequential:
+        """A classifier for the job's data, on the device; `to_train`: tried in training mode, too.
+
+        One that is trained with an `objective` that owns the head has that.
+        """
+        data, seed = self.data, self.cell.seed
+        model = build_model(model_of(declared), data.image_shape, data.classes, data.moments, seed, to_train, objective)
         return lay_out(model.to(self.settings.device), declared["architecture"], data.image_shape)
 
     def trained_model(self, training: str | None, declared: dict[str, Any]) -> tuple[nn.Sequential, str]:
@@ -102,22 +109,29 @@ class Job:
         record = read_record(store.record(training or ""))
         if record.checkpoint_sha256 is None or record.dataset_sha256 != self.data.sha256:
             raise UserError(f"the training {training} has no weights for this data")
-        model = self.stored_model(record.cell.id, record.checkpoint_sha256, declared["model"])
+        model = self.stored_model(record.cell.id, record.checkpoint_sha256, declared)
         if isinstance(record, TrainRecord) and record.fingerprint is not None:
             same = _bits_are_promised(record.provenance, cell_provenance(self.settings))
             check_fingerprint(declared["model"]["architecture"], model, self.checked_images, record.fingerprint, same)
         return model, record.checkpoint_sha256
 
     def stored_model(self, training: str, sha256: str, declared: dict[str, Any]) -> nn.Sequential:
-        """A model built anew, with the weights that the training of this id has stored."""
+        """A model built anew, with the weights that the training of this id has stored; `declared` is the training."""
+        weights = load_weights(self.settings.store.weights(training), sha256)
+        network = declared["model"]
         # What is loaded replaces all weights: timm's own play no part here.
-        model = self.model(declared | {"pretrained": False})
+        model = self.model(network | {"pretrained": False}, objective=self.head_owner(declared, weights))
         try:
-            model.load_state_dict(load_weights(self.settings.store.weights(training), sha256))
+            model.load_state_dict(weights)
         except RuntimeError as error:  # names or shapes differ: torch names them, line by line
-            name = declared["architecture"]
+            name = network["architecture"]
             raise UserError(f"{name} built anew does not take the weights of its training: {one_line(error)}") from None
         return model
+
+    def head_owner(self, declared: dict[str, Any], weights: Iterable[str]) -> Objective | None:
+        """Of a training, with the names of its weights: the objective whose head they are of, see `head_owner`."""
+        goal = None if declared["objective"] is None else objective_of(declared["objective"])
+        return head_owner(goal, self.data.classes, self.cell.seed, weights)
 
     @functools.cached_property
     def checked_images(self) -> Tensor:

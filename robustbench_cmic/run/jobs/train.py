@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_cmic.attacks.model import frozen
 from robustbench_cmic.data.base import Split
@@ -23,7 +23,8 @@ from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
-from robustbench_cmic.training.loop import Acceleration, Divergence, build_optimizer, train
+from robustbench_cmic.training.loop import Acceleration, Divergence, train
+from robustbench_cmic.training.optimizer import build_optimizer
 
 
 def run_training(job: Job) -> TrainRecord:
@@ -37,22 +38,26 @@ def run_training(job: Job) -> TrainRecord:
         split = Split(split.images[rows], split.labels[rows])
 
     def begin() -> TrainingRun:
-        model = job.model(cell.declared["model"], to_train=True)
-        objective = build_objective(goal, job.data.classes, cell.seed).to(settings.device)
-        return TrainingRun(model, objective, build_optimizer(model, declared.optimizer), goal.adversary)
+        objective = build_objective(goal, job.data.classes, cell.seed)
+        model = job.model(cell.declared["model"], to_train=True, objective=objective)
+        _load_initial(job, model)
+        objective.attach(model, job.checked_images[:2])
+        objective.to(settings.device)
+        return TrainingRun(model, objective, build_optimizer(model, declared.optimizer, objective), goal.adversary)
 
     checkpointer = Checkpointer(job, settings.store.resume_state(cell.id), f"{cell.id} on {job.data.sha256}")
     training, job.stopwatch.resumed = checkpointer.take_up(begin)
     _warn_of_training_mode(job, training.model)
     if dataset_of(cell.declared["dataset"]).images_to_train_on is None:  # else `validate` has said it
-        for _, sentence in goal.warnings(declared.epochs * declared.steps_of_epoch(len(split.labels))):
+        steps = declared.epochs * declared.steps_of_epoch(len(split.labels))
+        for _, sentence in goal.warnings(steps, "initial_weights" in cell.declared):
             job.progress(0, 0, f"warning: {sentence}")
     for epoch in training.curve:
         job.epoch(epoch, restored=True)
 
     def after_epoch(training: TrainingRun) -> None:
         if len(training.curve) == 1 < declared.epochs:  # rather than after hours
-            _compare_with_new(job, training.model)
+            _compare_with_new(job, training)
         checkpointer.keep(training)
         job.epoch(training.curve[-1], restored=False)
 
@@ -78,12 +83,26 @@ def run_training(job: Job) -> TrainRecord:
 def load_given_weights(job: Job) -> TrainRecord:
     """Given weights in place of a training: from a file, or timm's."""
     declared, given = (job.cell.declared[part] for part in ("model", "weights"))
-    model = job.model(declared)
-    if given is not None:
-        weights = read_given_weights(job.settings.weights[given["sha256"]], given["sha256"], given.get("key"))
+    if given is None:
+        model = job.model(declared)
+    else:
+        weights = _read(job, given)
+        model = job.model(declared, objective=job.head_owner(job.cell.declared, weights))
         fit_weights(model, weights, given["file"], normalized=declared["normalization"] is not None)
     _warn_of_training_mode(job, model)
     return _record(job, model)
+
+
+def _read(job: Job, given: dict[str, str]) -> dict[str, Tensor]:
+    """The weights of a file that a cell declares."""
+    return read_given_weights(job.settings.weights[given["sha256"]], given["sha256"], given.get("key"))
+
+
+def _load_initial(job: Job, model: nn.Sequential) -> None:
+    """The weights that a training begins with, if it declares any; what is in front of the network stays."""
+    given = job.cell.declared.get("initial_weights")
+    if given is not None:
+        fit_weights(model, _read(job, given), given["file"], normalized=True)
 
 
 def _warn_of_training_mode(job: Job, model: nn.Sequential) -> None:
@@ -93,16 +112,16 @@ def _warn_of_training_mode(job: Job, model: nn.Sequential) -> None:
         job.progress(0, 0, f"warning: {job.cell.architecture} {stuck}: what is judged is not what is deployed")
 
 
-def _compare_with_new(job: Job, model: nn.Sequential) -> None:
+def _compare_with_new(job: Job, training: TrainingRun) -> None:
     """Raises a `ModelError` where a model built anew from a model's state dict is another one."""
-    anew = job.model(job.cell.declared["model"] | {"pretrained": False})
-    anew.load_state_dict(model.state_dict())
-    judged_is_trained(job.cell.architecture, model, anew, job.checked_images)
+    anew = job.model(job.cell.declared["model"] | {"pretrained": False}, objective=training.objective)
+    anew.load_state_dict(training.model.state_dict())
+    judged_is_trained(job.cell.architecture, training.model, anew, job.checked_images)
 
 
 def _fingerprint(job: Job, model: nn.Sequential, saved: str) -> Fingerprint | None:
     """The fingerprint of a model whose weights are stored, as it is when it is built anew from them."""
-    anew = job.stored_model(job.cell.id, saved, job.cell.declared["model"])
+    anew = job.stored_model(job.cell.id, saved, job.cell.declared)
     found = judged_is_trained(job.cell.architecture, model, anew, job.checked_images)
     if found is None:
         what = f"warning: {job.cell.architecture} answers otherwise in every pass"

@@ -1,0 +1,31 @@
+"""Objectives that see the penultimate features, or bring a last layer of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+import robustbench_cmic.suite.fields as fields
+from robustbench_cmic.suite.objectives.base import Adversary, DeclaredObjective
+
+
+class CenterObjective(DeclaredObjective):
+    """Center loss (Wen et al. 2016): cross entropy + weight / 2 * mean squared distance of features to their centre.
+
+    Attributes:
+        weight: of the center loss. The scale of features and their number decide what it should be: search it for each
+            architecture, between 0.0005 and 1, say.
+        rate: how far a centre moves towards the features of its class in a step, alpha of the paper's equation 4.
+    """
+
+    implementation = "robustbench_cmic.objectives.center:CenterLoss"
+    name: Literal["center"]
+    weight: fields.NonNegative = 0.003
+    rate: Annotated[fields.Number, Field(ge=0, le=1)] = 0.5
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`Center loss`."""
+        return "Center loss"

@@ -1,0 +1,125 @@
+"""Every rival of CMIC-DL: its equation by hand, gradients that stay finite, resumed bit for bit, and digits learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustbench_cmic.data.base import Split
+from robustbench_cmic.objectives import (
+    CenterLoss,
+    Objective,
+    build_objective,
+)
+from robustbench_cmic.suite.objectives import OBJECTIVES, objective_of
+from robustbench_cmic.training.checkpoint import load_state, save_state
+from robustbench_cmic.training.loop import train
+from tests.objectives.rivals import accuracy, begun
+from tests.training.test_train import DIGITS, declare, weights
+
+REACHED: dict[str, tuple[dict[str, Any], float]] = {
+    "center": ({}, 0.95),
+}
+"""What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
+RIVALS = [{"name": name} | keys for name, (keys, _) in REACHED.items()]
+FEW = Split(DIGITS.train.images[:256], DIGITS.train.labels[:256])
+each_rival = pytest.mark.parametrize("declared", RIVALS, ids=lambda declared: str(declared["name"]))
+
+
+def test_every_objective_is_a_rival_or_tested_elsewhere() -> None:
+    assert OBJECTIVES.keys() == REACHED.keys() | {"ce", "cmic"}
+
+
+def terms_of(objective: Objective, logits: Tensor, labels: Tensor, features: Tensor) -> dict[str, Tensor]:
+    more = (features,) if objective.needs_features else ()
+    terms: dict[str, Tensor] = objective(logits, labels, *more)
+    return terms
+
+
+@each_rival
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
+def test_gradients_are_finite(declared: dict[str, Any], scale: float) -> None:
+    """Logits 1,000 apart, and all at zero; where the head makes the logits, features of that size."""
+    objective = build_objective(objective_of(declared), 4)
+    model = nn.Sequential(nn.Identity(), nn.Linear(8, 4))
+    generator = torch.Generator().manual_seed(0)
+    features = (scale * torch.randn(6, 8, generator=generator)).requires_grad_()
+    objective.attach(model, torch.randn(2, 8, generator=generator))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    if objective.owns_head:
+        logits = model(features)
+    else:
+        places = torch.tensor([0, 2, 2, 1, 0, 3])
+        logits = (scale * functional.one_hot(places, 4).float()).requires_grad_()
+    terms = terms_of(objective, logits, labels, features)
+    torch.autograd.backward(terms["total"])
+    assert all(torch.isfinite(term) for term in terms.values())
+    for leaf in (features, logits, *objective.parameters(), *model.parameters()):
+        assert leaf.grad_fn is not None or leaf.grad is None or bool(torch.isfinite(leaf.grad).all())
+    assert any(leaf.grad is not None for leaf in (features, logits) if leaf.grad_fn is None)
+
+
+@each_rival
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_resumes_bit_for_bit(declared: dict[str, Any], optimizer: str, tmp_path: Path) -> None:
+    chosen = {"name": optimizer, "lr": 0.01}
+    epochs = declare({"epochs": 2, "optimizer": chosen})
+    whole, resumed = begun(declared, 0, chosen), begun(declared, 1, chosen)
+
+    def keep(training: Any) -> None:
+        if len(training.curve) == 1:
+            save_state(tmp_path / "state", training.state(), "cell")
+
+    assert train(whole, FEW, declared=epochs, seed=0, after_epoch=keep) is None
+    state = load_state(tmp_path / "state", "cell")
+    assert state is not None
+    resumed.restore(state)
+    assert train(resumed, FEW, declared=epochs, seed=0) is None
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.curve == whole.curve
+    mine, theirs = whole.objective.state_dict(), resumed.objective.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_learns_the_digits(name: str) -> None:
+    keys, least = REACHED[name]
+    training = begun({"name": name} | keys)
+    assert train(training, DIGITS.train, declared=declare({"epochs": 10}), seed=0) is None
+    reached = accuracy(training)
+    assert reached > least, f"{name} reaches {reached:.4f}"
+
+
+def test_center_loss_by_hand() -> None:
+    """Centres (1, 0) and (0, 2); features (2, 0), (1, 2), (0, 0) of classes 0, 0, 1."""
+    objective = CenterLoss(2, weight=0.5, rate=0.5)
+    objective.prepare(2)
+    objective.center.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    features = torch.tensor([[2.0, 0.0], [1.0, 2.0], [0.0, 0.0]], requires_grad=True)
+    labels = torch.tensor([0, 0, 1])
+    terms = objective(torch.zeros(3, 2), labels, features)
+    # Squared distances 1, 4, 4: half their mean is 3/2; cross entropy of equal logits is log 2.
+    assert float(terms["center"].detach()) == pytest.approx(1.5)
+    assert float(terms["total"].detach()) == pytest.approx(float(torch.tensor(2.0).log()) + 0.75)
+    terms["total"].backward()
+    assert features.grad is not None
+    assert torch.allclose(features.grad, 0.5 * torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, -2.0]]) / 3)
+    objective.update(torch.zeros(3, 2), labels, features.detach())
+    # c_0: sum of (c - f) is (-1, -2), over 1 + 2; c_1: (0, 2) over 1 + 1.
+    assert torch.allclose(objective.center, torch.tensor([[1 + 1 / 6, 1 / 3], [0.0, 1.5]]))
+
+
+P = torch.tensor([[3 / 4, 1 / 4], [1 / 3, 2 / 3]], dtype=torch.float64)
+BOTH = torch.tensor([0, 1])
+
+
+def attached(objective: Objective, features: int) -> nn.Sequential:
+    """A network whose features are its inputs."""
+    model = nn.Sequential(nn.Identity(), nn.Linear(features, objective.classes))
+    objective.attach(model, torch.randn(2, features, generator=torch.Generator().manual_seed(0)))
+    return model
