@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.objectives import (
     CenterLoss,
+    LabelSmoothing,
     Objective,
     build_objective,
 )
@@ -23,6 +25,7 @@ from tests.objectives.rivals import accuracy, begun
 from tests.training.test_train import DIGITS, declare, weights
 
 REACHED: dict[str, tuple[dict[str, Any], float]] = {
+    "label_smoothing": ({}, 0.95),
     "center": ({}, 0.95),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
@@ -116,6 +119,22 @@ def test_center_loss_by_hand() -> None:
 
 P = torch.tensor([[3 / 4, 1 / 4], [1 / 3, 2 / 3]], dtype=torch.float64)
 BOTH = torch.tensor([0, 1])
+
+
+def test_label_smoothing_by_hand() -> None:
+    """Targets (0.9, 0.1) by `all` at e = 0.2 with two classes, (0.8, 0.2) by `wrong`."""
+    logs = [math.log(3 / 4), math.log(1 / 4), math.log(2 / 3), math.log(1 / 3)]
+    for convention, share in (("all", 0.1), ("wrong", 0.2)):
+        built = build_objective(
+            objective_of({"name": "label_smoothing", "smoothing": 0.2, "convention": convention}), 2
+        )
+        by_hand = -((1 - share) * (logs[0] + logs[2]) + share * (logs[1] + logs[3])) / 2
+        assert float(built(P.log(), BOTH)["total"]) == pytest.approx(by_hand, rel=1e-12)
+    logits, labels = torch.randn(20, 7), torch.randint(7, (20,))
+    ours = LabelSmoothing(7, 0.3)(logits, labels)["total"]
+    assert torch.allclose(ours, functional.cross_entropy(logits, labels, label_smoothing=0.3))
+    wrong = LabelSmoothing(7, 0.3, "wrong")(logits, labels)["total"]
+    assert torch.allclose(wrong, functional.cross_entropy(logits, labels, label_smoothing=0.3 * 7 / 6))
 
 
 def attached(objective: Objective, features: int) -> nn.Sequential:

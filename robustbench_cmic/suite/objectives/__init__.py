@@ -16,6 +16,7 @@ from robustbench_cmic.suite.objectives.features import (
 )
 from robustbench_cmic.suite.objectives.logits import (
     CrossEntropyObjective,
+    LabelSmoothingObjective,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ def _objective_kind(value: Any) -> str | None:
 AnyObjective = Annotated[
     Annotated[CrossEntropyObjective, Tag("ce")]
     | Annotated[CmicObjective, Tag("cmic")]
+    | Annotated[LabelSmoothingObjective, Tag("label_smoothing")]
     | Annotated[CenterObjective, Tag("center")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),

@@ -20,3 +20,24 @@ class CrossEntropyObjective(DeclaredObjective):
     def title(self) -> str:
         """`CE`, whatever its label smoothing."""
         return "CE"
+
+
+class LabelSmoothingObjective(DeclaredObjective):
+    """Label smoothing (Szegedy et al. 2016): cross entropy with a part of the target on other classes.
+
+    Attributes:
+        smoothing: that part, epsilon.
+        convention: it is spread evenly over `all` C classes, as in the paper and in torch (and by `label_smoothing` of
+            `ce`), or over the C - 1 `wrong` ones, which is the same as smoothing * C / (C - 1) over all.
+    """
+
+    implementation = "robustbench_cmic.objectives.label_smoothing:LabelSmoothing"
+    name: Literal["label_smoothing"]
+    smoothing: fields.UnitInterval = 0.1
+    convention: Literal["all", "wrong"] = "all"
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`Label smoothing`."""
+        return "Label smoothing"
