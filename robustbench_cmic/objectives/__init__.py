@@ -9,6 +9,7 @@ from robustbench_cmic.objectives.base import FeatureObjective, Objective, Parame
 from robustbench_cmic.objectives.ce import CrossEntropy
 from robustbench_cmic.objectives.center import CenterLoss
 from robustbench_cmic.objectives.cmic import Cmic
+from robustbench_cmic.objectives.focal import Focal
 from robustbench_cmic.objectives.label_smoothing import LabelSmoothing
 from robustbench_cmic.objectives.last_layer import ObjectiveError, OwnHead, holds_own_head
 from robustbench_cmic.suite.objectives import CustomObjective, DeclaredObjective
@@ -18,6 +19,7 @@ __all__ = [
     "Cmic",
     "CrossEntropy",
     "FeatureObjective",
+    "Focal",
     "LabelSmoothing",
     "Objective",
     "ObjectiveError",

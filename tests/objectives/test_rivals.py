@@ -14,6 +14,7 @@ from torch.nn import functional
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.objectives import (
     CenterLoss,
+    Focal,
     LabelSmoothing,
     Objective,
     build_objective,
@@ -26,6 +27,7 @@ from tests.training.test_train import DIGITS, declare, weights
 
 REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "label_smoothing": ({}, 0.95),
+    "focal": ({}, 0.95),
     "center": ({}, 0.95),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
@@ -135,6 +137,20 @@ def test_label_smoothing_by_hand() -> None:
     assert torch.allclose(ours, functional.cross_entropy(logits, labels, label_smoothing=0.3))
     wrong = LabelSmoothing(7, 0.3, "wrong")(logits, labels)["total"]
     assert torch.allclose(wrong, functional.cross_entropy(logits, labels, label_smoothing=0.3 * 7 / 6))
+
+
+def test_focal_by_hand() -> None:
+    """(1/4)^2 log 4/3 and (1/3)^2 log 3/2."""
+    by_hand = (math.log(4 / 3) / 16 + math.log(3 / 2) / 9) / 2
+    assert float(Focal(2)(P.log(), BOTH)["total"]) == pytest.approx(by_hand, rel=1e-12)
+    assert float(Focal(2, 0.0)(P.log(), BOTH)["total"]) == pytest.approx((math.log(4 / 3) + math.log(3 / 2)) / 2)
+
+
+def test_focal_has_a_gradient_where_p_is_1() -> None:
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    Focal(2, 0.5)(logits, torch.tensor([0]))["total"].backward()
+    assert logits.grad is not None
+    assert bool(torch.isfinite(logits.grad).all())
 
 
 def attached(objective: Objective, features: int) -> nn.Sequential:

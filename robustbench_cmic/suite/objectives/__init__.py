@@ -16,6 +16,7 @@ from robustbench_cmic.suite.objectives.features import (
 )
 from robustbench_cmic.suite.objectives.logits import (
     CrossEntropyObjective,
+    FocalObjective,
     LabelSmoothingObjective,
 )
 
@@ -42,6 +43,7 @@ AnyObjective = Annotated[
     Annotated[CrossEntropyObjective, Tag("ce")]
     | Annotated[CmicObjective, Tag("cmic")]
     | Annotated[LabelSmoothingObjective, Tag("label_smoothing")]
+    | Annotated[FocalObjective, Tag("focal")]
     | Annotated[CenterObjective, Tag("center")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),

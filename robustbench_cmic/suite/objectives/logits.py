@@ -41,3 +41,21 @@ class LabelSmoothingObjective(DeclaredObjective):
     def title(self) -> str:
         """`Label smoothing`."""
         return "Label smoothing"
+
+
+class FocalObjective(DeclaredObjective):
+    """Focal loss (Lin et al. 2017): -(1 - p)^gamma log p of the true class.
+
+    Attributes:
+        gamma: how much less examples count that are right already; 0 is cross entropy.
+    """
+
+    implementation = "robustbench_cmic.objectives.focal:Focal"
+    name: Literal["focal"]
+    gamma: fields.NonNegative = 2.0
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`Focal`."""
+        return "Focal"
