@@ -12,6 +12,7 @@ from robustbench_cmic.objectives.cmic import Cmic
 from robustbench_cmic.objectives.focal import Focal
 from robustbench_cmic.objectives.label_smoothing import LabelSmoothing
 from robustbench_cmic.objectives.last_layer import ObjectiveError, OwnHead, holds_own_head
+from robustbench_cmic.objectives.squentropy import Squentropy
 from robustbench_cmic.suite.objectives import CustomObjective, DeclaredObjective
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ObjectiveError",
     "OwnHead",
     "ParameterGroup",
+    "Squentropy",
     "build_objective",
     "head_owner",
     "holds_own_head",

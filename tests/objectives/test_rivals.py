@@ -17,6 +17,7 @@ from robustbench_cmic.objectives import (
     Focal,
     LabelSmoothing,
     Objective,
+    Squentropy,
     build_objective,
 )
 from robustbench_cmic.suite.objectives import OBJECTIVES, objective_of
@@ -28,6 +29,7 @@ from tests.training.test_train import DIGITS, declare, weights
 REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "label_smoothing": ({}, 0.95),
     "focal": ({}, 0.95),
+    "squentropy": ({}, 0.95),
     "center": ({}, 0.95),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
@@ -151,6 +153,14 @@ def test_focal_has_a_gradient_where_p_is_1() -> None:
     Focal(2, 0.5)(logits, torch.tensor([0]))["total"].backward()
     assert logits.grad is not None
     assert bool(torch.isfinite(logits.grad).all())
+
+
+def test_squentropy_by_hand() -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, -math.inf]])
+    terms = Squentropy(3)(logits, torch.tensor([2, 0]))
+    assert float(terms["square"]) == pytest.approx(((1 + 4) / 2 + 1 / 2) / 2)
+    ce = (math.log(math.exp(-2) + math.exp(-1) + 1) + math.log(1 + math.exp(-1))) / 2
+    assert float(terms["total"]) == pytest.approx(ce + 1.5)
 
 
 def attached(objective: Objective, features: int) -> nn.Sequential:

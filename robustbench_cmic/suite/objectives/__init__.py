@@ -18,6 +18,7 @@ from robustbench_cmic.suite.objectives.logits import (
     CrossEntropyObjective,
     FocalObjective,
     LabelSmoothingObjective,
+    SquentropyObjective,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ AnyObjective = Annotated[
     | Annotated[CmicObjective, Tag("cmic")]
     | Annotated[LabelSmoothingObjective, Tag("label_smoothing")]
     | Annotated[FocalObjective, Tag("focal")]
+    | Annotated[SquentropyObjective, Tag("squentropy")]
     | Annotated[CenterObjective, Tag("center")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),

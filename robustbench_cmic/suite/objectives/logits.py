@@ -59,3 +59,16 @@ class FocalObjective(DeclaredObjective):
     def title(self) -> str:
         """`Focal`."""
         return "Focal"
+
+
+class SquentropyObjective(DeclaredObjective):
+    """Squentropy (Hui et al. 2023): cross entropy + the mean square of the wrong classes' logits."""
+
+    implementation = "robustbench_cmic.objectives.squentropy:Squentropy"
+    name: Literal["squentropy"]
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`Squentropy`."""
+        return "Squentropy"
