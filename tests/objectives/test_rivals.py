@@ -17,6 +17,7 @@ from robustbench_cmic.objectives import (
     Focal,
     LabelSmoothing,
     Objective,
+    Opl,
     Squentropy,
     build_objective,
 )
@@ -31,6 +32,7 @@ REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "focal": ({}, 0.95),
     "squentropy": ({}, 0.95),
     "center": ({}, 0.95),
+    "opl": ({}, 0.95),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
 RIVALS = [{"name": name} | keys for name, (keys, _) in REACHED.items()]
@@ -161,6 +163,28 @@ def test_squentropy_by_hand() -> None:
     assert float(terms["square"]) == pytest.approx(((1 + 4) / 2 + 1 / 2) / 2)
     ce = (math.log(math.exp(-2) + math.exp(-1) + 1) + math.log(1 + math.exp(-1))) / 2
     assert float(terms["total"]) == pytest.approx(ce + 1.5)
+
+
+def test_opl_by_hand() -> None:
+    """Features along 0, 60, 90 and 180 degrees, of classes 0, 0, 1, 1."""
+    features = torch.tensor([[2.0, 0.0], [0.5, 3**0.5 / 2], [0.0, 3.0], [-1.0, 0.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    # Like pairs: cos 60 and cos 90. Unlike ones: cos 90, cos 180, cos 30, cos 120.
+    like = 1 - (0.5 + 0) / 2
+    root = 3**0.5 / 2
+    for unlike, r in (("signed", -1.5 + root), ("absolute", 1.5 + root), ("absolute_mean", 1.5 - root)):
+        built = build_objective(objective_of({"name": "opl", "weight": 2.0, "unlike": unlike}), 2)
+        terms = built(torch.zeros(4, 2), labels, features)
+        assert float(terms["like"]) == pytest.approx(like)
+        assert float(terms["unlike"]) == pytest.approx(r / 4, rel=1e-6)
+        assert float(terms["total"]) == pytest.approx(math.log(2) + 2 * (like + r / 8), rel=1e-6)
+
+
+def test_opl_without_a_like_pair_has_no_such_term() -> None:
+    terms = Opl(4)(torch.zeros(2, 4), torch.tensor([0, 3]), torch.eye(2))
+    assert float(terms["like"]) == 0
+    terms = Opl(4)(torch.zeros(2, 4), torch.tensor([3, 3]), torch.eye(2))
+    assert (float(terms["like"]), float(terms["unlike"])) == (1, 0)
 
 
 def attached(objective: Objective, features: int) -> nn.Sequential:

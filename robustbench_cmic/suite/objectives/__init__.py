@@ -13,6 +13,7 @@ from robustbench_cmic.suite.objectives.cmic import PRESETS, CmicObjective
 from robustbench_cmic.suite.objectives.custom import CustomObjective
 from robustbench_cmic.suite.objectives.features import (
     CenterObjective,
+    OplObjective,
 )
 from robustbench_cmic.suite.objectives.logits import (
     CrossEntropyObjective,
@@ -47,6 +48,7 @@ AnyObjective = Annotated[
     | Annotated[FocalObjective, Tag("focal")]
     | Annotated[SquentropyObjective, Tag("squentropy")]
     | Annotated[CenterObjective, Tag("center")]
+    | Annotated[OplObjective, Tag("opl")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]

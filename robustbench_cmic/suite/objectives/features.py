@@ -29,3 +29,28 @@ class CenterObjective(DeclaredObjective):
     def title(self) -> str:
         """`Center loss`."""
         return "Center loss"
+
+
+class OplObjective(DeclaredObjective):
+    """Orthogonal projection loss (Ranasinghe et al. 2021): cross entropy + weight ((1 - s) + gamma r).
+
+    s is the mean cosine of features of one class, r that of two. Defaults are those of the authors' CIFAR script.
+
+    Attributes:
+        weight: of what is added.
+        gamma: of r.
+        unlike: r is the mean of cosines (`signed`), of their absolute values (`absolute`), or the absolute value of
+            their mean (`absolute_mean`). Behind a ReLU the three are one.
+    """
+
+    implementation = "robustbench_cmic.objectives.opl:Opl"
+    name: Literal["opl"]
+    weight: fields.NonNegative = 1.0
+    gamma: fields.NonNegative = 0.5
+    unlike: Literal["signed", "absolute", "absolute_mean"] = "absolute"
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`OPL`."""
+        return "OPL"
