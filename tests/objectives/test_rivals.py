@@ -16,6 +16,7 @@ from robustbench_cmic.objectives import (
     CenterLoss,
     Focal,
     LabelSmoothing,
+    LargeMarginGaussian,
     Objective,
     Opl,
     Squentropy,
@@ -33,6 +34,7 @@ REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "squentropy": ({}, 0.95),
     "center": ({}, 0.95),
     "opl": ({}, 0.95),
+    "lgm": ({}, 0.95),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
 RIVALS = [{"name": name} | keys for name, (keys, _) in REACHED.items()]
@@ -192,3 +194,19 @@ def attached(objective: Objective, features: int) -> nn.Sequential:
     model = nn.Sequential(nn.Identity(), nn.Linear(features, objective.classes))
     objective.attach(model, torch.randn(2, features, generator=torch.Generator().manual_seed(0)))
     return model
+
+
+def test_lgm_by_hand() -> None:
+    """Means (0, 0) and (2, 0), the feature (1, 1): both distances are 1. (3, 0): 4.5 and 0.5."""
+    objective = LargeMarginGaussian(2, margin=0.5, likelihood=0.25)
+    model = attached(objective, 2)
+    with torch.no_grad():
+        objective.head.get_parameter("means").copy_(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
+        logits = model(torch.tensor([[1.0, 1.0], [3.0, 0.0]]))
+    assert torch.allclose(logits, torch.tensor([[-1.0, -1.0], [-4.5, -0.5]])), "without a margin"
+    terms = objective(logits, BOTH)
+    # With it -1.5 against -1, and -0.75 against -4.5.
+    ce = (math.log(1 + math.exp(0.5)) + math.log(1 + math.exp(-3.75))) / 2
+    assert float(terms["ce"]) == pytest.approx(ce)
+    assert float(terms["total"]) == pytest.approx(ce + 0.25 * 0.75)
+    assert objective.parameter_group == (2.0, True, True)

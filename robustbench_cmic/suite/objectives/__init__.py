@@ -13,6 +13,7 @@ from robustbench_cmic.suite.objectives.cmic import PRESETS, CmicObjective
 from robustbench_cmic.suite.objectives.custom import CustomObjective
 from robustbench_cmic.suite.objectives.features import (
     CenterObjective,
+    LargeMarginGaussianObjective,
     OplObjective,
 )
 from robustbench_cmic.suite.objectives.logits import (
@@ -49,6 +50,7 @@ AnyObjective = Annotated[
     | Annotated[SquentropyObjective, Tag("squentropy")]
     | Annotated[CenterObjective, Tag("center")]
     | Annotated[OplObjective, Tag("opl")]
+    | Annotated[LargeMarginGaussianObjective, Tag("lgm")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]

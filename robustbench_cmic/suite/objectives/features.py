@@ -54,3 +54,26 @@ class OplObjective(DeclaredObjective):
     def title(self) -> str:
         """`OPL`."""
         return "OPL"
+
+
+class LargeMarginGaussianObjective(DeclaredObjective):
+    """Large-margin Gaussian mixture (Wan et al. 2018), with identity covariances; its means are the last layer.
+
+    Attributes:
+        margin: a; the squared distance to the true class's mean counts 1 + a times.
+        likelihood: weight of that distance; it is of the order of the number of features.
+        lr_factor: learning rate of the means, as a multiple of the network's.
+    """
+
+    implementation = "robustbench_cmic.objectives.lgm:LargeMarginGaussian"
+    owns_head = True
+    name: Literal["lgm"]
+    margin: fields.NonNegative = 0.1
+    likelihood: fields.NonNegative = 0.01
+    lr_factor: fields.NonNegative = 2.0
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`L-GM`."""
+        return "L-GM"
