@@ -9,6 +9,7 @@ from robustbench_cmic.objectives.base import FeatureObjective, Objective, Parame
 from robustbench_cmic.objectives.ce import CrossEntropy
 from robustbench_cmic.objectives.center import CenterLoss
 from robustbench_cmic.objectives.cmic import Cmic
+from robustbench_cmic.objectives.cosface import CosFace
 from robustbench_cmic.objectives.focal import Focal
 from robustbench_cmic.objectives.label_smoothing import LabelSmoothing
 from robustbench_cmic.objectives.last_layer import ObjectiveError, OwnHead, holds_own_head
@@ -20,6 +21,7 @@ from robustbench_cmic.suite.objectives import CustomObjective, DeclaredObjective
 __all__ = [
     "CenterLoss",
     "Cmic",
+    "CosFace",
     "CrossEntropy",
     "FeatureObjective",
     "Focal",

@@ -14,6 +14,7 @@ from torch.nn import functional
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.objectives import (
     CenterLoss,
+    CosFace,
     Focal,
     LabelSmoothing,
     LargeMarginGaussian,
@@ -35,6 +36,7 @@ REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "center": ({}, 0.95),
     "opl": ({}, 0.95),
     "lgm": ({}, 0.95),
+    "cosface": ({"scale": 16}, 0.95),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
 RIVALS = [{"name": name} | keys for name, (keys, _) in REACHED.items()]
@@ -210,3 +212,17 @@ def test_lgm_by_hand() -> None:
     assert float(terms["ce"]) == pytest.approx(ce)
     assert float(terms["total"]) == pytest.approx(ce + 0.25 * 0.75)
     assert objective.parameter_group == (2.0, True, True)
+
+
+def test_cosface_by_hand() -> None:
+    """Rows along 0 and 90 degrees, features along 0 and 60."""
+    objective = CosFace(2, scale=2.0, margin=0.5)
+    model = attached(objective, 2)
+    with torch.no_grad():
+        objective.head.get_parameter("weight").copy_(torch.tensor([[5.0, 0.0], [0.0, 0.1]]))
+        logits = model(torch.tensor([[7.0, 0.0], [0.5, 3**0.5 / 2]]))
+    root = 3**0.5
+    assert torch.allclose(logits, torch.tensor([[2.0, 0.0], [1.0, root]])), "without a margin"
+    terms = objective(logits, BOTH)
+    by_hand = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1 - (root - 1)))) / 2
+    assert float(terms["total"]) == pytest.approx(by_hand)

@@ -13,6 +13,7 @@ from robustbench_cmic.suite.objectives.cmic import PRESETS, CmicObjective
 from robustbench_cmic.suite.objectives.custom import CustomObjective
 from robustbench_cmic.suite.objectives.features import (
     CenterObjective,
+    CosFaceObjective,
     LargeMarginGaussianObjective,
     OplObjective,
 )
@@ -51,6 +52,7 @@ AnyObjective = Annotated[
     | Annotated[CenterObjective, Tag("center")]
     | Annotated[OplObjective, Tag("opl")]
     | Annotated[LargeMarginGaussianObjective, Tag("lgm")]
+    | Annotated[CosFaceObjective, Tag("cosface")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]

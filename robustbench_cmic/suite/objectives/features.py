@@ -77,3 +77,24 @@ class LargeMarginGaussianObjective(DeclaredObjective):
     def title(self) -> str:
         """`L-GM`."""
         return "L-GM"
+
+
+class CosFaceObjective(DeclaredObjective):
+    """Large margin cosine loss (Wang et al. 2018): cross entropy of scale * (cosine - margin of the true class).
+
+    Attributes:
+        scale: s; the paper's 64 saturates a softmax, 16 to 30 suit small data.
+        margin: m.
+    """
+
+    implementation = "robustbench_cmic.objectives.cosface:CosFace"
+    owns_head = True
+    name: Literal["cosface"]
+    scale: fields.Positive = 64.0
+    margin: Annotated[fields.Number, Field(ge=0, le=2)] = 0.35
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`CosFace`."""
+        return "CosFace"
