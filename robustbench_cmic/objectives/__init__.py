@@ -14,6 +14,7 @@ from robustbench_cmic.objectives.focal import Focal
 from robustbench_cmic.objectives.label_smoothing import LabelSmoothing
 from robustbench_cmic.objectives.last_layer import ObjectiveError, OwnHead, holds_own_head
 from robustbench_cmic.objectives.lgm import LargeMarginGaussian
+from robustbench_cmic.objectives.ncmi import Ncmi
 from robustbench_cmic.objectives.opl import Opl
 from robustbench_cmic.objectives.squentropy import Squentropy
 from robustbench_cmic.suite.objectives import CustomObjective, DeclaredObjective
@@ -27,6 +28,7 @@ __all__ = [
     "Focal",
     "LabelSmoothing",
     "LargeMarginGaussian",
+    "Ncmi",
     "Objective",
     "ObjectiveError",
     "Opl",

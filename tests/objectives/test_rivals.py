@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from robustbench_cmic.objectives import (
     Focal,
     LabelSmoothing,
     LargeMarginGaussian,
+    Ncmi,
     Objective,
+    ObjectiveError,
     Opl,
     Squentropy,
     build_objective,
@@ -37,6 +40,7 @@ REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "opl": ({}, 0.95),
     "lgm": ({}, 0.95),
     "cosface": ({"scale": 16}, 0.95),
+    "ncmi": ({}, 0.9),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
 RIVALS = [{"name": name} | keys for name, (keys, _) in REACHED.items()]
@@ -226,3 +230,49 @@ def test_cosface_by_hand() -> None:
     terms = objective(logits, BOTH)
     by_hand = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1 - (root - 1)))) / 2
     assert float(terms["total"]) == pytest.approx(by_hand)
+
+
+def test_ncmi_by_hand() -> None:
+    """Two features; the running mean is (0, 0), T = 1/2, so that f = (0, 3) has u = (0, 2)."""
+    objective = Ncmi(2, temperature=0.5)
+    model = attached(objective, 2).eval()
+    features = torch.tensor([[0.0, 3.0], [4.0, 0.0]])
+    high = 1 / (1 + math.exp(-2))
+    p = [0.5 / (0.5 + high), high / (0.5 + high)]
+    far = 1 / (1 + math.exp(-10))
+    q = [far / (far + 0.5), 0.5 / (far + 0.5)]
+
+    def kl(first: list[float], second: list[float]) -> float:
+        return sum(a * math.log(a / b) for a, b in zip(first, second, strict=True))
+
+    with torch.no_grad():
+        logits = model(features)
+    by_hand = [[-kl(p, q), -kl(p, q[::-1])], [-kl(p[::-1], q), -kl(p[::-1], q[::-1])]]
+    assert torch.allclose(logits, torch.tensor(by_hand), atol=1e-6)
+    terms = objective(logits, torch.tensor([1, 0]), features)
+    # Of both images: KL(P || own Q) over half of KL(other Q || P).
+    assert float(terms["total"]) == pytest.approx(kl(p, q[::-1]) / (kl(q, p) / 2), rel=1e-4)
+
+    def outputs() -> Iterator[tuple[Tensor, ...]]:
+        yield logits, torch.tensor([1, 1]), features
+
+    objective.end_epoch(1, outputs)
+    centroid = objective.head.get_buffer("centroid")
+    assert torch.allclose(centroid, torch.tensor([q, [0.5, 0.5]]), atol=1e-6), "a class without images keeps its target"
+
+
+def test_the_running_mean_of_ncmi_moves_in_training_mode_alone() -> None:
+    objective = Ncmi(2, momentum=0.75)
+    model = attached(objective, 2)
+    mean = objective.head.get_buffer("mean")
+    model.eval()(torch.ones(4, 2))
+    assert mean.tolist() == [0, 0]
+    model.train()(torch.ones(4, 2))
+    assert mean.tolist() == [1, 1], "the first batch sets it"
+    model(torch.full((4, 2), 5.0))
+    assert mean.tolist() == [2, 2]
+
+
+def test_ncmi_wants_a_feature_for_every_class() -> None:
+    with pytest.raises(ObjectiveError, match="has 3 features, fewer than the 4 classes"):
+        attached(Ncmi(4), 3)

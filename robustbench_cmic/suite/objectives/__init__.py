@@ -15,6 +15,7 @@ from robustbench_cmic.suite.objectives.features import (
     CenterObjective,
     CosFaceObjective,
     LargeMarginGaussianObjective,
+    NcmiObjective,
     OplObjective,
 )
 from robustbench_cmic.suite.objectives.logits import (
@@ -53,6 +54,7 @@ AnyObjective = Annotated[
     | Annotated[OplObjective, Tag("opl")]
     | Annotated[LargeMarginGaussianObjective, Tag("lgm")]
     | Annotated[CosFaceObjective, Tag("cosface")]
+    | Annotated[NcmiObjective, Tag("ncmi")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]

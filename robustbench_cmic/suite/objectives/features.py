@@ -98,3 +98,27 @@ class CosFaceObjective(DeclaredObjective):
     def title(self) -> str:
         """`CosFace`."""
         return "CosFace"
+
+
+class NcmiObjective(DeclaredObjective):
+    """NCMI alone (arXiv 2601.02543), as the authors' code has it: no linear layer, distributions over features.
+
+    Attributes:
+        temperature: that normalised features are divided by.
+        momentum: how much of the features' running mean a step keeps.
+        centroids: of the loss: `targets` that never move, as in the released trainer, or the class `means` of the last
+            epoch. Decisions are by class means in both.
+    """
+
+    implementation = "robustbench_cmic.objectives.ncmi:Ncmi"
+    owns_head = True
+    name: Literal["ncmi"]
+    temperature: fields.Positive = 0.2
+    momentum: fields.UnitInterval = 0.9999
+    centroids: Literal["targets", "means"] = "targets"
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`NCMI alone`."""
+        return "NCMI alone"
