@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from robustbench_cmic.objectives.base import FeatureObjective, Objective, ParameterGroup
 from robustbench_cmic.objectives.ce import CrossEntropy
 from robustbench_cmic.objectives.center import CenterLoss
+from robustbench_cmic.objectives.cmi_over_gamma import CmiOverGamma
 from robustbench_cmic.objectives.cmic import Cmic
 from robustbench_cmic.objectives.cosface import CosFace
 from robustbench_cmic.objectives.focal import Focal
@@ -21,6 +22,7 @@ from robustbench_cmic.suite.objectives import CustomObjective, DeclaredObjective
 
 __all__ = [
     "CenterLoss",
+    "CmiOverGamma",
     "Cmic",
     "CosFace",
     "CrossEntropy",

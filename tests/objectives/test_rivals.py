@@ -15,6 +15,7 @@ from torch.nn import functional
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.objectives import (
     CenterLoss,
+    CmiOverGamma,
     CosFace,
     Focal,
     LabelSmoothing,
@@ -41,6 +42,7 @@ REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "lgm": ({}, 0.95),
     "cosface": ({"scale": 16}, 0.95),
     "ncmi": ({}, 0.9),
+    "cmi_over_gamma": ({}, 0.9),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in ten epochs."""
 RIVALS = [{"name": name} | keys for name, (keys, _) in REACHED.items()]
@@ -276,3 +278,19 @@ def test_the_running_mean_of_ncmi_moves_in_training_mode_alone() -> None:
 def test_ncmi_wants_a_feature_for_every_class() -> None:
     with pytest.raises(ObjectiveError, match="has 3 features, fewer than the 4 classes"):
         attached(Ncmi(4), 3)
+
+
+def test_cmi_over_gamma_by_hand() -> None:
+    """P = (3/4, 1/4) and (1/3, 2/3), centroids uniform; the first epoch is cross entropy."""
+    objective = CmiOverGamma(2)
+    objective.begin_epoch(1, lambda: iter(()))
+    ce = (math.log(4 / 3) + math.log(3 / 2)) / 2
+    assert float(objective(P.log(), BOTH)["total"]) == pytest.approx(ce, rel=1e-6)
+    objective.begin_epoch(2, lambda: iter(()))
+    concentration = (
+        0.75 * math.log(1.5) + 0.25 * math.log(0.5) + 1 / 3 * math.log(2 / 3) + 2 / 3 * math.log(4 / 3)
+    ) / 2
+    entropies = -(3 / 4 * math.log(1 / 3) + 1 / 4 * math.log(2 / 3)) - (
+        1 / 3 * math.log(3 / 4) + 2 / 3 * math.log(1 / 4)
+    )
+    assert float(objective(P.log(), BOTH)["total"]) == pytest.approx(concentration / (entropies / 4), rel=1e-6)

@@ -19,6 +19,7 @@ from robustbench_cmic.suite.objectives.features import (
     OplObjective,
 )
 from robustbench_cmic.suite.objectives.logits import (
+    CmiOverGammaObjective,
     CrossEntropyObjective,
     FocalObjective,
     LabelSmoothingObjective,
@@ -55,6 +56,7 @@ AnyObjective = Annotated[
     | Annotated[LargeMarginGaussianObjective, Tag("lgm")]
     | Annotated[CosFaceObjective, Tag("cosface")]
     | Annotated[NcmiObjective, Tag("ncmi")]
+    | Annotated[CmiOverGammaObjective, Tag("cmi_over_gamma")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),
 ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 import robustbench_cmic.suite.fields as fields
 from robustbench_cmic.suite.objectives.base import Adversary, DeclaredObjective
@@ -72,3 +75,32 @@ class SquentropyObjective(DeclaredObjective):
     def title(self) -> str:
         """`Squentropy`."""
         return "Squentropy"
+
+
+class CmiOverGammaObjective(DeclaredObjective):
+    """CMI / Gamma of the softmax alone, after epochs of cross entropy; not the objective of `ncmi`.
+
+    Attributes:
+        separation_gradient: as for `cmic`.
+        floor: as for `cmic`.
+        momentum: how much of a centroid a step keeps.
+        warmup_epochs: epochs of cross entropy before: the ratio does not know which output is which class's.
+    """
+
+    implementation = "robustbench_cmic.objectives.cmi_over_gamma:CmiOverGamma"
+    name: Literal["cmi_over_gamma"]
+    separation_gradient: Literal["both", "first"] = "both"
+    floor: Annotated[fields.Number, Field(gt=0, lt=1)] = 1e-8
+    momentum: fields.UnitInterval = 0.99
+    warmup_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = 1
+    adversary: Adversary | None = None
+
+    @property
+    def title(self) -> str:
+        """`CMI/Gamma alone`."""
+        return "CMI/Gamma alone"
+
+    def warnings(self, _steps: int | None, from_weights: bool = False) -> Iterable[tuple[str, str]]:
+        """Random weights without a warm-up."""
+        if self.warmup_epochs == 0 and not from_weights:
+            yield "warmup_epochs", "0 leaves open which output is which class's: give some, or `initial_weights`"
