@@ -51,6 +51,9 @@ def test_cmic_in_your_own_loop(tmp_path: Path) -> None:
     accuracies = [float(number) for number in re.findall(r"^PGD on \w+: ([\d.]+)%$", printed, re.MULTILINE)]
     assert len(accuracies) == 2
     assert all(0 <= accuracy < 90 for accuracy in accuracies)
+    rivals = dict(re.findall(r"^(CenterLoss|CosFace|LargeMarginGaussian): ([\d.]+)%$", printed, re.MULTILINE))
+    assert rivals.keys() == {"CenterLoss", "CosFace", "LargeMarginGaussian"}
+    assert all(float(clean) > 85 for clean in rivals.values()), rivals
     (ncmi,) = re.findall(r"^clean NCMI (\S+)$", printed, re.MULTILINE)
     assert 0 < float(ncmi) < 0.2
 
