@@ -5,8 +5,8 @@ On a mini-batch B, with centroids Q_c that move as those of CMIC-DL do,
     L = (mean of KL(P_x || Q_y)) / ((1/|B|^2) sum over pairs with y(x) != y(u) of -P_x . log P_u)
 
 Nothing in it ties an output to the class of its number: permuting the classes changes nothing. So it begins with
-epochs of cross entropy, or with given weights. It is not the objective of arXiv 2601.02543, see `ncmi`, and may well
-diverge.
+epochs of cross entropy, or with given weights. It is not the objective of arXiv 2601.02543, see `ncmi_alone`, and may
+well diverge.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Ncmi(FeatureObjective):
         """
         if features < self.classes:
             what = f"{features} features, fewer than the {self.classes} classes"
-            raise ObjectiveError(f"ncmi gives every class a feature of its own; this network has {what}")
+            raise ObjectiveError(f"ncmi_alone gives every class a feature of its own; this network has {what}")
         return SigmaxHead(self.classes, features, self.temperature, self.momentum)
 
     def forward(self, _logits: Tensor, labels: Tensor, features: Tensor) -> dict[str, Tensor]:  # type: ignore[override]

@@ -48,7 +48,7 @@ dataset: {name: digits}
 training: {epochs: 2, batch_size: 32, limit: 640, optimizer: {name: sgd, lr: 0.05}}
 models:
   - {id: lgm, architecture: small_cnn, objective: {name: lgm}}
-  - {id: ncmi, architecture: small_cnn, objective: {name: ncmi}}
+  - {id: ncmi, architecture: small_cnn, objective: {name: ncmi_alone}}
   - {id: own, architecture: small_cnn, objective: {name: "my_own_head:Own"}}
 attacks: [{name: PGD, eps: 0.1, steps: 2, loss: margin}]
 evaluation: {limit: 60}

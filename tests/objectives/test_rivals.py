@@ -41,7 +41,7 @@ REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "opl": ({}, 0.95),
     "lgm": ({}, 0.95),
     "cosface": ({"scale": 16}, 0.95),
-    "ncmi": ({}, 0.9),
+    "ncmi_alone": ({}, 0.9),
     "cmi_over_gamma": ({"warmup_epochs": 10}, 0.95),
 }
 """What a suite may say of each rival, and what it reaches at least on the digits in twenty epochs."""

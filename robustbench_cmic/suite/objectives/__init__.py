@@ -55,7 +55,7 @@ AnyObjective = Annotated[
     | Annotated[OplObjective, Tag("opl")]
     | Annotated[LargeMarginGaussianObjective, Tag("lgm")]
     | Annotated[CosFaceObjective, Tag("cosface")]
-    | Annotated[NcmiObjective, Tag("ncmi")]
+    | Annotated[NcmiObjective, Tag("ncmi_alone")]
     | Annotated[CmiOverGammaObjective, Tag("cmi_over_gamma")]
     | Annotated[CustomObjective, Tag(fields.CUSTOM_TAG)],
     Discriminator(_objective_kind),

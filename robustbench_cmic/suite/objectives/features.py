@@ -112,7 +112,7 @@ class NcmiObjective(DeclaredObjective):
 
     implementation = "robustbench_cmic.objectives.ncmi:Ncmi"
     owns_head = True
-    name: Literal["ncmi"]
+    name: Literal["ncmi_alone"]
     temperature: fields.Positive = 0.2
     momentum: fields.UnitInterval = 0.9999
     centroids: Literal["targets", "means"] = "targets"

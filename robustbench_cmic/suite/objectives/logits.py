@@ -78,7 +78,7 @@ class SquentropyObjective(DeclaredObjective):
 
 
 class CmiOverGammaObjective(DeclaredObjective):
-    """CMI / Gamma of the softmax alone, after epochs of cross entropy; not the objective of `ncmi`.
+    """CMI / Gamma of the softmax alone, after epochs of cross entropy; not the objective of `ncmi_alone`.
 
     Attributes:
         separation_gradient: as for `cmic`.
