@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import robustbench_cmic.cli.arguments as arguments
+from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
@@ -51,7 +52,7 @@ def validate(
     data: arguments.DataOption = None,
     settings: arguments.SetOption = [],  # noqa: B006
 ) -> None:
-    """Check suite files, and the weights that they name, and say everything that is wrong with them.
+    """Check suite files, and the weights and tables that they name, and say everything that is wrong with them.
 
     Every one is checked; exit 2 where any is wrong.
     """
@@ -80,6 +81,9 @@ def _validate(suite: str, folder: Path, settings: list[str]) -> None:
             raise SuiteError(loaded.path, loaded.located(problems))
         if facts is None:
             arguments.tell(["note: the data cannot be read, so that only a run shows whether the weights fit"])
+    dataset = loaded.suite.dataset
+    if dataset.tabular and dataset.absence(folder.absolute()) is None:
+        load_data(dataset, folder.absolute())  # small, and what is wrong with a table is told here
     cells = make_plan(loaded.suite).cells
     trainings = sum(cell.kind == "train" for cell in cells)
     show(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")

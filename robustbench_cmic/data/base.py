@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_cmic.records.schema import Features
 from robustbench_cmic.suite.messages import UserError
 
 Index = slice | npt.NDArray[np.int64]
@@ -68,6 +69,7 @@ class Data:
         known_moments: of the training images, likewise.
         class_names: what the classes are called, by label; None where they have no names.
         left_out: files of a user's own folder that are not among the images, by their paths in it.
+        features: of a table, whose rows are images of (1, 1, features): what was done to its columns.
     """
 
     train: Split
@@ -77,6 +79,7 @@ class Data:
     known_moments: Moments | None = None
     class_names: Sequence[str] | None = None
     left_out: Sequence[str] = ()
+    features: Features | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

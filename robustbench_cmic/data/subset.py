@@ -49,6 +49,20 @@ def hold_out(labels: Labels, count: int) -> tuple[npt.NDArray[np.int64], npt.NDA
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
+def deal(labels: Labels, folds: int) -> npt.NDArray[np.int64]:
+    """For each example the fold, 0 ... folds - 1, that it is dealt to, or -1: (N,).
+
+    Folds are of equal size, N // folds; what is over is in none. They have of every class as many, up to one; the
+    order within a class is as fixed as that of `choose`, but another.
+    """
+    order = np.argsort(_splitmix64(np.arange(len(labels), dtype=np.uint64) + np.uint64(2**33)), kind="stable")
+    order = order[np.argsort(labels[order], kind="stable")]
+    whole = len(labels) // folds * folds
+    dealt = np.full(len(labels), -1)
+    dealt[order[:whole]] = np.arange(whole) % folds
+    return dealt
+
+
 def _turn(labels: Labels) -> npt.NDArray[np.int64]:
     """For each example the number of examples of its class before it: one of every class comes first."""
     by_class = np.argsort(labels, kind="stable")

@@ -116,6 +116,22 @@ class Fingerprint(Frozen):
     repeatable: bool = True
 
 
+class Features(Frozen):
+    """The columns of a table, and how they became numbers in [0, 1]: (box + clip((x - mean) / std)) / (2 box).
+
+    Attributes:
+        mean, std: of the training rows, one a column.
+        box: standard deviations from the mean at which values are clipped; 2 box of them are as long as [0, 1].
+        clipped: how many values of all rows were.
+    """
+
+    names: list[str]
+    mean: list[float]
+    std: list[PositiveFloat]
+    box: PositiveFloat
+    clipped: int
+
+
 class WithoutNormalization(Frozen):
     """Given weights on the same clean examples without the normalisation that is put in front of them."""
 
@@ -149,6 +165,7 @@ class TrainRecord(_Record):
     std: list[float] = []
     image_shape: tuple[int, int, int] | None = None  # (C, H, W); None, as classes, in records from before it was told
     classes: int | None = None
+    features: Features | None = None  # of a table
     curve: list[Epoch] = []
     selected_epoch: int | None = None  # whose weights were kept, where they are not those of the last one as such
     last_finite: dict[str, float] | None = None  # if diverged, the loss terms of the last step at which all were finite

@@ -69,7 +69,7 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
     """The record of a cell, or why it failed."""
     try:
         declared = cell.declared.get("train", cell.declared)
-        dataset = dataset_of(declared["dataset"]).beside(settings.suite_folder)
+        dataset = dataset_of(declared["dataset"]).beside(settings.suite_folder).of_seed(cell.seed)
         data = _data(dataset, settings.data, settings.memory)
         _set_determinism(settings, training=cell.kind == "train")
         job = Job(cell, settings, data, stopwatch, emit)

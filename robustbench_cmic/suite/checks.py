@@ -20,6 +20,7 @@ from robustbench_cmic.suite.fields import Threat, radius_problem
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
 from robustbench_cmic.suite.models import Model, architecture_problem
+from robustbench_cmic.suite.on_tables import fold_warnings, table_errors
 from robustbench_cmic.suite.schema import AnyAttack, Suite
 
 MAX_CELLS = 100_000
@@ -60,6 +61,7 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
     for index, _, seed in _repeated((index, seed) for index, seed in enumerate(seeds) if type(seed) is int):
         yield Problem(f"the seed {seed} is listed twice", ("seeds", index))
     dataset: DeclaredDataset | None = _well_formed(TypeAdapter(AnyDataset), [raw.get("dataset")]).get(0)
+    yield from table_errors(raw, dataset, expanded.entries, attacks)
     for index, attack in attacks.items():
         yield from (Problem(sentence, ("attacks", index, *key)) for key, sentence in attack.problems())
         if dataset and dataset.image_shape and (problem := attack.misfit(dataset.image_shape, None)):
@@ -92,6 +94,7 @@ def warnings(suite: Suite) -> Iterator[Problem]:
     """What is allowed but hardly meant."""
     for index, attack in enumerate(suite.attacks):
         yield from (Problem(sentence, ("attacks", index, key)) for key, sentence in attack.warnings())
+    yield from fold_warnings(suite)
     steps = _steps(suite)
     for index, model in enumerate(suite.models):
         if model.objective is not None and not model.given:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PrivateAttr, StringConstraints, TypeAdapter
+from pydantic import Field, PrivateAttr, StringConstraints, TypeAdapter, model_validator
 
-from robustbench_cmic.suite.fields import Count, Strict, classes_by_name
+from robustbench_cmic.suite.fields import Count, Number, Strict, classes_by_name, describe
 
 
 class DeclaredDataset(Strict):
@@ -21,11 +21,13 @@ class DeclaredDataset(Strict):
             it keeps of its own is to be made anew, it returns a `robustbench_cmic.data.base.Data`.
         published: name -> examples to train on and to test on.
         shapes: name -> shape of an image, (C, H, W).
+        tabular: examples are rows of features, (1, 1, features), and no images.
     """
 
     implementation: ClassVar[str]
     published: ClassVar[dict[str, tuple[int, int]]] = {}
     shapes: ClassVar[dict[str, tuple[int, int, int]]] = {}
+    tabular: ClassVar[bool] = False
     name: str
     _suite_folder: Path | None = PrivateAttr(None)
 
@@ -34,6 +36,10 @@ class DeclaredDataset(Strict):
         other = self.model_copy()
         other._suite_folder = folder
         return other
+
+    def of_seed(self, seed: int) -> Self:  # noqa: ARG002
+        """The same data as models of a seed get it: of folds, each seed tests on another."""
+        return self
 
     @property
     def suite_folder(self) -> Path | None:
@@ -132,7 +138,94 @@ class ImageFolder(_OwnFiles):
         return 3, self.size, self.size
 
 
-AnyDataset = Annotated[Digits | TorchvisionDataset | Arrays | ImageFolder, Field(discriminator="name")]
+_Column = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
+class _Tabular(DeclaredDataset):
+    """Rows of features; `test` and `folds` say which are tested on, by default `test: 0.2`.
+
+    `test` is the share of the rows, of each class its own, drawn once and for all. With `folds: k` the rows are dealt
+    into k parts of equal size; models of a seed are tested on part seed mod k and learn from all else. `box` is how
+    many standard deviations features may be away from their means: [-box, box] becomes [0, 1].
+    """
+
+    tabular = True
+    test: Annotated[Number, Field(gt=0, le=0.5)] | None = None
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    box: Annotated[Number, Field(ge=1, le=100)] = 5.0
+    _fold: int = PrivateAttr(0)
+
+    @model_validator(mode="after")
+    def _tested_one_way(self) -> Self:
+        ways = [f"`{key}`" for key in ("test", "split", "folds") if getattr(self, key, None) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways)} both say which rows are tested on: keep one")
+        return self
+
+    @property
+    def share(self) -> float:
+        """Of the rows that are tested on, where neither folds nor a column say which."""
+        return 0.2 if self.test is None else self.test
+
+    @property
+    def fold(self) -> int:
+        """Which of the folds is tested on, see `of_seed`."""
+        return self._fold
+
+    def of_seed(self, seed: int) -> Self:
+        other = self.model_copy()
+        other._fold = seed % self.folds if self.folds is not None else 0
+        return other
+
+    def tested(self, rows: int) -> int:
+        """How many of so many rows are tested on, where no column says it."""
+        return max(1, round(self.share * rows)) if self.folds is None else rows // self.folds
+
+
+class ScikitTable(_Tabular):
+    """A table that scikit-learn ships; `digits_table` is its digits, a feature a pixel, without ten that hardly vary."""
+
+    implementation = "robustbench_cmic.data.table:load_scikit_table"
+    rows: ClassVar[dict[str, int]] = {"breast_cancer": 569, "wine": 178, "iris": 150, "digits_table": 1797}
+    shapes = {"breast_cancer": (1, 1, 30), "wine": (1, 1, 13), "iris": (1, 1, 4), "digits_table": (1, 1, 54)}
+    name: Literal["breast_cancer", "wine", "iris", "digits_table"]
+
+    @property
+    def images_to_train_on(self) -> int:
+        return self.sizes[0]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        rows = self.rows[self.name]
+        return rows - self.tested(rows), self.tested(rows)
+
+
+class Table(_Tabular, _OwnFiles):
+    """A `.csv` or `.parquet` of numbers, a row an example, with a column `label`; the rest are features.
+
+    `path` is absolute, beside the suite or in the data folder. `split` names a column that says `train` or `test`;
+    columns of `drop` are left out.
+    """
+
+    implementation = "robustbench_cmic.data.table:load_table"
+    name: Literal["table"]
+    label_column: Annotated[_Column, Field(alias="label")]
+    split: _Column | None = None
+    drop: Annotated[list[_Column], Field(max_length=10_000)] = []
+
+    @model_validator(mode="after")
+    def _of_a_kind_that_is_known(self) -> Self:
+        if not self.path.lower().endswith((".csv", ".parquet")):
+            raise ValueError(f"`path` should end in .csv or .parquet, not {describe(self.path)}")
+        return self
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # its list has no hash
+
+
+AnyDataset = Annotated[
+    Digits | TorchvisionDataset | Arrays | ImageFolder | ScikitTable | Table, Field(discriminator="name")
+]
 DATASETS: dict[str, type[DeclaredDataset]] = classes_by_name(AnyDataset)
 dataset_of: Callable[[Mapping[str, Any]], AnyDataset] = TypeAdapter(AnyDataset).validate_python
 """The data set that a training declares."""

@@ -143,7 +143,7 @@ def payloads(old: AnyRecord, new: AnyRecord) -> tuple[dict[str, Any], dict[str, 
     there were such fields: that one was made by an older version is no other result.
     """
     plain = _payload(old), _payload(new)
-    for later in ("calibration", "without_normalization", "image_shape", "classes"):
+    for later in ("calibration", "without_normalization", "image_shape", "classes", "features"):
         if any(side.get(later) is None for side in plain):
             for side in plain:
                 side.pop(later, None)

@@ -24,14 +24,15 @@ LARGEST = 64  # pixels on the longer side; larger images are shrunk
 def room_for_pictures(job: Job) -> int:
     """How many pictures of a cell are wanted; those of an earlier attempt are removed, lest a failure leaves them.
 
-    Attacks on one seed are enough to look at; a ball of radius 0 holds nothing to see.
+    Attacks on one seed are enough to look at; a ball of radius 0 holds nothing to see, and rows of a table are no images.
     """
     cell, settings = job.cell, job.settings
     try:
         settings.store.pictures(cell.id).unlink(missing_ok=True)
     except OSError as error:
         job.progress(0, 0, f"cannot remove old pictures: {os_error_reason(error)}")
-    return SHOWN if cell.seed == settings.pictured_seed and cell.norm and cell.eps > 0 else 0
+    seen = cell.seed == settings.pictured_seed and cell.norm and cell.eps > 0 and job.data.features is None
+    return SHOWN if seen else 0
 
 
 def keep_pictures(

@@ -149,6 +149,7 @@ def _record(
         std=model.get_buffer("0.std").flatten().tolist(),
         image_shape=job.data.image_shape,
         classes=job.data.classes,
+        features=job.data.features,
         curve=[] if training is None else training.curve,
         selected_epoch=None if training is None or divergence is not None else training.selected_epoch,
         last_finite=None if divergence is None else divergence.last_finite,
