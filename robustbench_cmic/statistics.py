@@ -138,7 +138,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_seed_test(differences: Sequence[float], resolution: float) -> PairedTTest:
+def paired_seed_test(differences: Sequence[float], resolution: float, overlap: float = 0.0) -> PairedTTest:
     """Student's paired t-test over seeds: is the mean of the differences 0 (Student 1908)?
 
         t = mean / (sd / sqrt(n)), with n - 1 degrees of freedom
@@ -148,22 +148,28 @@ def paired_seed_test(differences: Sequence[float], resolution: float) -> PairedT
     rounded to multiples of r hides a variance of r^2 / 12 (uniform over its step; Sheppard 1898), the difference of
     two such numbers 2 r^2 / 12: the variance is taken to be at least that.
 
+    Folds share most of what they learn from, so that their differences are not independent. The variance of the mean is
+    then (1 / n + overlap) sd^2 in place of sd^2 / n (Nadeau & Bengio 2003, section 5): sd grows by as much.
+
     Args:
         differences: one for each seed, finite.
         resolution: step of the two measurements, in the unit of the differences; 0 for continuous ones.
+        overlap: of folds the examples tested on, over those learned from; 0 for seeds on the same data.
 
     Raises:
-        ValueError: no difference, one that is not finite, or a resolution that is negative or not finite.
+        ValueError: no difference, one that is not finite, or a resolution or an overlap that is negative or not finite.
     """
     n = len(differences)
     if n == 0 or not all(map(math.isfinite, differences)):
         raise ValueError(f"differences should be finite, and at least one, not {list(differences)}")
     if not 0 <= resolution < math.inf:
         raise ValueError(f"resolution should be finite and not negative, not {resolution}")
+    if not 0 <= overlap < math.inf:
+        raise ValueError(f"overlap should be finite and not negative, not {overlap}")
     mean = fmean(differences)
     if n < 2:
         return PairedTTest(mean, None, None, n)
-    sd = math.sqrt(max(variance(differences), 2 * resolution**2 / 12))
+    sd = math.sqrt(max(variance(differences), 2 * resolution**2 / 12) * (1 + n * overlap))
     if sd == 0:
         return PairedTTest(mean, sd, None, n)
     from scipy.special import stdtr

@@ -19,6 +19,9 @@ Each has three: the t-tests of a difference; the equivalence tests of accuracies
 tests, one a line and seed. Each family keeps its probability of any false rejection at 0.05 at most: one for a false
 *higher* or *lower*, another one for a false *equivalent*.
 
+**Folds.** Seeds that are folds of a table share most of what they learn from: the t-tests take the variance of Nadeau &
+Bengio (2003) for it.
+
 **Settled.** A line under attack on which nothing is left to find is *not compared*, and is in no family: where both
 models are under 1 % accurate (mean over seeds), or both within 1 point of their clean accuracy. That is read off how
 accurate they are, not how they differ, and not while a seed is missing.
@@ -51,7 +54,8 @@ def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str,
         raw += [(pair, line) for line in _settled(list(pair_lines(results, groups, *pair)), results.seeds)]
     margin = results.plan.claims.margin / 100
     tests: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
-    for (pair, _), line in zip(raw, _tested([line for _, line in raw], _resolution(results), margin), strict=True):
+    tested = _tested([line for _, line in raw], _resolution(results), _overlap(results), margin)
+    for (pair, _), line in zip(raw, tested, strict=True):
         judged = replace(line, outcome=_outcome(line, results.seeds, margin))
         tests[pair].append(_in_words(judged, names_of_pair(results, *pair)[1], results.seeds, margin))
     return tests
@@ -85,13 +89,19 @@ def _resolution(results: Results) -> float:
     return 1 / min(sizes, default=1)
 
 
-def _tested(lines: Sequence[PairTest], resolution: float, margin: float) -> list[PairTest]:
+def _overlap(results: Results) -> float:
+    """Of folds the examples tested on over those learned from; 0 where all seeds have the same data."""
+    folds = next((cell.declared["dataset"].get("folds") for cell in results.plan.of("train")), None)
+    return 1 / (folds - 1) if folds else 0.0
+
+
+def _tested(lines: Sequence[PairTest], resolution: float, overlap: float, margin: float) -> list[PairTest]:
     """The lines with their tests, over seeds and over examples, adjusted family by family."""
     tested = list(lines)
     for claim in (True, False):
         family = {i: line for i, line in enumerate(lines) if line.claim is claim and line.seeds and not line.settled}
         tests = {
-            i: statistics.paired_seed_test(line.differences, resolution if line.in_points else 0.0)
+            i: statistics.paired_seed_test(line.differences, resolution if line.in_points else 0.0, overlap)
             for i, line in family.items()
         }
         alike = {i: statistics.equivalence_p(tests[i], margin) for i, line in family.items() if line.in_points}
