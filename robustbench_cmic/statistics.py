@@ -22,8 +22,10 @@ LEVEL = 0.05
 """Significance level of every claim."""
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion (Wilson 1927), without continuity correction.
+
+    Of a mean over several classifications of the same n examples, whose successes need not be whole, it is a bound.
 
     Returns:
         Lower and upper end, fractions in [0, 1].

@@ -56,6 +56,9 @@ def report(
     results: ResultsOption = Path("results"),
     settings: SetOption = [],  # noqa: B006
     name_as: AsOption = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also draw figures for papers there, as SVG, PNG and PDF.")
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Write suites' tables anew, from their records alone; of one suite that is named, print what it says.
@@ -85,6 +88,8 @@ def report(
         problems += summary.results.problems
         reported += 1
         show(*(folder / file for form in chosen for file in FORMATS[form]))
+        if figures is not None:
+            _draw(summary, figures, quiet)
     if "html" in formats and reported:
         with writing(results):
             index, left_out = write_index(results)
@@ -92,6 +97,18 @@ def report(
         problems += left_out
     tell(dict.fromkeys(problems))
     raise typer.Exit((INCOMPLETE if reported else USAGE) if problems else DONE)
+
+
+def _draw(summary: Summary, figures: Path, quiet: bool) -> None:
+    """Write a suite's figures, and say which it has not."""
+    # Imported where it is used: matplotlib takes half a second.
+    from robustbench_cmic.report.figures import write_figures
+
+    with writing(figures):
+        files, absent = write_figures(summary, figures)
+    show(*files)
+    if not quiet:
+        tell(absent)
 
 
 def _print(summary: Summary) -> None:

@@ -23,7 +23,7 @@ from robustbench_cmic.data.subset import deal, hold_out
 from robustbench_cmic.records.schema import Features
 from robustbench_cmic.suite.data import ScikitTable, Table
 from robustbench_cmic.suite.files import read_regular
-from robustbench_cmic.suite.messages import os_error_reason, printable, suggestion
+from robustbench_cmic.suite.messages import os_error_reason, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,9 +98,8 @@ def _read(path: Path) -> pd.DataFrame:
             frame = pd.read_parquet(io.BytesIO(content))
         else:
             frame = pd.read_csv(io.BytesIO(content), low_memory=False)
-            _check_names(path, pd.read_csv(io.BytesIO(content), header=None, nrows=1, dtype=str).iloc[0])
-            if not isinstance(frame.index, pd.RangeIndex):
-                raise DataError(f"{path}: its rows have more values than its first line has names")
+            # With more values than names pandas would take the first for an index; without a header it refuses.
+            _check_names(path, pd.read_csv(io.BytesIO(content), header=None, nrows=2, dtype=str).iloc[0])
     except ImportError:
         hint = "needs pyarrow, which is not installed: pip install 'robustbench_cmic[table]', or store a .csv"
         raise DataError(f"{path}: to read parquet {hint}") from None
@@ -142,9 +141,13 @@ def _labels(path: Path, column: pd.Series[Any]) -> tuple[Labels, list[str]]:
 
     name = column.name
     if (missing := column.isna().to_numpy()).any():
-        raise DataError(f"{path}: the label '{name}' is missing {_line(path, int(missing.argmax()))}: leave the row out")
+        raise DataError(
+            f"{path}: the label '{name}' is missing {_line(path, int(missing.argmax()))}: leave the row out"
+        )
     if pd.api.types.is_float_dtype(column) and not (column % 1 == 0).all():
-        raise DataError(f"{path}: the label '{name}' has values such as {column[column % 1 != 0].iloc[0]:g}, not classes")
+        raise DataError(
+            f"{path}: the label '{name}' has values such as {column[column % 1 != 0].iloc[0]:g}, not classes"
+        )
     values = column.astype(int) if pd.api.types.is_float_dtype(column) else column
     if not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)):
         values = values.astype(str)
@@ -158,7 +161,9 @@ def _labels(path: Path, column: pd.Series[Any]) -> tuple[Labels, list[str]]:
         once = f"the class '{rare}' of '{name}' has one example, which cannot be both learned and tested"
         raise DataError(f"{path}: {once}" + (" (is this column a class?)" if (counts < 2).mean() > 0.5 else ""))
     if len(counts) > _MOST_CLASSES:
-        raise DataError(f"{path}: the label '{name}' has {len(counts)} values; more than {_MOST_CLASSES} are no classes")
+        raise DataError(
+            f"{path}: the label '{name}' has {len(counts)} values; more than {_MOST_CLASSES} are no classes"
+        )
     return codes.astype(np.int64), class_names
 
 
@@ -169,7 +174,9 @@ def _tested(path: Path, column: pd.Series[Any]) -> npt.NDArray[np.bool_]:
     if wrong.any():
         row = int(wrong.argmax())
         found = printable(words.iloc[row], 60)
-        raise DataError(f"{path}: '{column.name}' should say train or test in every row, not {found} {_line(path, row)}")
+        raise DataError(
+            f"{path}: '{column.name}' should say train or test in every row, not {found} {_line(path, row)}"
+        )
     if words.nunique() < 2:
         raise DataError(f"{path}: '{column.name}' says {words.iloc[0]} in every row; some should say the other")
     return (words == "test").to_numpy()
@@ -183,7 +190,9 @@ def _numbers(path: Path, column: pd.Series[Any]) -> Values:
     if (missing := column.isna().to_numpy()).any():
         row, count = int(missing.argmax()), int(missing.sum())
         also = f" and {count - 1} more" if count > 1 else ""
-        raise DataError(f"{path}: '{name}' has no value {_line(path, row)}{also}: fill them in, or drop the column or rows")
+        raise DataError(
+            f"{path}: '{name}' has no value {_line(path, row)}{also}: fill them in, or drop the column or rows"
+        )
     if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
         numbers = pd.to_numeric(column.astype(str), errors="coerce")
         row = int(numbers.isna().to_numpy().argmax())
@@ -195,7 +204,9 @@ def _numbers(path: Path, column: pd.Series[Any]) -> Values:
     values = column.to_numpy(np.float64)
     if not (finite := np.abs(values) < 1e150).all():  # squares of larger ones overflow
         row = int((~finite).argmax())
-        raise DataError(f"{path}: '{name}' is {values[row]:g} {_line(path, row)}: numbers should be finite, below 1e150")
+        raise DataError(
+            f"{path}: '{name}' is {values[row]:g} {_line(path, row)}: numbers should be finite, below 1e150"
+        )
     return values
 
 

@@ -183,7 +183,7 @@ class _Tabular(DeclaredDataset):
 
 
 class ScikitTable(_Tabular):
-    """A table that scikit-learn ships; `digits_table` is its digits, a feature a pixel, without ten that hardly vary."""
+    """A table that scikit-learn ships; `digits_table` is its digits, a feature a pixel but for ten that hardly vary."""
 
     implementation = "robustbench_cmic.data.table:load_scikit_table"
     rows: ClassVar[dict[str, int]] = {"breast_cancer": 569, "wine": 178, "iris": 150, "digits_table": 1797}
@@ -192,10 +192,12 @@ class ScikitTable(_Tabular):
 
     @property
     def images_to_train_on(self) -> int:
+        """Rows that are learned from."""
         return self.sizes[0]
 
     @property
     def sizes(self) -> tuple[int, int]:
+        """Rows that are learned from and tested on."""
         rows = self.rows[self.name]
         return rows - self.tested(rows), self.tested(rows)
 

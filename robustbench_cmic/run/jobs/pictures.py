@@ -24,7 +24,7 @@ LARGEST = 64  # pixels on the longer side; larger images are shrunk
 def room_for_pictures(job: Job) -> int:
     """How many pictures of a cell are wanted; those of an earlier attempt are removed, lest a failure leaves them.
 
-    Attacks on one seed are enough to look at; a ball of radius 0 holds nothing to see, and rows of a table are no images.
+    Attacks on one seed are enough to look at; a ball of radius 0 holds nothing to see. Rows of a table are no images.
     """
     cell, settings = job.cell, job.settings
     try:

@@ -10,16 +10,14 @@ from robustbench_cmic.report.formats.html.charts import curves, forest
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers, number_text
 from robustbench_cmic.report.formats.html.pictures import gallery
 from robustbench_cmic.report.formats.html.render import render
-from robustbench_cmic.report.formats.html.strokes import COLORS
 from robustbench_cmic.report.grid import find_grid
 from robustbench_cmic.report.metrics import FOR_PEOPLE
+from robustbench_cmic.report.strokes import COLORS, CROWDED
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import Table
 
 LONG = len(COLORS)
 """With more models, where they are a grid, its maps come first and long tables are folded."""
-CROWDED = 2 * len(COLORS)
-"""With more models of a grid there are no curves: the maps tell more."""
 
 
 def suite_page(summary: Summary) -> str:

@@ -11,10 +11,10 @@ from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
-from robustbench_cmic.report.formats.html.strokes import COLORS, Stroke, stroke
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.pairs import PairTest
+from robustbench_cmic.report.strokes import COLORS, Stroke, stroke
 from robustbench_cmic.report.summary import SeedValues, Summary
 from robustbench_cmic.report.tables import interval_text, spread
 from robustbench_cmic.suite.fields import CLEAN, NORM_NAMES, Threat, format_eps
