@@ -24,7 +24,7 @@ from tests.conftest import ROOT, TINY_SUITE, readme_block
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 INSTALLED = {"pip install -e .", "pip install tox", "tox", "pip install robustbench_cmic[tensorboard]"}
 INSTALLED |= {"pip install --upgrade requests urllib3 idna", "pip install --no-deps torchattacks"}
-INSTALLED |= {"pip install -e . -c constraints.txt"}
+INSTALLED |= {"pip install -e . -c constraints.txt", "pip install robustbench_cmic[table]"}
 """What the continuous integration, or the environment that these tests run in, has done."""
 
 

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap, ttest_1samp
+from scipy.stats import binomtest, bootstrap, t, ttest_1samp
 
 from robustbench_cmic.statistics import (
     PairedTTest,
@@ -244,6 +244,18 @@ def test_seed_test_equals_scipy() -> None:
         test = paired_seed_test(differences, resolution=1e-4)
         assert test.p == pytest.approx(expected.pvalue, rel=1e-9)
         assert test.sd == pytest.approx(np.std(differences, ddof=1), rel=1e-12)
+
+
+def test_folds_that_overlap_are_less_evidence_than_seeds() -> None:
+    # Nadeau & Bengio 2003: the variance of the mean is (1 / n + overlap) s^2; five folds: (1/5 + 1/4) s^2.
+    differences = [0.01, 0.03, 0.02, 0.05, 0.04]
+    s = float(np.std(differences, ddof=1))
+    test = paired_seed_test(differences, resolution=1e-9, overlap=1 / 4)
+    assert (test.sd or 0) / math.sqrt(5) == pytest.approx(math.sqrt(1 / 5 + 1 / 4) * s)
+    assert test.p == pytest.approx(2 * t.sf(0.03 / (math.sqrt(0.45) * s), 4))
+    assert (test.p or 0) > (paired_seed_test(differences, resolution=1e-9).p or 0)
+    with pytest.raises(ValueError, match="overlap"):
+        paired_seed_test(differences, 0.0, overlap=-1.0)
 
 
 def test_equal_differences_are_evidence_to_the_resolution_only() -> None:

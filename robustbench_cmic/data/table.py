@@ -106,8 +106,6 @@ def _read(path: Path) -> pd.DataFrame:
     except MemoryError:
         raise DataError(f"{path}: does not fit in memory") from None
     except (ValueError, OSError, LookupError, TypeError, NotImplementedError) as error:  # of pandas, and of Arrow
-        if isinstance(error, DataError):
-            raise
         reason = printable(" ".join(str(error).split()), 200)
         raise DataError(f"{path}: is no whole {path.suffix.lower()} file: {reason}") from None
     frame.columns = frame.columns.map(str)

@@ -82,19 +82,15 @@ def rendered(drawing: Drawing, suffix: str) -> bytes:
     }
     with styled():
         drawing.figure.savefig(file, format=suffix, metadata=metadata[suffix])
-    return _told(file.getvalue(), title, text) if suffix == "svg" else file.getvalue()
+    return _told(file.getvalue(), drawing) if suffix == "svg" else file.getvalue()
 
 
-def _told(svg: bytes, title: str, text: str) -> bytes:
+def _told(svg: bytes, drawing: Drawing) -> bytes:
     """An SVG file with title and description, which screen readers read out in place of its shapes."""
-    said = f'<title id="title">{escape(title)}</title>\n <desc id="desc">{escape(text)}</desc>'
-    opened = re.sub(
-        r"<svg ([^>]*)>",
-        lambda found: f'<svg role="img" aria-labelledby="title desc" {found[1]}>\n {said}',
-        svg.decode(),
-        count=1,
-    )
-    return opened.encode()
+    title, desc = (f"{drawing.name}-{part}" for part in ("title", "desc"))
+    said = f'<title id="{title}">{escape(drawing.title)}</title>\n <desc id="{desc}">{escape(drawing.text)}</desc>'
+    head = f'<svg role="img" aria-labelledby="{title} {desc}" '
+    return re.sub(r"<svg ([^>]*)>", lambda found: f"{head}{found[1]}>\n {said}", svg.decode(), count=1).encode()
 
 
 def in_order(summary: Summary) -> list[str]:

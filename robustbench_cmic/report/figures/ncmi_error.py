@@ -98,7 +98,8 @@ def ncmi_figures(summary: Summary) -> list[Drawing] | str:
         mark_flagged(axes, line, [ncmi for ncmi, _ in doubtful], [error for _, error in doubtful])
     axes.set_xlabel(f"{NCMI_CALIBRATED.head}, clean examples")
     axes.set_ylabel("error %")
-    axes.set_title(said := _said(fit, len(x)), fontsize=8)
+    said = _said(fit, len(x))
+    axes.set_title(said.replace("; ", "\n"), fontsize=8)
     add_key(figure, [axes], any(point[2] for own in found.values() for point in own))
     title = f"{summary.results.plan.suite}: error over NCMI at the calibrated temperature"
     ranges = f"NCMI from {x.min():.3g} to {x.max():.3g}, error from {y.min():.1f} to {y.max():.1f} %"
@@ -108,6 +109,6 @@ def ncmi_figures(summary: Summary) -> list[Drawing] | str:
 
 def _said(fit: LineFit | None, n: int) -> str:
     if fit is None:
-        return f"{n} networks: no line is fitted to fewer than {FEWEST}, or where nothing varies"
+        return f"{n} networks; no line is fitted to fewer than {FEWEST}, or where nothing varies"
     correlations = f"Pearson {fit.pearson:.2f}, Spearman {fit.spearman:.2f} over {n} networks"
     return f"{correlations}; line by least squares with its 95 % interval"

@@ -44,6 +44,7 @@ def training_figures(summary: Summary) -> list[Drawing] | str:
         axes.set_ylabel(head)
     for axes in every[2:]:
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
     add_key(figure, list(every))
     title = f"{summary.results.plan.suite}: information over training"
     return [Drawing("training", title, _text(found), figure)]

@@ -38,6 +38,7 @@ def _matrix(summary: Summary, label: str, threat: Threat) -> Drawing:
             said.append(f"{source} on {target}: {text}.")
     axes.set_xticks(range(len(models)), models, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(models)), models)
+    axes.set_title(f"{label}, {threat}")
     axes.set_xlabel("tried on")
     axes.set_ylabel("adversarial examples of")
     figure.colorbar(image, ax=axes, label=ACCURACY.head)
