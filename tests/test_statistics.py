@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap, t, ttest_1samp
+from scipy.stats import binomtest, bootstrap, ttest_1samp
+from scipy.stats import t as student_t
 
 from robustbench_cmic.statistics import (
     PairedTTest,
@@ -252,7 +253,7 @@ def test_folds_that_overlap_are_less_evidence_than_seeds() -> None:
     s = float(np.std(differences, ddof=1))
     test = paired_seed_test(differences, resolution=1e-9, overlap=1 / 4)
     assert (test.sd or 0) / math.sqrt(5) == pytest.approx(math.sqrt(1 / 5 + 1 / 4) * s)
-    assert test.p == pytest.approx(2 * t.sf(0.03 / (math.sqrt(0.45) * s), 4))
+    assert test.p == pytest.approx(2 * student_t.sf(0.03 / (math.sqrt(0.45) * s), 4))
     assert (test.p or 0) > (paired_seed_test(differences, resolution=1e-9).p or 0)
     with pytest.raises(ValueError, match="overlap"):
         paired_seed_test(differences, 0.0, overlap=-1.0)

@@ -37,6 +37,13 @@ def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     """How models were trained and evaluated, and each attack with all parameters."""
     trainings = {canonical_json(t): t for cell in results.plan.of("train") if (t := cell.declared["training"])}
     facts = [("changed by --set", ", ".join(results.plan.changes))] if results.plan.changes else []
+    dataset = results.plan.cells[0].declared.get("dataset", {})
+    if "box" in dataset:  # of a table
+        told = {key: value for key, value in dataset.items() if value not in (None, [])}
+        unit = (
+            f"an eps of 1 is the box from -{dataset['box']:g} to {dataset['box']:g} standard deviations of each feature"
+        )
+        facts.append(("table", f"{parameters(told)}; {unit}"))
     facts += [("training", parameters(training)) for training in trainings.values()]
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
     facts.append(("evaluation", parameters({key: value for key, value in evaluation.items() if key != "draw"})))

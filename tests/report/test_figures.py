@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what the summary holds, models stay apart without colour, equal records give equal bytes."""
+"""Figures: drawn is what the summary holds, models stay apart without colour, equal records give equal bytes."""
 
 from __future__ import annotations
 
