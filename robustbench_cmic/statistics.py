@@ -25,7 +25,7 @@ LEVEL = 0.05
 def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion (Wilson 1927), without continuity correction.
 
-    Of a mean over several classifications of the same n examples, whose successes need not be whole, it is a bound.
+    Of the mean over several models on the same n examples, whose successes need not be whole, it is a bound.
 
     Returns:
         Lower and upper end, fractions in [0, 1].
@@ -149,9 +149,8 @@ def paired_seed_test(differences: Sequence[float], resolution: float, overlap: f
     are equal to that resolution and no further; a sample variance of 0 would make them infinite evidence. A number
     rounded to multiples of r hides a variance of r^2 / 12 (uniform over its step; Sheppard 1898), the difference of
     two such numbers 2 r^2 / 12: the variance is taken to be at least that.
-
-    Folds share most of what they learn from, so that their differences are not independent. The variance of the mean is
-    then (1 / n + overlap) sd^2 in place of sd^2 / n (Nadeau & Bengio 2003, section 5): sd grows by as much.
+    Folds share most of what they learn from, and their differences are not independent: the variance of the mean is
+    (1 / n + overlap) sd^2 in place of sd^2 / n (Nadeau & Bengio 2003, section 5); sd grows by as much.
 
     Args:
         differences: one for each seed, finite.
@@ -159,18 +158,17 @@ def paired_seed_test(differences: Sequence[float], resolution: float, overlap: f
         overlap: of folds the examples tested on, over those learned from; 0 for seeds on the same data.
 
     Raises:
-        ValueError: no difference, one that is not finite, or a resolution or an overlap that is negative or not finite.
+        ValueError: no difference, one that is not finite, or a resolution or overlap that is negative or not finite.
     """
     n = len(differences)
     if n == 0 or not all(map(math.isfinite, differences)):
         raise ValueError(f"differences should be finite, and at least one, not {list(differences)}")
-    if not 0 <= resolution < math.inf:
-        raise ValueError(f"resolution should be finite and not negative, not {resolution}")
-    if not 0 <= overlap < math.inf:
-        raise ValueError(f"overlap should be finite and not negative, not {overlap}")
-    mean = fmean(differences)
+    for what, value in (("resolution", resolution), ("overlap", overlap)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{what} should be finite and not negative, not {value}")
     if n < 2:
-        return PairedTTest(mean, None, None, n)
+        return PairedTTest(differences[0], None, None, n)
+    mean = fmean(differences)
     sd = math.sqrt(max(variance(differences), 2 * resolution**2 / 12) * (1 + n * overlap))
     if sd == 0:
         return PairedTTest(mean, sd, None, n)

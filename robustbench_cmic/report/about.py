@@ -40,9 +40,7 @@ def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     dataset = results.plan.cells[0].declared.get("dataset", {})
     if "box" in dataset:  # of a table
         told = {key: value for key, value in dataset.items() if value not in (None, [])}
-        unit = (
-            f"an eps of 1 is the box from -{dataset['box']:g} to {dataset['box']:g} standard deviations of each feature"
-        )
+        unit = f"an eps of 1 is {2 * dataset['box']:g} standard deviations of each feature"
         facts.append(("table", f"{parameters(told)}; {unit}"))
     facts += [("training", parameters(training)) for training in trainings.values()]
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
