@@ -21,7 +21,7 @@ import numpy.typing as npt
 from robustbench_cmic.data.base import Data, DataError, Labels, Moments, Split
 from robustbench_cmic.data.subset import deal, hold_out
 from robustbench_cmic.records.schema import Features
-from robustbench_cmic.suite.data import ScikitTable, Table
+from robustbench_cmic.suite.data import DataTable, ScikitTable
 from robustbench_cmic.suite.files import read_regular
 from robustbench_cmic.suite.messages import os_error_reason, printable
 
@@ -60,8 +60,8 @@ def load_scikit_table(dataset: ScikitTable, _: Path, __: int | None, say: Say, *
     return _data(dataset.name, dataset, names, values[:, varied], labels, class_names, None, say)
 
 
-def load_table(dataset: Table, folder: Path, _: int | None, say: Say, *__: Any) -> Data:
-    """The file `path`, see `Table`.
+def load_table(dataset: DataTable, folder: Path, _: int | None, say: Say, *__: Any) -> Data:
+    """The file `path`, see `DataTable`.
 
     Raises:
         DataError: it is not there, cannot be read, or holds what is no table of numbers; the message names the column.
@@ -210,7 +210,7 @@ def _numbers(path: Path, column: pd.Series[Any]) -> Values:
 
 def _data(
     what: str,
-    dataset: ScikitTable | Table,
+    dataset: ScikitTable | DataTable,
     names: list[str],
     values: Values,
     labels: Labels,
@@ -260,7 +260,7 @@ def _check_varied(what: str, names: list[str], values: Values, rows: str) -> Non
 
 
 def _parts(
-    what: str, dataset: ScikitTable | Table, labels: Labels, tested: npt.NDArray[np.bool_] | None
+    what: str, dataset: ScikitTable | DataTable, labels: Labels, tested: npt.NDArray[np.bool_] | None
 ) -> list[npt.NDArray[np.bool_]]:
     """For each fold, or for the one division there is, (N,) which rows are tested on."""
     if tested is not None:

@@ -202,7 +202,7 @@ class ScikitTable(_Tabular):
         return rows - self.tested(rows), self.tested(rows)
 
 
-class Table(_Tabular, _OwnFiles):
+class DataTable(_Tabular, _OwnFiles):
     """A `.csv` or `.parquet` of numbers, a row an example, with a column `label`; the rest are features.
 
     `path` is absolute, beside the suite or in the data folder. `split` names a column that says `train` or `test`;
@@ -226,7 +226,7 @@ class Table(_Tabular, _OwnFiles):
 
 
 AnyDataset = Annotated[
-    Digits | TorchvisionDataset | Arrays | ImageFolder | ScikitTable | Table, Field(discriminator="name")
+    Digits | TorchvisionDataset | Arrays | ImageFolder | ScikitTable | DataTable, Field(discriminator="name")
 ]
 DATASETS: dict[str, type[DeclaredDataset]] = classes_by_name(AnyDataset)
 dataset_of: Callable[[Mapping[str, Any]], AnyDataset] = TypeAdapter(AnyDataset).validate_python

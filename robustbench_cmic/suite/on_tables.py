@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from robustbench_cmic.suite.attack_base import Attack
-from robustbench_cmic.suite.data import DeclaredDataset, ScikitTable, Table
+from robustbench_cmic.suite.data import DataTable, DeclaredDataset, ScikitTable
 from robustbench_cmic.suite.messages import Problem
 from robustbench_cmic.suite.schema import Suite
 
@@ -55,7 +55,7 @@ def table_errors(
 def fold_warnings(suite: Suite) -> Iterator[Problem]:
     """Folds that no seed tests on, and folds that several do."""
     dataset = suite.dataset
-    if not isinstance(dataset, ScikitTable | Table) or dataset.folds is None:
+    if not isinstance(dataset, ScikitTable | DataTable) or dataset.folds is None:
         return
     taken = [seed % dataset.folds for seed in suite.seeds]
     if len(set(taken)) < dataset.folds:

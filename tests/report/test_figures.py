@@ -22,8 +22,8 @@ from robustbench_cmic.records.probed import Forward
 from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary
-from robustbench_cmic.report.figures import KINDS_OF_FIGURES, draw, write_figures
-from robustbench_cmic.report.figures.drawing import SUFFIXES, Drawing
+from robustbench_cmic.report.figures import KINDS_OF_FIGURES, drawings_of, write_figures
+from robustbench_cmic.report.figures.drawing import FILE_TYPES, Drawing
 from robustbench_cmic.report.figures.ncmi_error import FEWEST, fit_line
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.strokes import COLORS, ink, stroke
@@ -88,7 +88,7 @@ def board(tmp_path: Path, text: str = SUITE, diverged: Sequence[tuple[str, int]]
 
 
 def drawn(summary: Summary, kind: str) -> list[Drawing]:
-    found = draw(summary, kind)
+    found = drawings_of(summary, kind)
     assert not isinstance(found, str), found
     return found
 
@@ -327,7 +327,7 @@ def test_files_have_stable_names_and_equal_bytes_and_say_what_they_show(tmp_path
     summary = board(tmp_path)
     files, absent = write_figures(summary, tmp_path / "one")
     stems = ["curves-l2", "curves-linf", "ncmi-error", "training", "transfer-Transfer-linf-0.1"]
-    assert [file.name for file in files] == [f"made-{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
+    assert [file.name for file in files] == [f"made-{stem}.{suffix}" for stem in stems for suffix in FILE_TYPES]
     assert absent == ["made: no figure map: the models are no grid of two numbers"]
     again, _ = write_figures(read(summary.results.folder), tmp_path / "two")
     for one, two in zip(files, again, strict=True):
@@ -346,7 +346,7 @@ def test_a_suite_with_nothing_has_no_figure_and_says_why(tmp_path: Path) -> None
     plan = planned(tmp_path, SUITE)
     folder = fill(tmp_path / "made", plan, lambda _: None)
     files, absent = write_figures(read(folder), tmp_path / "none")
-    assert [file.name for file in files] == [f"made-transfer-Transfer-linf-0.1.{suffix}" for suffix in SUFFIXES]
+    assert [file.name for file in files] == [f"made-transfer-Transfer-linf-0.1.{suffix}" for suffix in FILE_TYPES]
     assert [line.partition(": no figure ")[2] for line in absent] == [
         "curves: nothing is measured in full yet",
         "ncmi-error: no clean evaluation holds an NCMI at a temperature",

@@ -10,7 +10,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from robustbench_cmic.records.files import write_atomically
-from robustbench_cmic.report.figures.drawing import SUFFIXES, Drawing, rendered, styled
+from robustbench_cmic.report.figures.drawing import FILE_TYPES, Drawing, rendered, styled
 from robustbench_cmic.report.results import of_own_making
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import plain
@@ -26,7 +26,7 @@ KINDS_OF_FIGURES = {
 Maker = Callable[[Summary], "list[Drawing] | str"]
 
 
-def draw(summary: Summary, kind: str) -> list[Drawing] | str:
+def drawings_of(summary: Summary, kind: str) -> list[Drawing] | str:
     """The drawings of a kind, or why a suite has none, as the rest of a sentence."""
     maker: Maker = resolve_name(f"{__name__}.{KINDS_OF_FIGURES[kind]}")
     with styled():
@@ -47,12 +47,12 @@ def write_figures(summary: Summary, folder: Path) -> tuple[list[Path], list[str]
     folder.mkdir(parents=True, exist_ok=True)
     for kind in KINDS_OF_FIGURES:
         with of_own_making(summary.results.folder):
-            drawings = draw(summary, kind)
+            drawings = drawings_of(summary, kind)
         if isinstance(drawings, str):
             absent.append(f"{plain(suite)}: no figure {kind}: {drawings}")
             continue
         for drawing in drawings:
-            for suffix in SUFFIXES:
+            for suffix in FILE_TYPES:
                 file = folder / f"{suite}-{drawing.name}.{suffix}"
                 write_atomically(file, rendered(drawing, suffix))
                 files.append(file)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-SUFFIXES = ("svg", "png", "pdf")
+FILE_TYPES = ("svg", "png", "pdf")
 MISSING = {"diverged": "////", "incomplete": "...."}
 """Hatches of what has no number, by why."""
 _STYLE: dict[str, Any] = {
@@ -73,7 +73,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def rendered(drawing: Drawing, suffix: str) -> bytes:
-    """A file of one of `SUFFIXES`; without times, so that equal figures give equal bytes."""
+    """A file of one of `FILE_TYPES`; without times, so that equal figures give equal bytes."""
     file, title, text = io.BytesIO(), drawing.title, drawing.text
     metadata: dict[str, dict[str, Any]] = {
         "svg": {"Date": None, "Creator": None},
