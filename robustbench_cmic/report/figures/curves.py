@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from robustbench_cmic.report.figures.drawing import Drawing, add_key, in_order, line_of, mark_flagged, new_figure
+from robustbench_cmic.report.figures.drawing import (
+    FLAGGED_WORDS,
+    Drawing,
+    add_key,
+    in_order,
+    line_of,
+    mark_flagged,
+    new_figure,
+)
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.grid import find_grid
 from robustbench_cmic.report.metrics import ACCURACY
@@ -52,7 +60,7 @@ def _of_norm(summary: Summary, norm: str) -> Drawing | None:
     panels = {label: models for label, models in attacked.items() if models}
     if not panels:
         return None
-    figure = new_figure(3.3 * len(panels) + 0.4, 3.6 + 0.16 * len(summary.results.models) / 3)
+    figure = new_figure(3.3 * len(panels) + 0.4, 3.4, key=[*summary.results.models, FLAGGED_WORDS])
     every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     flagged = False
     for axes, (label, own) in zip(every, panels.items(), strict=True):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 FILE_TYPES = ("svg", "png", "pdf")
+FLAGGED_WORDS = "flagged (open)"
+"""Of a key."""
 MISSING = {"diverged": "////", "incomplete": "...."}
 """Hatches of what has no number, by why."""
 _STYLE: dict[str, Any] = {
@@ -39,6 +41,8 @@ _STYLE: dict[str, Any] = {
 }
 _POINTS = 0.5
 """Of a pixel of dashes."""
+_KEY_ROW, _KEY_LINE, _KEY_LETTER = 0.18, 0.85, 0.072
+"""Inches that a row of a key is high, and that its lines and letters are wide."""
 
 
 class Drawing(NamedTuple):
@@ -65,11 +69,18 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, which no window shows."""
+def new_figure(width: float, height: float, key: Sequence[str] = ()) -> Figure:
+    """An empty figure of this size in inches, which no window shows, and room below for a key of these words."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height))
+    rows = -(-len(key) // _columns(key, width))
+    return Figure(figsize=(width, height + _KEY_ROW * rows))
+
+
+def _columns(words: Sequence[str], width: float) -> int:
+    """How many words of a key, and their lines, stand beside each other in a figure of this width."""
+    longest = max(map(len, words), default=1)
+    return max(1, min(4, int(width / (_KEY_LINE + _KEY_LETTER * longest))))
 
 
 def rendered(drawing: Drawing, suffix: str) -> bytes:
@@ -133,8 +144,8 @@ def add_key(figure: Figure, axes: Sequence[Axes], flagged: bool = False) -> None
                 handles.setdefault(str(line.get_label()), line)
     if flagged:
         open_mark = {"marker": "o", "linestyle": "none", "markerfacecolor": "white", "color": "#333333"}
-        handles["flagged (open)"] = Line2D([], [], markersize=8, **open_mark)
-    columns = max(1, min(4, int(14 * figure.get_figwidth() / max(map(len, handles), default=1) / 1.6), len(handles)))
+        handles[FLAGGED_WORDS] = Line2D([], [], markersize=8, **open_mark)
+    columns = min(_columns(list(handles), figure.get_figwidth()), len(handles))
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=5, frameon=False
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from robustbench_cmic.report.figures.drawing import Drawing, add_key, in_order, line_of, mark_flagged, new_figure
+from robustbench_cmic.report.figures.drawing import (
+    FLAGGED_WORDS,
+    Drawing,
+    add_key,
+    in_order,
+    line_of,
+    mark_flagged,
+    new_figure,
+)
 from robustbench_cmic.report.metrics import ACCURACY, NCMI_CALIBRATED
 from robustbench_cmic.report.summary import Summary
 
@@ -83,7 +91,7 @@ def ncmi_figures(summary: Summary) -> list[Drawing] | str:
     found = networks(summary)
     if not found:
         return "no clean evaluation holds an NCMI at a temperature"
-    figure = new_figure(5.2, 4.0 + 0.16 * len(found) / 3)
+    figure = new_figure(5.2, 3.8, key=[*found, FLAGGED_WORDS])
     axes = figure.subplots()
     x, y = (np.array([point[i] for own in found.values() for point in own]) for i in (0, 1))
     fit = fit_line(x, y)

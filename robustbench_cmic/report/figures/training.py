@@ -36,7 +36,7 @@ def training_figures(summary: Summary) -> list[Drawing] | str:
     found = {model: own for model in in_order(summary) if (own := [r for r in records if r.cell.model == model])}
     if not found:
         return "no record holds the epochs of a training"
-    figure = new_figure(7.2, 5.2 + 0.16 * len(found) / 3)
+    figure = new_figure(7.2, 5.0, key=[f"{model}, diverged" for model in found for _ in range(2)])
     every = figure.subplots(2, 2, sharex=True).flatten()
     for axes, (head, measure) in zip(every, MEASURES_OF_EPOCHS.items(), strict=True):
         for model, own in found.items():
