@@ -23,7 +23,7 @@ from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary
 from robustbench_cmic.report.figures import KINDS_OF_FIGURES, drawings_of, write_figures
-from robustbench_cmic.report.figures.drawing import FILE_TYPES, Drawing
+from robustbench_cmic.report.figures.drawing import FILE_TYPES, Drawing, rendered
 from robustbench_cmic.report.figures.ncmi_error import FEWEST, fit_line
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.strokes import COLORS, ink, stroke
@@ -294,6 +294,18 @@ def test_maps_hold_the_cells_of_the_grid_and_hatch_what_diverged(tmp_path: Path)
         assert [text.get_text().split() for text in axes.texts] == [cell.text.split() for row in cells for cell in row]
         assert hatches(axes) == ["////"]
         assert "diverged (1 of 2 seeds)." in drawing.text
+
+
+def test_a_key_of_forty_long_names_leaves_room_for_the_points(tmp_path: Path) -> None:
+    text = GRID.replace("id: a", "id: a-name-of-thirty-letters-and-more").replace("seeds: [0, 1]", "seeds: [0]")
+    text = text.replace("[0, 0.5, 1]", "[0, 0.25, 0.5, 0.75, 1]").replace(
+        "[0.1, 0.2]", f"{[0.1 * i for i in range(1, 9)]}"
+    )
+    (found,) = drawn(board(tmp_path, text), "ncmi-error")
+    assert rendered(found, "png").startswith(b"\x89PNG")  # which warns, an error here, where the key takes all
+    assert len(found.figure.legends[0].get_texts()) == 40
+    axes = found.figure.axes[0].get_window_extent().height / found.figure.dpi
+    assert axes > 2.5, "inches"
 
 
 def test_a_transfer_matrix_is_that_of_the_summary(tmp_path: Path) -> None:

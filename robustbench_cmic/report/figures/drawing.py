@@ -174,6 +174,6 @@ def write_in(axes: Axes, row: int, column: int, text: str, share: float | None, 
 
         hatched = {"facecolor": "#f2f2f2", "edgecolor": "#8a8f98", "hatch": MISSING[why], "linewidth": 0}
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **hatched))
-    color = "white" if share is not None and share < 0.55 else "black"
+    color = "white" if share is not None and share < 0.46 else "black"
     backed = {"facecolor": "#f2f2f2", "edgecolor": "none", "pad": 1} if share is None else None
     axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color, bbox=backed)
