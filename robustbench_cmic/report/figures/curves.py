@@ -93,7 +93,11 @@ def _curve(axes: Axes, summary: Summary, model: str, label: str, numbers: Mappin
         if number.mean is not None:
             low, high = interval_over_examples(summary, model, "none" if threat == CLEAN else label, threat)
             axes.vlines(threat.eps, 100 * low, 100 * high, color=line["color"], linewidth=1, zorder=line["zorder"])
-    flagged = [(threat.eps, 100 * number.mean) for threat, number in numbers.items() if number.flags and number.mean]
+    flagged = [
+        (threat.eps, 100 * number.mean)
+        for threat, number in numbers.items()
+        if number.flags and number.mean is not None
+    ]
     mark_flagged(axes, line, [eps for eps, _ in flagged], [value for _, value in flagged])
     return bool(flagged)
 

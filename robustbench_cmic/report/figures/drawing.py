@@ -129,7 +129,12 @@ def line_of(summary: Summary, model: str, **changes: Any) -> dict[str, Any]:
 def mark_flagged(axes: Axes, line: Mapping[str, Any], x: Sequence[float], y: Sequence[float]) -> None:
     """Open, larger marks over the points of flagged numbers."""
     if x:
-        opened = {"linestyle": "none", "markerfacecolor": "white", "markersize": 8, "markeredgewidth": 1.5}
+        opened: dict[str, Any] = {
+            "linestyle": "none",
+            "markerfacecolor": "white",
+            "markersize": 8,
+            "markeredgewidth": 1.5,
+        }
         axes.plot(x, y, **{**line, **opened, "label": "_flagged", "zorder": 4})
 
 
@@ -143,7 +148,7 @@ def add_key(figure: Figure, axes: Sequence[Axes], flagged: bool = False) -> None
             if not str(line.get_label()).startswith("_"):
                 handles.setdefault(str(line.get_label()), line)
     if flagged:
-        open_mark = {"marker": "o", "linestyle": "none", "markerfacecolor": "white", "color": "#333333"}
+        open_mark: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "white", "color": "#333333"}
         handles[FLAGGED_WORDS] = Line2D([], [], markersize=8, **open_mark)
     columns = min(_columns(list(handles), figure.get_figwidth()), len(handles))
     figure.legend(
@@ -172,8 +177,13 @@ def write_in(axes: Axes, row: int, column: int, text: str, share: float | None, 
     if share is None:
         from matplotlib.patches import Rectangle
 
-        hatched = {"facecolor": "#f2f2f2", "edgecolor": "#8a8f98", "hatch": MISSING[why], "linewidth": 0}
+        hatched: dict[str, Any] = {
+            "facecolor": "#f2f2f2",
+            "edgecolor": "#8a8f98",
+            "hatch": MISSING[why],
+            "linewidth": 0,
+        }
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **hatched))
     color = "white" if share is not None and share < 0.46 else "black"
-    backed = {"facecolor": "#f2f2f2", "edgecolor": "none", "pad": 1} if share is None else None
+    backed: dict[str, Any] | None = {"facecolor": "#f2f2f2", "edgecolor": "none", "pad": 1} if share is None else None
     axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color, bbox=backed)

@@ -64,8 +64,14 @@ def _line(axes: Axes, records: Sequence[TrainRecord], measure: Callable[[Epoch],
     for record in records:
         if record.status == "diverged":
             epochs, values = [e.epoch for e in record.curve], [measure(e) for e in record.curve]
-            thin = line | {"linewidth": 0.7, "marker": "x", "markersize": 7, "markevery": [len(epochs) - 1]}
-            axes.plot(epochs, values, **(thin | {"label": f"{line['label']}, diverged"}))
+            thin: dict[str, Any] = {
+                **line,
+                "linewidth": 0.7,
+                "marker": "x",
+                "markersize": 7,
+                "markevery": [len(epochs) - 1],
+            }
+            axes.plot(epochs, values, **{**thin, "label": f"{line['label']}, diverged"})
 
 
 def _text(found: Mapping[str, Sequence[TrainRecord]]) -> str:
