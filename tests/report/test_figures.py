@@ -288,7 +288,7 @@ def test_maps_hold_the_cells_of_the_grid_and_hatch_what_diverged(tmp_path: Path)
     ]
     for drawing, measure in zip(found, grid_measures(summary, grid), strict=True):
         axes, cells = drawing.figure.axes[0], measure.maps[0].cells
-        shares = np.ma.getdata(axes.images[0].get_array())
+        shares = np.asarray(axes.images[0].get_array(), float)
         expected = np.array([[np.nan if cell.share is None else cell.share for cell in row] for row in cells])
         np.testing.assert_array_equal(shares, expected)
         assert [text.get_text().split() for text in axes.texts] == [cell.text.split() for row in cells for cell in row]
@@ -317,7 +317,7 @@ def test_a_transfer_matrix_is_that_of_the_summary(tmp_path: Path) -> None:
         for source in ("a", "b")
     ]
     axes = found.figure.axes[0]
-    np.testing.assert_allclose(np.ma.getdata(axes.images[0].get_array()), expected)
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array(), float), expected)
     texts = [text.get_text().removesuffix(" †") for text in axes.texts]
     assert texts == [f"{value:.1f}" for row in expected for value in row]
     assert hatches(axes) == []
