@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_cmic.objectives.base import Objective, check_arguments
-from robustbench_cmic.suite.objectives import CrossEntropyObjective
+from robustbench_cmic.suite.objectives.logits import CrossEntropyObjective
 
 
 class CrossEntropy(Objective):

@@ -17,12 +17,12 @@ from robustbench_cmic.records.probed import Forward
 from robustbench_cmic.records.schema import CalibratedMeasures, Calibration
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary
-from robustbench_cmic.report.formats.html import CROWDED, suite_page
+from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.html.render import render
 from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.grid import Axis, Grid, find_grid, scale_ends
 from robustbench_cmic.report.results import Results
-from robustbench_cmic.report.strokes import COLORS
+from robustbench_cmic.report.strokes import COLORS, CROWDED
 from tests.report.folders import attack_record, audit_record, cell_of, fill, planned, read, replace
 
 SUITE = """\
