@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_cmic.information.measures import class_sums
-from robustbench_cmic.objectives.base import FeatureObjective
+from robustbench_cmic.objectives.base import FeatureObjective, check_arguments
+from robustbench_cmic.suite.objectives.features import CenterObjective
 
 
 class CenterLoss(FeatureObjective):
@@ -28,12 +29,16 @@ class CenterLoss(FeatureObjective):
         classes: C.
         weight: w, at least 0.
         rate: a, in [0, 1].
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     center: Tensor
 
     def __init__(self, classes: int, weight: float = 0.003, rate: float = 0.5) -> None:
         super().__init__()
+        check_arguments(CenterObjective, classes, {"name": "center", "weight": weight, "rate": rate})
         self.classes = classes
         self.weight = weight
         self.rate = rate

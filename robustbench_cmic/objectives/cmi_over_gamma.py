@@ -16,8 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustbench_cmic.objectives.base import TrainingOutputs
+from robustbench_cmic.objectives.base import TrainingOutputs, check_arguments
 from robustbench_cmic.objectives.cmic import Cmic
+from robustbench_cmic.suite.objectives.logits import CmiOverGammaObjective
 
 _LEAST = 1e-8
 """Least separation that the concentration is divided by."""
@@ -32,6 +33,9 @@ class CmiOverGamma(Cmic):
         floor: as of `Cmic`.
         momentum: of the centroids.
         warmup_epochs: of cross entropy, at the beginning.
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     ratio_weight: Tensor
@@ -46,6 +50,7 @@ class CmiOverGamma(Cmic):
         warmup_epochs: int = 1,
     ) -> None:
         super().__init__(classes, separation_gradient=separation_gradient, floor=floor, momentum=momentum)
+        check_arguments(CmiOverGammaObjective, classes, {"name": "cmi_over_gamma", "warmup_epochs": warmup_epochs})
         self.warmup_epochs = warmup_epochs
         # On the device: a step that a CUDA graph has recorded reads it anew.
         self.register_buffer("ratio_weight", torch.ones(()))

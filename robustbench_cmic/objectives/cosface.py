@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_cmic.objectives.base import Objective, ParameterGroup
+from robustbench_cmic.objectives.base import Objective, ParameterGroup, check_arguments
 from robustbench_cmic.objectives.last_layer import unit_rows
+from robustbench_cmic.suite.objectives.features import CosFaceObjective
 
 
 class CosineHead(nn.Module):
@@ -37,6 +38,9 @@ class CosFace(Objective):
         classes: C.
         scale: s, above 0.
         margin: m, in [0, 2].
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     owns_head = True
@@ -44,6 +48,7 @@ class CosFace(Objective):
 
     def __init__(self, classes: int, scale: float = 64.0, margin: float = 0.35) -> None:
         super().__init__()
+        check_arguments(CosFaceObjective, classes, {"name": "cosface", "scale": scale, "margin": margin})
         self.classes = classes
         self.scale = scale
         self.margin = margin

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustbench_cmic.objectives.base import Objective
+from robustbench_cmic.objectives.base import Objective, check_arguments
+from robustbench_cmic.suite.objectives.logits import FocalObjective
 
 
 class Focal(Objective):
@@ -19,10 +20,14 @@ class Focal(Objective):
     Args:
         classes: C.
         gamma: g, at least 0; 0 is cross entropy.
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     def __init__(self, classes: int, gamma: float = 2.0) -> None:
         super().__init__()
+        check_arguments(FocalObjective, classes, {"name": "focal", "gamma": gamma})
         self.classes = classes
         self.gamma = gamma
 

@@ -12,7 +12,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from robustbench_cmic.objectives.base import Objective
+from robustbench_cmic.objectives.base import Objective, check_arguments
+from robustbench_cmic.suite.objectives.logits import LabelSmoothingObjective
 
 
 class LabelSmoothing(Objective):
@@ -22,10 +23,15 @@ class LabelSmoothing(Objective):
         classes: C, at least 2.
         smoothing: e, in [0, 1).
         convention: spread over `all` classes, or over the `wrong` ones alone.
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     def __init__(self, classes: int, smoothing: float = 0.1, convention: Literal["all", "wrong"] = "all") -> None:
         super().__init__()
+        keys = {"name": "label_smoothing", "smoothing": smoothing, "convention": convention}
+        check_arguments(LabelSmoothingObjective, classes, keys)
         self.classes = classes
         self.smoothing = smoothing
         self.wrong = convention == "wrong"

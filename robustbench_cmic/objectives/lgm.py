@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_cmic.objectives.base import Objective, ParameterGroup
+from robustbench_cmic.objectives.base import Objective, ParameterGroup, check_arguments
+from robustbench_cmic.suite.objectives.features import LargeMarginGaussianObjective
 
 
 class GaussianHead(nn.Module):
@@ -40,12 +41,17 @@ class LargeMarginGaussian(Objective):
         margin: a, at least 0; it multiplies the distance to the true class's mean.
         likelihood: l, at least 0. Squared distances are of the order of d: too large, it draws all features together.
         lr_factor: how much faster the means learn.
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     owns_head = True
 
     def __init__(self, classes: int, margin: float = 0.1, likelihood: float = 0.01, lr_factor: float = 2.0) -> None:
         super().__init__()
+        keys = {"name": "lgm", "margin": margin, "likelihood": likelihood, "lr_factor": lr_factor}
+        check_arguments(LargeMarginGaussianObjective, classes, keys)
         self.classes = classes
         self.margin = margin
         self.likelihood = likelihood

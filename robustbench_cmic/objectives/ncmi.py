@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustbench_cmic.information.measures import class_sums
-from robustbench_cmic.objectives.base import FeatureObjective, TrainingOutputs
+from robustbench_cmic.objectives.base import FeatureObjective, TrainingOutputs, check_arguments
 from robustbench_cmic.objectives.last_layer import ObjectiveError, unit_rows
+from robustbench_cmic.suite.objectives.features import NcmiObjective
 
 _LEAST = 1e-8
 """Least separation of an image from the other classes that its concentration is divided by."""
@@ -88,6 +89,9 @@ class Ncmi(FeatureObjective):
         temperature: T, above 0.
         momentum: of the running mean of the features, in [0, 1].
         centroids: Q of the loss: the released `targets`, or the class `means` of the last epoch.
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     owns_head = True
@@ -100,6 +104,8 @@ class Ncmi(FeatureObjective):
         centroids: Literal["targets", "means"] = "targets",
     ) -> None:
         super().__init__()
+        keys = {"name": "ncmi_alone", "temperature": temperature, "momentum": momentum, "centroids": centroids}
+        check_arguments(NcmiObjective, classes, keys)
         self.classes = classes
         self.temperature = temperature
         self.momentum = momentum

@@ -18,8 +18,9 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_cmic.objectives.base import FeatureObjective
+from robustbench_cmic.objectives.base import FeatureObjective, check_arguments
 from robustbench_cmic.objectives.last_layer import unit_rows
+from robustbench_cmic.suite.objectives.features import OplObjective
 
 
 class Opl(FeatureObjective):
@@ -30,6 +31,9 @@ class Opl(FeatureObjective):
         weight: w, at least 0.
         gamma: g, at least 0.
         unlike: which version of r.
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Opl(FeatureObjective):
         unlike: Literal["signed", "absolute", "absolute_mean"] = "absolute",
     ) -> None:
         super().__init__()
+        check_arguments(OplObjective, classes, {"name": "opl", "weight": weight, "gamma": gamma, "unlike": unlike})
         self.classes = classes
         self.weight = weight
         self.gamma = gamma

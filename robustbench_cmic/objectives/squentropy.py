@@ -10,7 +10,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_cmic.objectives.base import Objective
+from robustbench_cmic.objectives.base import Objective, check_arguments
+from robustbench_cmic.suite.objectives.logits import SquentropyObjective
 
 
 class Squentropy(Objective):
@@ -18,10 +19,14 @@ class Squentropy(Objective):
 
     Args:
         classes: C, at least 2.
+
+    Raises:
+        ValueError: a value that no suite may give.
     """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
+        check_arguments(SquentropyObjective, classes, {"name": "squentropy"})
         self.classes = classes
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

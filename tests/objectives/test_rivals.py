@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,25 @@ REACHED: dict[str, tuple[dict[str, Any], float]] = {
 RIVALS = [{"name": name} | keys for name, (keys, _) in REACHED.items()]
 FEW = Split(DIGITS.train.images[:256], DIGITS.train.labels[:256])
 each_rival = pytest.mark.parametrize("declared", RIVALS, ids=lambda declared: str(declared["name"]))
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: LabelSmoothing(10, smoothing=1.5), "smoothing"),
+        (lambda: Focal(10, gamma=-1.0), "gamma"),
+        (lambda: Squentropy(1), "classes"),
+        (lambda: CenterLoss(10, rate=2.0), "rate"),
+        (lambda: Opl(10, unlike="none"), "unlike"),  # type: ignore[arg-type]
+        (lambda: LargeMarginGaussian(10, margin=-0.1), "margin"),
+        (lambda: CosFace(10, scale=0.0), "scale"),
+        (lambda: Ncmi(10, temperature=float("nan")), "temperature"),
+        (lambda: CmiOverGamma(10, warmup_epochs=-1), "warmup_epochs"),
+    ],
+)
+def test_in_a_loop_of_ones_own_a_wrong_value_is_named(make: Callable[[], Objective], key: str) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: .*should"):
+        make()
 
 
 def test_every_objective_is_a_rival_or_tested_elsewhere() -> None:
