@@ -27,6 +27,7 @@ from robustbench_cmic.objectives import (
     Squentropy,
     build_objective,
 )
+from robustbench_cmic.objectives.ncmi import SigmaxHead
 from robustbench_cmic.suite.objectives import OBJECTIVES, objective_of
 from robustbench_cmic.training.checkpoint import load_state, save_state
 from robustbench_cmic.training.loop import train
@@ -292,6 +293,18 @@ def test_the_running_mean_of_ncmi_moves_in_training_mode_alone() -> None:
     assert mean.tolist() == [1, 1], "the first batch sets it"
     model(torch.full((4, 2), 5.0))
     assert mean.tolist() == [2, 2]
+
+
+def test_a_training_ends_with_the_class_means_of_its_last_weights() -> None:
+    training = begun({"name": "ncmi_alone"})
+    train(training, FEW, declared=declare({"epochs": 1}), seed=0)
+    head = training.objective.head
+    assert isinstance(head, SigmaxHead)
+    with torch.no_grad():
+        _, features = training.objective.outputs(training.model.eval(), torch.from_numpy(FEW.images[:]))
+        p = head.log_p(features).exp()
+    means = torch.stack([p[torch.from_numpy(FEW.labels) == label].mean(0) for label in range(10)])
+    assert torch.allclose(head.centroid, means, atol=1e-5)
 
 
 def test_ncmi_wants_a_feature_for_every_class() -> None:
