@@ -128,7 +128,10 @@ def test_every_objective_takes_what_its_class_declares(name: str) -> None:
     declared = objective_of({"name": name})
     objective = build_objective(declared, 3)
     assert declared.title
-    assert set(objective(torch.zeros(2, 3), torch.tensor([0, 1]))) >= {"total"}
+    network, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2)
+    objective.attach(network, images)
+    logits, *features = objective.outputs(network, images)
+    assert set(objective(logits, torch.tensor([0, 1]), *features)) >= {"total"}
     parameters = set(inspect.signature(pkgutil.resolve_name(declared.implementation)).parameters)
     assert parameters == {"classes", *declared.arguments(0)}
 
