@@ -18,6 +18,7 @@ from robustbench_cmic.cli.report import audit, report
 from robustbench_cmic.cli.reproduce import reproduce
 from robustbench_cmic.cli.run import run
 from robustbench_cmic.cli.status import status
+from robustbench_cmic.cli.usage import in_one_sentence, unknown_command
 from robustbench_cmic.records.provenance import installed
 from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.run.console import encode_anything
@@ -27,9 +28,24 @@ from robustbench_cmic.suite.messages import UserError
 class _Boundary(TyperGroup):
     """Where every command's errors end: what a user can set right is said in its sentence, without a traceback."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args:  # typer prints the help
+            return super().parse_args(ctx, args)
+        try:
+            with in_one_sentence():
+                return super().parse_args(ctx, args)
+        except UserError as error:
+            fail(error)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise unknown_command(args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with in_one_sentence():
+                return super().invoke(ctx)
         except UserError as error:
             fail(error)
         except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,32 @@ from robustbench_cmic.report.folder import check_plan
 from robustbench_cmic.run import USAGE
 from robustbench_cmic.run.console import show
 from robustbench_cmic.suite import LoadedSuite, find_suite, load_suite
-from robustbench_cmic.suite.fields import is_name
+from robustbench_cmic.suite.fields import is_name, parse_number
 from robustbench_cmic.suite.toy import toy as toy_size
+
+
+
+def whole_number(text: str) -> int:
+    """A number of things, at least 1; raises BadParameter."""
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text, re.ASCII):
+        raise typer.BadParameter(f"should be a whole number such as 1 or 100, not '{text}'")
+    return int(text)
+
+
+def number_to(largest: float, example: str) -> Callable[[str], float]:
+    """What reads a number from 0 to `largest`; raises BadParameter."""
+
+    def parsed(text: str) -> float:
+        try:
+            number = parse_number(text)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= largest:
+            raise typer.BadParameter(f"should be a number from 0 to {largest:.0f} such as {example}, not '{text}'")
+        return number
+
+    return parsed
+
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")
@@ -61,7 +85,8 @@ QuietOption = Annotated[
     bool, typer.Option("--quiet", help="For scripts: print the files that were written and errors, nothing else.")
 ]
 LimitOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Evaluate on N examples only; marked, never ranked.")
+    int | None,
+    typer.Option(parser=whole_number, metavar="N", help="Evaluate on N examples only; marked, never ranked."),
 ]
 
 TimeoutOption = Annotated[

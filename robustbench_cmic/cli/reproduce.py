@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cmic.cli.arguments import SuiteArgument, fail, load, tell
+from robustbench_cmic.cli.arguments import SuiteArgument, fail, load, number_to, tell, whole_number
 from robustbench_cmic.cli.compare import read_folder
 from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.report.constraints import constraints_text
@@ -28,7 +28,11 @@ def reproduce(
     ] = None,
     fraction: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="F", help="Only this share of the evaluations: the same sample every time."),
+        typer.Option(
+            parser=number_to(1, "0.1"),
+            metavar="F",
+            help="Only this share of the evaluations: the same sample every time.",
+        ),
     ] = 1.0,
     results: Annotated[
         Path | None,
@@ -47,7 +51,9 @@ def reproduce(
         str | None,
         typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N; by default what the records were made on."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Cells at a time, see `run`.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(parser=whole_number, metavar="N", help="Cells at a time, see `run`.")
+    ] = None,
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Add a line to nightly.csv beside the recorded results.")
     ] = True,

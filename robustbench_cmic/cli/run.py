@@ -16,16 +16,25 @@ from robustbench_cmic.run.options import Options
 from robustbench_cmic.suite import Suite
 
 JobsOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Cells at a time; by default one a core, on a GPU one.")
+    int | None,
+    typer.Option(
+        parser=arguments.whole_number, metavar="N", help="Cells at a time; by default one a core, on a GPU one."
+    ),
 ]
 BatchSizeOption = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Examples attacked at once; results do not depend on it. [256; GPU: 1024]"),
+    typer.Option(
+        parser=arguments.whole_number,
+        metavar="N",
+        help="Examples attacked at once; results do not depend on it. [256; GPU: 1024]",
+    ),
 ]
 MemoryOption = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1e6, metavar="GB", help="Stream images that take more than this; by default half of the memory."
+        parser=arguments.number_to(1e6, "16"),
+        metavar="GB",
+        help="Stream images that take more than this; by default half of the memory.",
     ),
 ]
 

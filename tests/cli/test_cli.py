@@ -396,8 +396,17 @@ def test_list_schema_and_version(tmp_path: Path, cli: Cli) -> None:
         (("run", "x" * 300), "no suite: File name too long"),
         (("report", "x" * 300), "no suite: File name too long"),
         (("run", "tiny.yaml", "--only", ""), "--only: is empty; an unset variable of the shell?"),
-        (("run", "tiny.yaml", "--limit", "0"), "--limit"),
-        (("run", "tiny.yaml", "--jobs", "none"), "--jobs"),
+        (("run", "tiny.yaml", "--limit", "0"), "--limit: should be a whole number such as 1 or 100, not '0'"),
+        (("run", "tiny.yaml", "--jobs", "none"), "--jobs: should be a whole number such as 1 or 100, not 'none'"),
+        (("run", "tiny.yaml", "--memory", "-1"), "--memory: should be a number from 0 to 1000000 such as 16, not '-1'"),
+        (("run", "tiny.yaml", "--limt", "3"), "--limt: run has no such option; did you mean '--limit'?"),
+        (("run", "tiny.yaml", "--limit"), "--limit: should have a value behind it"),
+        (("run", "tiny.yaml", "--toy=3"), "--toy: takes no value"),
+        (("compare", "a", "b", "c"), "compare: got unexpected extra argument"),
+        (("compare", "a", "b", "--fail-on", "x"), "--fail-on: 'x' is not one of 'drift', 'regression'"),
+        (("report", "--format", "x"), "--format: 'x' is not one of 'md', 'csv', 'html', 'json', 'latex'"),
+        (("reproduce", "tiny.yaml", "--fraction", "2"), "--fraction: should be a number from 0 to 1 such as 0.1, not"),
+        (("--verson",), "--verson: robustbench-cmic has no such option; did you mean '--version'?"),
         (("run", "tiny.yaml", "--device", "cuda:9"), "--device cuda:9: there is no such device here; choose from cpu"),
         (("run", "tiny.yaml", "--device", "tpu"), "--device tpu: there is no such device here"),
         (("run", "tiny.yaml", "--results", "tiny.yaml"), "cannot write to"),
@@ -405,10 +414,11 @@ def test_list_schema_and_version(tmp_path: Path, cli: Cli) -> None:
         (("report", "tiny"), "tiny: there is no such file"),
         (("report", "tiny.yaml"), "results/tiny holds no results"),
         (("audit", "results/tiny"), "results/tiny holds no results"),
-        (("audit",), "Missing argument"),
+        (("audit",), "audit: RECORDS is missing: Results folders of suites"),
         (("schema", "--output", "/proc/none/x"), "cannot write /proc/none/x"),
-        (("train",), "No such command"),
-        (("run",), "Missing argument"),
+        (("train",), "train: there is no such command; there are: run, status"),
+        (("validat",), "validat: there is no such command; did you mean 'validate'?"),
+        (("run",), "run: SUITE is missing: A suite file, or the name"),
     ],
 )
 def test_mistakes_get_one_clear_sentence_and_exit_2(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -418,6 +428,7 @@ def test_mistakes_get_one_clear_sentence_and_exit_2(tmp_path: Path, arguments: t
     done = command_here(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
+    assert done.stderr.count("\n") == 1
     assert {file.name for file in tmp_path.iterdir()} == set(files), "nothing is written"
 
 
