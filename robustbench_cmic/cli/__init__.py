@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from robustbench_cmic import __version__
-from robustbench_cmic.cli.arguments import fail
+from robustbench_cmic.cli.arguments import fail, tell
 from robustbench_cmic.cli.compare import compare
 from robustbench_cmic.cli.list import list_, schema
 from robustbench_cmic.cli.plan import plan, validate
@@ -20,8 +21,8 @@ from robustbench_cmic.cli.run import run
 from robustbench_cmic.cli.status import status
 from robustbench_cmic.cli.usage import in_one_sentence, unknown_command
 from robustbench_cmic.records.provenance import installed
-from robustbench_cmic.run import INTERRUPTED
-from robustbench_cmic.run.console import encode_anything
+from robustbench_cmic.run import INCOMPLETE, INTERRUPTED
+from robustbench_cmic.run.console import OutputError, encode_anything, tell_output_errors
 from robustbench_cmic.suite.messages import UserError
 
 
@@ -78,8 +79,17 @@ app = typer.Typer(
 def main() -> None:
     """Entry point of the console script and of `python -m robustbench_cmic`."""
     encode_anything()
+    tell_output_errors()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OutputError as error:
+        if not error.is_unread:
+            tell([error])
+        sys.exit(INCOMPLETE)
 
 
 @app.callback(invoke_without_command=True)

@@ -26,7 +26,7 @@ from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, Summary, of_own_making, write_report
 from robustbench_cmic.report.folder import claimed
 from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
-from robustbench_cmic.run.console import sayer
+from robustbench_cmic.run.console import OutputError, sayer
 from robustbench_cmic.run.executors import EXECUTORS, Executor
 from robustbench_cmic.run.options import Options, jobs_at_once, make_settings
 from robustbench_cmic.run.watch.estimate import cell_estimate, duration
@@ -60,6 +60,7 @@ def run_suite(
     Raises:
         UserError: the results folder, the data or the device cannot be used, another run is using the folder, it holds
             results of another suite of this name or a plan of a newer version, or `seeds` or `only` fit nothing.
+        OutputError: standard output takes no more; what is finished is kept.
     """
     runner = Runner(suite, options, console, problems or console, show)
     store = runner.store
@@ -114,6 +115,13 @@ class Runner:
 
     def run(self) -> int:
         """Run what is pending, report, and tell how it ended; returns the exit code."""
+        try:
+            return self._run_and_report()
+        except OutputError as error:
+            self._emit(RunEnded(exit_code=INCOMPLETE, reason=str(error)))
+            raise
+
+    def _run_and_report(self) -> int:
         interrupted = False
         try:
             with self.curves or contextlib.nullcontext():

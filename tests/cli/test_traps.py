@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import torch
 import typer.main
 from safetensors.torch import save_file
 
-from robustbench_cmic.cli import app
+from robustbench_cmic.cli import app, main
 from robustbench_cmic.records.files import write_json
+from robustbench_cmic.run.console import encode_anything, show
 from robustbench_cmic.suite import load_suite
 from tests.conftest import ROOT, TINY_SUITE, Cli, command
 from tests.in_process import command_here
@@ -104,6 +107,35 @@ def test_what_a_terminal_cannot_encode_is_replaced(copied: Path) -> None:
     missing = narrow("report", "none", "--results", "r6 \u00e9", cwd=copied)
     assert missing.returncode == 2
     assert b"Traceback" not in missing.stderr
+
+
+def test_what_we_print_ourselves_is_ascii_where_nothing_else_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    encode_anything()
+    show("97.0 ± 0.5 †", "≤ 1 – ≥ 2 × 3 …", "é± ü")
+    sys.stdout.flush()
+    assert raw.getvalue() == b"97.0 +- 0.5 *\n<= 1 - >= 2 x 3 ...\n\\xe9+- \\xfc\n"
+
+
+@pytest.mark.parametrize("words", [("validate", "tiny.yaml"), ("report", "tiny"), ("run", "tiny.yaml")])
+def test_a_full_standard_output_is_one_sentence(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    for name, value in (("sys.argv", ["robustbench-cmic", *words]), ("sys.path", list(sys.path))):
+        monkeypatch.setattr(name, value)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.chdir(copied)
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        full.buffer.raw.close()  # type: ignore[attr-defined]
+    sentence = "stdout: cannot be written to: No space left on device"
+    assert (ended.value.code, capsys.readouterr().err) == (1, f"{sentence}\n")
+    if words[0] == "run":
+        last = (copied / "results.work" / "tiny" / "events.jsonl").read_text().splitlines()[-1]
+        assert json.loads(last)["reason"] == sentence
 
 
 def test_own_code_may_print_what_the_log_cannot_encode(tiny: Path) -> None:
