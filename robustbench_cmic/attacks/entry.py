@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cmic.attacks.model import frozen
-from robustbench_cmic.information.measures import integer_labels
+from robustbench_cmic.information.measures import check_labels, integer_labels
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -28,8 +28,8 @@ def called_directly(attack: Callable[Parameters, Returned]) -> Callable[Paramete
     on copies of tensors that were made in it.
 
     Raises:
-        ValueError: labels that are no integers, or a model whose weights were made under `torch.inference_mode`: no
-            gradient passes through those.
+        ValueError: labels that are no integers, or no classes of the model; or a model whose weights were made under
+            `torch.inference_mode`: no gradient passes through those.
     """
     signature = inspect.signature(attack)
 
@@ -40,7 +40,8 @@ def called_directly(attack: Callable[Parameters, Returned]) -> Callable[Paramete
             given: dict[str, Any] = {name: _usual(value) for name, value in bound.arguments.items()}
             given["labels"] = integer_labels(given["labels"])
             bound.arguments.update(given)
-            return attack(*bound.args, **bound.kwargs)
+            with _first_logits(given["model"], functools.partial(_check_classes, given["labels"])):
+                return attack(*bound.args, **bound.kwargs)
 
     return call
 
@@ -48,6 +49,30 @@ def called_directly(attack: Callable[Parameters, Returned]) -> Callable[Paramete
 def _usual(value: Any) -> Any:
     """A tensor that gradients may pass through; everything else as it is."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+@contextlib.contextmanager
+def _first_logits(model: object, check: Callable[[object], None]) -> Iterator[None]:
+    """Call `check` with what the model returns first, before the attack sees it; nothing for a mere function."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+
+    def look(module: object, inputs: object, outputs: object) -> None:
+        hook.remove()
+        check(outputs)
+
+    hook = model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _check_classes(labels: Tensor, outputs: object) -> None:
+    """Without this, an index is out of range somewhere in the attack; on a GPU that ends the process."""
+    if isinstance(outputs, Tensor) and outputs.ndim == 2:  # what else a model may return is for others to say
+        check_labels(labels, outputs.shape[1])
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def pgd(
     Args:
         model: returns logits (N, C); in training mode it is put into eval mode meanwhile, and back afterwards.
         images: (N, C, H, W) floats in [0, 1].
-        labels: (N,) integers of any type, at least 0.
+        labels: (N,) integers of any type, classes of the model.
         eps: radius of the ball; for `linf` in [0, 1], as the images are.
         alpha: step size.
         steps: gradient steps of one restart.
@@ -112,8 +112,8 @@ def _check(images: Tensor, labels: Tensor, threat: Threat, attack: PGD, alpha: f
         raise ValueError(f"targets should be at least 0, not {attack.targets}")
     if attack.schedule not in get_args(Schedule):
         raise ValueError(f"schedule should be one of {', '.join(get_args(Schedule))}, not {attack.schedule!r}")
-    if labels.shape != images.shape[:1] or bool((labels < 0).any()):
-        raise ValueError(f"labels should be ({len(images)},) integers of at least 0")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels should be ({len(images)},) integers, one for each image, not {tuple(labels.shape)}")
 
 
 def pgd_search(

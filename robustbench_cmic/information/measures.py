@@ -195,6 +195,19 @@ def integer_labels(labels: Tensor) -> Tensor:
     return labels.long()
 
 
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Check that labels, integers of any shape, are classes. It reads them, for which the host waits on a GPU.
+
+    Raises:
+        ValueError: one is below 0, or not below `classes`; the message names it.
+    """
+    if labels.numel() == 0:
+        return
+    for label in map(int, labels.aminmax()):
+        if not 0 <= label < classes:
+            raise ValueError(f"labels should be from 0 to {classes - 1}, since there are {classes} classes, not {label}")
+
+
 def _check(logits: Tensor, labels: Tensor) -> Tensor:
     """The labels as int64."""
     if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or logits.shape[1] == 0:
@@ -205,6 +218,5 @@ def _check(logits: Tensor, labels: Tensor) -> Tensor:
     if not logits.is_floating_point():
         raise ValueError(f"logits should be floating point, not {logits.dtype}")
     labels = integer_labels(labels)
-    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
-        raise ValueError(f"labels should be in [0, {logits.shape[1]}), the classes of the logits")
+    check_labels(labels, logits.shape[1])
     return labels

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
+from robustbench_cmic.information.measures import check_labels
 from robustbench_cmic.objectives.last_layer import LastLayer, ObjectiveError, OwnHead, put_head
 from robustbench_cmic.suite.messages import problems_of
 
@@ -50,6 +51,16 @@ def check_arguments(declaration: type[BaseModel], classes: int, keys: dict[str, 
     except ValidationError as error:
         problem = problems_of(error, keys, declaration)[0]
         raise ValueError(f"{'.'.join(map(str, problem.location))}: {problem.message}") from None
+
+
+def check_step_labels(labels: Tensor, logits: Tensor) -> None:
+    """Check labels (N,) of a step against logits (N, C), on the CPU: on a GPU the host would wait for it in every step.
+
+    Raises:
+        ValueError: a label that is no class.
+    """
+    if labels.device.type == "cpu":
+        check_labels(labels, logits.shape[1])
 
 
 class Objective(nn.Module):

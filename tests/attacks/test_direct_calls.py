@@ -151,6 +151,16 @@ def test_eps_in_pixel_units_is_refused(attack: Attack) -> None:
         attack(model, images, labels, 8)
 
 
+@EACH
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_a_label_that_is_no_class_of_the_model_is_named(attack: Attack, wrong: int) -> None:
+    model, images, labels, _ = facts()
+    labels[2] = wrong
+    with pytest.raises(ValueError, match=f"^labels should be from 0 to 9, since there are 10 classes, not {wrong}$"):
+        attack(model, images, labels, 0.1)
+    assert not model._forward_hooks
+
+
 def test_a_large_ball_in_l2_is_one() -> None:
     model, images, labels, _ = facts()
     found = pgd(model, images, labels, eps=8, alpha=2, steps=1, norm="l2")

@@ -141,3 +141,13 @@ def test_builds_what_a_cell_declares() -> None:
 def test_a_loop_of_one_s_own_gets_no_other_reading_by_a_slip(make: Callable[[], Objective], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         make()
+
+
+@pytest.mark.parametrize("objective", [cmic(10), CrossEntropy(10)], ids=["cmic", "ce"])
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_a_label_that_is_no_class_is_named(objective: Objective, wrong: int) -> None:
+    labels = torch.tensor([0, wrong, 9])
+    said = f"labels should be from 0 to 9, since there are 10 classes, not {wrong}"
+    for call in (objective, objective.update) if isinstance(objective, Cmic) else (objective,):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            call(torch.zeros(3, 10), labels)
