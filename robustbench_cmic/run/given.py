@@ -33,7 +33,8 @@ def weights_problems(suite: Suite, facts: tuple[Shape, int] | None) -> list[Prob
             problem, key = _problem(model, file, facts, built)
             if problem:
                 problems.append(Problem(problem, ("models", index, key)))
-                break  # the files of other seeds, made alike, have the same
+            if key == "architecture":  # with which no file can be tried
+                break
     return problems
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from robustbench_cmic.suite.attacks import reach_problem
 from robustbench_cmic.suite.data import AnyDataset, DeclaredDataset
-from robustbench_cmic.suite.fields import Threat, radius_problem
+from robustbench_cmic.suite.fields import Norm, Threat, parse_number, radius_problem
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
 from robustbench_cmic.suite.models import Model, architecture_problem
@@ -68,9 +68,21 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
             yield Problem(problem, ("attacks", index, "name"))
         if attack.label == "none":
             yield Problem("'none' is the name of the clean evaluation: choose another id", ("attacks", index))
+    yield from _radius_errors(raw.get("attacks"), attacks)
     for index, first, label in _repeated((index, attack.label) for index, attack in attacks.items()):
         message = f"attacks[{first}] is named '{label}' too: give one of them another `id`"
         yield Problem(message, ("attacks", index))
+
+
+def _radius_errors(values: Any, well_formed: Collection[int]) -> Iterator[Problem]:
+    """What is wrong with the radii that are numbers, of attacks of which something else is wrong as well."""
+    for index, value in enumerate(values if isinstance(values, list) else []):
+        radii = value.get("eps") if isinstance(value, dict) and index not in well_formed else None
+        norm: Norm = "linf" if radii is not None and value.get("norm", "linf") == "linf" else "l2"
+        for position, radius in enumerate(radii if isinstance(radii, list) else []):
+            with contextlib.suppress(ValueError):  # that it is no number is an error of syntax
+                if problem := radius_problem(Threat(norm, parse_number(radius))):
+                    yield Problem(problem, ("attacks", index, "eps", position))
 
 
 def _well_formed(adapter: TypeAdapter[Any], values: Any) -> dict[int, Any]:

@@ -181,6 +181,16 @@ def format_eps(eps: float) -> str:
     return f"{levels:.4g}" + "/255" if not short and abs(levels - round(levels)) < 1e-9 else f"{eps:.4g}"
 
 
+def spelled_number(value: float) -> str:
+    """A number as its author may have written it: `1e9`, not `1000000000.0`.
+
+    >>> spelled_number(1e9), spelled_number(2.0), spelled_number(0.1)
+    ('1e9', '2.0', '0.1')
+    """
+    short = re.sub(r"e\+?(-?)0*", r"e\1", f"{value:g}")
+    return short if "e" in short and float(short) == value else str(value)
+
+
 def describe(value: Any) -> str:
     """What a wrong value is, in the words of a suite's author."""
     if value is None:
@@ -189,7 +199,7 @@ def describe(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    text = f"'{value}'" if isinstance(value, str) else str(value)
+    text = f"'{value}'" if isinstance(value, str) else spelled_number(value) if type(value) is float else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -104,10 +104,10 @@ _SENTENCES = {
     "string_type": "should be text (quote it if it looks like a number), not {value}",
     "int_type": "should be a whole number, not {value}",
     "bool_type": "should be true or false, not {value}",
-    "greater_than": "should be greater than {gt:g}, not {value}",
-    "greater_than_equal": "should be at least {ge:g}, not {value}",
-    "less_than_equal": "should be at most {le:g}, not {value}",
-    "less_than": "should be less than {lt:g}, not {value}",
+    "greater_than": "should be greater than {gt}, not {value}",
+    "greater_than_equal": "should be at least {ge}, not {value}",
+    "less_than_equal": "should be at most {le}, not {value}",
+    "less_than": "should be less than {lt}, not {value}",
     "too_short": "should have at least {min_length} entries, not {actual_length}",
     "too_long": "should have at most {max_length} entries, not {actual_length}",
     "string_too_short": "should not be empty",
@@ -150,7 +150,8 @@ def _sentence(details: ErrorDetails, location: Location, data: Any, schema: dict
         tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
         return f"unknown name '{context['tag']}'; {suggestion(str(context['tag']), tags)}"
     sentence = _SENTENCES.get(details["type"], "{message}, not {value}")
-    return sentence.format_map({**context, "message": details["msg"], "value": describe(details["input"])})
+    bounds = {key: f"{value:.0f}" for key, value in context.items() if isinstance(value, float) and value.is_integer()}
+    return sentence.format_map({**context, **bounds, "message": details["msg"], "value": describe(details["input"])})
 
 
 def _known_keys(schema: dict[str, Any], data: Any, location: Location) -> list[str]:

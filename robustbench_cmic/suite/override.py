@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from robustbench_cmic.suite.fields import describe
+from robustbench_cmic.suite.fields import describe, spelled_number
 from robustbench_cmic.suite.messages import Location, Problem, UserError, suggestion
 from robustbench_cmic.suite.reader import read_value
 
@@ -164,7 +164,7 @@ def _spelled(value: Any) -> str:
         return f"[{', '.join(map(_spelled, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return spelled_number(value) if isinstance(value, float) else str(value)
 
 
 def changed_name(suite: str, overrides: Iterable[Override]) -> str:
@@ -187,8 +187,11 @@ def naming(problems: Iterable[Problem], overrides: Sequence[Override]) -> list[P
     told = []
     for problem in problems:
         own = next((one for one in overrides if problem.location[: len(one.location)] == one.location), None)
-        message = problem.message if own is None else f"{own.option}: {problem.message}"
-        told.append(replace(problem, message=message, line=problem.line if own is None else None))
+        if own is None:
+            told.append(problem)
+            continue
+        place = () if problem.location == own.location else problem.location  # the option names it
+        told.append(Problem(f"{own.option}: {problem.message}", place))
     return told
 
 

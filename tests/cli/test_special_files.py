@@ -138,6 +138,17 @@ def test_in_place_of_given_weights(tiny: Path, make: Callable[[Path], object], s
     assert done.stderr.endswith(f"tiny.yaml:5: models[0].weights: cannot read {weights}: {said}\n")
 
 
+def test_every_damaged_file_of_weights_is_told(tiny: Path) -> None:
+    tiny.write_text(
+        TINY_SUITE.replace("mlp, objective: {name: ce}", 'mlp, weights: "w{seed}.safetensors"') + "seeds: [0, 1, 2]\n"
+    )
+    for seed in range(3):
+        (tiny.parent / f"w{seed}.safetensors").write_text("no weights")
+    done = command_here("validate", "tiny.yaml", cwd=tiny.parent)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 3)
+    assert [f"w{seed}.safetensors" in line for seed, line in enumerate(done.stderr.splitlines())] == [True] * 3
+
+
 def test_in_place_of_events_a_lock_and_pictures(copied: Path) -> None:
     folder, work = copied / "results" / "tiny", copied / "results.work" / "tiny"
     shutil.rmtree(folder / "pictures")

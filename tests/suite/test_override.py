@@ -154,11 +154,20 @@ def test_a_plan_that_nothing_changed_says_nothing_of_changes_and_one_that_did_is
     assert Plan.model_validate(plan.model_dump(mode="json")) == plan
 
 
+def name_of_change(file: Path, setting: str) -> list[str]:
+    return make_plan(load_suite(file, settings=[setting]).suite).changes
+
+
 def test_errors_of_a_changed_suite_name_the_option(file: Path) -> None:
     with pytest.raises(SuiteError) as caught:
         load_suite(file, settings=["training.epochs=-1", "models.ce.objective.lamda=1"])
     first, second = sorted(str(caught.value).splitlines())
-    assert first.startswith(f"{file}: models[0].objective.lamda: --set models.ce.objective.lamda=1: unknown key; ")
-    assert second == f"{file}: training.epochs: --set training.epochs=-1: should be at least 1, not -1"
+    assert first.startswith(f"{file}: --set models.ce.objective.lamda=1: unknown key; ")
+    assert second == f"{file}: --set training.epochs=-1: should be at least 1, not -1"
+    with pytest.raises(SuiteError) as within:
+        load_suite(file, settings=["training={epochs: 1e9, batch_size: 8, optimizer: {name: sgd, lr: 0.1}}"])
+    assert str(within.value).startswith(f"{file}: training.epochs: --set training={{")
+    assert str(within.value).endswith(": should be a whole number, not 1e9")
+    assert name_of_change(file, "training.optimizer.lr=1e9") == ["training.optimizer.lr=1e9"]
     with pytest.raises(SuiteError, match=r"small.yaml:8: pairs\[0\].*\(--set models\.ce\.id=x\)"):
         load_suite(file, settings=["models.ce.id=x"])

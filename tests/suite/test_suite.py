@@ -302,6 +302,20 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Pa
     assert [int(line.split(":")[1]) for line in found] == [3, 6, 7, 8, 9, 11]
 
 
+def test_every_radius_that_is_wrong_is_told(tmp_path: Path) -> None:
+    text = replaced("{name: FGSM, eps: 0.1}", "{name: FGSM, eps: [-0.05, 8/0, 8]}")
+    assert [line.partition(": attacks[0].")[2] for line in errors(tmp_path, text)] == [
+        "eps[1]: divides by zero",
+        "eps[0]: should be at least 0, not -0.05",
+        "eps[2]: 8 is outside [0, 1], the range of the images; in pixel units? then write 8/255",
+    ]
+
+
+def test_a_large_number_is_told_as_it_was_written(tmp_path: Path) -> None:
+    (line,) = errors(tmp_path, replaced("epochs: 2", "epochs: 1e9"))
+    assert line.endswith("training.epochs: should be a whole number, not 1e9")
+
+
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words\n", "3\n"])
 def test_no_mapping_no_suite(tmp_path: Path, text: str) -> None:
     assert errors(tmp_path, text) == [
@@ -314,7 +328,7 @@ def test_no_mapping_no_suite(tmp_path: Path, text: str) -> None:
     [
         ("seeds: [0, 1]", f"seeds: {list(range(1000))}", "x.yaml:1: asks for 606000 trainings and evaluations"),
         ("[[a, b]]", f"[{', '.join(['[a, b]'] * 300)}]", "pairs: asks for 30000 pairs; more than 10000 are no suite"),
-        ("epochs: 2", f"epochs: 1{'0' * 400}", "training.epochs: should be at most 1e+07, not 1000000"),
+        ("epochs: 2", f"epochs: 1{'0' * 400}", "training.epochs: should be at most 10000000, not 1000000"),
         ("epochs: 2", "epochs: !!int ''", "training.epochs: '' does not fit its tag"),
         ("  - {name: FGSM, eps: 0.1}", "  !!seq PGD", "attacks: the tag tag:yaml.org,2002:seq is not allowed"),
     ],
