@@ -27,6 +27,8 @@ def read_plan(folder: Path) -> Plan:
         ReportError: there is none, it is damaged, or it is of another version.
     """
     file = folder / PLAN_FILE
+    if os.path.isfile(folder):  # noqa: PTH113 - a name too long is no file either, where Path raises
+        raise ReportError(f"{folder}: is a file; it should be a suite's results folder, such as results/digits")
     damaged = ReportError(f"{file} is damaged; `run` the suite again to renew it")
     try:
         payload = read_json(file)

@@ -63,6 +63,8 @@ def load_results(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    if path == "":
+        raise ReportError('path: is empty; it should be a results folder such as "results/digits"')
     path = Path(path)
     folders = [path] if (path / PLAN_FILE).exists() else folders_of(path)
     if not folders:

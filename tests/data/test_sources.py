@@ -80,6 +80,8 @@ def foreign_member(file: Path) -> None:
 
 
 NAN = np.full((40, 8, 8, 3), np.nan)
+NOT_FINITE = np.zeros((5, 8, 8, 3))
+NOT_FINITE[1, 0, 0], NOT_FINITE[3, 2, 2, 0] = np.nan, -np.inf
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,8 @@ NAN = np.full((40, 8, 8, 3), np.nan)
         (edited(x_train=np.zeros((40, 8, 8, 3), np.int64)), "x_train should be uint8, or floats in [0, 1], not int64"),
         (edited(x_train=np.full((40, 8, 8, 3), 255.0)), "not in [255, 255]; divide by 255?"),
         (edited(x_train=np.full((40, 8, 8, 3), -0.5)), "x_train should lie in [0, 1], not in [-0.5, -0.5]"),
-        (edited(x_train=NAN), "x_train should lie in [0, 1], not in [nan, nan]"),
+        (edited(x_train=NAN), "x_train: 40 of 40 images hold NaN or infinity; they should be in [0, 1]"),
+        (edited(x_test=NOT_FINITE), "x_test: 2 of 5 images hold NaN or infinity"),
         (edited(x_train=np.zeros((40, 9, 9, 3), np.uint8)), "x_train and x_test should be alike"),
         (edited(y_train=np.arange(39) % 4), "x_train has 40 images, y_train 39 labels"),
         (edited(y_train=np.arange(40) % 4 * 2), "the labels of y_train leave out 1"),

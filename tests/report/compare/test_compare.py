@@ -256,6 +256,10 @@ def test_records_are_left_out_and_told(copied: Path, finished: Path, cli: Cli) -
         assert "left out: its record is corrupt" in done.stderr
         assert done.stdout
     assert cli("compare", "results/tiny", "nothing", cwd=copied).returncode == 2
+    for words in (["compare", "results/tiny/plan.json", "results/tiny"], ["audit", "results/tiny/plan.json"]):
+        done = command_here(*words, cwd=copied)
+        said = "results/tiny/plan.json: is a file; it should be a suite's results folder, such as results/digits\n"
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 def test_identical_folders_that_both_failed_are_identical(made: Callable[..., Comparison], tmp_path: Path) -> None:
