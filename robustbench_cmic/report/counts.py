@@ -13,8 +13,8 @@ from robustbench_cmic.suite.fields import CLEAN
 _WORDS: dict[Outcome, str] = {"": "not measured"}
 """What an outcome is called where its own name says nothing."""
 _SIDES: tuple[Outcome, ...] = ("higher", "lower")
-_SILENT: tuple[Outcome, ...] = ("equivalent", "undecided", "not compared", "no claim", "withdrawn", "")
-"""Outcomes that show no difference, in the order in which they are counted."""
+_OTHERS: tuple[Outcome, ...] = ("not compared", "no claim", "withdrawn", "")
+"""Outcomes that are no answer, in the order in which they are counted; where there are none they are left out."""
 
 
 class ClaimCounts(NamedTuple):
@@ -22,7 +22,8 @@ class ClaimCounts(NamedTuple):
 
     Attributes:
         clean: `lower (-3.1 points)`, `undecided`.
-        worst: `2 of 7 radii differ (2 higher); 4 undecided, 1 withdrawn`.
+        worst: `7 radii: 2 shown to differ (2 higher), 0 shown to be equivalent, 4 undecided; 1 withdrawn`. The first three
+            are always there, so that nobody takes what is undecided for equal.
     """
 
     clean: str
@@ -50,8 +51,12 @@ def _worst(outcomes: Sequence[Outcome]) -> str:
         return "not measured"
     counts = Counter(outcomes)
     differing = sum(counts[side] for side in _SIDES)
-    text = f"{differing} of {len(outcomes)} {'radius differs' if len(outcomes) == 1 else 'radii differ'}"
-    if differing:
-        text += f" ({', '.join(f'{counts[side]} {side}' for side in _SIDES if counts[side])})"
-    others = ", ".join(f"{counts[outcome]} {_WORDS.get(outcome, outcome)}" for outcome in _SILENT if counts[outcome])
+    sides = ", ".join(f"{counts[side]} {side}" for side in _SIDES if counts[side])
+    answers = [
+        f"{differing} shown to differ{f' ({sides})' if sides else ''}",
+        f"{counts['equivalent']} shown to be equivalent",
+        f"{counts['undecided']} undecided",
+    ]
+    others = ", ".join(f"{counts[outcome]} {_WORDS.get(outcome, outcome)}" for outcome in _OTHERS if counts[outcome])
+    text = f"{len(outcomes)} {'radius' if len(outcomes) == 1 else 'radii'}: {', '.join(answers)}"
     return f"{text}; {others}" if others else text

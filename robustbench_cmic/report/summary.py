@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NOTHING_LEFT = 0.0005
+"""Accuracies below it, a fraction, read 0.0 %."""
+
+
 class SeedValues(NamedTuple):
     """One number of a model, seed by seed.
 
@@ -59,7 +63,7 @@ class RankedModel(NamedTuple):
 
     Attributes:
         rank: 1 for the best; equal worst cases share a rank; None where there is none.
-        why: where there is no rank: `flagged` or `incomplete`.
+        why: where there is no rank: `flagged`, `incomplete`, or `nothing left` where the best worst case is 0.0 %.
         worst: accuracy (fraction) in the worst case.
         attacks: accuracy by the label of an attack; transfers by `label:source`.
     """
@@ -163,18 +167,24 @@ class Summary:
 
     @cached_property
     def standings(self) -> dict[Threat, list[RankedModel]]:
-        """At each threat the models, the best first; what is flagged or incomplete last, without a rank."""
+        """At each threat the models, the best first; what is flagged or incomplete last, without a rank.
+
+        Where even the best worst case reads 0.0 %, nobody is best and nobody has a rank.
+        """
         return {threat: self._ranked(threat) for threat in self.results.threats}
 
     def _ranked(self, threat: Threat) -> list[RankedModel]:
         worst = {model: self.values(model, WORST, threat) for model in self.results.models}
         sound = {model: number.mean or 0.0 for model, number in worst.items() if not self._doubts(number)}
+        nothing_left = max(sound.values(), default=0.0) < NOTHING_LEFT
         entries = []
         for model, number in worst.items():
-            rank = 1 + sum(mean > sound[model] for mean in sound.values()) if model in sound else None
+            ranked = model in sound and not nothing_left
+            rank = 1 + sum(mean > sound[model] for mean in sound.values()) if ranked else None
+            why = "nothing left" if model in sound and nothing_left else self._doubts(number)
             single = {label: self.values(model, label, threat) for label in self.attacks(threat)}
-            entries.append(RankedModel(model, threat, rank, self._doubts(number), number, single))
-        return sorted(entries, key=lambda entry: entry.rank or len(entries) + 1)
+            entries.append(RankedModel(model, threat, rank, why, number, single))
+        return sorted(entries, key=lambda entry: (entry.model not in sound, entry.rank or 0))
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], list[PairTest]]:

@@ -158,8 +158,8 @@ def ncmi_sentences(summary: Summary, first: str, second: str) -> list[str]:
 
 
 def rank_of(standing: RankedModel) -> str:
-    """The rank, or why there is none."""
-    return str(standing.rank) if standing.rank else standing.why.replace("incomplete", NOTHING)
+    """The rank; without one a dash, or that it is flagged."""
+    return str(standing.rank) if standing.rank else standing.why if standing.worst.flags else NOTHING
 
 
 def spread(values: Iterable[float], planned: int, metric: Metric = ACCURACY) -> str:

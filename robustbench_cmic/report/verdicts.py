@@ -190,11 +190,11 @@ def _undecided(line: PairTest, margin: float) -> PairTest:
     if test is None or detectable is None or not test.sd:
         return replace(line, verdict="undecided: the same in every seed, no spread to test with")
     size = f"{100 * detectable:.1f} points" if line.in_points else f"{detectable:.2g}"
-    text = f"{n} seeds could have shown {size}"
+    text = f"with {n} seeds a difference shows from {size} on"
     if line.in_points and detectable > 1:
-        text = f"{n} seeds could not have shown any difference"
+        text = f"with {n} seeds no difference would show"
     needed = None
     if line.in_points and detectable > margin:
         needed = seeds_to_detect(margin, test.sd, line.level)
-        text += f"; {f'about {needed}' if needed else f'more than {MOST_SEEDS}'} would show {points}"
+        text += f"; for {points} points it takes {f'about {needed}' if needed else f'more than {MOST_SEEDS}'} seeds"
     return replace(line, verdict=f"undecided: {text}", detectable=detectable, seeds_needed=needed)

@@ -84,8 +84,8 @@ def test_undecided_says_what_the_seeds_could_have_shown(tmp_path: Path) -> None:
     summary = made(tmp_path)
     clean, worst = line(summary, "accuracy"), line(summary, "worst case", 0.1)
     first, second, third = finding(summary, "a", "b")
-    could = clean.verdict.removeprefix("undecided: 3 seeds ")
-    assert could.startswith("could have shown ")
+    could = clean.verdict.removeprefix("undecided: with 3 seeds ")
+    assert could.startswith("a difference shows from ")
     assert first == (
         f"Clean accuracy: it is undecided which of {B} and {A} is higher: 90.2 % against 90.0 %, +0.2 points "
         f"(3 seeds, {interval(clean)}, {could})."

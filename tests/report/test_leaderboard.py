@@ -93,6 +93,17 @@ def test_the_best_comes_first_and_ties_share_a_rank(tmp_path: Path) -> None:
     assert not any(any(marks) for model, marks in marked.items() if model != "`odd`")
 
 
+def test_where_the_best_keeps_nothing_nobody_is_ranked(tmp_path: Path) -> None:
+    plan = planned(tmp_path, SUITE)
+    folder = fill(tmp_path / "made", plan, lambda cell: first(0 if cell.attack == "AutoAttack" else 199))
+    replace(folder, cell_of(plan, "best", 1, "FGSM"))
+    board = read(folder)
+    whole = [model for model in KEPT if model != "best"]
+    assert ranking(board) == [*(("–", model, "0.0 ± 0.0") for model in whole), ("–", "best", "0.0 (1 of 2 seeds)")]
+    assert [entry.why for entry in board.standings[Threat("linf", 0.1)]] == ["nothing left"] * 5 + ["incomplete"]
+    assert "**0.0" not in leaderboard(board)
+
+
 def test_a_model_without_any_result_has_no_rank(tmp_path: Path) -> None:
     folder = ranked(tmp_path)
     for file in folder.glob("best.*"):

@@ -56,7 +56,7 @@ def test_eighty_columns_are_enough_and_no_line_ends_in_blanks(tmp_path: Path) ->
     assert not re.search(r" $|\x1b", text, re.MULTILINE)
     words = " ".join(text.split())
     assert "CMIC-DL printed higher (p =" in words
-    assert re.search(r"undecided: 3 .*seeds", words)
+    assert re.search(r"undecided: with 3", words)
 
 
 def test_flags_are_named_with_their_seeds_and_what_they_took_away_is_said(tmp_path: Path) -> None:
@@ -69,6 +69,13 @@ def test_flags_are_named_with_their_seeds_and_what_they_took_away_is_said(tmp_pa
     said = finding(summary, "a", "b")[2].replace("`", "")
     assert text.endswith(f"\nflags of a: none\nflags of b: invalid-examples (seeds 0, 2)\n{said}\n\n")
     assert said.startswith("Flags took away 1 of 7 comparisons of b (CMIC-DL printed) with a (CE)")
+
+
+def test_where_seeds_are_missing_it_says_what_a_difference_is_over(tmp_path: Path) -> None:
+    summary, note = made(tmp_path), "diff.: over the seeds that both models have a result for\n"
+    assert note not in board_text(summary, 200)
+    (tmp_path / "made" / f"{cell_of(summary.results.plan, 'b', 1, 'none').id}.json").unlink()
+    assert board_text(read(tmp_path / "made"), 200).count(note) == 1
 
 
 def test_what_is_missing_has_no_number_and_is_counted(tmp_path: Path) -> None:

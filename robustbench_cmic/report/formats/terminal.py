@@ -55,6 +55,8 @@ def terminal_board(summary: Summary, lines: box.Box | None) -> RenderableType:
     for first, second in summary.pairs:
         named = (f"{model} ({title_of(results.trainings[model])})" for model in (second, first))
         parts += [_text(), _text(" against ".join(named), "bold"), _pair_table(summary, first, second, lines)]
+        if any(len(line.seeds) < results.seeds for line in summary.pairs[first, second] if line.seeds):
+            parts.append(_text("diff.: over the seeds that both models have a result for"))
         parts += [_flags_of(summary, model) for model in (first, second)]
         if any(line.withdrawn for line in summary.pairs[first, second]):
             parts.append(_text(finding(summary, first, second)[-1].replace("`", "")))
