@@ -224,7 +224,8 @@ class Runner:
         for cell in bad:
             state = states[cell.id]
             if state.state != "missing" and not is_blocked(cell, states):
-                self.complain(f"{state.state}: {cell.id}: {state.why}")
+                is_told = cell.id in statuses and not self.console.quiet  # as it ended
+                self.complain(f"{state.state}: {cell.id}{', see above' if is_told else f': {state.why}'}")
         if bad:
             self.complain(f"{len(bad)} of {len(self.cells)} cells have no result")
         return INCOMPLETE if bad else DONE

@@ -219,7 +219,7 @@ def test_a_crashing_attack_fails_its_cell_and_is_tried_again(tiny: Path, cli: Cl
     for _ in range(2):
         done = cli("run", tiny, cwd=tiny.parent)
         assert done.returncode == 1
-        assert re.search(r"failed: ce\.s0\.PGDRS\S+: the attack crashed: UnboundLocalError: ", done.stdout)
+        assert re.search(r"ce seed 0: PGDRS .*: failed: the attack crashed: UnboundLocalError: ", done.stdout)
     found = rows(tiny.parent / "results" / "tiny")
     assert [row["status"] for row in found] == ["ok", "failed", "ok"] * 2
     assert "worst case" in (tiny.parent / "results/tiny/leaderboard.md").read_text()
@@ -276,7 +276,7 @@ def test_a_full_disk_fails_the_cell_with_the_reason_and_leaves_earlier_records_w
     (copied / "tiny.yaml").write_text(text)
     done = cli("run", "tiny.yaml", cwd=copied, prefix=("bash", "-c", 'ulimit -f 128; exec "$@"', "bash"))
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"failed: ce\.s1\.train\.\w+: cannot write .*: File too large", done.stdout)
+    assert re.search(r"ce seed 1: train: failed: cannot write .*: File too large", done.stdout)
     after = contents(folder)
     assert {name: after[name] for name in before if name != "plan.json"} == {
         name: value for name, value in before.items() if name != "plan.json"

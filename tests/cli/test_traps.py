@@ -163,7 +163,8 @@ def test_an_exception_of_own_code_neither_steers_nor_floods_the_terminal(tiny: P
     assert done.returncode == 1
     assert not RAW.search(done.stdout + done.stderr)
     said = [line for line in done.stdout.splitlines() if "ValueError" in line]
-    assert len(said) == 4, "once for each model as it ends, once in the end"
+    assert len(said) == 2, "once for each model, as it ends"
+    assert len(re.findall(r"^failed: \S+, see above$", done.stdout, re.MULTILINE)) == 2
     assert all("line1 line2\\x1b[31mred\\u202e" in line and len(line) < 1300 for line in said)
     for words in (["plan", tiny], ["status"], ["audit", "results/tiny"], ["run", tiny, "--dry-run"]):
         seen = cli(*words, cwd=tiny.parent)

@@ -47,15 +47,19 @@ def test_estimate_learns_from_equal_cells_and_scales_to_others(cells: list[Cell]
     assert seconds_left(known, ended, {}, jobs=2) == pytest.approx((15 + 4) / 2)
 
 
+@pytest.mark.parametrize("done", [1, 2])
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar100-lite"])
-def test_the_first_training_tells_how_long_the_suite_will_take(name: str) -> None:
-    """Within a factor of four of what the committed run took in the end; measured were 0.8 to 1.3."""
+def test_the_first_training_tells_how_long_the_suite_will_take(name: str, done: int) -> None:
+    """Within a factor of two of what the committed run took in the end; measured were 0.97 to 1.25.
+
+    So it is after the clean evaluation, of which those of `digits` took seconds to begin.
+    """
     results = read_results(ROOT / "results" / name)
     cells = [cell for cell in results.plan.cells if cell.id in results.records]  # what diverged was not attacked
     took = {cell.id: results.records[cell.id].timing.seconds for cell in cells}
-    left = seconds_left(estimates(cells), {cells[0].id: took[cells[0].id]}, {}, jobs=1)
+    left = seconds_left(estimates(cells), {cell.id: took[cell.id] for cell in cells[:done]}, {}, jobs=1)
     assert left is not None
-    assert 1 / 4 < left / sum(took[cell.id] for cell in cells[1:]) < 4
+    assert 1 / 2 < left / sum(took[cell.id] for cell in cells[done:]) < 2
 
 
 def test_estimate_knows_something_before_the_first_cell_ends(cells: list[Cell]) -> None:
