@@ -15,10 +15,13 @@ from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.report.constraints import constraints_text
 from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.run.console import show, show_text
+from robustbench_cmic.suite.fields import is_name
 from robustbench_cmic.suite.messages import os_error_reason
 
 if TYPE_CHECKING:
+    from robustbench_cmic.plan.cell import Plan
     from robustbench_cmic.report.compare.certificate import Certificate
+    from robustbench_cmic.suite import LoadedSuite
 
 
 def reproduce(
@@ -61,19 +64,23 @@ def reproduce(
         bool, typer.Option("--constraints", help="Only print the versions behind the records, for pip or uv.")
     ] = False,
 ) -> None:
-    """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again."""
+    """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again.
+
+    What --set and --as changed of the suite when it was recorded is changed again.
+    """
     from robustbench_cmic.report.compare.history import add_to_history
     from robustbench_cmic.run import reproduce as run
 
-    loaded = load(suite)
-    name = loaded.suite.suite
-    recorded = against or Path("results") / name
     if not fraction > 0:
         fail(f"--fraction: should be above 0 and at most 1, not {fraction:g}")
+    recorded = against or Path("results") / load(suite, quiet=True).suite.suite
+    results_there = read_folder(recorded)
     if constraints:
-        show_text(constraints_text(read_folder(recorded)))
+        show_text(constraints_text(results_there))
         return
-    reproduction = run.plan_reproduction(loaded, read_folder(recorded), fraction)
+    loaded = load_as_recorded(suite, results_there.plan)
+    name = loaded.suite.suite
+    reproduction = run.plan_reproduction(loaded, results_there, fraction)
     began = datetime.datetime.now(datetime.UTC)
     folder = results or Path("reproductions") / name / began.strftime("%Y%m%dT%H%M%SZ")
     place = output or folder
@@ -86,6 +93,17 @@ def reproduce(
         tell(add_to_history(certificate, recorded))
     show(certificate.sentence)
     raise typer.Exit(certificate.exit_code)
+
+
+def load_as_recorded(suite: str, plan: Plan) -> LoadedSuite:
+    """The suite as a recorded plan says that the command line had changed it.
+
+    Raises:
+        UserError: see `arguments.load`, or the file has no longer what was changed of it.
+    """
+    # A name that only changes have, `digits+training.epochs=2`, is no `--as`, and follows from them.
+    name_as = plan.suite if plan.file_name and is_name(plan.suite) else None
+    return load(suite, settings=plan.changes, name_as=name_as)
 
 
 def _write(certificate: Certificate, place: Path, when_safe: Callable[[], None]) -> None:

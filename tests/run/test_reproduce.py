@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from robustbench_cmic.cli.reproduce import load_as_recorded
 from robustbench_cmic.data import load_data
+from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.records.files import read_json, write_json
+from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import read_results
 from robustbench_cmic.report.compare.certificate import Certificate
 from robustbench_cmic.report.compare.history import HISTORY_COLUMNS, add_to_history
@@ -26,6 +29,7 @@ from robustbench_cmic.run.reproduce import certify, plan_reproduction
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
 from tests.conftest import TINY_SUITE, Cli, command
+from tests.in_process import command_here
 from tests.report.compare.editing import edit, flip
 from tests.report.compare.test_history import certificate
 
@@ -107,6 +111,25 @@ def test_a_sample_is_told_and_certified_elsewhere(copied: Path, cli: Cli) -> Non
     assert last_line(done) == (
         f"tiny: {len(found.cells)} of {len(found.cells)} cells bit-identical (a sample of 8 recorded cells)"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [([], None), (["training.epochs=1", "attacks.PGD.steps=2"], None), (["training.optimizer.lr=1e-3"], "mine"), ([], "mine")],
+)
+def test_what_set_and_as_changed_is_changed_again(tiny: Path, settings: list[str], name: str | None) -> None:
+    plan = make_plan(load_suite(tiny, settings=settings, name=name).suite)
+    assert make_plan(load_as_recorded(str(tiny), plan).suite) == plan
+
+
+def test_a_folder_made_with_set_is_reproduced_from_its_plan(tiny: Path) -> None:
+    suite = load_suite(tiny, settings=["training.epochs=1"]).suite
+    store = Store(tiny.parent / "results" / suite.suite)
+    store.results.mkdir(parents=True)
+    write_json(store.plan, make_plan(suite).model_dump(mode="json"))
+    done = command_here("reproduce", tiny, "--against", store.results, "--results", "again", cwd=tiny.parent)
+    assert f"{suite.suite}: none of its cells is recorded: nothing to run" in done.stdout
+    assert "not the recorded experiment" not in done.stderr
 
 
 @pytest.fixture(scope="module")
