@@ -56,7 +56,7 @@ def words(text: str) -> str:
 
 
 @at_both_sizes
-def test_the_finding_stands_first_and_those_of_other_pairs_are_folded(visit: Visit, digits: Summary) -> None:
+def test_the_finding_stands_first_and_that_of_the_other_reading_is_open(visit: Visit, digits: Summary) -> None:
     page = visit.open()
     section = page.locator("main > *").first
     expect(section.get_by_role("heading", level=2)).to_have_text("Finding")
@@ -70,10 +70,10 @@ def test_the_finding_stands_first_and_those_of_other_pairs_are_folded(visit: Vis
     for place, (a, b) in enumerate(others):
         fold = folds.nth(place)
         expect(fold.locator("summary")).to_have_text(f"{b} against {a}: {claim_counts(digits.pairs[a, b])}")
-        expect(fold.locator("p").first).to_be_hidden()
-        visit.press(fold.locator("summary"))
         expect(fold.locator("p")).to_have_text([words(sentence) for sentence in finding(digits, a, b)])
         expect(fold.locator("p").first).to_be_visible()
+        visit.press(fold.locator("summary"))
+        expect(fold.locator("p").first).to_be_hidden()
 
 
 @at_both_sizes
@@ -119,21 +119,29 @@ def test_a_table_that_goes_on_says_so_and_a_verdict_is_never_beyond_the_edge(vis
             expect(frame).to_have_class(classes if cut else "frame")
 
 
+@on_a_phone
+def test_captions_are_not_cut_off_on_a_phone(visit: Visit) -> None:
+    for name in ("digits/index.html", "index.html"):
+        page = visit.open(name)
+        edges = page.locator("caption").evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+        assert 0 < max(edges) <= PHONE["width"], name
+
+
 # --- curves --------------------------------------------------------------------------------------------------------
 
 
 @at_both_sizes
-def test_curves_open_with_the_two_steps_and_the_worst_case_of_the_first_pair(visit: Visit, digits: Summary) -> None:
+def test_curves_open_with_the_two_steps_and_the_worst_case_of_both_readings(visit: Visit, digits: Summary) -> None:
     page = visit.open()
-    first = next(iter(digits.pairs))
-    expected = {f"{model}, {attack}" for model, attack in product(first, OPENING)}
+    models = digits.results.models
+    expected = {f"{model}, {attack}" for model, attack in product(models, OPENING)}
     assert {trace["name"] for trace in drawn(page)} == expected
     legend = page.locator(".legend").first
     checked = legend.locator("input:checked").evaluate_all("boxes => boxes.map(box => box.value)")
-    assert sorted(checked) == sorted([*first, *OPENING])
+    assert sorted(checked) == sorted([*models, *OPENING])
     legend.get_by_role("checkbox", name="FGSM", exact=True).focus()
     page.keyboard.press("Space")
-    expect(page.locator(f"#{CHART} .scatterlayer .trace")).to_have_count(4)
+    expect(page.locator(f"#{CHART} .scatterlayer .trace")).to_have_count(6)
     assert {trace["name"] for trace in drawn(page)} == {name for name in expected if not name.endswith("FGSM")}
 
 

@@ -27,6 +27,7 @@ from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary, read_results, summarize
 from robustbench_cmic.report.counts import claim_counts
 from robustbench_cmic.report.formats.html import index_page, suite_page
+from robustbench_cmic.report.formats.html.charts import opening_pairs
 from robustbench_cmic.report.formats.html.pictures import GALLERY_SIZE, gallery
 from robustbench_cmic.report.pairs import PairTest
 from tests.conftest import ROOT
@@ -88,6 +89,18 @@ def test_standings_are_those_of_the_leaderboard(digits: tuple[Summary, Element])
     assert len(shown) == len(digits[0].standings) * len(digits[0].clean) > 1
 
 
+def test_it_opens_with_both_readings_of_a_method() -> None:
+    pairs = [("a", "b"), ("c", "d"), ("a", "e"), ("a", "f")]
+    assert (opening_pairs(pairs), opening_pairs([])) == ([("a", "b"), ("a", "e")], [])
+
+
+def test_the_findings_of_both_readings_are_open(digits: tuple[Summary, Element]) -> None:
+    (found,) = [section for section in digits[1].iter("section") if section.get("aria-labelledby") == "finding"]
+    (other,) = found.iter("details")
+    assert other.get("open") is not None
+    assert said(other).startswith("cnn-cmic-authors against cnn-ce: ")
+
+
 def test_the_best_is_bold_and_flagged_rows_are_told_apart(tmp_path: Path) -> None:
     plan = planned(tmp_path, f"{HEAD}attacks:\n  - {{name: AutoAttack, eps: 0.1}}\n")
     kept = {"a": "1111100000", "b": "1111111100"}
@@ -137,7 +150,8 @@ def test_curves_hold_means_and_deviations_with_clean_accuracy_at_0(digits: tuple
     chart = data(digits[1], "figures")["curves-linf"]
     drawn = {trace["name"]: trace for trace in chart["figure"]["data"]}
     models = digits[0].results.models
-    opened = product(digits[0].results.plan.pairs[0], ("worst case", "FGSM", "FGSM-margin"))
+    assert digits[0].results.plan.pairs == [(models[0], models[1]), (models[0], models[2])]
+    opened = product(models, ("worst case", "FGSM", "FGSM-margin"))
     assert {name for name, trace in drawn.items() if trace["visible"]} == {", ".join(curve) for curve in opened}
     for model in models:
         trace = drawn[f"{model}, PGD"]

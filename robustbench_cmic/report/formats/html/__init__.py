@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from robustbench_cmic.report.about import objectives_text
 from robustbench_cmic.report.counts import ClaimCounts, claim_counts
-from robustbench_cmic.report.formats.html.charts import curves, forest
+from robustbench_cmic.report.formats.html.charts import curves, forest, opening_pairs
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers, number_text
 from robustbench_cmic.report.formats.html.pictures import gallery
 from robustbench_cmic.report.formats.html.render import render
@@ -42,6 +42,7 @@ def suite_page(summary: Summary) -> str:
         folded=models > LONG,
         curves=curves_of,
         forests=forests,
+        opened=opening_pairs(forests),
         counts=_counts(summary),
         gallery=gallery(summary),
         heat_color=COLORS[0],

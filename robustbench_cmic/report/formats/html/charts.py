@@ -6,7 +6,7 @@ Plotly reads some HTML in its texts; what comes from a suite is escaped. Colours
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from html import escape
 from typing import Any, NamedTuple
@@ -63,16 +63,25 @@ class Chart(NamedTuple):
     attacks: Sequence[Choice] = ()
 
 
+def opening_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What a page opens with: the first pair, and the next one with the same first model.
+
+    With a baseline and two readings of a method, that is both readings side by side.
+    """
+    known = list(pairs)
+    return [pair for pair in known if pair[0] == known[0][0]][:2]
+
+
 def curves(summary: Summary, norm: str) -> Chart:
     """Accuracy of every model over the radii of a norm, in the worst case and under each attack.
 
-    It opens with the step on the loss, the step on the margin and the worst case of the first pair of models; without
-    a pair, of the first two.
+    It opens with the step on the loss, the step on the margin and the worst case of the models of `opening_pairs`;
+    without a pair, of the first two.
     """
     results = summary.results
     threats = [threat for threat in results.threats if threat.norm == norm]
     labels = [WORST, *dict.fromkeys(label for threat in threats for label in summary.attacks(threat))]
-    opened = next(iter(results.plan.pairs), results.models[:2])
+    opened = {model for pair in opening_pairs(results.plan.pairs) for model in pair} or results.models[:2]
     traces, drawn = [], []
     for place, model in enumerate(results.models):
         for number, label in enumerate(labels):
