@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from robustbench_cmic.plan.cell import Cell, runs_custom_code
+from robustbench_cmic.records.locks import exit_with_parent
 from robustbench_cmic.records.schema import Status
 from robustbench_cmic.run.executors import Queue, death, overdue
 from robustbench_cmic.run.options import Settings
@@ -163,8 +164,13 @@ def needs_fresh_process(cell: Cell, status: Status, settings: Settings) -> bool:
 
 
 def _enter(connection: Connection, main: str, settings: Settings) -> None:
+    """What a worker process begins with; where its run is gone meanwhile, killed say, it ends without a word."""
+    exit_with_parent()  # before the imports, which take seconds
     work = pkgutil.resolve_name(main)
-    connection.send(_READY)
+    try:
+        connection.send(_READY)
+    except BrokenPipeError:
+        return
     work(connection, settings)
 
 

@@ -7,7 +7,6 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from robustbench_cmic.records.locks import exit_with_parent
 from robustbench_cmic.run.console import encode_anything
 from robustbench_cmic.run.job import run_cell
 from robustbench_cmic.run.options import Settings
@@ -15,7 +14,6 @@ from robustbench_cmic.run.options import Settings
 
 def main(connection: Connection, settings: Settings) -> None:
     """Carry out cells until the pipe closes."""
-    exit_with_parent()
     # Whatever libraries print goes to a log file instead of into the parent's progress display. A FIFO in its
     # place is an error, and not waited for.
     log = os.open(settings.store.worker_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)

@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import time
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Epoch, Status
 from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.executors import overdue
-from robustbench_cmic.run.executors.local import LocalProcesses, needs_fresh_process
+from robustbench_cmic.run.executors.local import LocalProcesses, _enter, needs_fresh_process
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, EpochDone, Event
 from tests.in_process import settings_for
@@ -252,3 +253,21 @@ def test_a_training_that_was_stopped_says_that_it_goes_on(tmp_path: Path) -> Non
     assert ended.reason.endswith("(600 s) and was stopped; it goes on from its last stored epoch when run again")
     assert ended.seconds == 601.5
     assert settings.store.resume_state("t").exists()
+
+
+def test_a_worker_whose_run_was_killed_meanwhile_ends_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for its parent before it imports anything, and what it was to say first goes nowhere."""
+    done: list[str] = []
+    monkeypatch.setattr("robustbench_cmic.run.executors.local.exit_with_parent", lambda: done.append("watches"))
+
+    def resolve(name: str) -> Any:
+        done.append(name)
+        return lambda *_: done.append("works")
+
+    monkeypatch.setattr("pkgutil.resolve_name", resolve)
+    ours, theirs = Pipe()
+    ours.close()
+    _enter(theirs, "a:worker", settings_for(tmp_path))
+    assert done == ["watches", "a:worker"]
