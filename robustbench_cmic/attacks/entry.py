@@ -58,7 +58,7 @@ def _first_logits(model: object, check: Callable[[object], None]) -> Iterator[No
         yield
         return
 
-    def look(module: object, inputs: object, outputs: object) -> None:
+    def look(_module: object, _inputs: object, outputs: object) -> None:
         hook.remove()
         check(outputs)
 

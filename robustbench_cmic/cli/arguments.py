@@ -24,7 +24,6 @@ from robustbench_cmic.suite.fields import is_name, parse_number
 from robustbench_cmic.suite.toy import toy as toy_size
 
 
-
 def whole_number(text: str) -> int:
     """A number of things, at least 1; raises BadParameter."""
     if not re.fullmatch("0*[1-9][0-9]{0,17}", text, re.ASCII):

@@ -119,7 +119,9 @@ def _in_bounds(path: Path, key: str, images: npt.NDArray[Any]) -> npt.NDArray[An
     low, high = images.min(), images.max()
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both
         if lost := len(images) - int(np.isfinite(images).all((1, 2, 3)).sum()):
-            raise DataError(f"{path}: {key}: {lost} of {len(images)} images hold NaN or infinity; they should be in [0, 1]")
+            raise DataError(
+                f"{path}: {key}: {lost} of {len(images)} images hold NaN or infinity; they should be in [0, 1]"
+            )
         hint = _hint(float(low), float(high))
         raise DataError(f"{path}: {key} should lie in [0, 1], not in [{_exact(low)}, {_exact(high)}]{hint}")
     images = images.astype(np.float32)

@@ -205,7 +205,9 @@ def check_labels(labels: Tensor, classes: int) -> None:
         return
     for label in map(int, labels.aminmax()):
         if not 0 <= label < classes:
-            raise ValueError(f"labels should be from 0 to {classes - 1}, since there are {classes} classes, not {label}")
+            raise ValueError(
+                f"labels should be from 0 to {classes - 1}, since there are {classes} classes, not {label}"
+            )
 
 
 def _check(logits: Tensor, labels: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ class ClaimCounts(NamedTuple):
 
     Attributes:
         clean: `lower (-3.1 points)`, `undecided`.
-        worst: `7 radii: 2 shown to differ (2 higher), 0 shown to be equivalent, 4 undecided; 1 withdrawn`. The first three
-            are always there, so that nobody takes what is undecided for equal.
+        worst: `7 radii: 2 shown to differ (2 higher), 0 shown to be equivalent, 4 undecided; 1 withdrawn`. The first
+            three are always there, so that nobody takes what is undecided for equal.
     """
 
     clean: str

@@ -25,12 +25,13 @@ def attacked(*outcomes: Outcome, what: str = "worst case") -> list[PairTest]:
 @pytest.mark.parametrize(
     ("outcomes", "text"),
     [
-        (["higher", "lower", "higher", "undecided"], 
+        (["higher", "lower", "higher", "undecided"],
          "4 radii: 3 shown to differ (2 higher, 1 lower), 0 shown to be equivalent, 1 undecided"),
-        (["undecided"] * 5 + ["withdrawn"] * 2, 
+        (["undecided"] * 5 + ["withdrawn"] * 2,
          "7 radii: 0 shown to differ, 0 shown to be equivalent, 5 undecided; 2 withdrawn"),
         (["not compared", "equivalent", "no claim", ""],
-         "4 radii: 0 shown to differ, 1 shown to be equivalent, 0 undecided; 1 not compared, 1 no claim, 1 not measured"),
+         "4 radii: 0 shown to differ, 1 shown to be equivalent, 0 undecided; "
+         "1 not compared, 1 no claim, 1 not measured"),
         (["lower"], "1 radius: 1 shown to differ (1 lower), 0 shown to be equivalent, 0 undecided"),
         (["", ""], "not measured"),
         ([], "not measured"),
@@ -48,6 +49,5 @@ def test_clean_accuracy_is_said_in_a_word_and_by_how_much_where_it_differs() -> 
     assert claim_counts([clean("lower", -0.031)]).clean == "lower (-3.1 points)"
     assert claim_counts([clean("")]).clean == claim_counts([]).clean == "not measured"
     assert str(claim_counts([clean("lower", -0.031), *attacked("undecided")])) == (
-        "clean: lower (-3.1 points); worst case: "
-        "1 radius: 0 shown to differ, 0 shown to be equivalent, 1 undecided"
+        "clean: lower (-3.1 points); worst case: 1 radius: 0 shown to differ, 0 shown to be equivalent, 1 undecided"
     )

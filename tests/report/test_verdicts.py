@@ -113,7 +113,8 @@ def test_undecided_says_what_the_seeds_could_have_shown_and_how_many_would_show_
     needed = next(n for n in range(2, 999) if nct.sf(t.isf(level / 2, n - 1), n - 1, 2 * n**0.5 / sd) >= 0.8)
     assert line.seeds_needed == needed
     assert line.verdict == (
-        f"undecided: with 3 seeds a difference shows from {size:.1f} points on; for 2 points it takes about {needed} seeds"
+        f"undecided: with 3 seeds a difference shows from {size:.1f} points on; "
+        f"for 2 points it takes about {needed} seeds"
     )
 
 

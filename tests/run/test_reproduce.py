@@ -115,7 +115,12 @@ def test_a_sample_is_told_and_certified_elsewhere(copied: Path, cli: Cli) -> Non
 
 @pytest.mark.parametrize(
     ("settings", "name"),
-    [([], None), (["training.epochs=1", "attacks.PGD.steps=2"], None), (["training.optimizer.lr=1e-3"], "mine"), ([], "mine")],
+    [
+        ([], None),
+        (["training.epochs=1", "attacks.PGD.steps=2"], None),
+        (["training.optimizer.lr=1e-3"], "mine"),
+        ([], "mine"),
+    ],
 )
 def test_what_set_and_as_changed_is_changed_again(tiny: Path, settings: list[str], name: str | None) -> None:
     plan = make_plan(load_suite(tiny, settings=settings, name=name).suite)

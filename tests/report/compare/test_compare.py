@@ -16,6 +16,7 @@ from robustbench_cmic.report import read_results
 from robustbench_cmic.report.compare.changes import CellComparison, Comparison, compare_folders
 from robustbench_cmic.report.compare.text import comparison_text
 from tests.conftest import Cli
+from tests.in_process import command_here
 from tests.report.compare.editing import edit, flip
 from tests.report.folders import HEAD, attack_record, cell_of, fill, planned, replace
 
