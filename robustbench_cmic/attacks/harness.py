@@ -33,6 +33,7 @@ from robustbench_cmic.attacks.model import (
 )
 from robustbench_cmic.attacks.threat import BLOCK, check_threat
 from robustbench_cmic.data.feed import Examples
+from robustbench_cmic.information.measures import check_labels
 from robustbench_cmic.models.build import layers_in_training
 from robustbench_cmic.records.schema import Part
 from robustbench_cmic.suite.attack_base import Attack
@@ -90,9 +91,11 @@ def evaluate_attack(
         keep_broken: keep this many of the first examples that were broken, to look at.
 
     Raises:
+        ValueError: a label that is no class.
         AttackError: the attack crashed, or its result or the model's logits are unusable.
         torch.OutOfMemoryError: not even a few times `model.MIN_ROWS` examples fit.
     """
+    check_labels(labels, classes)
     threat = None if attack is None else attack.threat
     if threat is not None:
         check_threat(threat)
