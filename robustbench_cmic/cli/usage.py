@@ -38,7 +38,7 @@ def _sentence(error: Any) -> str:
     if kind == "BadOptionUsage":
         lacks = "requires" in message
         return f"{error.option_name}: {'should have a value behind it' if lacks else 'takes no value'}"
-    if kind == "MissingParameter":
+    if kind == "MissingParameter" and parameter is not None:
         return f"{command}: {_name(parameter)} is missing: {parameter.help}"
     if parameter is not None:
         return f"{_name(parameter)}: {message.removeprefix('Value error, ').removesuffix('.')}"

@@ -18,7 +18,7 @@ from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.records.store import PLAN_FILE
 from robustbench_cmic.report.folder import ReportError
 from robustbench_cmic.report.metrics import CALIBRATION, COLUMNS, DECLARED, MEASURED, METRICS, SPENT
-from robustbench_cmic.report.results import NOT_RUN, Results, folders_of, of_own_making, read_results
+from robustbench_cmic.report.results import NOT_RUN, Results, folders_of, named_folder, of_own_making, read_results
 from robustbench_cmic.suite.fields import Threat
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def load_results(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if path == "":
-        raise ReportError('path: is empty; it should be a results folder such as "results/digits"')
-    path = Path(path)
+    path = named_folder(path)
     folders = [path] if (path / PLAN_FILE).exists() else folders_of(path)
     if not folders:
         raise ReportError(f"{path} holds no results: there is no {PLAN_FILE} in it or in its folders; `run` a suite")

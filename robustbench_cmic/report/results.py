@@ -98,6 +98,17 @@ def check_name(folder: Path) -> None:
         raise ReportError(f"{readable}: the name of the folder is not UTF-8; rename it") from None
 
 
+def named_folder(path: str | Path) -> Path:
+    """A folder as a caller names it.
+
+    Raises:
+        ReportError: the name is empty, which would be the folder that one is in.
+    """
+    if path == "":
+        raise ReportError('the name of the folder is empty; it should be a results folder such as "results/digits"')
+    return Path(path)
+
+
 def folders_of(results: Path) -> list[Path]:
     """The results folders of suites in a folder, by name."""
     return sorted(file.parent for file in results.glob(f"*/{PLAN_FILE}"))

@@ -18,7 +18,7 @@ from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.records.state import cell_states
 from robustbench_cmic.records.store import PLAN_FILE, Store
 from robustbench_cmic.report.folder import ReportError, read_plan
-from robustbench_cmic.report.results import folders_of
+from robustbench_cmic.report.results import folders_of, named_folder
 from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.custom import changed_code
 from robustbench_cmic.suite.messages import UserError, suggestion
@@ -47,7 +47,7 @@ def load_model(results: str | Path, model: str, seed: int, *, work: str | Path |
         UserError: no such model or seed, no finished training of it, or its weights are not there or not the
             recorded ones; the message says which, and how to get them.
     """
-    folder = Path(results)
+    folder = named_folder(results)
     if not (folder / PLAN_FILE).exists() and (suites := folders_of(folder)):
         raise ReportError(f"{folder} holds a folder for each suite: name one of them, such as {suites[0]}")
     plan = read_plan(folder)

@@ -138,7 +138,7 @@ def test_a_record_that_is_left_out_is_warned_of(folder: Path, plan: Plan) -> Non
 
 
 def test_what_cannot_be_read_is_said_in_one_sentence(folder: Path, results: Path) -> None:
-    with pytest.raises(UserError, match=r"^path: is empty; it should be a results folder"):
+    with pytest.raises(UserError, match=r"^the name of the folder is empty; it should be a results folder such as"):
         load_results("")
     with pytest.raises(UserError, match=r"nowhere holds no results: there is no plan\.json in it or in its folders"):
         load_results(results / "nowhere")

@@ -105,6 +105,8 @@ def test_what_is_not_there_is_told_in_a_sentence(finished: Path, tmp_path: Path)
     assert refused(finished / "results").endswith(f"name one of them, such as {folder}")
     with pytest.raises(ReportError):
         load_model(tmp_path, "ce", 0)
+    with pytest.raises(ReportError, match="the name of the folder is empty"):
+        load_model("", "ce", 0)
 
 
 def test_without_weights_it_is_said_how_to_make_them(copied: Path, tmp_path: Path) -> None:
