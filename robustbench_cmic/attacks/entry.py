@@ -39,8 +39,8 @@ def called_directly(attack: Callable[Parameters, Returned]) -> Callable[Paramete
         with torch.inference_mode(False), _evaluating(bound.arguments["model"]):
             given: dict[str, Any] = {name: _usual(value) for name, value in bound.arguments.items()}
             given["labels"] = integer_labels(given["labels"])
-            bound.arguments.update(given)
-            with _first_logits(given["model"], functools.partial(_check_classes, given["labels"])):
+            with _first_logits(given["model"], functools.partial(_check_classes, given["labels"])) as model:
+                bound.arguments.update(given | {"model": model})
                 return attack(*bound.args, **bound.kwargs)
 
     return call
@@ -52,10 +52,13 @@ def _usual(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _first_logits(model: object, check: Callable[[object], None]) -> Iterator[None]:
-    """Call `check` with what the model returns first, before the attack sees it; nothing for a mere function."""
+def _first_logits(model: Any, check: Callable[[object], None]) -> Iterator[Any]:
+    """The model, which hands what it returns first to `check`, before the attack sees it."""
+    if isinstance(model, torch.jit.ScriptModule):  # which takes no hooks
+        yield model
+        return
     if not isinstance(model, nn.Module):
-        yield
+        yield _checked(model, check)
         return
 
     def look(_module: object, _inputs: object, outputs: object) -> None:
@@ -64,9 +67,20 @@ def _first_logits(model: object, check: Callable[[object], None]) -> Iterator[No
 
     hook = model.register_forward_hook(look)
     try:
-        yield
+        yield model
     finally:
         hook.remove()
+
+
+def _checked(function: Callable[[Tensor], Tensor], check: Callable[[object], None]) -> Callable[[Tensor], Tensor]:
+    """A function of images whose outputs are checked: each time, since it is no model that a suite trains."""
+
+    def call(images: Tensor) -> Tensor:
+        outputs = function(images)
+        check(outputs)
+        return outputs
+
+    return call
 
 
 def _check_classes(labels: Tensor, outputs: object) -> None:

@@ -161,6 +161,16 @@ def test_a_label_that_is_no_class_of_the_model_is_named(attack: Attack, wrong: i
     assert not model._forward_hooks
 
 
+def test_labels_are_checked_for_a_function_too_and_scripted_models_may_be_attacked() -> None:
+    model, images, labels, _ = facts()
+    scripted: nn.Module = torch.jit.trace(model, images)  # type: ignore[no-untyped-call]
+    assert pgd(scripted, images, labels, eps=0.1, alpha=0.1, steps=1).shape == images.shape
+    labels[0] = 12
+    function: Any = lambda images: model(images)  # noqa: E731
+    with pytest.raises(ValueError, match="since there are 10 classes, not 12"):
+        pgd(function, images, labels, eps=0.1, alpha=0.1, steps=1)
+
+
 def test_a_large_ball_in_l2_is_one() -> None:
     model, images, labels, _ = facts()
     found = pgd(model, images, labels, eps=8, alpha=2, steps=1, norm="l2")
