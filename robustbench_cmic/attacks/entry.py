@@ -73,7 +73,7 @@ def _first_logits(model: Any, check: Callable[[object], None]) -> Iterator[Any]:
 
 
 def _checked(function: Callable[[Tensor], Tensor], check: Callable[[object], None]) -> Callable[[Tensor], Tensor]:
-    """A function of images whose outputs are checked: each time, since it is no model that a suite trains."""
+    """A function of images whose outputs are checked, each time."""
 
     def call(images: Tensor) -> Tensor:
         outputs = function(images)

@@ -161,6 +161,7 @@ def test_a_label_that_is_no_class_of_the_model_is_named(attack: Attack, wrong: i
     assert not model._forward_hooks
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of TorchScript
 def test_labels_are_checked_for_a_function_too_and_scripted_models_may_be_attacked() -> None:
     model, images, labels, _ = facts()
     scripted: nn.Module = torch.jit.trace(model, images)  # type: ignore[no-untyped-call]
