@@ -53,14 +53,17 @@ def check_arguments(declaration: type[BaseModel], classes: int, keys: dict[str, 
         raise ValueError(f"{'.'.join(map(str, problem.location))}: {problem.message}") from None
 
 
-def check_step_labels(labels: Tensor, logits: Tensor) -> None:
-    """Check labels (N,) of a step against logits (N, C), on the CPU: on a GPU the host would wait for it in every step.
+def check_step_labels(_: nn.Module, outputs: tuple[Any, ...]) -> None:
+    """Check the labels of a step, (N,), on the CPU: on a GPU the host would wait for it in every step.
+
+    Args:
+        outputs: logits (N, C), labels, and what else the objective sees.
 
     Raises:
         ValueError: a label that is no class.
     """
-    if labels.device.type == "cpu":
-        check_labels(labels, logits.shape[1])
+    if len(outputs) > 1 and outputs[1].device.type == "cpu":
+        check_labels(outputs[1], outputs[0].shape[1])
 
 
 class Objective(nn.Module):
@@ -86,6 +89,10 @@ class Objective(nn.Module):
     owns_head = False
     parameter_group = ParameterGroup()
     _last: LastLayer | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_forward_pre_hook(check_step_labels)
 
     def attach(self, model: nn.Module, images: Tensor) -> None:
         """Called once with the network, before its optimiser is made and anything is trained.
@@ -148,7 +155,10 @@ class Objective(nn.Module):
         """Called after each epoch, before the network is judged or stored; `outputs` as for `begin_epoch`."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss, scalars, for logits (N, C) and labels (N,); `total` is what is minimised."""
+        """The terms of the loss, scalars, for logits (N, C) and labels (N,); `total` is what is minimised.
+
+        Called as `objective(logits, labels)`, on the CPU it raises a ValueError for a label that is no class.
+        """
         raise NotImplementedError
 
     def update(self, logits: Tensor, labels: Tensor) -> None:

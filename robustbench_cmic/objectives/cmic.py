@@ -115,12 +115,7 @@ class Cmic(Objective):
         self.centroid.copy_(torch.where(counts > 0, sums.p / counts.clamp(min=1), 1 / self.classes))
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The terms `ce`, `cmi` and `separation`, unweighted, and the `total`.
-
-        Raises:
-            ValueError: a label that is no class; on the CPU alone, see `check_step_labels`.
-        """
-        check_step_labels(labels, logits)
+        """The terms `ce`, `cmi` and `separation`, unweighted, and the `total`."""
         ce = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         log_p = logits.log_softmax(1)
         p = log_p.exp()
@@ -156,7 +151,7 @@ class Cmic(Objective):
         """Q_c <- m Q_c + (1 - m) mean of P over the examples of class c, for every class present."""
         if self.fixed:
             return
-        check_step_labels(labels, logits)
+        check_step_labels(self, (logits, labels))
         assert self.momentum is not None, "a horizon becomes a momentum when a training begins"
         p = logits.float().softmax(1)
         counts = class_sums(torch.ones_like(p[:, :1]), labels, self.classes)

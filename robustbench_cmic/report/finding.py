@@ -169,7 +169,7 @@ def _measured(line: PairTest, planned: int) -> str:
     elif line.outcome == "equivalent":
         details.append(f"p = {line.p_equivalent:.2g}")
     elif line.outcome == "undecided":
-        details.append(line.verdict.removeprefix("undecided: ").removeprefix(f"with {n} seeds "))
+        details.append(line.verdict.removeprefix("undecided: ").replace(f"{n} seeds detect", "which detect", 1))
     elif line.outcome == "not compared":
         details.append(line.settled)
     return f"{_sides(line)}, {100 * line.mean:+.1f} points ({', '.join(details)})"

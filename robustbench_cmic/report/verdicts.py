@@ -10,7 +10,7 @@ and n seeds, at a level of 0.05:
   the bootstrap's interval lies within the margin. What is higher or lower is not called equivalent; the words add that
   it is within the margin. NCMI has no margin: a point means something for accuracies only. It is compared at the
   temperature that minimises NLL alone, since a factor on the logits moves it otherwise.
-- *undecided*: neither. The words say which difference these seeds would have shown, and how many would show the
+- *undecided*: neither. The words say which difference these seeds detect, and how many would detect the
   margin; see `power`.
 
 **Families.** P-values are adjusted by Holm's method over the lines of all pairs of a suite. Claims (clean accuracy,
@@ -190,11 +190,11 @@ def _undecided(line: PairTest, margin: float) -> PairTest:
     if test is None or detectable is None or not test.sd:
         return replace(line, verdict="undecided: the same in every seed, no spread to test with")
     size = f"{100 * detectable:.1f} points" if line.in_points else f"{detectable:.2g}"
-    text = f"with {n} seeds a difference shows from {size} on"
+    text = f"{n} seeds detect {size} or more"
     if line.in_points and detectable > 1:
-        text = f"with {n} seeds no difference would show"
+        text = f"{n} seeds detect no difference"
     needed = None
     if line.in_points and detectable > margin:
         needed = seeds_to_detect(margin, test.sd, line.level)
-        text += f"; for {points} points it takes {f'about {needed}' if needed else f'more than {MOST_SEEDS}'} seeds"
+        text += f"; {points} points take {f'about {needed}' if needed else f'more than {MOST_SEEDS}'} seeds"
     return replace(line, verdict=f"undecided: {text}", detectable=detectable, seeds_needed=needed)

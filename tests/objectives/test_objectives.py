@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_cmic.objectives import Cmic, CrossEntropy, Objective, build_objective
+from robustbench_cmic.objectives import Cmic, CrossEntropy, Focal, Objective, build_objective
 from robustbench_cmic.suite.objectives import objective_of
 
 
@@ -143,7 +143,7 @@ def test_a_loop_of_one_s_own_gets_no_other_reading_by_a_slip(make: Callable[[], 
         make()
 
 
-@pytest.mark.parametrize("objective", [cmic(10), CrossEntropy(10)], ids=["cmic", "ce"])
+@pytest.mark.parametrize("objective", [cmic(10), CrossEntropy(10), Focal(10)], ids=["cmic", "ce", "focal"])
 @pytest.mark.parametrize("wrong", [-1, 10])
 def test_a_label_that_is_no_class_is_named(objective: Objective, wrong: int) -> None:
     labels = torch.tensor([0, wrong, 9])
