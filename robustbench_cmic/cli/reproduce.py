@@ -64,10 +64,7 @@ def reproduce(
         bool, typer.Option("--constraints", help="Only print the versions behind the records, for pip or uv.")
     ] = False,
 ) -> None:
-    """Run a suite from scratch and certify, cell by cell, whether the recorded results come out again.
-
-    What --set and --as changed of the suite when it was recorded is changed again.
-    """
+    """Run a suite, changed as it was when recorded, from scratch; certify whether its results come out again."""
     from robustbench_cmic.report.compare.history import add_to_history
     from robustbench_cmic.run import reproduce as run
 
@@ -79,10 +76,9 @@ def reproduce(
         show_text(constraints_text(results_there))
         return
     loaded = load_as_recorded(suite, results_there.plan)
-    name = loaded.suite.suite
     reproduction = run.plan_reproduction(loaded, results_there, fraction)
     began = datetime.datetime.now(datetime.UTC)
-    folder = results or Path("reproductions") / name / began.strftime("%Y%m%dT%H%M%SZ")
+    folder = results or Path("reproductions") / loaded.suite.suite / began.strftime("%Y%m%dT%H%M%SZ")
     place = output or folder
     if run.rerun(reproduction, folder, place, device, data, jobs):
         show(f"nothing is certified; to go on: reproduce {suite} --results {folder}, other options as before")
