@@ -24,19 +24,22 @@ if TYPE_CHECKING:
     from robustbench_cmic.suite import LoadedSuite
 
 
+FractionOption = Annotated[
+    float,
+    typer.Option(
+        parser=number_to(1, "0.1"),
+        metavar="F",
+        help="Only this share of the evaluations: the same sample every time.",
+    ),
+]
+
+
 def reproduce(
     suite: SuiteArgument,
     against: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The recorded results; by default results/SUITE.")
     ] = None,
-    fraction: Annotated[
-        float,
-        typer.Option(
-            parser=number_to(1, "0.1"),
-            metavar="F",
-            help="Only this share of the evaluations: the same sample every time.",
-        ),
-    ] = 1.0,
+    fraction: FractionOption = 1.0,
     results: Annotated[
         Path | None,
         typer.Option(
