@@ -118,7 +118,8 @@ def show_plan(suite: Suite, options: Options) -> None:
     states = cell_states(cells, store.results)
     if options.force:
         states |= {cell.id: CellState("missing") for cell in forced_cells(cells, asked, states)}
-    pending = pending_cells(cells, states, store)
+    outputs = suite.training is not None and suite.training.outputs is not None
+    pending = pending_cells(cells, states, store, outputs)
     texts = [_state_text(cell, states, pending) for cell in cells]
     table = [[printable(title(cell)), printable(text), cell.id] for cell, text in zip(cells, texts, strict=True)]
     counts = ", ".join(f"{count} {text}" for text, count in Counter(text.split(":")[0] for text in texts).items())

@@ -1,4 +1,4 @@
-"""Per-example outcomes and bootstrap replicates as text: packed bits and floats in base64."""
+"""Per-example outcomes, bootstrap replicates and logits as text: packed bits and floats in base64."""
 
 from __future__ import annotations
 
@@ -69,3 +69,19 @@ def unpack_replicates(text: str) -> list[float]:
         return [value for (value,) in struct.iter_unpack("<f", base64.b64decode(text, validate=True))]
     except (ValueError, struct.error) as error:
         raise ValueError(f"no packed replicates: {error}") from None
+
+
+def pack_logits(logits: NDArray[np.float16]) -> str:
+    """Logits of any shape -> base64 of little-endian float16, the last axis the fastest."""
+    return base64.b64encode(logits.astype("<f2").tobytes()).decode("ascii")
+
+
+def unpack_logits(text: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """What `pack_logits` packed, of that shape.
+
+    Raises:
+        ValueError: not base64 of as many float16 numbers.
+    """
+    import numpy as np
+
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f2").reshape(shape).astype(np.float64)

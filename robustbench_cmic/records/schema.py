@@ -116,6 +116,26 @@ class Fingerprint(Frozen):
     repeatable: bool = True
 
 
+class KeptOutputs(Frozen):
+    """Logits of some test examples over a training, in eval mode: what pictures of the simplex are made from.
+
+    Attributes:
+        classes: whose logits these are, K labels, ascending; the examples are of these classes, too.
+        names: of these classes; none where they have none.
+        counts: examples of each of these classes, N in all; they come class by class.
+        examples_sha256: hash of their indices in the test split.
+        epochs: after which, E of them, ascending.
+        logits: (E, N, K), less the greatest of each example, which no softmax sees; packed by `pack_logits`.
+    """
+
+    classes: list[int]
+    names: list[str] = []
+    counts: list[Annotated[int, Field(ge=0)]]
+    examples_sha256: str
+    epochs: list[int]
+    logits: str
+
+
 class Features(Frozen):
     """The columns of a table, and how they became numbers in [0, 1]: (box + clip((x - mean) / std)) / (2 box).
 
@@ -169,6 +189,7 @@ class TrainRecord(_Record):
     curve: list[Epoch] = []
     selected_epoch: int | None = None  # whose weights were kept, where they are not those of the last one as such
     last_finite: dict[str, float] | None = None  # if diverged, the loss terms of the last step at which all were finite
+    outputs: KeptOutputs | None = None  # where the suite asks for them
     fingerprint: Fingerprint | None = None  # None in records from before there was one, and of outputs that are random
 
 

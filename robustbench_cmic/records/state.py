@@ -8,11 +8,13 @@ from typing import Literal
 
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import CorruptRecordError, NewerFileError, file_sha256
-from robustbench_cmic.records.schema import AnyRecord
+from robustbench_cmic.records.schema import AnyRecord, TrainRecord
 from robustbench_cmic.records.store import Store, product_sha256, read_record
 
 _PRODUCTS = {"train": "weights", "attack": "adversarial examples"}
 ALTERED = {kind: f"its {what} are not the recorded ones (the file's hash differs)" for kind, what in _PRODUCTS.items()}
+
+WITHOUT_OUTPUTS = "its record has no outputs, which the suite asks for"
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,19 @@ def _cell_state(cell: Cell, store: Store, dataset_sha256: str | None, others: di
     return CellState("diverged" if record.status == "diverged" else "done", record.reason, record)
 
 
+def _lacks_outputs(record: AnyRecord | None) -> bool:
+    trained = isinstance(record, TrainRecord) and record.status == "ok" and len(record.curve) > 0
+    return trained and record.outputs is None
+
+
 def is_blocked(cell: Cell, states: dict[str, CellState]) -> bool:
     """A training that the cell needs has diverged: there is nothing to attack, or nothing to attack with."""
     return any(states[other].state == "diverged" for other in (cell.needs, cell.source) if other is not None)
 
 
-def pending_cells(cells: list[Cell], states: dict[str, CellState], store: Store) -> dict[str, str]:
+def pending_cells(
+    cells: list[Cell], states: dict[str, CellState], store: Store, outputs: bool = False
+) -> dict[str, str]:
     """The cells that a run has to do, in order, each with the reason; `missing` ones need none.
 
     Args:
@@ -112,6 +121,7 @@ def pending_cells(cells: list[Cell], states: dict[str, CellState], store: Store)
         states: how they stand, by id.
         store: the suite's files. Weights and adversarial examples that a pending attack needs and that are gone are
             made again, and so are those that are not the recorded ones.
+        outputs: trainings whose records keep no outputs for pictures are done again, too.
     """
     pending = {
         cell.id: states[cell.id].why for cell in cells if not states[cell.id].is_final and not is_blocked(cell, states)
@@ -126,6 +136,8 @@ def pending_cells(cells: list[Cell], states: dict[str, CellState], store: Store)
                 pending[cell.id] = f"its {_PRODUCTS[cell.kind]} are not here, and an attack needs them"
             elif sha256 not in (None, expected):
                 pending[cell.id] = ALTERED[cell.kind]
+        if outputs and _lacks_outputs(state.record):
+            pending.setdefault(cell.id, WITHOUT_OUTPUTS)
         if cell.id in pending:
             needed.update(cell.dependencies)
     return {cell.id: pending[cell.id] for cell in cells if cell.id in pending}

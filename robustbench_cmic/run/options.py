@@ -15,6 +15,7 @@ from robustbench_cmic.records.store import Store
 from robustbench_cmic.suite import Suite
 from robustbench_cmic.suite.imports import own_folders
 from robustbench_cmic.suite.messages import UserError
+from robustbench_cmic.suite.training import DeclaredOutputs
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Settings:
     provenance: dict[str, Any]  # what records say of code and machine
     suite_folder: Path | None = None  # of the suite's file, where its data may lie
     timeout: float | None = None  # seconds, from when a worker can begin; the executor stops a cell that takes longer
+    outputs: DeclaredOutputs | None = None  # what records of trainings keep for pictures
     code: tuple[Path, ...] | None = None  # where a user's own modules lie, see `own_folders`; None: where they do now
 
 
@@ -107,5 +109,6 @@ def make_settings(suite: Suite, options: Options) -> Settings:
         provenance=provenance.collect(),
         suite_folder=suite.dataset.suite_folder,
         timeout=options.timeout,
+        outputs=None if suite.training is None else suite.training.outputs,
         code=own_folders(),
     )

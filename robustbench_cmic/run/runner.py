@@ -173,7 +173,7 @@ class Runner:
     def _pending(self) -> list[Cell]:
         """The cells to run, in order; what cannot be trusted is moved out of the way."""
         states = self._states(self.cells)
-        pending = pending_cells(self.cells, states, self.store)
+        pending = pending_cells(self.cells, states, self.store, self.settings.outputs is not None)
         for cell in self.cells:
             if states[cell.id].state == "unusable":
                 self._quarantine(self.store.record(cell.id), cell, states[cell.id].why)

@@ -153,6 +153,32 @@ class Augmentation(Strict):
     jitter: Annotated[Number, Field(ge=0, le=10)] = 0.0
 
 
+MOST_OUTPUTS = 70_000
+"""Numbers that a record may keep of outputs: 187 kB as base64 of float16."""
+
+
+class DeclaredOutputs(Strict):
+    """What the record of a training keeps of the network's logits, for pictures: of test images, over the epochs.
+
+    Attributes:
+        classes: of so many classes; where there are more, of some that are evenly spaced among them.
+        per_class: test images of each of these classes, or as many as there are.
+        epochs: after so many epochs, evenly spaced, the first and the last one among them.
+    """
+
+    classes: Annotated[int, Field(ge=3, le=1000)] = 10
+    per_class: Count = 20
+    epochs: Annotated[int, Field(ge=2, le=1000)] = 11
+
+    @model_validator(mode="after")
+    def _records_stay_small(self) -> DeclaredOutputs:
+        numbers = self.classes**2 * self.per_class * self.epochs
+        if numbers > MOST_OUTPUTS:
+            what = f"classes^2 x per_class x epochs = {numbers} numbers in every record"
+            raise ValueError(f"`outputs` keeps {what}: more than {MOST_OUTPUTS} are too many, lower one of the three")
+        return self
+
+
 class Training(Strict):
     """How every model of the suite is trained; only the objective differs between models.
 
@@ -161,6 +187,7 @@ class Training(Strict):
         select: which epoch's weights a training leaves: those of the `last`, or of the `best` on the held-out images.
         held_out: how many of the training images (of those that `limit` leaves) are not learned from, but tell which
             epoch is best: a share below 1, or a number of images; of each class its share, the same for every model.
+        outputs: what records keep for pictures; no weight depends on it, so that cells do not declare it.
     """
 
     epochs: Count
@@ -171,6 +198,7 @@ class Training(Strict):
     limit: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
     select: Literal["last", "best"] = "last"
     held_out: Positive | None = None
+    outputs: DeclaredOutputs | None = None
 
     @model_validator(mode="after")
     def _held_out_images_are_those_that_select(self) -> Training:
@@ -197,7 +225,7 @@ class Training(Strict):
 
     def declared(self) -> dict[str, Any]:
         """What decides a training, as a cell declares it: plain data; what is optional only where it is asked for."""
-        declared = self.model_dump(exclude_none=True)
+        declared = self.model_dump(exclude_none=True, exclude={"outputs"})
         for key in ("rotation", "jitter"):
             if not declared["augmentation"][key]:
                 del declared["augmentation"][key]

@@ -53,6 +53,7 @@ class TrainingRun:
         curve: finished epochs.
         collapsed: the latest epochs in a row in which all predictions were one class.
         best: the model's state after the selected epoch; empty where nothing is held out.
+        outputs: logits for pictures, by epoch, see `training.outputs`.
     """
 
     model: nn.Sequential
@@ -62,6 +63,7 @@ class TrainingRun:
     curve: list[Epoch] = field(default_factory=list)
     collapsed: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def selected_epoch(self) -> int | None:
@@ -82,12 +84,13 @@ class TrainingRun:
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"outputs.{epoch}": logits for epoch, logits in self.outputs.items()}
         tensors["collapsed"] = torch.tensor(self.collapsed)
         return TrainingState(tensors, len(self.curve), [epoch.model_dump() for epoch in self.curve])
 
     def restore(self, state: TrainingState) -> None:
         """Continue from a snapshot."""
-        names = ("model", "objective", "optimizer", "best", "collapsed")
+        names = ("model", "objective", "optimizer", "best", "outputs", "collapsed")
         groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, value in state.tensors.items():
             group, _, inner = name.partition(".")
@@ -106,6 +109,7 @@ class TrainingRun:
                     slot_values[name] = torch.empty_like(weight).copy_(value)
         self.curve = [Epoch.model_validate(epoch) for epoch in state.curve]
         self.best = groups["best"]
+        self.outputs = {int(epoch): logits for epoch, logits in groups["outputs"].items()}
         self.collapsed = int(groups["collapsed"][""])
 
 

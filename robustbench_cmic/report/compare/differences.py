@@ -140,10 +140,10 @@ def payloads(old: AnyRecord, new: AnyRecord) -> tuple[dict[str, Any], dict[str, 
     """Two records as plain data without what may differ between equal runs, and what only one of them measured.
 
     Calibration, accuracy without the normalisation, and what a training says of its data, are in no record from before
-    there were such fields: that one was made by an older version is no other result.
+    there were such fields, and outputs where they are asked for: that one has none is no other result.
     """
     plain = _payload(old), _payload(new)
-    for later in ("calibration", "without_normalization", "image_shape", "classes", "features"):
+    for later in ("calibration", "without_normalization", "image_shape", "classes", "features", "outputs"):
         if any(side.get(later) is None for side in plain):
             for side in plain:
                 side.pop(later, None)

@@ -16,7 +16,8 @@ from robustbench_cmic.models.build import own_names, stays_in_training
 from robustbench_cmic.models.given import fit_weights, read_given_weights
 from robustbench_cmic.models.weights import CorruptCheckpointError, save_weights
 from robustbench_cmic.objectives import build_objective
-from robustbench_cmic.records.schema import Fingerprint, TrainRecord
+from robustbench_cmic.plan.cell import canonical_json
+from robustbench_cmic.records.schema import Fingerprint, KeptOutputs, TrainRecord
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.fidelity import judged_is_trained, lost_state, resume_check, resumed_differs
 from robustbench_cmic.suite.data import dataset_of
@@ -25,6 +26,7 @@ from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
 from robustbench_cmic.training.loop import Acceleration, Divergence, train
 from robustbench_cmic.training.optimizer import build_optimizer
+from robustbench_cmic.training.outputs import OutputKeeper
 
 
 def run_training(job: Job) -> TrainRecord:
@@ -45,7 +47,11 @@ def run_training(job: Job) -> TrainRecord:
         objective.to(settings.device)
         return TrainingRun(model, objective, build_optimizer(model, declared.optimizer, objective), goal.adversary)
 
-    checkpointer = Checkpointer(job, settings.store.resume_state(cell.id), f"{cell.id} on {job.data.sha256}")
+    keeper, identity = None, f"{cell.id} on {job.data.sha256}"
+    if (asked := settings.outputs) is not None:
+        keeper = OutputKeeper(asked, job.data, declared.epochs, settings.device)
+        identity += f" with outputs {canonical_json(asked.model_dump())}"
+    checkpointer = Checkpointer(job, settings.store.resume_state(cell.id), identity)
     training, job.stopwatch.resumed = checkpointer.take_up(begin)
     _warn_of_training_mode(job, training.model)
     if dataset_of(cell.declared["dataset"]).images_to_train_on is None:  # else `validate` has said it
@@ -58,6 +64,8 @@ def run_training(job: Job) -> TrainRecord:
     def after_epoch(training: TrainingRun) -> None:
         if len(training.curve) == 1 < declared.epochs:  # rather than after hours
             _compare_with_new(job, training)
+        if keeper is not None:
+            keeper.note(training)
         checkpointer.keep(training)
         job.epoch(training.curve[-1], restored=False)
 
@@ -77,7 +85,10 @@ def run_training(job: Job) -> TrainRecord:
     images = len(split.labels)
     examples = (len(training.curve) - done) * (images - declared.held_out_images(images))
     job.stopwatch.examples_per_second = round(examples / (time.perf_counter() - began), 1) if examples else None
-    return _record(job, training.model, training, divergence)
+    if keeper is not None and divergence is None and training.selected_epoch is not None:
+        keeper.note(training, training.selected_epoch)  # whose weights are left, whether it was to be kept or not
+    outputs = None if keeper is None else keeper.record(training)
+    return _record(job, training.model, training, divergence, outputs)
 
 
 def load_given_weights(job: Job) -> TrainRecord:
@@ -130,7 +141,11 @@ def _fingerprint(job: Job, model: nn.Sequential, saved: str) -> Fingerprint | No
 
 
 def _record(
-    job: Job, model: nn.Sequential, training: TrainingRun | None = None, divergence: Divergence | None = None
+    job: Job,
+    model: nn.Sequential,
+    training: TrainingRun | None = None,
+    divergence: Divergence | None = None,
+    outputs: KeptOutputs | None = None,
 ) -> TrainRecord:
     """Store the weights, unless the training diverged, and say what became of them."""
     saved = save_weights(job.settings.store.weights(job.cell.id), model.state_dict()) if divergence is None else None
@@ -153,6 +168,7 @@ def _record(
         curve=[] if training is None else training.curve,
         selected_epoch=None if training is None or divergence is not None else training.selected_epoch,
         last_finite=None if divergence is None else divergence.last_finite,
+        outputs=outputs,
         fingerprint=fingerprint,
     )
 
