@@ -19,6 +19,7 @@ KINDS_OF_FIGURES = {
     "curves": "curves:curve_figures",
     "ncmi-error": "ncmi_error:ncmi_figures",
     "training": "training:training_figures",
+    "simplex": "simplex:simplex_figures",
     "map": "maps:map_figures",
     "transfer": "transfers:transfer_figures",
 }

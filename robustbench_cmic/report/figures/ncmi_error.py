@@ -106,7 +106,7 @@ def ncmi_figures(summary: Summary) -> list[Drawing] | str:
         mark_flagged(axes, line, [ncmi for ncmi, _ in doubtful], [error for _, error in doubtful])
     axes.set_xlabel(f"{NCMI_CALIBRATED.head}, clean examples")
     axes.set_ylabel("error %")
-    said = _said(fit, len(x))
+    said = fit_text(fit, len(x))
     axes.set_title(said.replace("; ", "\n"), fontsize=8)
     add_key(figure, [axes], any(point[2] for own in found.values() for point in own))
     title = f"{summary.results.plan.suite}: error over NCMI at the calibrated temperature"
@@ -115,7 +115,8 @@ def ncmi_figures(summary: Summary) -> list[Drawing] | str:
     return [Drawing("ncmi-error", title, text, figure)]
 
 
-def _said(fit: LineFit | None, n: int) -> str:
+def fit_text(fit: LineFit | None, n: int) -> str:
+    """What is to be said of a line over n networks, or of its absence."""
     if fit is None:
         return f"{n} networks; no line is fitted to fewer than {FEWEST}, or where nothing varies"
     correlations = f"Pearson {fit.pearson:.2f}, Spearman {fit.spearman:.2f} over {n} networks"

@@ -28,14 +28,9 @@ _MARKS = 8
 
 def training_figures(summary: Summary) -> list[Drawing] | str:
     """One figure of four panels: a line a model, the mean over seeds, and the least and greatest of them as a band."""
-    if why := crowded(summary):
-        return why
-    records = [
-        record for record in summary.results.records.values() if isinstance(record, TrainRecord) and record.curve
-    ]
-    found = {model: own for model in in_order(summary) if (own := [r for r in records if r.cell.model == model])}
-    if not found:
-        return "no record holds the epochs of a training"
+    found = trained_models(summary)
+    if isinstance(found, str):
+        return found
     figure = new_figure(7.2, 5.0, key=[f"{model}, diverged" for model in found for _ in range(2)])
     every = figure.subplots(2, 2, sharex=True).flatten()
     for axes, (head, measure) in zip(every, MEASURES_OF_EPOCHS.items(), strict=True):
@@ -50,15 +45,33 @@ def training_figures(summary: Summary) -> list[Drawing] | str:
     return [Drawing("training", title, _text(found), figure)]
 
 
-def _line(axes: Axes, records: Sequence[TrainRecord], measure: Callable[[Epoch], float], line: dict[str, Any]) -> None:
-    """The seeds that came to the end as one line; each that diverged as a thin one that ends in a cross."""
+def trained_models(summary: Summary) -> dict[str, list[TrainRecord]] | str:
+    """By model the trainings that have a curve; or why no figure shows them."""
+    if why := crowded(summary):
+        return why
+    records = [
+        record for record in summary.results.records.values() if isinstance(record, TrainRecord) and record.curve
+    ]
+    found = {model: own for model in in_order(summary) if (own := [r for r in records if r.cell.model == model])}
+    return found or "no record holds the epochs of a training"
+
+
+def measured_epochs(
+    records: Sequence[TrainRecord], measure: Callable[[Epoch], float]
+) -> tuple[list[int], list[list[float]]]:
+    """Epochs that all seeds have which came to the end, and of each the measure, seed by seed."""
     whole = [record.curve for record in records if record.status == "ok"]
     length = min(map(len, whole), default=0)
-    if whole:
-        epochs = [epoch.epoch for epoch in whole[0][:length]]
-        rows = [[measure(curve[place]) for curve in whole] for place in range(length)]
-        axes.plot(epochs, [fmean(row) for row in rows], **line, markevery=max(1, length // _MARKS))
-        if len(whole) > 1:
+    epochs = [epoch.epoch for epoch in whole[0][:length]] if whole else []
+    return epochs, [[measure(curve[place]) for curve in whole] for place in range(length)]
+
+
+def _line(axes: Axes, records: Sequence[TrainRecord], measure: Callable[[Epoch], float], line: dict[str, Any]) -> None:
+    """The seeds that came to the end as one line; each that diverged as a thin one that ends in a cross."""
+    epochs, rows = measured_epochs(records, measure)
+    if rows:
+        axes.plot(epochs, [fmean(row) for row in rows], **line, markevery=max(1, len(rows) // _MARKS))
+        if len(rows[0]) > 1:
             band = {"color": line["color"], "alpha": 0.15, "linewidth": 0}
             axes.fill_between(epochs, [min(row) for row in rows], [max(row) for row in rows], **band)
     for record in records:
