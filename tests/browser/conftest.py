@@ -111,7 +111,7 @@ class Visit:
     def open(self, name: str = "digits/index.html") -> Page:
         """The page of a file, when its charts are drawn."""
         self.page.goto((self.site / name).as_uri())
-        self.page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.xtick'))")
+        self.page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => !c.clientWidth || c.querySelector('.xtick'))")
         return self.page
 
     def press(self, target: Locator) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from robustbench_cmic.report.about import objectives_text
 from robustbench_cmic.report.counts import ClaimCounts, claim_counts
-from robustbench_cmic.report.formats.html.charts import curves, forest, opening_pairs
+from robustbench_cmic.report.formats.html.charts import Chart, curves, forest, opening_pairs
+from robustbench_cmic.report.formats.html.information import ncmi_chart, training_chart
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers, number_text
 from robustbench_cmic.report.formats.html.pictures import gallery
 from robustbench_cmic.report.formats.html.render import render
+from robustbench_cmic.report.formats.html.simplex import simplex_charts
+from robustbench_cmic.report.formats.html.transfers import transfer_charts
 from robustbench_cmic.report.grid import find_grid
 from robustbench_cmic.report.metrics import FOR_PEOPLE
+from robustbench_cmic.report.simplex import simplex_pictures
 from robustbench_cmic.report.strokes import COLORS, CROWDED
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import Table
@@ -31,7 +36,11 @@ def suite_page(summary: Summary) -> str:
     curves_of = {norm: None if models > CROWDED else curves(summary, norm) for norm in norms}
     pairs = summary.pairs.items() if summary.examples else ()
     forests = {pair: forest(lines, pair, f"pair-{place}") for place, (pair, lines) in enumerate(pairs)}
-    charts = [chart for chart in (*curves_of.values(), *forests.values()) if chart]
+    over_training, ncmi_error = training_chart(summary), ncmi_chart(summary)
+    triangles, transfers = simplex_pictures(summary), transfer_charts(summary)
+    simplexes = [] if isinstance(triangles, str) else simplex_charts(triangles)
+    every = (*curves_of.values(), *forests.values(), ncmi_error, over_training, *simplexes, *transfers)
+    charts = [chart for chart in every if chart]
     rows, facts = all_numbers(summary)
     return render(
         "suite.html",
@@ -43,6 +52,11 @@ def suite_page(summary: Summary) -> str:
         curves=curves_of,
         forests=forests,
         opened=opening_pairs(forests),
+        ncmi_error=ncmi_error,
+        over_training=over_training,
+        triangles=triangles,
+        simplexes=simplexes,
+        transfers=transfers,
         counts=_counts(summary),
         gallery=gallery(summary),
         heat_color=COLORS[0],
@@ -51,7 +65,7 @@ def suite_page(summary: Summary) -> str:
         verdict_first=_verdict_first,
         rows=rows,
         provenance={"facts": facts, "rows": [row["facts"] for row in rows], "record": RECORD, "again": AGAIN},
-        figures={chart.id: {"figure": chart.figure, "curves": chart.curves} for chart in charts},
+        figures={chart.id: _drawn(chart) for chart in charts},
     )
 
 
@@ -63,6 +77,12 @@ def index_page(summaries: Sequence[tuple[str, Summary]]) -> str:
     """
     objectives = objectives_text(summary.results for _, summary in summaries)
     return render("index.html", ["page.js", "scroll.js"], summaries=summaries, objectives=objectives, counts=_counts)
+
+
+def _drawn(chart: Chart) -> dict[str, Any]:
+    """What the page's script is told of a chart."""
+    told: dict[str, Any] = {"figure": chart.figure, "curves": chart.curves}
+    return told if chart.frames is None else told | {"frames": chart.frames._asdict()}
 
 
 def _counts(summary: Summary) -> dict[tuple[str, str], ClaimCounts]:

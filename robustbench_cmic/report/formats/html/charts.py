@@ -24,7 +24,7 @@ KINDS = {"claims": COLORS[0], "single attacks": COLORS[4], "withdrawn: flagged":
 OPENING = (WORST, "FGSM", "FGSM-margin")
 """What curves open with: one step on the loss, the same step on the margin between logits, and what survives all."""
 
-_text = partial(escape, quote=False)
+plotly_text = partial(escape, quote=False)
 """A suite's own words for Plotly."""
 
 
@@ -42,6 +42,20 @@ class Choice(NamedTuple):
     color: str = ""
 
 
+class Frames(NamedTuple):
+    """An animation.
+
+    Attributes:
+        what: its steps are, such as `epoch`.
+        traces: places of the traces that move.
+        steps: of each its `label`, `x` and `y` of these traces, and `texts` of the layout's first annotations.
+    """
+
+    what: str
+    traces: Sequence[int]
+    steps: Sequence[Mapping[str, Any]]
+
+
 class Chart(NamedTuple):
     """A chart.
 
@@ -52,6 +66,8 @@ class Chart(NamedTuple):
         figure: Plotly's data and layout.
         curves: model and attack of each trace, to choose by; empty where there is nothing to choose.
         models, attacks: what may be chosen.
+        frames: what moves over an animation.
+        below: what stands below it, for those who cannot see it; empty where nothing does.
     """
 
     id: str
@@ -61,6 +77,8 @@ class Chart(NamedTuple):
     curves: Sequence[tuple[str, str]] = ()
     models: Sequence[Choice] = ()
     attacks: Sequence[Choice] = ()
+    frames: Frames | None = None
+    below: str = "The table below it holds the same numbers."
 
 
 def opening_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -95,7 +113,7 @@ def curves(summary: Summary, norm: str) -> Chart:
     models = [Choice(model, model in opened, own.glyph, own.color) for model, own in strokes]
     attacks = [Choice(label, label in OPENING) for label in labels if any(label == own for _, own in drawn)]
     text = f"Accuracy of {len(results.models)} models over eps, {NORM_NAMES[norm]}."
-    figure = _figure(traces, _axes(norm, threats))
+    figure = plotly_figure(traces, _axes(norm, threats))
     return Chart(f"curves-{norm}", text, 400, figure, drawn, models, attacks)
 
 
@@ -135,7 +153,7 @@ def _curve(model: str, label: str, points: Mapping[Threat, SeedValues], seeds: i
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": f"{_text(model)}, {_text(label)}",
+        "name": f"{plotly_text(model)}, {plotly_text(label)}",
         "x": [threat.eps for threat in points],
         "y": [None if number.mean is None else 100 * number.mean for number in points.values()],
         "error_y_type": "data",
@@ -150,7 +168,7 @@ def _hover(model: str, label: str, threat: Threat, number: SeedValues, seeds: in
     where = "clean, eps 0" if threat == CLEAN else f"{label}, eps {format_eps(threat.eps)}"
     flags = f"flagged: {', '.join(number.flags)}" if number.flags else "not flagged"
     lines = [where, f"{ACCURACY.head}: {spread(number.values.values(), seeds)}", flags]
-    return "<br>".join([f"<b>{_text(model)}</b>", *map(_text, lines)])
+    return "<br>".join([f"<b>{plotly_text(model)}</b>", *map(plotly_text, lines)])
 
 
 def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> Chart | None:
@@ -161,11 +179,11 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
     by_kind = {kind: {place: line for place, line in enumerate(drawn) if _kind(line) == kind} for kind in KINDS}
     traces = [_differences(kind, own) for kind, own in by_kind.items() if own]
     layout = {
-        "xaxis_title_text": f"{_text(names[1])}<br>minus {_text(names[0])} (points)",
+        "xaxis_title_text": f"{plotly_text(names[1])}<br>minus {plotly_text(names[0])} (points)",
         "xaxis_zeroline": True,
         "xaxis_zerolinewidth": 2,
         "yaxis_tickvals": list(range(len(drawn))),
-        "yaxis_ticktext": [f"<b>{_text(x.name)}</b>" if _kind(x) == "claims" else _text(x.name) for x in drawn],
+        "yaxis_ticktext": [f"<b>{plotly_text(x.name)}</b>" if _kind(x) == "claims" else plotly_text(x.name) for x in drawn],
         "yaxis_range": [len(drawn) - 0.5, -0.5],
         "yaxis_automargin": True,
         "showlegend": True,
@@ -173,7 +191,7 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
         "margin": {"t": 8, "r": 16, "l": 16, "b": 64},
     }
     text = f"Differences of {len(drawn)} accuracies, {names[1]} minus {names[0]}."
-    return Chart(identity, text, 166 + 24 * len(drawn), _figure(traces, layout))
+    return Chart(identity, text, 166 + 24 * len(drawn), plotly_figure(traces, layout))
 
 
 def _kind(line: PairTest) -> str:
@@ -188,7 +206,7 @@ def _differences(kind: str, lines: Mapping[int, PairTest]) -> dict[str, Any]:
         lows.append(mean - low)
         highs.append(high - mean)
         ends = interval_text(line, before="95 % over examples: ", otherwise="no interval")
-        hover.append(f"<b>{_text(line.name)}</b><br>{mean:+.1f} points<br>{ends}<br>{_text(line.verdict)}")
+        hover.append(f"<b>{plotly_text(line.name)}</b><br>{mean:+.1f} points<br>{ends}<br>{plotly_text(line.verdict)}")
     return {
         "type": "scatter",
         "mode": "markers",
@@ -202,7 +220,7 @@ def _differences(kind: str, lines: Mapping[int, PairTest]) -> dict[str, Any]:
     }
 
 
-def _figure(traces: list[dict[str, Any]], layout: dict[str, Any]) -> Mapping[str, Any]:
+def plotly_figure(traces: list[dict[str, Any]], layout: dict[str, Any]) -> Mapping[str, Any]:
     """The figure as Plotly's Python package checks and writes it."""
     import plotly.graph_objects as go  # a third of a second, which other formats do without
 
