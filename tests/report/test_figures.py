@@ -340,7 +340,10 @@ def test_files_have_stable_names_and_equal_bytes_and_say_what_they_show(tmp_path
     files, absent = write_figures(summary, tmp_path / "one")
     stems = ["curves-l2", "curves-linf", "ncmi-error", "training", "transfer-Transfer-linf-0.1"]
     assert [file.name for file in files] == [f"made-{stem}.{suffix}" for stem in stems for suffix in FILE_TYPES]
-    assert absent == ["made: no figure map: the models are no grid of two numbers"]
+    assert absent == [
+        "made: no figure simplex: no training kept outputs, which `outputs` of `training` asks for",
+        "made: no figure map: the models are no grid of two numbers",
+    ]
     again, _ = write_figures(read(summary.results.folder), tmp_path / "two")
     for one, two in zip(files, again, strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
@@ -363,6 +366,7 @@ def test_a_suite_with_nothing_has_no_figure_and_says_why(tmp_path: Path) -> None
         "curves: nothing is measured in full yet",
         "ncmi-error: no clean evaluation holds an NCMI at a temperature",
         "training: no record holds the epochs of a training",
+        "simplex: no training kept outputs, which `outputs` of `training` asks for",
         "map: the models are no grid of two numbers",
     ]
 

@@ -15,6 +15,8 @@ from robustbench_cmic.report.strokes import CROWDED, Stroke, stroke
 from robustbench_cmic.report.summary import Summary
 
 _FIT = {"line": {"color": "#8a8f98", "width": 2}, "band": "rgba(138, 143, 152, 0.25)"}
+_MARKS = 8
+"""On a line, at most."""
 _GAP = 0.14
 """Between panels, as a share of the chart."""
 
@@ -76,6 +78,7 @@ def _points(model: str, own: Sequence[tuple[float, float, bool]], drawn: Stroke)
         "hoverinfo": "text",
         "marker": {
             "color": drawn.color,
+            "opacity": 1,
             "size": [11 if doubt else 8 for _, _, doubt in own],
             "symbol": [f"{drawn.symbol}-open" if doubt else drawn.symbol for _, _, doubt in own],
         },
@@ -135,8 +138,9 @@ def _over_epochs(
         means = _short([fmean(row) for row in rows])
         said = [f"<b>{plotly_text(model)}</b><br>epoch {epoch}<br>{head} {mean}" for epoch, mean in zip(epochs, means, strict=True)]
         line = {"color": drawn.color, "width": 2, "dash": drawn.dash(0)}
-        hover = {"hovertext": said, "hoverinfo": "text"}
-        traces.append(common | hover | {"name": plotly_text(model), "x": epochs, "y": means, "line": line})
+        marker = {"color": drawn.color, "symbol": drawn.symbol, "size": 7, "maxdisplayed": _MARKS}
+        look = {"mode": "lines+markers", "line": line, "marker": marker, "hovertext": said, "hoverinfo": "text"}
+        traces.append(common | look | {"name": plotly_text(model), "x": epochs, "y": means})
     for record in (record for record in records if record.status == "diverged"):
         own = [(epoch.epoch, measure(epoch)) for epoch in record.curve]
         ended = {"mode": "lines+markers", "marker": {"symbol": "x", "size": [0] * (len(own) - 1) + [9], "color": drawn.color}}

@@ -77,7 +77,7 @@ def _points(pictures: SimplexPictures, look: Look, axes: int, key: bool) -> list
     traces = []
     for place, name in enumerate(pictures.names):
         x, y = _of_class(pictures, look, place)
-        mark = {"symbol": _SYMBOLS[place], "size": 8, "opacity": 0.65, "color": COLORS[place]}
+        mark = {"symbol": _SYMBOLS[place], "size": 8, "opacity": 0.75, "color": COLORS[place]}
         told = {"name": f"class {plotly_text(name)}", "hoverinfo": "name", "hovertext": [], "showlegend": key}
         points = {"type": "scatter", "mode": "markers", "x": x, "y": y, "cliponaxis": False}
         traces.append(
@@ -109,6 +109,7 @@ def _layout(pictures: SimplexPictures, models: Mapping[str, SimplexModel]) -> di
                 "range": [-0.14, 1.0],
                 "scaleanchor": _axis("x", axes),
                 "constrain": "domain",
+                "constraintoward": "top",
                 "anchor": _axis("x", axes),
             }
             place = {"xref": "paper", "yref": "paper", "x": sum(ends) / 2, "y": top - 0.01}
