@@ -139,7 +139,7 @@ def overlapping(points: NDArray[np.float64]) -> int:
 
 
 def simplex_pictures(summary: Summary) -> SimplexPictures | str:
-    """Those of the lowest seed for which the reference kept outputs; or why there are none, as the rest of a sentence."""
+    """Those of the lowest seed whose reference kept outputs; or why there are none, as the rest of a sentence."""
     import numpy as np
 
     chosen = _reference(summary)
@@ -152,7 +152,9 @@ def simplex_pictures(summary: Summary) -> SimplexPictures | str:
     labels = np.repeat(np.arange(len(outputs.counts)), outputs.counts)
     final = _logits(outputs)[_final_place(chosen)]
     given = softmax_rows(final)
-    confusion = np.array([given[labels == k].mean(0) if count else 0 * given[0] for k, count in enumerate(outputs.counts)])
+    confusion = np.array(
+        [given[labels == k].mean(0) if count else 0 * given[0] for k, count in enumerate(outputs.counts)]
+    )
     triple = most_confused(confusion)
     inside = np.isin(labels, triple)
     places = np.searchsorted(triple, labels[inside])

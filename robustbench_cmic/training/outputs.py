@@ -48,10 +48,9 @@ class OutputKeeper:
         """
         if epoch is None and (epoch := len(training.curve)) not in self.epochs:
             return
-        found = []
-        with seeded(derive_seed("outputs")), frozen(training.model), torch.no_grad():
-            for start in range(0, len(self._images), _AT_ONCE):
-                found.append(training.model(self._images[start : start + _AT_ONCE]).float())
+        model, starts = training.model, range(0, len(self._images), _AT_ONCE)
+        with seeded(derive_seed("outputs")), frozen(model), torch.no_grad():
+            found = [model(self._images[start : start + _AT_ONCE]).float() for start in starts]
         logits = torch.cat(found)[:, self.classes]
         below = (logits - logits.amax(1, keepdim=True)).nan_to_num(nan=0.0).clamp_min(_LOWEST)
         training.outputs[epoch] = below.half().cpu()

@@ -111,7 +111,8 @@ class Visit:
     def open(self, name: str = "digits/index.html") -> Page:
         """The page of a file, when its charts are drawn."""
         self.page.goto((self.site / name).as_uri())
-        self.page.wait_for_function("[...document.querySelectorAll('.chart')].every(c => !c.clientWidth || c.querySelector('.xtick'))")
+        folded_or_drawn = "c => !c.clientWidth || c.querySelector('.xtick')"
+        self.page.wait_for_function(f"[...document.querySelectorAll('.chart')].every({folded_or_drawn})")
         return self.page
 
     def press(self, target: Locator) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of the simplex: where points lie, which classes are chosen, what is said to overlap; on paper and on pages."""
+"""Pictures of the simplex: where points lie, which classes are chosen, what overlaps; on paper and on pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs for pictures: those of the model after each epoch, kept without a trace in the training, resumed after a kill."""
+"""Outputs for pictures: those of the model after an epoch, kept without a trace, resumed after a kill."""
 
 from __future__ import annotations
 

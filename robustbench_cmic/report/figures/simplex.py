@@ -28,9 +28,7 @@ def simplex_figures(summary: Summary) -> list[Drawing] | str:
     return [_of_models(summary, pictures, dict(group), number) for number, group in enumerate(groups, start=1)]
 
 
-def _of_models(
-    summary: Summary, pictures: SimplexPictures, models: dict[str, SimplexModel], number: int
-) -> Drawing:
+def _of_models(summary: Summary, pictures: SimplexPictures, models: dict[str, SimplexModel], number: int) -> Drawing:
     panels = {model: _panels(own) for model, own in models.items()}
     columns = max(map(len, panels.values()))
     figure = new_figure(_PANEL * columns + 0.3, (_PANEL + 0.25) * len(models), key=pictures.names)

@@ -183,7 +183,9 @@ def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> 
         "xaxis_zeroline": True,
         "xaxis_zerolinewidth": 2,
         "yaxis_tickvals": list(range(len(drawn))),
-        "yaxis_ticktext": [f"<b>{plotly_text(x.name)}</b>" if _kind(x) == "claims" else plotly_text(x.name) for x in drawn],
+        "yaxis_ticktext": [
+            f"<b>{plotly_text(x.name)}</b>" if _kind(x) == "claims" else plotly_text(x.name) for x in drawn
+        ],
         "yaxis_range": [len(drawn) - 0.5, -0.5],
         "yaxis_automargin": True,
         "showlegend": True,

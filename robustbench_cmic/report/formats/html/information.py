@@ -65,7 +65,7 @@ def _fitted(fit: LineFit, low: float, high: float) -> list[dict[str, Any]]:
 def _points(model: str, own: Sequence[tuple[float, float, bool]], drawn: Stroke) -> dict[str, Any]:
     """The networks of a model; what is flagged is open, and larger."""
     said = [
-        f"<b>{plotly_text(model)}</b><br>{NCMI_CALIBRATED.head} {ncmi:.3g}<br>error {error:.1f} %{'<br>flagged' * doubt}"
+        f"<b>{plotly_text(model)}</b><br>NCMI at T {ncmi:.3g}<br>error {error:.1f} %{'<br>flagged' * doubt}"
         for ncmi, error, doubt in own
     ]
     return {
@@ -136,15 +136,25 @@ def _over_epochs(
         traces.append(common | band | look | {"name": f"{plotly_text(model)}, all seeds"})
     if rows:
         means = _short([fmean(row) for row in rows])
-        said = [f"<b>{plotly_text(model)}</b><br>epoch {epoch}<br>{head} {mean}" for epoch, mean in zip(epochs, means, strict=True)]
+        said = [
+            f"<b>{plotly_text(model)}</b><br>epoch {epoch}<br>{head} {mean}"
+            for epoch, mean in zip(epochs, means, strict=True)
+        ]
         line = {"color": drawn.color, "width": 2, "dash": drawn.dash(0)}
         marker = {"color": drawn.color, "symbol": drawn.symbol, "size": 7, "maxdisplayed": _MARKS}
         look = {"mode": "lines+markers", "line": line, "marker": marker, "hovertext": said, "hoverinfo": "text"}
         traces.append(common | look | {"name": plotly_text(model), "x": epochs, "y": means})
     for record in (record for record in records if record.status == "diverged"):
         own = [(epoch.epoch, measure(epoch)) for epoch in record.curve]
-        ended = {"mode": "lines+markers", "marker": {"symbol": "x", "size": [0] * (len(own) - 1) + [9], "color": drawn.color}}
-        thin = {"x": [epoch for epoch, _ in own], "y": _short([value for _, value in own]), "line": {"color": drawn.color, "width": 1}}
+        ended = {
+            "mode": "lines+markers",
+            "marker": {"symbol": "x", "size": [0] * (len(own) - 1) + [9], "color": drawn.color},
+        }
+        thin = {
+            "x": [epoch for epoch, _ in own],
+            "y": _short([value for _, value in own]),
+            "line": {"color": drawn.color, "width": 1},
+        }
         traces.append(common | thin | ended | {"name": f"{plotly_text(model)}, diverged", "hoverinfo": "name"})
     return traces
 

@@ -37,7 +37,9 @@ def _chart(pictures: SimplexPictures, models: Mapping[str, SimplexModel], number
     text = f"Outputs of three classes in a triangle over training: {', '.join(models)}."
     figure = plotly_figure(traces, _layout(pictures, models))
     steps = [_step(pictures, models, place) for place in range(min(len(own.looks) for own in models.values()))]
-    return Chart(f"simplex-{number}", text, _ROW * len(models) + 30, figure, frames=Frames("epoch", moving, steps), below="")
+    return Chart(
+        f"simplex-{number}", text, _ROW * len(models) + 30, figure, frames=Frames("epoch", moving, steps), below=""
+    )
 
 
 def _step(pictures: SimplexPictures, models: Mapping[str, SimplexModel], place: int) -> dict[str, Any]:

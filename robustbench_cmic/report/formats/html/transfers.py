@@ -43,7 +43,13 @@ def _chart(summary: Summary, label: str, threat: Threat, number: int) -> Chart:
         "showlegend": False,
         "colorbar": {"title": {"text": ACCURACY.head, "side": "right"}, "thickness": 12, "outlinewidth": 0},
     }
-    ticks = {"tickvals": list(range(len(models))), "ticktext": models, "showgrid": False, "zeroline": False, "automargin": True}
+    ticks = {
+        "tickvals": list(range(len(models))),
+        "ticktext": models,
+        "showgrid": False,
+        "zeroline": False,
+        "automargin": True,
+    }
     layout = {
         "xaxis": ticks | {"tickangle": -35 if len(models) > 2 else 0, "title": {"text": "tried on"}},
         "yaxis": ticks | {"range": [len(models) - 0.5, -0.5], "title": {"text": "examples of"}},
