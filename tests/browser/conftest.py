@@ -17,6 +17,7 @@ from robustbench_cmic.report.formats.html import index_page, suite_page
 from tests.browser.twelve import twelve
 from tests.conftest import ROOT
 from tests.report.hostile import BAD, hostile
+from tests.report.test_simplex import board as simplex_board
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 COMMITTED = tuple(folder.name for folder in folders_of(ROOT / "results"))
@@ -65,7 +66,7 @@ def digits(boards: dict[str, Summary]) -> Summary:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, boards: dict[str, Summary]) -> Path:
-    """A folder as `results`, its pages as files: index, one a committed suite, `hostile` and `twelve`."""
+    """A folder as `results`, its pages as files: index, one a committed suite, `hostile`, `twelve` and `simplex`."""
     folder = tmp_path_factory.mktemp("site")
     for name, board in boards.items():
         (folder / name).mkdir()
@@ -75,6 +76,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, boards: dict[str, Summary]) -
     (folder / "hostile" / "index.html").write_text(suite_page(board))
     (folder / "twelve").mkdir()
     (folder / "twelve" / "index.html").write_text(suite_page(twelve(tmp_path_factory.mktemp("twelve"))))
+    (folder / "simplex").mkdir()
+    (folder / "simplex" / "index.html").write_text(suite_page(simplex_board(tmp_path_factory.mktemp("simplex"))))
     (folder / "index.html").write_text(index_page([*boards.items(), (BAD, board)]))
     return folder
 

@@ -12,7 +12,7 @@ from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.summary import RankedModel, SeedValues
 from robustbench_cmic.report.tables import spread
 from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
-from tests.browser.conftest import Visit, on_every_screen
+from tests.browser.conftest import Visit, at_both_sizes, on_every_screen
 
 BESIDE = "FGSM"
 
@@ -135,6 +135,28 @@ def test_pointing_at_a_difference_tells_its_numbers(visit: Visit, digits: Summar
     interval = " … ".join(f"{100 * end:+.1f}" for end in line.interval)
     expect(shown).to_contain_text("no example differs" if line.no_discordant else f"95 % over examples: {interval}")
     expect(shown).to_contain_text(line.verdict)
+
+
+@at_both_sizes
+def test_a_folded_chart_is_drawn_when_it_is_opened_and_an_animation_goes_through_the_epochs(visit: Visit) -> None:
+    page = visit.open("simplex/index.html")
+    chart = page.locator("#simplex-0")
+    expect(chart.locator("svg")).to_have_count(0)
+    visit.press(page.get_by_text("Outputs of three classes over training"))
+    expect(chart).to_contain_text("epoch 5")
+    expect(chart).to_contain_text("2 of 6 points overlap")
+    slider, told = page.get_by_role("slider", name="epoch"), page.locator(".frames output")
+    slider.fill("0")
+    expect(told).to_have_text("1")
+    expect(chart).to_contain_text("6 of 6 points overlap")
+    assert slider.get_attribute("aria-valuetext") == "1"
+    x = page.evaluate("document.getElementById('simplex-0').data[1].x")
+    assert [round(value, 3) for value in x] == [0.5, 0.5], "in the middle before it has learned"
+    visit.press(page.get_by_role("button", name="Play"))
+    expect(told).to_have_text("5")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+    x = page.evaluate("document.getElementById('simplex-0').data[1].x")
+    assert [round(value, 2) for value in x] == [0.0, 0.25]
 
 
 # --- themes --------------------------------------------------------------------------------------------------------
