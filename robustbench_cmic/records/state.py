@@ -102,8 +102,9 @@ def _cell_state(cell: Cell, store: Store, dataset_sha256: str | None, others: di
 
 
 def _lacks_outputs(record: AnyRecord | None) -> bool:
-    trained = isinstance(record, TrainRecord) and record.status == "ok" and len(record.curve) > 0
-    return trained and record.outputs is None
+    if not isinstance(record, TrainRecord) or record.status != "ok":
+        return False
+    return record.curve != [] and record.outputs is None
 
 
 def is_blocked(cell: Cell, states: dict[str, CellState]) -> bool:

@@ -46,8 +46,10 @@ class OutputKeeper:
         They are float16: less the greatest of their example they are finest where the softmax is greatest, and what is
         further below than float16 reaches, -infinity included, is nothing to a softmax.
         """
-        if epoch is None and (epoch := len(training.curve)) not in self.epochs:
-            return
+        if epoch is None:
+            epoch = len(training.curve)
+            if epoch not in self.epochs:
+                return
         model, starts = training.model, range(0, len(self._images), _AT_ONCE)
         with seeded(derive_seed("outputs")), frozen(model), torch.no_grad():
             found = [model(self._images[start : start + _AT_ONCE]).float() for start in starts]

@@ -93,7 +93,8 @@ def _points(pictures: SimplexPictures, look: Look, axes: int, key: bool) -> list
 
 def _layout(pictures: SimplexPictures, models: Mapping[str, SimplexModel]) -> dict[str, Any]:
     """Titles come first among the annotations: those on the left, by model, are what an animation changes."""
-    titles, others = [], []
+    titles: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0.0, "itemsizing": "constant"},
