@@ -11,7 +11,15 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import file_sha256, read_json, write_json
-from robustbench_cmic.records.state import ALTERED, CellState, cell_states, is_blocked, pending_cells
+from robustbench_cmic.records.schema import Epoch, KeptOutputs
+from robustbench_cmic.records.state import (
+    ALTERED,
+    WITHOUT_OUTPUTS,
+    CellState,
+    cell_states,
+    is_blocked,
+    pending_cells,
+)
 from robustbench_cmic.records.store import Store, write_record
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
@@ -212,6 +220,18 @@ def test_a_source_trained_anew_makes_its_transfers_unusable(done: Path, chain: P
     unusable = {(cell.model, cell.attack) for cell in chain.cells if found[cell.id].state == "unusable"}
     assert unusable == {("a", "Transfer:b")} | {("b", name) for name in ("none", "PGD", "Transfer:a", "Transfer:b")}
     assert "from another result of b.s0.train" in found[cell_of(chain, "a", 0, "Transfer:b").id].why
+
+
+def test_trainings_without_outputs_are_done_again_where_the_suite_asks_for_them(done: Path, chain: Plan) -> None:
+    kept = KeptOutputs(classes=[0, 1, 2], counts=[1, 1, 1], examples_sha256="e", epochs=[], logits="")
+    curve = [Epoch(epoch=1, lr=0.1, loss={}, accuracy=1.0, cmi=0.0, separation=1.0, ncmi=0.0)]
+    one, two = (cell_of(chain, model, 0, "train") for model in ("a", "b"))
+    for cell, outputs in ((one, None), (two, kept)):
+        record = train_record(cell, checkpoint_sha256=own(done, cell), curve=curve, outputs=outputs)
+        write_record(done / "made", record)
+    found = cell_states(chain.cells, done / "made")
+    assert pending_cells(chain.cells, found, store_of(done)) == {}
+    assert pending_cells(chain.cells, found, store_of(done), outputs=True) == {one.id: WITHOUT_OUTPUTS}
 
 
 def test_a_source_that_diverged_blocks_its_transfers(done: Path, chain: Plan) -> None:

@@ -81,7 +81,7 @@ def pictures(summary: Summary) -> SimplexPictures:
 def test_points_lie_where_they_do_by_hand() -> None:
     logits = np.log([[1, 1, 1], [2, 1, 1], [1, 6, 1]]).tolist()
     far = [[0, -2000, -2000], [-2000, 0, -2000], [5, 5, 900], [-1e4, 3, 3]]
-    expected = [
+    expected: Any = [
         [1 / 2, HEIGHT / 3], [3 / 8, HEIGHT / 4], [13 / 16, HEIGHT / 8],
         [0, 0], [1, 0], [1 / 2, HEIGHT], [3 / 4, HEIGHT / 2],
     ]  # fmt: skip
