@@ -19,6 +19,8 @@ _MARKERS = dict(zip(SYMBOLS, "osD^v*H", strict=True))
 """The same by Matplotlib's names."""
 HEAT = "cividis"
 """Matplotlib's scale of heat maps: of even steps in grey and to colour-blind eyes (Nunez, Anderton & Renslow 2018)."""
+LIGHT = 0.46
+"""From this share of the scale on its colours are light, so that what is written on them is black."""
 CROWDED = 2 * len(COLORS)
 """With more models of a grid there are no curves: the maps tell more."""
 _DASHES = (

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.sax.saxutils import escape
 
-from robustbench_cmic.report.strokes import ink, stroke
+from robustbench_cmic.report.strokes import LIGHT, ink, stroke
 from robustbench_cmic.report.summary import Summary
 
 if TYPE_CHECKING:
@@ -184,6 +184,6 @@ def write_in(axes: Axes, row: int, column: int, text: str, share: float | None, 
             "linewidth": 0,
         }
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **hatched))
-    color = "white" if share is not None and share < 0.46 else "black"
+    color = "white" if share is not None and share < LIGHT else "black"
     backed: dict[str, Any] | None = {"facecolor": "#f2f2f2", "edgecolor": "none", "pad": 1} if share is None else None
     axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color, bbox=backed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from robustbench_cmic.report.figures.transfers import transfer_numbers, transfer_text, transfers_asked
 from robustbench_cmic.report.formats.html.charts import Chart, plotly_figure, plotly_text
 from robustbench_cmic.report.metrics import ACCURACY
-from robustbench_cmic.report.strokes import HEAT
-from robustbench_cmic.report.summary import Summary
+from robustbench_cmic.report.strokes import HEAT, LIGHT
+from robustbench_cmic.report.summary import SeedValues, Summary
 from robustbench_cmic.suite.fields import Threat
 
 
@@ -32,8 +34,6 @@ def _chart(summary: Summary, label: str, threat: Threat, number: int) -> Chart:
         "z": [[None if own.mean is None else 100 * own.mean for own in row] for row in numbers],
         "zmin": 0,
         "zmax": 100,
-        "text": [[transfer_text(own) for own in row] for row in numbers],
-        "texttemplate": "%{text}",
         "hovertext": said,
         "hoverinfo": "text",
         "hoverongaps": False,
@@ -54,7 +54,14 @@ def _chart(summary: Summary, label: str, threat: Threat, number: int) -> Chart:
         "xaxis": ticks | {"tickangle": -35 if len(models) > 2 else 0, "title": {"text": "tried on"}},
         "yaxis": ticks | {"range": [len(models) - 0.5, -0.5], "title": {"text": "examples of"}},
         "margin": {"t": 8, "r": 8, "l": 16, "b": 16},
+        "annotations": [_text(own, i, j) for i, row in enumerate(numbers) for j, own in enumerate(row)],
     }
     text = f"Accuracy of {len(models)} models on the adversarial examples of each: {label}, {threat}."
     height = 200 + 44 * len(models)
     return Chart(f"transfer-{number}", text, height, plotly_figure([trace], layout))
+
+
+def _text(number: SeedValues, row: int, column: int) -> dict[str, Any]:
+    """The number of a cell, white on the dark half of the scale and black on the light one; a dash has no cell."""
+    color = {} if number.mean is None else {"font": {"color": "white" if number.mean < LIGHT else "black"}}
+    return {"x": column, "y": row, "text": transfer_text(number), "showarrow": False} | color
