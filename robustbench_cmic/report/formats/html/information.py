@@ -52,8 +52,8 @@ def _fitted(fit: LineFit, low: float, high: float) -> list[dict[str, Any]]:
     import numpy as np
 
     along = np.linspace(low, high, 41)
-    x, line = along.tolist(), (fit.intercept + fit.slope * along).tolist()
-    below, above = (end.tolist() for end in fit.interval(along))
+    drawn = (along, fit.intercept + fit.slope * along, *fit.interval(along))
+    x, line, below, above = (_short(each.tolist()) for each in drawn)
     common = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "hovertext": [], "legendgroup": "fit"}
     band = {"x": [*x, *x[::-1]], "y": [*below, *above[::-1]], "fill": "toself", "fillcolor": _FIT["band"]}
     return [
@@ -136,13 +136,10 @@ def _over_epochs(
         traces.append(common | band | look | {"name": f"{plotly_text(model)}, all seeds"})
     if rows:
         means = _short([fmean(row) for row in rows])
-        said = [
-            f"<b>{plotly_text(model)}</b><br>epoch {epoch}<br>{head} {mean}"
-            for epoch, mean in zip(epochs, means, strict=True)
-        ]
+        said = f"<b>{plotly_text(model)}</b><br>epoch %{{x}}<br>{head} %{{y}}<extra></extra>"
         line = {"color": drawn.color, "width": 2, "dash": drawn.dash(0)}
         marker = {"color": drawn.color, "symbol": drawn.symbol, "size": 7, "maxdisplayed": _MARKS}
-        look = {"mode": "lines+markers", "line": line, "marker": marker, "hovertext": said, "hoverinfo": "text"}
+        look = {"mode": "lines+markers", "line": line, "marker": marker, "hovertemplate": said}
         traces.append(common | look | {"name": plotly_text(model), "x": epochs, "y": means})
     for record in (record for record in records if record.status == "diverged"):
         own = [(epoch.epoch, measure(epoch)) for epoch in record.curve]
