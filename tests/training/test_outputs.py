@@ -66,7 +66,7 @@ def test_kept_are_the_logits_of_test_images_of_evenly_spaced_classes_after_evenl
 
 
 def test_to_be_looked_at_leaves_no_trace() -> None:
-    """Dropout draws from the global generator: one number drawn in between would give other weights."""
+    """Dropout draws from the global generator: one number drawn in between would give other weights, or outputs."""
     alone, watched, own = dropping(), dropping(), keeper()
     train(alone, SPLIT, declared=FIVE, seed=0)
     modes: list[bool] = []
@@ -80,6 +80,10 @@ def test_to_be_looked_at_leaves_no_trace() -> None:
     train(watched, SPLIT, declared=FIVE, seed=0, after_epoch=after_epoch)
     assert torch.equal(weights(alone), weights(watched))
     assert modes == [True] * 5
+    watched.model.eval()
+    with torch.no_grad():
+        expected = watched.model(own._images[0:12])[:, own.classes]
+    assert torch.equal(watched.outputs[5], (expected - expected.amax(1, keepdim=True)).half())
     assert alone.curve == watched.curve
 
 
