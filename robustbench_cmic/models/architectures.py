@@ -10,16 +10,19 @@ from torch import Tensor, nn
 Shape = tuple[int, int, int]
 
 
-def small_cnn(shape: Shape, classes: int) -> nn.Module:
-    """Three 3x3 convolutions with batch normalisation (16, 32, 64 channels), average pooling, one linear layer."""
+def small_cnn(shape: Shape, classes: int, width: int = 16) -> nn.Module:
+    """Three 3x3 convolutions with batch normalisation, average pooling, one linear layer.
+
+    They have `width`, twice and four times as many channels.
+    """
     channels = shape[0]
     return nn.Sequential(
-        *_convolution(channels, 16, stride=1),
-        *_convolution(16, 32, stride=2),
-        *_convolution(32, 64, stride=1),
+        *_convolution(channels, width, stride=1),
+        *_convolution(width, 2 * width, stride=2),
+        *_convolution(2 * width, 4 * width, stride=1),
         _quarters((shape[1] + 1) // 2, (shape[2] + 1) // 2),
         nn.Flatten(),
-        nn.Linear(4 * 64, classes),
+        nn.Linear(4 * 4 * width, classes),
     )
 
 
@@ -36,21 +39,27 @@ def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...
     return convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
-def small_resnet(shape: Shape, classes: int) -> nn.Module:
+def small_resnet(shape: Shape, classes: int, width: int = 16, depth: int = 1) -> nn.Module:
     """A residual network of eight layers for a CPU (He et al. 2016, section 4.2, with one block a stage).
 
-    The first convolution has stride 2, then come blocks of 16, 32 and 64 channels, pooling and one linear layer: 84,000
-    weights, 3 million multiplications for a 32x32 image.
+    The first convolution has stride 2, then come three stages of `depth` blocks with `width`, twice and four times as
+    many channels, pooling and one linear layer: with 16 and 1 84,000 weights, 3 million multiplications for a 32x32
+    image.
     """
     return nn.Sequential(
-        *_convolution(shape[0], 16, stride=2),
-        _Residual(16, 16, stride=1),
-        _Residual(16, 32, stride=2),
-        _Residual(32, 64, stride=2),
+        *_convolution(shape[0], width, stride=2),
+        *_stage(width, width, 1, depth),
+        *_stage(width, 2 * width, 2, depth),
+        *_stage(2 * width, 4 * width, 2, depth),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(64, classes),
+        nn.Linear(4 * width, classes),
     )
+
+
+def _stage(inputs: int, outputs: int, stride: int, depth: int) -> list[nn.Module]:
+    """Blocks, the first of which changes the shape."""
+    return [_Residual(inputs, outputs, stride), *(_Residual(outputs, outputs, 1) for _ in range(depth - 1))]
 
 
 class _Residual(nn.Module):
@@ -70,33 +79,35 @@ class _Residual(nn.Module):
         return torch.relu(self.branch(images) + self.shortcut(images))
 
 
-def mlp(shape: Shape, classes: int) -> nn.Module:
-    """Two hidden layers of 256 rectified units."""
-    pixels = math.prod(shape)
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(pixels, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, classes)
-    )
+def mlp(shape: Shape, classes: int, width: int = 256, depth: int = 2) -> nn.Module:
+    """`depth` hidden layers of `width` rectified units."""
+    sizes = [math.prod(shape), *[width] * depth]
+    hidden = [layer for i in range(depth) for layer in (nn.Linear(sizes[i], sizes[i + 1]), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, classes))
 
 
-def lenet(shape: Shape, classes: int) -> nn.Module:
-    """Two 5x5 convolutions of 32 and 64 channels with max pooling, a hidden layer of 1,024 units, one linear layer.
+def lenet(shape: Shape, classes: int, width: int = 32) -> nn.Module:
+    """Two 5x5 convolutions with max pooling, a hidden layer, one linear layer.
 
-    The MNIST network of Madry et al. 2018 (section 4; their `mnist_challenge`), initialised as torch does: 3,274,634
-    weights for an image of 28x28x1 and 10 classes. Max pooling leaves out a last odd row or column.
+    The convolutions have `width` and twice as many channels, the hidden layer has 32 times as many units.
+
+    With a width of 32 it is the MNIST network of Madry et al. 2018 (section 4; their `mnist_challenge`), initialised as
+    torch does: 3,274,634 weights for an image of 28x28x1 and 10 classes. Max pooling leaves out a last odd row or
+    column.
 
     Raises:
         ValueError: images of fewer than 4 pixels a side, of which two poolings leave nothing.
     """
-    channels, height, width = shape
-    if min(height, width) < 4:
+    channels, rows, columns = shape
+    if min(rows, columns) < 4:
         raise ValueError("lenet needs images of at least 4x4 pixels")
     return nn.Sequential(
-        *_pooled_convolution(channels, 32),
-        *_pooled_convolution(32, 64),
+        *_pooled_convolution(channels, width),
+        *_pooled_convolution(width, 2 * width),
         nn.Flatten(),
-        nn.Linear(64 * (height // 4) * (width // 4), 1024),
+        nn.Linear(2 * width * (rows // 4) * (columns // 4), 32 * width),
         nn.ReLU(),
-        nn.Linear(1024, classes),
+        nn.Linear(32 * width, classes),
     )
 
 

@@ -51,7 +51,8 @@ def build_model(
     three start from the seed.
 
     Args:
-        declared: of it `architecture`, `stem`, `zero_init_residual`, `pretrained`, `normalization` and `logits`.
+        declared: of it `architecture`, `width`, `depth`, `stem`, `zero_init_residual`, `pretrained`, `normalization`
+            and `logits`.
         shape: (C, H, W) of an image.
         classes: number of classes.
         moments: mean and standard deviation of the training images, per channel.
@@ -203,7 +204,7 @@ def _network(declared: Model, shape: Shape, classes: int) -> Any:
         return _timm(declared, shape, classes)
     build = _function(place, shape)
     try:
-        return build(shape, classes)
+        return build(shape, classes, **declared.size)
     except Exception as error:  # whatever a user's own code raises
         raise ModelError(f"{name} failed for images of {shape}: {one_line(error)}") from error
 

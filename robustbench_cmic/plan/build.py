@@ -56,7 +56,7 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
 
 def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
     """The training of a model, or the loading of its given weights."""
-    trained = suite.training if not model.given else None
+    trained = model.training or suite.training if not model.given else None
     declared = {
         "dataset": suite.dataset.model_dump(),
         "model": model.declared(),

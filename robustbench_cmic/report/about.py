@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from robustbench_cmic.plan.cell import Cell, canonical_json
+from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.provenance import processor_text
 from robustbench_cmic.records.schema import AnyRecord, AttackRecord, TrainRecord
 from robustbench_cmic.report.pairs import title_of
@@ -35,14 +35,18 @@ def what_was_run(results: Results) -> list[tuple[str, str]]:
 
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     """How models were trained and evaluated, and each attack with all parameters."""
-    trainings = {canonical_json(t): t for cell in results.plan.of("train") if (t := cell.declared["training"])}
+    trainings: dict[str, dict[str, None]] = {}
+    for cell in results.plan.of("train"):
+        if cell.declared["training"]:
+            trainings.setdefault(parameters(cell.declared["training"]), {})[cell.model] = None
     facts = [("changed by --set", ", ".join(results.plan.changes))] if results.plan.changes else []
     dataset = results.plan.cells[0].declared.get("dataset", {})
     if "box" in dataset:  # of a table
         told = {key: value for key, value in dataset.items() if value not in (None, [])}
         unit = f"an eps of 1 is {2 * dataset['box']:g} standard deviations of each feature"
         facts.append(("table", f"{parameters(told)}; {unit}"))
-    facts += [("training", parameters(training)) for training in trainings.values()]
+    several = len(trainings) > 1
+    facts += [(f"training of {', '.join(own)}" if several else "training", text) for text, own in trainings.items()]
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
     facts.append(("evaluation", parameters({key: value for key, value in evaluation.items() if key != "draw"})))
     by_attack: dict[str, list[Cell]] = {}
@@ -63,6 +67,7 @@ def _model(declared: dict[str, Any], record: AnyRecord | None) -> str:
         parts.append(f"stem {model['stem']}")
     if "zero_init_residual" in model:
         parts.append("no zero-initialised residual blocks")
+    parts += [f"{key} {model[key]}" for key in ("width", "depth") if key in model]
     if "logits" in model:
         parts.append(f"logits from {model['logits']} of its output")
     if weights is not None:

@@ -61,6 +61,7 @@ def load_suite(
         raise SuiteError(path, [Problem(message, line=1)])
     raw: dict[str, Any] = dict(document.data)
     expanded = expand_models(raw.get("models"))
+    expanded.with_own_trainings(raw.get("training"))
     if isinstance(raw.get("models"), list):
         raw["models"] = expanded.entries
 

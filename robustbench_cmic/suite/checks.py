@@ -19,9 +19,10 @@ from robustbench_cmic.suite.data import AnyDataset, DeclaredDataset
 from robustbench_cmic.suite.fields import Norm, Threat, parse_number, radius_problem
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
-from robustbench_cmic.suite.models import Model, architecture_problem
+from robustbench_cmic.suite.models import Model, architecture_problem, size_problems
 from robustbench_cmic.suite.on_tables import fold_warnings, table_errors
 from robustbench_cmic.suite.schema import AnyAttack, Suite
+from robustbench_cmic.suite.training import Training
 
 MAX_CELLS = 100_000
 MAX_PAIRS = 10_000
@@ -48,10 +49,13 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
             )
             if problem is not None:
                 yield Problem(problem, ("models", index, "architecture"))
+            for key, sentence in size_problems(name, entry):
+                yield Problem(sentence, ("models", index, key))
         if isinstance(entry, dict) and "normalization" in entry and entry["normalization"] is None:
             yield Problem(UNCLEAR, ("models", index, "normalization"))
     for index, model in models.items():
-        yield from _model_errors(("models", index), model, len(seeds) > 1, "training" in raw)
+        trains = "training" in raw or model.training is not None
+        yield from _model_errors(("models", index), model, len(seeds) > 1, trains)
     entries = [(index, entry) for index, entry in enumerate(expanded.entries) if isinstance(entry, dict)]
     ids = {index: entry["id"] for index, entry in entries if isinstance(entry.get("id"), str)}
     for index, first, name in _repeated(ids.items()):
@@ -107,9 +111,9 @@ def warnings(suite: Suite) -> Iterator[Problem]:
     for index, attack in enumerate(suite.attacks):
         yield from (Problem(sentence, ("attacks", index, key)) for key, sentence in attack.warnings())
     yield from fold_warnings(suite)
-    steps = _steps(suite)
     for index, model in enumerate(suite.models):
         if model.objective is not None and not model.given:
+            steps = _steps(suite, model.training or suite.training)
             found = model.objective.warnings(steps, model.initial_weights is not None)
             yield from (Problem(sentence, ("models", index, "objective", key)) for key, sentence in found)
         adversary = None if model.objective is None else model.objective.adversary
@@ -119,14 +123,15 @@ def warnings(suite: Suite) -> Iterator[Problem]:
                 yield Problem(problem, ("models", index, "objective", "adversary", "alpha"))
     if suite.evaluation.per_class and suite.evaluation.limit is None:
         yield Problem("has no effect without `limit`: all examples are taken", ("evaluation", "per_class"))
-    if suite.training is not None:
-        for place, sentence in suite.training.schedule.warnings(suite.training.epochs):
-            yield Problem(sentence, ("training", "schedule", *place))
+    own: list[tuple[Location, Training | None]] = [(("models", i), m.training) for i, m in enumerate(suite.models)]
+    for where, training in [((), suite.training), *own]:
+        for place, sentence in () if training is None else training.schedule.warnings(training.epochs):
+            yield Problem(sentence, (*where, "training", "schedule", *place))
 
 
-def _steps(suite: Suite) -> int | None:
-    """The steps of every training, where the number of training images is known before they are read."""
-    training, known = suite.training, suite.dataset.images_to_train_on
+def _steps(suite: Suite, training: Training | None) -> int | None:
+    """The steps of a training, where the number of training images is known before they are read."""
+    known = suite.dataset.images_to_train_on
     if training is None or (known is None and training.limit is None):
         return None
     images = min(size for size in (known, training.limit) if size is not None)
@@ -150,6 +155,8 @@ def _model_errors(where: Location, model: Model, several: bool, trains: bool) ->
         yield Problem("has no effect without `weights`: leave it out", (*where, "weights_key"))
     if model.initial_weights is not None:
         yield from _initial_errors(where, model)
+    if model.given and model.training is not None:
+        yield Problem("has no effect on given weights: leave it out", (*where, "training"))
     if model.given and not model.zero_init_residual:
         message = "has no effect on given weights: leave it out"
         yield Problem(message, (*where, "zero_init_residual"))
@@ -233,4 +240,6 @@ def _unfair_differences(first: Model, second: Model) -> list[str]:
 
 def _spelled(key: str, value: object) -> str:
     """A normalisation that is not declared must not read like one that is declared to be none."""
-    return "the default" if key == "normalization" and value is None else str(value)
+    if key == "training":
+        return "the suite's" if value is None else "its own"
+    return "the default" if key in ("normalization", "width", "depth") and value is None else str(value)

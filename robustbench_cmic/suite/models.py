@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from robustbench_cmic.suite.fields import Name, Number, Positive, Strict, Text
 from robustbench_cmic.suite.messages import suggestion
 from robustbench_cmic.suite.objectives import AnyObjective
 from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, installed_folder
+from robustbench_cmic.suite.training import Training
 
 ARCHITECTURES = {
     "small_cnn": "robustbench_cmic.models.architectures:small_cnn",
@@ -24,6 +25,8 @@ ARCHITECTURES = {
     "lenet": "robustbench_cmic.models.architectures:lenet",
 }
 """Name -> the function that builds it from the shape of an image and the number of classes."""
+_SIZES = {"small_cnn": ("width",), "small_resnet": ("width", "depth"), "mlp": ("width", "depth"), "lenet": ("width",)}
+"""Which of them take a `width` or a `depth`."""
 
 
 _ZERO_INIT = ("resnet", "res2net", "resnest")
@@ -55,6 +58,11 @@ class Model(Strict):
         architecture: a name of `list`, any model of timm, or `package.module:function` of your own, which is called
             with the shape (C, H, W) and the number of classes and returns a module that maps images to logits.
         objective: what to train with; None for given weights of unknown training.
+        width: channels of the first convolution of an architecture of this package, units of a hidden layer of `mlp`;
+            None: as its table says.
+        depth: hidden layers of `mlp`, blocks a stage of `small_resnet`; None: as its table says.
+        training: its own; in a file the keys alone that differ from the suite's, see `matrix.with_own_trainings`;
+            None: the suite's.
         stem: `small` gives a ResNet of timm the first layer for small images: 3x3, stride 1, no max-pooling.
         zero_init_residual: timm starts the last normalisation of every residual block of a ResNet at scale 0, so that
             the block begins as its shortcut (Goyal et al. 2017, section 5.1); false: at 1, as all others.
@@ -75,6 +83,9 @@ class Model(Strict):
     id: Name
     architecture: Text
     objective: AnyObjective | None = None
+    width: Annotated[int, Field(ge=1, le=4096)] | None = None
+    depth: Annotated[int, Field(ge=1, le=100)] | None = None
+    training: Training | None = None
     stem: Literal["default", "small"] = "default"
     zero_init_residual: bool = True
     weights: Text | None = None
@@ -88,6 +99,11 @@ class Model(Strict):
     def given(self) -> bool:
         """Its weights are loaded, not trained."""
         return self.weights is not None or self.pretrained
+
+    @property
+    def size(self) -> dict[str, int]:
+        """What of `width` and `depth` is declared, by name."""
+        return {key: value for key, value in (("width", self.width), ("depth", self.depth)) if value is not None}
 
     @property
     def file_key(self) -> str:
@@ -105,6 +121,7 @@ class Model(Strict):
             network["zero_init_residual"] = False
         if self.logits is not None:
             network["logits"] = self.logits
+        network |= self.size
         return network | {"code_sha256": custom_code_sha256(self.architecture)}
 
 
@@ -135,6 +152,14 @@ def _own_problem(name: str) -> str | None:
     except TypeError as error:
         return f"{name} cannot be called as {name.partition(':')[2]}(shape, classes): {error}"
     return None
+
+
+def size_problems(name: str, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(key, sentence) of those of `width` and `depth` that an architecture does not take."""
+    for key in ("width", "depth"):
+        if key in keys and key not in _SIZES.get(name, ()):
+            takers = ", ".join(taker for taker, own in _SIZES.items() if key in own)
+            yield key, f"{name} has no `{key}`, which {takers} take"
 
 
 def architecture_problem(

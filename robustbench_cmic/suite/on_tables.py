@@ -35,12 +35,14 @@ def table_errors(
     """
     if dataset is None or not dataset.tabular:
         return
-    training = raw.get("training")
-    augmentation = training.get("augmentation") if isinstance(training, dict) else None
-    for key, value in augmentation.items() if isinstance(augmentation, dict) else ():
-        if value:
-            message = f"changes images, and {dataset.label} is a table: leave it out"
-            yield Problem(message, ("training", "augmentation", key))
+    own = [(("models", index), entry) for index, entry in enumerate(models) if isinstance(entry, dict)]
+    for where, part in [((), raw), *own]:
+        training = part.get("training")
+        augmentation = training.get("augmentation") if isinstance(training, dict) else None
+        for key, value in augmentation.items() if isinstance(augmentation, dict) else ():
+            if value:
+                message = f"changes images, and {dataset.label} is a table: leave it out"
+                yield Problem(message, (*where, "training", "augmentation", key))
     for index, entry in enumerate(models):
         name = entry.get("architecture") if isinstance(entry, dict) else None
         if isinstance(name, str) and name != ON_ROWS and ":" not in name:

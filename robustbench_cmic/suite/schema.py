@@ -87,9 +87,17 @@ _MATRIX = {
 }
 
 
+_CHANGED_TRAINING = {
+    "type": "object",
+    "description": "Keys of the suite's `training` that differ for this model, such as {epochs: 5}.",
+    "minProperties": 1,
+}
+
+
 class _ModelEntry(Model):
     """One model to train; with `matrix`, one for every combination of the listed values."""
 
+    training: Annotated[Training | None, WithJsonSchema(_CHANGED_TRAINING)] = None
     matrix: Annotated[dict[str, list[Any]] | None, WithJsonSchema(_MATRIX)] = None
 
 

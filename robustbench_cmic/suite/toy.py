@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustbench_cmic.suite import Suite
+from robustbench_cmic.suite.training import Training
 
 SUFFIX, MARK = "-toy", "(TOY SIZE: "
 """What toy size adds to a suite's name and to its description."""
@@ -15,17 +16,23 @@ def toy(suite: Suite) -> Suite:
 
     It has another name, so that its results lie in a folder of their own and are never taken for the suite's.
     """
-    training, evaluation = suite.training, suite.evaluation
-    if training is not None:
-        images = BATCHES * training.batch_size
-        changes = {"epochs": 1, "limit": min(images, training.limit or images)}
-        training = training.model_copy(update=changes | ({"held_out": 0.25} if training.held_out else {}))
+    evaluation = suite.evaluation
     examples = min(EXAMPLES, evaluation.limit or EXAMPLES)
     return suite.model_copy(
         update={
             "suite": f"{suite.suite}{SUFFIX}",
             "description": f"{suite.description} {MARK}shows that it runs; its numbers mean nothing)",
-            "training": training,
+            "training": _short(suite.training),
+            "models": [model.model_copy(update={"training": _short(model.training)}) for model in suite.models],
             "evaluation": evaluation.model_copy(update={"limit": examples, "per_class": True}),
         }
     )
+
+
+def _short(training: Training | None) -> Training | None:
+    """One epoch of two batches."""
+    if training is None:
+        return None
+    images = BATCHES * training.batch_size
+    changes = {"epochs": 1, "limit": min(images, training.limit or images)}
+    return training.model_copy(update=changes | ({"held_out": 0.25} if training.held_out else {}))

@@ -1,0 +1,110 @@
+"""Models of several sizes and trainings in one suite: what differs, what is taken over, and where mistakes stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.suite import SuiteError, load_suite
+from robustbench_cmic.suite.schema import Suite
+from robustbench_cmic.suite.toy import toy
+
+HEAD = """\
+suite: sizes
+dataset: {name: digits}
+training:
+  epochs: 2
+  batch_size: 64
+  optimizer: {name: sgd, lr: 0.1, nesterov: true}
+  schedule: {name: onecycle}
+models:
+"""
+PLAIN = "  - {id: plain, architecture: mlp, objective: {name: ce}}\n"
+
+
+def load(tmp_path: Path, models: str, head: str = HEAD) -> Suite:
+    file = tmp_path / "sizes.yaml"
+    file.write_text(head + models)
+    return load_suite(file).suite
+
+
+def refused(tmp_path: Path, models: str, head: str = HEAD) -> list[str]:
+    with pytest.raises(SuiteError) as caught:
+        load(tmp_path, models, head)
+    return [line.removeprefix(f"{tmp_path}/") for line in str(caught.value).splitlines()]
+
+
+def test_a_model_trains_by_its_own_keys_and_the_suites_others(tmp_path: Path) -> None:
+    changes = "{epochs: 5, optimizer: {lr: 0.2}, schedule: {name: constant}}"
+    model = f"  - {{id: own, architecture: mlp, objective: {{name: ce}}, training: {changes}}}\n"
+    plain, own = (cell.declared["training"] for cell in make_plan(load(tmp_path, PLAIN + model)).of("train"))
+    assert own["epochs"] == 5
+    assert own["optimizer"] == plain["optimizer"] | {"lr": 0.2}
+    assert own["schedule"] == {"name": "constant", "warmup_epochs": 0.0}, "another schedule stands alone"
+    assert {key: own[key] for key in ("batch_size", "augmentation")} == {
+        "batch_size": 64,
+        "augmentation": plain["augmentation"],
+    }
+    assert plain["epochs"] == 2
+
+
+def test_cells_of_models_without_either_key_are_as_before(tmp_path: Path) -> None:
+    (cell,) = make_plan(load(tmp_path, PLAIN)).of("train")
+    assert cell.declared["model"].keys() == {"architecture", "stem", "pretrained", "normalization", "code_sha256"}
+    assert cell.id == "plain.s0.train.3d1b289817f6"
+
+
+def test_a_matrix_varies_width_depth_and_training(tmp_path: Path) -> None:
+    varied = "matrix: {width: [8, 16], depth: [1], training.epochs: [1, 3]}"
+    suite = load(tmp_path, f"  - {{id: a, architecture: mlp, objective: {{name: ce}}, {varied}}}\n")
+    assert [model.id for model in suite.models] == [
+        f"a-width{width}-depth1-epochs{epochs}" for width in (8, 16) for epochs in (1, 3)
+    ]
+    assert [model.training and model.training.epochs for model in suite.models] == [1, 3, 1, 3]
+    assert [model.width for model in suite.models] == [8, 8, 16, 16]
+    assert {model.training and model.training.batch_size for model in suite.models} == {64}
+
+
+def test_toy_size_shortens_every_training(tmp_path: Path) -> None:
+    model = "  - {id: own, architecture: mlp, objective: {name: ce}, training: {epochs: 50, batch_size: 32}}\n"
+    plain, own = (cell.declared["training"] for cell in make_plan(toy(load(tmp_path, PLAIN + model))).of("train"))
+    assert [(each["epochs"], each["limit"]) for each in (plain, own)] == [(1, 128), (1, 64)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            "architecture: small_cnn, depth: 2",
+            "models[1].depth: small_cnn has no `depth`, which small_resnet, mlp take",
+        ),
+        ("architecture: resnet18, width: 8", "resnet18 has no `width`, which small_cnn, small_resnet, mlp, lenet take"),
+        ("architecture: mlp, width: 0", "models[1].width: should be at least 1, not 0"),
+        ("architecture: mlp, training: {epoch: 5}", "models[1].training.epoch: unknown key; did you mean 'epochs'?"),
+        ("architecture: mlp, training: {epochs: 0}", "models[1].training.epochs: should be at least 1, not 0"),
+        ("architecture: mlp, training: 5", "models[1].training: should be a mapping of keys to values, not 5"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(tmp_path: Path, changes: str, sentence: str) -> None:
+    (line,) = refused(tmp_path, f"{PLAIN}  - {{id: own, objective: {{name: ce}}, {changes}}}\n")
+    assert line.startswith("sizes.yaml:10: ")
+    assert sentence in line
+
+
+def test_a_mistake_of_the_suite_is_told_once_where_it_stands(tmp_path: Path) -> None:
+    model = "  - {id: own, architecture: mlp, objective: {name: ce}, training: {epochs: 5}}\n"
+    head = HEAD.replace("lr: 0.1", "lr: 0")
+    assert refused(tmp_path, PLAIN + model, head) == [
+        "sizes.yaml:6: training.optimizer.lr: should be greater than 0, not 0"
+    ]
+
+
+def test_trainings_of_a_pair_are_alike_and_given_weights_have_none(tmp_path: Path) -> None:
+    model = "  - {id: own, architecture: mlp, objective: {name: cmic}, training: {epochs: 5}}\npairs: [[plain, own]]\n"
+    (line,) = refused(tmp_path, PLAIN + model)
+    assert "unfair: 'plain' and 'own' differ in training (the suite's, its own); only the objective may" in line
+    given = "  - {id: own, architecture: resnet18, pretrained: true, training: {epochs: 5}}\n"
+    (line,) = refused(tmp_path, given)
+    assert line.endswith("models[0].training: has no effect on given weights: leave it out")
