@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustbench_cmic.information.measures import centroid_terms, log_probabilities, measure_information
-from robustbench_cmic.seeding import derive_seed
+from robustbench_cmic.seeding import resample_weights
 
 _WEIGHTS = 10**8
 """Bytes of weights held at once."""
@@ -34,16 +34,11 @@ _BLOCK = 2**20
 """Values of a block of examples (its weights, and its outputs): 8 MiB for each of half a dozen arrays of float64."""
 
 
-def resample_weights(n: int, resamples: int) -> Iterator[NDArray[np.intp]]:
-    """How often each of n examples is drawn in each bootstrap sample: arrays (n,) with sum n.
-
-    The k-th depends on n and k only: not on `resamples`, the model, the device, nor the version of numpy.
-    """
-    # The stream of RandomState is the same in every version of numpy, that of default_rng is not (NEP 19): records
-    # that are compared may have been made by different ones.
-    generator = np.random.RandomState(derive_seed("bootstrap", n))
-    for _ in range(resamples):
-        yield np.bincount(generator.randint(n, size=n, dtype=np.int32), minlength=n)
+def bootstrap_means(values: Tensor, resamples: int = 1000) -> Tensor:
+    """Means of values of the examples over the samples of `bootstrap_ncmi`: (N, K) -> (resamples, K) float64."""
+    held = values.double().cpu().numpy()
+    weights = resample_weights(len(held), resamples)
+    return torch.from_numpy(np.stack([drawn @ held for drawn in weights]) / len(held))
 
 
 def bootstrap_ncmi(logits: Tensor, labels: Tensor, resamples: int = 1000) -> Tensor:

@@ -45,11 +45,13 @@ class Scores:
         ece: expected calibration error in [0, 1], as torchmetrics' `multiclass_calibration_error` with 15 bins and l1
             (a confidence of exactly 1 is a bin of its own), but in float64.
         brier: Brier score in [0, 2].
+        confidence: mean of max_c P_x(c), in [1/C, 1]; of it more is better only where it is right.
     """
 
     nll: float
     ece: float
     brier: float
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -201,5 +203,22 @@ def _scores(logits: Tensor, labels: Tensor, correct: Tensor) -> Scores:
     # Of many classes ECE sees nothing but the largest probability and whether it is right: torchmetrics' function for
     # two classes takes just those, and leaves them float64. On the CPU: a GPU would add up in whatever order threads
     # arrive.
-    ece = binary_calibration_error(torch.cat(confidences).cpu(), correct.long().cpu(), n_bins=_BINS, norm="l1")
-    return Scores(nll=float(nll) / len(labels), ece=float(ece), brier=float(brier) / len(labels))
+    confidence = torch.cat(confidences).cpu()
+    ece = binary_calibration_error(confidence, correct.long().cpu(), n_bins=_BINS, norm="l1")
+    means = {"nll": float(nll) / len(labels), "brier": float(brier) / len(labels)}
+    return Scores(**means, ece=float(ece), confidence=float(confidence.mean()))
+
+
+def example_scores(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log P_x(y) in nats and max_c P_x(c) of every example: (N, 2) float64, whose means are `nll` and `confidence`.
+
+    Args:
+        logits: (N, C) floats, in which no example's own class is masked.
+        labels: (N,) integers in [0, C).
+    """
+    found = []
+    rows = max(1, _CHUNK // logits.shape[1])
+    for part, labelled in zip(torch.split(logits.detach(), rows), torch.split(labels, rows), strict=True):
+        log_p = part.double().log_softmax(1)
+        found.append(torch.stack([-log_p.gather(1, labelled.long()[:, None])[:, 0], log_p.amax(1).exp()], 1))
+    return torch.cat(found)

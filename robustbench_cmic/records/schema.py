@@ -66,6 +66,7 @@ class CalibratedMeasures(Frozen):
 
     Attributes:
         ncmi_replicates: as in `AttackRecord`, of the same samples; the temperatures are not fitted again in each.
+        confidence, nll_replicates, confidence_replicates: as in `Calibration`, in the same records.
     """
 
     cmi: float  # nats, as separation
@@ -74,7 +75,10 @@ class CalibratedMeasures(Frozen):
     nll: float  # as in `Calibration`
     ece: float
     brier: float
+    confidence: float | None = None
     ncmi_replicates: str
+    nll_replicates: str | None = None
+    confidence_replicates: str | None = None
 
 
 class Calibration(Frozen):
@@ -84,11 +88,17 @@ class Calibration(Frozen):
         temperatures: that minimise NLL on the first and on the second half of the examples; None where there is none.
         undefined: why one of them is None.
         calibrated: None where one of them is.
+        confidence: mean of the largest probability, in [1/C, 1]; None, as the replicates of it and of NLL, in records
+            from before it was measured.
+        nll_replicates, confidence_replicates: of the samples of `AttackRecord.ncmi_replicates`.
     """
 
     nll: float  # negative log-likelihood of the labels, nats
     ece: float  # expected calibration error over 15 bins, in [0, 1]
     brier: float  # Brier score, in [0, 2]
+    confidence: float | None = None
+    nll_replicates: str | None = None
+    confidence_replicates: str | None = None
     temperatures: tuple[PositiveFloat | None, PositiveFloat | None]
     undefined: str = ""
     calibrated: CalibratedMeasures | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from robustbench_cmic.audit import RULES, Audit, Rule, flag_results
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.report.frame import WORST, Group, Key, flag_names, group_rows, results_frame
+from robustbench_cmic.report.law import LawScope, law_scopes
 from robustbench_cmic.report.metrics import ACCURACY, CALIBRATION, OF_MODELS
 from robustbench_cmic.report.pairs import PairTest, title_of
 from robustbench_cmic.report.results import Results
@@ -190,6 +191,11 @@ class Summary:
     def pairs(self) -> dict[tuple[str, str], list[PairTest]]:
         """For each pair of the suite what differs, line by line."""
         return pair_tests(self.results, self.groups)
+
+    @cached_property
+    def law(self) -> list[LawScope]:
+        """Over what the NCMI law is looked at; nothing where there are too few models for it."""
+        return law_scopes(self.results)
 
     @cached_property
     def flags(self) -> list[RaisedFlag]:

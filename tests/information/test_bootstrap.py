@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.information import bootstrap as information_bootstrap
-from robustbench_cmic.information.bootstrap import bootstrap_ncmi, resample_weights
+from robustbench_cmic.information.bootstrap import bootstrap_means, bootstrap_ncmi
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.records.packing import pack_replicates, unpack_replicates
+from robustbench_cmic.seeding import resample_weights
 from robustbench_cmic.statistics import paired_replicates_interval
 
 
@@ -34,6 +35,13 @@ def written_out(logits: Tensor, labels: Tensor, resamples: int) -> list[float]:
     samples = (torch.from_numpy(weights) for weights in resample_weights(len(labels), resamples))
     rows = (torch.arange(len(labels)).repeat_interleave(weights) for weights in samples)
     return [measure_information(logits[sample], labels[sample]).ncmi for sample in rows]
+
+
+def test_means_are_those_of_the_same_samples() -> None:
+    values = torch.tensor([[1.0, -2.0], [4.0, 0.5], [9.0, 0.0]])
+    samples = (torch.arange(3).repeat_interleave(torch.from_numpy(own)) for own in resample_weights(3, 50))
+    expected = torch.stack([values[sample].double().mean(0) for sample in samples])
+    torch.testing.assert_close(bootstrap_means(values, 50), expected, rtol=1e-12, atol=0)
 
 
 def test_standard_error_of_a_mean_is_the_published_one() -> None:

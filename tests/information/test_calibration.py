@@ -13,7 +13,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from robustbench_cmic.information.calibration import fit_temperature, measure_calibration, scale_logits, second_half
+from robustbench_cmic.information.calibration import (
+    example_scores,
+    fit_temperature,
+    measure_calibration,
+    scale_logits,
+    second_half,
+)
 from robustbench_cmic.information.measures import measure_information
 
 
@@ -179,6 +185,9 @@ def test_scores_equal_torchmetrics_and_torch(scale: float) -> None:
         assert scores.nll == pytest.approx(float(nn.functional.cross_entropy(outputs, labels)), rel=1e-12)
         squares = (p - nn.functional.one_hot(labels, 10)).square().sum(1).mean()
         assert scores.brier == pytest.approx(float(squares), rel=1e-12)
+        assert scores.confidence == pytest.approx(float(p.amax(1).mean()), rel=1e-12)
+        means = example_scores(outputs, labels).mean(0).tolist()
+        assert means == pytest.approx([scores.nll, scores.confidence], rel=1e-12)
 
 
 def test_scores_by_hand() -> None:
@@ -186,6 +195,7 @@ def test_scores_by_hand() -> None:
     scores = measure_calibration(p.log(), torch.tensor([0, 1, 2, 2])).native
     # Bins of width 1/15: 0.7 twice, half of them right; 0.5, wrong; 0.9, right.
     assert scores.ece == pytest.approx(0.5 * 0.2 + 0.25 * 0.5 + 0.25 * 0.1, rel=1e-12)
+    assert scores.confidence == pytest.approx(0.7, rel=1e-12)
     assert scores.nll == pytest.approx(-(math.log(0.7) + math.log(0.2) + math.log(0.4) + math.log(0.9)) / 4, rel=1e-12)
     brier = (0.09 + 0.04 + 0.01) + (0.49 + 0.64 + 0.01) + (0.01 + 0.25 + 0.36) + (0.0025 + 0.0025 + 0.01)
     assert scores.brier == pytest.approx(brier / 4, rel=1e-12)

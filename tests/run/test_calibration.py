@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.information.bootstrap import bootstrap_ncmi
-from robustbench_cmic.information.calibration import measure_calibration, scale_logits
+from robustbench_cmic.information.bootstrap import bootstrap_means, bootstrap_ncmi
+from robustbench_cmic.information.calibration import example_scores, measure_calibration, scale_logits
 from robustbench_cmic.records.files import CorruptRecordError, write_json
-from robustbench_cmic.records.packing import unpack_replicates
+from robustbench_cmic.records.packing import pack_replicates, unpack_replicates
 from robustbench_cmic.records.schema import AttackRecord, Calibration
 from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.jobs.attack import calibration_of
@@ -49,6 +49,12 @@ def test_record_holds_what_was_measured_and_replicates_of_the_scaled_logits() ->
     replicates = torch.tensor(unpack_replicates(held.calibrated.ncmi_replicates))
     expected = bootstrap_ncmi(scale_logits(logits, labels, measured.temperatures), labels)
     assert torch.equal(replicates, expected.float())
+    scaled = scale_logits(logits, labels, measured.temperatures)
+    for outputs_, of, scores in ((logits, held, measured.native), (scaled, held.calibrated, measured.calibrated)):
+        assert of.confidence == scores.confidence
+        nll, confidence = bootstrap_means(example_scores(outputs_, labels)).float().T
+        assert of.nll_replicates == pack_replicates(nll.tolist())
+        assert of.confidence_replicates == pack_replicates(confidence.tolist())
     plain(held)
 
 

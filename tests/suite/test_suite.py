@@ -414,8 +414,8 @@ def test_matrix_expands_into_models_and_pairs(tmp_path: Path) -> None:
         ("{objective.beta: [1, -1]}", "models[1].matrix.objective.beta[1]: should be at least 0, not -1"),
         ("{objective.lambda: 1}", "models[1].matrix.objective.lambda: should be a list of values, not 1"),
         ("{objective.lambda: [1, 1]}", "models[1].matrix.objective.lambda: a value is listed twice"),
-        ("{epochs: [1]}", "models[1].matrix.epochs: a matrix varies `architecture` or a parameter such as "
-         "`objective.lambda`"),
+        ("{epochs: [1]}", "models[1].matrix.epochs: a matrix varies `architecture`, `width`, `depth` or a parameter "
+         "such as `objective.lambda`"),
         ("[1]", "models[1].matrix: should be a mapping such as {objective.lambda: [0.1, 0.7]}"),
         ("{objective.lambda: [" + ", ".join(map(str, range(1001))) + "]}", "models[1].matrix: expands to more than "
          "1000 models"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from robustbench_cmic.report.correlation import correlations
 from robustbench_cmic.report.figures.drawing import (
     FLAGGED_WORDS,
     Drawing,
@@ -56,7 +57,6 @@ class LineFit:
 def fit_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> LineFit | None:
     """The line of y over x, both (n,); None of fewer than `FEWEST` points, or where either does not vary."""
     import numpy as np
-    import pandas as pd
 
     if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
@@ -64,9 +64,7 @@ def fit_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> LineFit | None:
     slope = float(dx @ dy / (dx @ dx))
     intercept = float(y.mean() - slope * x.mean())
     residual = float(np.sqrt(((y - intercept - slope * x) ** 2).sum() / (len(x) - 2)))
-    ranks = [pd.Series(values).rank().to_numpy() for values in (x, y)]
-    pearson, spearman = (float(np.corrcoef(*pair)[0, 1]) for pair in ((x, y), ranks))
-    return LineFit(slope, intercept, pearson, spearman, len(x), residual, float(x.mean()), float(dx @ dx))
+    return LineFit(slope, intercept, *correlations(x, y), len(x), residual, float(x.mean()), float(dx @ dx))
 
 
 def networks(summary: Summary) -> dict[str, list[tuple[float, float, bool]]]:

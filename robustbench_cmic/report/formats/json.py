@@ -35,6 +35,10 @@ def document(summary: Summary) -> str:
             {"first": first, "second": second, "lines": [_line(line) for line in lines]}
             for (first, second), lines in summary.pairs.items()
         ],
+        "law": [
+            _fields(scope, "kind", "title", "name") | {"lines": [line._asdict() for line in scope.lines]}
+            for scope in summary.law
+        ],
         "flags": [
             _fields(flag, "model", "seed") | {"flag": flag.name} | _fields(flag, "about", "cells", "evidence")
             for flag in summary.flags

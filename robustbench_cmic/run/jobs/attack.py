@@ -14,8 +14,8 @@ from robustbench_cmic.attacks.judge import AttackEvaluation
 from robustbench_cmic.attacks.model import AttackError
 from robustbench_cmic.audit.rules_normalization import better_as_it_is
 from robustbench_cmic.data.feed import Examples
-from robustbench_cmic.information.bootstrap import bootstrap_ncmi
-from robustbench_cmic.information.calibration import measure_calibration, scale_logits
+from robustbench_cmic.information.bootstrap import bootstrap_means, bootstrap_ncmi
+from robustbench_cmic.information.calibration import example_scores, measure_calibration, scale_logits
 from robustbench_cmic.information.measures import measure_information
 from robustbench_cmic.models.weights import load_weights, save_weights
 from robustbench_cmic.records.packing import pack_outcomes, pack_replicates
@@ -132,23 +132,32 @@ def calibration_of(logits: Tensor, labels: Tensor) -> Calibration | None:
     scores = measure_calibration(logits, labels)
     calibrated = None
     if scores.calibrated is not None and scores.information is not None:
-        information = scores.information
+        information, scaled = scores.information, scale_logits(logits, labels, scores.temperatures)
         calibrated = CalibratedMeasures(
             cmi=information.cmi,
             separation=information.separation,
             ncmi=_finite(information.ncmi),
-            ncmi_replicates=replicates(scale_logits(logits, labels, scores.temperatures), labels),
+            ncmi_replicates=replicates(scaled, labels),
+            **_mean_replicates(scaled, labels),
             **asdict(scores.calibrated),
         )
     first, second = (value if 0 < value < math.inf else None for value in scores.temperatures)
-    return Calibration(
-        temperatures=(first, second), undefined=scores.undefined, calibrated=calibrated, **asdict(scores.native)
-    )
+    own = asdict(scores.native) | _mean_replicates(logits, labels)
+    return Calibration(temperatures=(first, second), undefined=scores.undefined, calibrated=calibrated, **own)
 
 
 def replicates(logits: Tensor, labels: Tensor) -> str:
     """NCMI of bootstrap samples, packed."""
     return pack_replicates(bootstrap_ncmi(logits, labels).tolist())
+
+
+def _mean_replicates(logits: Tensor, labels: Tensor) -> dict[str, str]:
+    """NLL and mean confidence of the same samples, packed."""
+    nll, confidence = bootstrap_means(example_scores(logits, labels)).T
+    return {
+        "nll_replicates": pack_replicates(nll.tolist()),
+        "confidence_replicates": pack_replicates(confidence.tolist()),
+    }
 
 
 def _keep(job: Job, verdict: AttackEvaluation) -> str:
