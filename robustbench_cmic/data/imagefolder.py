@@ -48,7 +48,6 @@ from robustbench_cmic.suite.messages import os_error_reason
 if TYPE_CHECKING:
     from robustbench_cmic.data import Say
 
-
 _VERSION = "RGB; turned as EXIF says; central square resized bicubically; version 2"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -139,13 +138,13 @@ def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say
         raise DataError(f"{dataset.path}: {absence}")
     root, size = dataset.find(folder), dataset.size
     try:
-        listing = list_images(root)
+        listing = list_images(root, dataset.train)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {os_error_reason(error)}") from None
     total = sum(math.prod(FolderImages(files, size).shape) for files in listing.files.values())
     fits = total <= (_half_of_memory() if memory is None else memory)
-    key = hashlib.sha256(f"{root.resolve()}\0{size}\0{_VERSION}".encode()).hexdigest()[:16]
-    cache = folder / "decoded" / key
+    key = f"{root.resolve()}\0{size}\0{_VERSION}{'' if dataset.train else '; test images alone'}"
+    cache = folder / "decoded" / hashlib.sha256(key.encode()).hexdigest()[:16]
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(cache / ".lock"):
@@ -158,10 +157,10 @@ def load_imagefolder(dataset: ImageFolder, folder: Path, memory: int | None, say
             }
     except OSError as error:
         raise DataError(f"cannot use {error.filename or cache}: {os_error_reason(error)}") from None
-    train, test = (Split(images[split], listing.labels[split]) for split in ("train", "test"))
+    train, test = (Split(images[split], listing.labels[split]) for split in (listing.first, "test"))
     counts = np.array(index["histogram"])
     largest = int(np.nonzero(counts.any(axis=0))[0].max())
-    for line in filter(None, (listing.left_out_text(), suspicious_maximum(f"{root}/train", largest, 255))):
+    for line in filter(None, (listing.left_out_text(), suspicious_maximum(f"{root}/{listing.first}", largest, 255))):
         say(line)
     left_out = [entry.name for entry in listing.left_out]
     moments = moments_of_histogram(counts)
@@ -254,7 +253,7 @@ def _look_at_all(listing: Listing, size: int, cache: Path, keep: bool, say: Say)
                 else:
                     if store is not None:
                         store[row] = pixels
-                    if split == "train":
+                    if split == listing.first:
                         counts += histogram(pixels[None])
                 done += 1
                 if time.monotonic() - reported > 5:

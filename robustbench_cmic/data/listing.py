@@ -29,13 +29,21 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of both splits, sorted, with the label of each; names that begin with a dot are no files here."""
+    """The images of both splits, sorted, with the label of each; names that begin with a dot are no files here.
+
+    Of a folder that nothing is trained on there is the split `test` alone.
+    """
 
     root: Path
     classes: list[str]
     files: dict[str, list[Path]]
     labels: dict[str, Labels]
     left_out: list[LeftOut]
+
+    @property
+    def first(self) -> str:
+        """The split whose moments are taken: `train`, or `test` where there is no other."""
+        return next(iter(self.files))
 
     def state(self, now: int) -> str:
         """A hash over all that the file system says of the files: while it stays the same, none is read again.
@@ -64,14 +72,17 @@ class Listing:
         return f"{self.root}: {files} left out: {kinds}; the first: {self.left_out[0].name}"
 
 
-def list_images(root: Path) -> Listing:
+def list_images(root: Path, train: bool = True) -> Listing:
     """The files of `train/<class>/` and `test/<class>/`, or `val/<class>/` where there is no `test`.
+
+    Not those of `train` where it is False.
 
     Raises:
         DataError: folders or files that are missing, classes that differ between the splits.
         OSError: a folder cannot be read.
     """
-    folders = {"train": root / "train", "test": root / "test" if (root / "test").is_dir() else root / "val"}
+    folders = {"train": root / "train"} if train else {}
+    folders["test"] = root / "test" if (root / "test").is_dir() else root / "val"
     for split, folder in folders.items():
         if not folder.is_dir():
             wanted = "train" if split == "train" else "test` or `val"
@@ -79,14 +90,15 @@ def list_images(root: Path) -> Listing:
                 f"{root}: there is no folder `{wanted}` in it; images lie in train/<class>/ and test/<class>/"
             )
     names = {split: {entry.name for entry in _seen(folder) if entry.is_dir()} for split, folder in folders.items()}
-    for one, other in (("train", "test"), ("test", "train")):
+    for one, other in (("train", "test"), ("test", "train")) if train else ():
         extra = sorted(names[one] - names[other])
         if extra:
             some = ", ".join(extra[:MOST_NAMED])
             raise DataError(f"{root}: the splits should have the same classes; only {folders[one].name} has {some}")
-    classes = sorted(names["train"])
+    first = next(iter(folders))
+    classes = sorted(names[first])
     if len(classes) < 2:
-        raise DataError(f"{folders['train']}: should hold at least 2 folders, one a class, not {len(classes)}")
+        raise DataError(f"{folders[first]}: should hold at least 2 folders, one a class, not {len(classes)}")
     files: dict[str, list[Path]] = {}
     labels: dict[str, Labels] = {}
     left_out: list[LeftOut] = []

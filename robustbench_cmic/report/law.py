@@ -205,7 +205,7 @@ def _parts(results: Results, networks: Sequence[Network]) -> Iterator[tuple[str,
     of_one = max(by_objective.values(), key=lambda own: len({network.design for network in own}))
     if len({own.design for own in of_one}) > 1:
         training = results.trainings[of_one[0].cell.model]
-        given = training.declared["training"] is None
+        given = training.declared["objective"] is None
         name = "given weights" if given else title_of(training)
         yield "networks", "networks with given weights" if given else f"networks trained with {name}", name, of_one
         families = _grouped(of_one, [family_of(own.cell.architecture) for own in of_one])

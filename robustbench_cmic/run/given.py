@@ -84,7 +84,7 @@ def image_facts(dataset: DeclaredDataset, folder: Path) -> tuple[Shape, int] | N
         return dataset.shapes[dataset.name], len(SOURCES[dataset.name].class_names)
     try:
         if isinstance(dataset, ImageFolder):
-            return dataset.image_shape, len(list_images(dataset.find(folder)).classes)
+            return dataset.image_shape, len(list_images(dataset.find(folder), dataset.train).classes)
         data = load_data(dataset, folder)
     except (UserError, OSError):
         return None  # of data a run speaks

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from robustbench_cmic.suite.attacks import reach_problem
-from robustbench_cmic.suite.data import AnyDataset, DeclaredDataset
+from robustbench_cmic.suite.data import AnyDataset, DeclaredDataset, ImageFolder
 from robustbench_cmic.suite.fields import Norm, Threat, parse_number, radius_problem
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
@@ -66,6 +66,8 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
         yield Problem(f"the seed {seed} is listed twice", ("seeds", index))
     dataset: DeclaredDataset | None = _well_formed(TypeAdapter(AnyDataset), [raw.get("dataset")]).get(0)
     yield from table_errors(raw, dataset, expanded.entries, attacks)
+    if isinstance(dataset, ImageFolder) and not dataset.train:
+        yield from _untrained_errors(raw, models)
     for index, attack in attacks.items():
         yield from (Problem(sentence, ("attacks", index, *key)) for key, sentence in attack.problems())
         if dataset and dataset.image_shape and (problem := attack.misfit(dataset.image_shape, None)):
@@ -167,6 +169,16 @@ def _model_errors(where: Location, model: Model, several: bool, trains: bool) ->
         outside = None if adversary is None else radius_problem(Threat(adversary.norm, adversary.eps))
         if outside is not None:
             yield Problem(outside, (*where, "objective", "adversary", "eps"))
+
+
+def _untrained_errors(raw: dict[str, Any], models: dict[int, Model]) -> Iterator[Problem]:
+    """What needs training images, where a suite has none."""
+    for index, model in models.items():
+        if not model.given:
+            yield Problem("is to be trained, but the data set has `train: false`", ("models", index))
+    evaluation = raw.get("evaluation")
+    if isinstance(evaluation, dict) and evaluation.get("split") == "train":
+        yield Problem("should be test, for the data set has `train: false`", ("evaluation", "split"))
 
 
 def _initial_errors(where: Location, model: Model) -> Iterator[Problem]:

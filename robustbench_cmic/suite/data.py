@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PrivateAttr, StringConstraints, TypeAdapter, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
 from robustbench_cmic.suite.fields import Count, Number, Strict, classes_by_name, describe
 
@@ -126,11 +134,19 @@ class ImageFolder(_OwnFiles):
 
     `path` is absolute, beside the suite or in the data folder.
     `size` is the height and width in pixels to which the central square of every image is resized.
+    `train: false`: nothing is trained; train/<class>/ is not read, and need not be there.
     """
 
     implementation = "robustbench_cmic.data.imagefolder:load_imagefolder"
     name: Literal["imagefolder"]
     size: Annotated[int, Field(ge=8, le=4096)]
+    train: bool = True
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A folder with training images declares nothing of them."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "train" or not value}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -54,8 +54,8 @@ def replaced(old: str, new: str) -> str:
 
 def test_shipped_suites_are_valid_and_embed_the_design() -> None:
     assert set(shipped_suites()) == {
-        "cifar100", "cifar100-lite", "digits", "digits-10", "lambda-beta", "mnist", "mnist-lite", "smoke",
-        "tabular", "tabular-digits", "tabular-wine",
+        "cifar100", "cifar100-lite", "digits", "digits-10", "lambda-beta", "mnist", "mnist-lite", "ncmi-law",
+        "ncmi-law-digits", "ncmi-law-imagenet", "smoke", "tabular", "tabular-digits", "tabular-wine",
     }  # fmt: skip
     for path in shipped_suites().values():
         loaded = load_suite(path)
