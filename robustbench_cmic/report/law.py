@@ -210,7 +210,7 @@ def _parts(results: Results, networks: Sequence[Network]) -> Iterator[tuple[str,
         yield "networks", "networks with given weights" if given else f"networks trained with {name}", name, of_one
         families = _grouped(of_one, [family_of(own.cell.architecture) for own in of_one])
         for name, own in families.items() if len(families) > 1 else ():
-            yield "family", f"of them of the family {name}", name, own
+            yield "family", f"networks of the family {name}", name, own
     by_design = _grouped(networks, [own.design for own in networks])
     of_design = max(by_design.values(), key=lambda own: len({network.objective for network in own}))
     if (objectives := len({own.objective for own in of_design})) > 1:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from robustbench_cmic.data import imagefolder, load_data
 from robustbench_cmic.data.arrays import read_arrays
+from robustbench_cmic.data.base import DataError
 from robustbench_cmic.data.imagefolder import decode
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.suite import load_suite
@@ -85,6 +86,21 @@ def swap_links(root: Path) -> None:
 
 @pytest.mark.parametrize("change", [swap_folders, swap_contents, swap_links])
 @pytest.mark.parametrize("settled", [False, True])
+def test_without_training_images_the_others_are_those_of_the_whole_folder(tmp_path: Path) -> None:
+    halves(tmp_path / "set")
+    whole, alone = (load_data(FOLDER.model_copy(update={"train": train}), tmp_path) for train in (True, False))
+    assert (alone.test.images[:] == whole.test.images[:]).all()
+    assert (alone.test.labels == whole.test.labels).all()
+    assert alone.train is not whole.train
+    assert len(alone.train.labels) == len(alone.test.labels) == 24
+    assert alone.sha256 != whole.sha256
+    (tmp_path / "set" / "train").rename(tmp_path / "elsewhere")
+    assert load_data(FOLDER.model_copy(update={"train": False}), tmp_path).sha256 == alone.sha256
+    with pytest.raises(DataError, match="there is no folder `train` in it"):
+        load_data(FOLDER, tmp_path)
+    assert "train" not in FOLDER.model_dump(), "cells of folders with training images are as they were"
+
+
 def test_a_change_that_keeps_sizes_and_times_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, settled: bool
 ) -> None:
