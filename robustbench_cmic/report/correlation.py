@@ -124,7 +124,7 @@ class Paired:
             if self.x_replicates is None or self.y_replicates is None:
                 return None
             resamples = len(self.x_replicates)
-            kept = np.isfinite(self.x_replicates).all(1) & np.isfinite(self.y_replicates).all(1)
+            kept = np.all(np.isfinite(np.hstack([self.x_replicates, self.y_replicates])), axis=1)
             if not kept.any():
                 return None
             x, y = (

@@ -38,12 +38,11 @@ def untrained(folder: Path) -> list[dict[str, Any]]:
     for place in range(9):
         name = NETWORKS[place % 3]
         torch.manual_seed(place)
-        network = timm.create_model(name, num_classes=len(CLASSES))
-        classifier: Any = network.get_classifier()
+        network: Any = timm.create_model(name, num_classes=len(CLASSES))
         with torch.no_grad():
-            classifier.weight.mul_(10.0 ** (place % 3))
+            network.get_classifier().weight.mul_(10.0 ** (place % 3))
         torch.save(network.state_dict(), folder / f"{place}.pt")
-        entry = {"id": f"{name}-{place}", "architecture": name, "weights": f"{place}.pt"}
+        entry: dict[str, Any] = {"id": f"{name}-{place}", "architecture": name, "weights": f"{place}.pt"}
         entry |= {"normalization": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
         models.append(entry | ({"objective": {"name": "ce"}} if place else {}))
     return models
