@@ -84,8 +84,6 @@ def swap_links(root: Path) -> None:
         (root / "test" / name).symlink_to(root / f"kept-{other}")
 
 
-@pytest.mark.parametrize("change", [swap_folders, swap_contents, swap_links])
-@pytest.mark.parametrize("settled", [False, True])
 def test_without_training_images_the_others_are_those_of_the_whole_folder(tmp_path: Path) -> None:
     halves(tmp_path / "set")
     whole, alone = (load_data(FOLDER.model_copy(update={"train": train}), tmp_path) for train in (True, False))
@@ -101,6 +99,8 @@ def test_without_training_images_the_others_are_those_of_the_whole_folder(tmp_pa
     assert "train" not in FOLDER.model_dump(), "cells of folders with training images are as they were"
 
 
+@pytest.mark.parametrize("change", [swap_folders, swap_contents, swap_links])
+@pytest.mark.parametrize("settled", [False, True])
 def test_a_change_that_keeps_sizes_and_times_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, settled: bool
 ) -> None:
