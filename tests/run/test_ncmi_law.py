@@ -16,6 +16,7 @@ from robustbench_cmic.records.schema import AttackRecord, TrainRecord
 from robustbench_cmic.report import read_results, summarize
 from robustbench_cmic.suite import SuiteError, find_suite, load_suite
 from tests.conftest import Cli
+from tests.in_process import command_here
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
 NETWORKS = ("test_resnet", "test_efficientnet", "test_convnext")
@@ -110,10 +111,10 @@ def test_without_training_images_nothing_is_trained_or_evaluated_on_them(
 TOY = """\
 suite: toy-law
 dataset: {name: digits}
-training: {epochs: 1, limit: 200, batch_size: 32, optimizer: {name: sgd, lr: 0.1}}
+training: {epochs: 1, batch_size: 32, optimizer: {name: sgd, lr: 0.05}}
 models:
   - {id: mlp, architecture: mlp, objective: {name: ce},
-     matrix: {width: [4, 16], depth: [1, 2], training.epochs: [1, 3]}}
+     matrix: {width: [16, 64], depth: [1, 2], training.epochs: [1, 3]}}
   - {id: focal, architecture: mlp, width: 16, depth: 1, training: {epochs: 3}, objective: {name: focal}}
 """
 
@@ -130,5 +131,5 @@ def test_a_suite_without_attacks_is_run_and_told_as_a_law(tmp_path: Path, cli: C
     assert [line.networks for line in first.lines] == [8] * 6
     assert all(line.both is not None for line in first.lines)
     assert len({own.cell.declared["train"]["training"]["epochs"] for own in first.networks}) == 2
-    assert cli("report", file, "--results", "results", "--figures", "figures").returncode == 0
+    assert command_here("report", file, "--results", "results", "--figures", "figures", cwd=tmp_path).returncode == 0
     assert (tmp_path / "figures" / "toy-law-ncmi-error.svg").exists()
