@@ -124,14 +124,15 @@ def pgd_search(
     noise: DrawNoise | None,
     weight: float = 1.0,
     centroids: Tensor | None = None,
+    raised: AttackLoss | None = None,
 ) -> Tensor:
     """`pgd` with explicit random starts (None: start at the images) and weight of each example's loss.
 
     `search` is at one threat, and takes its starts from `noise` alone. Runs are counted through: run k of restart r, of
-    t targets each, starts from `noise(r * t + k)`.
+    t targets each, starts from `noise(r * t + k)`. `raised` stands in the place of the loss that `search` names.
     """
     images = images.detach()
-    loss = make_loss(search.loss, centroids)
+    loss = raised or make_loss(search.loss, centroids)
 
     def one_run(number: int, active: Tensor, targets: Tensor | None) -> tuple[Tensor, None]:
         starts = (images if noise is None else (images + noise(number)).clamp(0, 1))[active]

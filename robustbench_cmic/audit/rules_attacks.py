@@ -232,7 +232,7 @@ def _attacked_as_trained(model: AuditedModel) -> Iterator[Finding]:
     for row in model.rows:
         if isinstance(row.attack, FGSM | PGD) and row.cell.norm == adversary.norm:
             search = row.attack.search
-            same = search.loss == adversary.loss and search.targets == 0
+            same = search.loss == adversary.raised_loss and search.targets == 0
             # One step against a training with many is weaker, but not the attack that it was trained on.
             as_long = search.steps == adversary.steps or 1 < search.steps < adversary.steps
             if same and as_long:

@@ -17,8 +17,9 @@ from robustbench_cmic.objectives.last_layer import ObjectiveError, OwnHead, hold
 from robustbench_cmic.objectives.lgm import LargeMarginGaussian
 from robustbench_cmic.objectives.ncmi import Ncmi
 from robustbench_cmic.objectives.opl import Opl
+from robustbench_cmic.objectives.robust import RobustCmi, mart_terms, trades_terms
 from robustbench_cmic.objectives.squentropy import Squentropy
-from robustbench_cmic.suite.objectives import CustomObjective, DeclaredObjective
+from robustbench_cmic.suite.objectives import Adversary, CustomObjective, DeclaredObjective
 
 __all__ = [
     "CenterLoss",
@@ -36,10 +37,14 @@ __all__ = [
     "Opl",
     "OwnHead",
     "ParameterGroup",
+    "RobustCmi",
     "Squentropy",
     "build_objective",
+    "build_robust_cmi",
     "head_owner",
     "holds_own_head",
+    "mart_terms",
+    "trades_terms",
 ]
 
 
@@ -51,6 +56,14 @@ def build_objective(declared: DeclaredObjective, classes: int, seed: int = 0) ->
     """
     objective: Objective = pkgutil.resolve_name(declared.implementation)(classes, **declared.arguments(seed))
     return objective
+
+
+def build_robust_cmi(adversary: Adversary | None, classes: int) -> RobustCmi | None:
+    """The term of an adversary's robust CMI, on the CPU; None where it has none."""
+    declared = None if adversary is None else adversary.robust_cmi
+    if declared is None:
+        return None
+    return RobustCmi(classes, **declared.model_dump(by_alias=False, include={"lambda_", "beta", "momentum", "horizon"}))
 
 
 def head_owner(declared: DeclaredObjective | None, classes: int, seed: int, names: Iterable[str]) -> Objective | None:

@@ -106,8 +106,11 @@ class Cmic(Objective):
 
     def begin_epoch(self, epoch: int, outputs: TrainingOutputs) -> None:
         """`fixed` centroids: the mean of P over the training examples of each class; one without any stays uniform."""
-        if not self.fixed or (self.refresh == "once" and epoch > 1):
-            return
+        if self.fixed and (self.refresh == "epoch" or epoch == 1):
+            self.take_class_means(outputs)
+
+    def take_class_means(self, outputs: TrainingOutputs) -> None:
+        """Q_c: the mean of P over the training examples of class c; one without any is uniform."""
         sums = InformationSums.zeros(self.classes, self.centroid.device)
         for logits, labels in outputs():
             sums.add(logits, labels)
@@ -130,10 +133,14 @@ class Cmic(Objective):
         return {"total": total, "ce": ce, "cmi": concentration, "separation": separation}
 
     def _concentration(self, p: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
-        """(1/|B|) sum_x KL(P_x || Q_y), Q fixed. No centroid entry reaches 0: it begins at 1/C and decays by m."""
+        """(1/|B|) sum_x KL(P_x || Q_y), Q fixed."""
+        return self._divergences(p, log_p, labels).mean()
+
+    def _divergences(self, p: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
+        """KL(P_x || Q_y) of each row, Q fixed. No centroid entry reaches 0: it begins at 1/C and decays by m."""
         log_q = self.centroid.clamp(min=torch.finfo(self.centroid.dtype).tiny).log()
         # 0 log 0 is 0, for classes that a model masks with -infinity.
-        return (p * (log_p.clamp(min=torch.finfo(log_p.dtype).min) - log_q[labels])).sum(1).mean()
+        return (p * (log_p.clamp(min=torch.finfo(log_p.dtype).min) - log_q[labels])).sum(1)
 
     def _separation(self, p: Tensor, log_p: Tensor, labels: Tensor) -> Tensor:
         """Mean over pairs of different labels of -P_x . max(log P_u, log floor), or their sum over |B|^2."""

@@ -61,7 +61,7 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
         "dataset": suite.dataset.model_dump(),
         "model": model.declared(),
         "objective": None if model.objective is None else model.objective.declared(),
-        "training": None if trained is None else trained.declared(),
+        "training": None if trained is None else trained.declared(suite.adversarial),
         "weights": None,
         "seed": seed,
     }

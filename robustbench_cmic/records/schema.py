@@ -38,6 +38,9 @@ class Epoch(Frozen):
     separation: float
     ncmi: float | None
     held_out: float | None = None  # accuracy after the epoch on held-out training images, under an adversary its attack
+    checked: float | None = (
+        None  # accuracy under 5 steps on one training batch, where catastrophic overfitting threatens
+    )
 
 
 class Part(Frozen):
@@ -198,6 +201,7 @@ class TrainRecord(_Record):
     features: Features | None = None  # of a table
     curve: list[Epoch] = []
     selected_epoch: int | None = None  # whose weights were kept, where they are not those of the last one as such
+    stopped: str = ""  # why it ended early all the same, as a sentence; its weights are those of `selected_epoch`
     last_finite: dict[str, float] | None = None  # if diverged, the loss terms of the last step at which all were finite
     outputs: KeptOutputs | None = None  # where the suite asks for them
     fingerprint: Fingerprint | None = None  # None in records from before there was one, and of outputs that are random

@@ -147,10 +147,14 @@ def pair_lines(results: Results, groups: Mapping[Key, Group], first: str, second
 
 
 def title_of(training: Cell, otherwise: str | None = None) -> str:
-    """What people call the objective of a training; one of a user's own has its name, or what is given instead."""
+    """What people call the objective of a training; one of a user's own has its name, or what is given instead.
+
+    `CE with TRADES`: with the method of robust training, if there is one.
+    """
     declared = training.declared["objective"]
-    title = None if declared is None else objective_of(declared).title
-    return title or otherwise or training.objective
+    objective = None if declared is None else objective_of(declared)
+    title = (objective and objective.title) or otherwise or training.objective
+    return f"{title} with {objective.adversary.title}" if objective and objective.adversary else title
 
 
 def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group]) -> PairTest:

@@ -20,9 +20,10 @@ from robustbench_cmic.suite.fields import Norm, Threat, parse_number, radius_pro
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
 from robustbench_cmic.suite.models import Model, architecture_problem, size_problems
+from robustbench_cmic.suite.objectives import Adversary, AnyObjective
 from robustbench_cmic.suite.on_tables import fold_warnings, table_errors
 from robustbench_cmic.suite.schema import AnyAttack, Suite
-from robustbench_cmic.suite.training import Training
+from robustbench_cmic.suite.training import WITHOUT_BEST, Training
 
 MAX_CELLS = 100_000
 MAX_PAIRS = 10_000
@@ -56,6 +57,7 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
     for index, model in models.items():
         trains = "training" in raw or model.training is not None
         yield from _model_errors(("models", index), model, len(seeds) > 1, trains)
+    yield from _training_errors(raw.get("training"), models.values(), len(models) == len(expanded.entries))
     entries = [(index, entry) for index, entry in enumerate(expanded.entries) if isinstance(entry, dict)]
     ids = {index: entry["id"] for index, entry in entries if isinstance(entry.get("id"), str)}
     for index, first, name in _repeated(ids.items()):
@@ -120,9 +122,12 @@ def warnings(suite: Suite) -> Iterator[Problem]:
             yield from (Problem(sentence, ("models", index, "objective", key)) for key, sentence in found)
         adversary = None if model.objective is None else model.objective.adversary
         if adversary is not None:
+            where: Location = ("models", index, "objective", "adversary")
             problem = reach_problem(adversary.step_size(), adversary.steps, adversary.eps)
             if problem is not None:
-                yield Problem(problem, ("models", index, "objective", "adversary", "alpha"))
+                yield Problem(problem, (*where, "alpha"))
+            found = () if adversary.robust_cmi is None else adversary.robust_cmi.warnings(steps)
+            yield from (Problem(sentence, (*where, "robust_cmi", key)) for key, sentence in found)
     if suite.evaluation.per_class and suite.evaluation.limit is None:
         yield Problem("has no effect without `limit`: all examples are taken", ("evaluation", "per_class"))
     own: list[tuple[Location, Training | None]] = [(("models", i), m.training) for i, m in enumerate(suite.models)]
@@ -166,9 +171,27 @@ def _model_errors(where: Location, model: Model, several: bool, trains: bool) ->
         for key, sentence in model.objective.problems():
             yield Problem(sentence, (*where, "objective", key))
         adversary = model.objective.adversary
-        outside = None if adversary is None else radius_problem(Threat(adversary.norm, adversary.eps))
-        if outside is not None:
-            yield Problem(outside, (*where, "objective", "adversary", "eps"))
+        if adversary is not None:
+            yield from _adversary_errors((*where, "objective", "adversary"), model.objective, adversary)
+
+
+def _adversary_errors(where: Location, objective: AnyObjective, adversary: Adversary) -> Iterator[Problem]:
+    """A ball that there is not, and a method that adds to a loss what this one does not have."""
+    outside = radius_problem(Threat(adversary.norm, adversary.eps))
+    if outside is not None:
+        yield Problem(outside, (*where, "eps"))
+    if adversary.method == "mart" and not objective.cross_entropy:
+        message = f"mart boosts a cross entropy, and {objective.name} lowers none: choose pgd_at or trades"
+        yield Problem(message, (*where, "method"))
+
+
+def _training_errors(training: Any, models: Iterable[Model], whole: bool) -> Iterator[Problem]:
+    """`held_out` alone, where `select: best` is not the default; `whole`: no model is left out of `models`."""
+    if not whole or not isinstance(training, dict) or training.get("select") is not None:
+        return
+    adversarial = any(model.objective is not None and model.objective.adversary for model in models if not model.given)
+    if training.get("held_out") is not None and not adversarial:
+        yield Problem(WITHOUT_BEST, ("training",))
 
 
 def _untrained_errors(raw: dict[str, Any], models: dict[int, Model]) -> Iterator[Problem]:
@@ -242,7 +265,9 @@ def _unfair_differences(first: Model, second: Model) -> list[str]:
     keys = [key for key in Model.model_fields if key not in _OF_WEIGHTS]
     values = {key: (getattr(first, key), getattr(second, key)) for key in keys}
     if first.objective is not None and second.objective is not None:  # else one training is not known
-        values["adversary"] = (first.objective.adversary, second.objective.adversary)
+        both = (first.objective.adversary, second.objective.adversary)
+        # Robust CMI adds to the objective, and is what such a pair compares.
+        values["adversary"] = tuple(each and each.without_robust_cmi() for each in both)
     return [
         f"{key} ({_spelled(key, ours)}, {_spelled(key, theirs)})"
         for key, (ours, theirs) in values.items()

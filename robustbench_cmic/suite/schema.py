@@ -72,6 +72,13 @@ class Suite(Strict):
         """What the command line changed of the file: `training.epochs=2`."""
         return self._changes
 
+    @property
+    def adversarial(self) -> bool:
+        """A model of it is trained against an adversary."""
+        return any(
+            model.objective is not None and model.objective.adversary for model in self.models if not model.given
+        )
+
     def changed(self, name: str, changes: Iterable[str]) -> Suite:
         """The same suite under the name that the command line's changes give it."""
         suite = self.model_copy(update={"suite": name})

@@ -177,6 +177,9 @@ class DeclaredOutputs(Strict):
             what = f"classes^2 x per_class x epochs = {numbers} numbers in every record"
             raise ValueError(f"`outputs` keeps {what}: more than {MOST_OUTPUTS} are too many, lower one of the three")
         return self
+HELD_OUT = 0.1
+"""Share of the training images that tells the best epoch of robust training, whose last one is worse."""
+WITHOUT_BEST = "`held_out` has no effect without `select: best`: leave it out"
 
 
 class Training(Strict):
@@ -185,8 +188,10 @@ class Training(Strict):
     Attributes:
         limit: train on so many images only, as many of every class, drawn once and for all.
         select: which epoch's weights a training leaves: those of the `last`, or of the `best` on the held-out images.
+            By default `last`; in a suite that trains a model against an adversary `best`, for all of its models.
         held_out: how many of the training images (of those that `limit` leaves) are not learned from, but tell which
             epoch is best: a share below 1, or a number of images; of each class its share, the same for every model.
+            By default `HELD_OUT`, where `best` is the default.
         outputs: what records keep for pictures; no weight depends on it, so that cells do not declare it.
     """
 
@@ -196,7 +201,7 @@ class Training(Strict):
     schedule: AnySchedule = Constant(name="constant")
     augmentation: Augmentation = Augmentation()
     limit: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
-    select: Literal["last", "best"] = "last"
+    select: Literal["last", "best"] | None = None
     held_out: Positive | None = None
     outputs: DeclaredOutputs | None = None
 
@@ -205,7 +210,7 @@ class Training(Strict):
         if self.select == "best" and self.held_out is None:
             raise ValueError("`select: best` needs `held_out`, a share of the training images such as 0.1, or a number")
         if self.held_out is not None and self.select == "last":
-            raise ValueError("`held_out` has no effect without `select: best`: leave it out")
+            raise ValueError(WITHOUT_BEST)
         if self.held_out is not None and self.held_out >= 1 and not self.held_out.is_integer():
             raise ValueError(f"`held_out` should be a share below 1 or a number of images, not {self.held_out:g}")
         if self.limit is not None and self.limit - self.held_out_images(self.limit) < 2:
@@ -223,12 +228,17 @@ class Training(Strict):
         whole, rest = divmod(images, self.batch_size)
         return whole + (rest > 1)
 
-    def declared(self) -> dict[str, Any]:
-        """What decides a training, as a cell declares it: plain data; what is optional only where it is asked for."""
+    def declared(self, adversarial: bool = False) -> dict[str, Any]:
+        """What decides a training, as a cell declares it: plain data; what is optional only where it is asked for.
+
+        `adversarial`: its suite trains a model against an adversary.
+        """
         declared = self.model_dump(exclude_none=True, exclude={"outputs"})
+        if self.select is None and adversarial:
+            declared |= {"select": "best", "held_out": self.held_out or HELD_OUT}
         for key in ("rotation", "jitter"):
             if not declared["augmentation"][key]:
                 del declared["augmentation"][key]
-        if self.select == "last":
+        if declared.get("select") == "last":
             del declared["select"]
         return declared

@@ -1,6 +1,13 @@
-"""Adversarial training (Madry et al. 2018, eq. 2.1): a step learns from the worst images found near its own."""
+"""Adversaries of training: what a step learns from, found near its images.
+
+PGD-AT (Madry et al. 2018, eq. 2.1), TRADES, MART and FGSM-RS, see `suite.objectives.Adversary`, and the second
+adversary of robust CMI. What they enter the loss as is in `training.robust`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +15,11 @@ from torch import Tensor, nn
 from robustbench_cmic.attacks.model import frozen
 from robustbench_cmic.attacks.pgd import pgd_search
 from robustbench_cmic.attacks.threat import random_perturbations
+from robustbench_cmic.objectives.robust import RobustCmi, divergences
 from robustbench_cmic.suite.objectives import Adversary
+
+NEAR = 0.001
+"""Standard deviation of the starts of TRADES and MART: at the image itself KL(P_x || P_x') has no gradient."""
 
 
 def find_adversarial(adversary: Adversary, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
@@ -25,17 +36,51 @@ def find_adversarial(adversary: Adversary, model: nn.Module, images: Tensor, lab
         seed: decides the random starts, and nothing else does.
     """
     attack = adversary.attack
+    draw = partial(random_perturbations, attack.threat)
+    if adversary.two_outputs:
+        draw = _near
+    noise = partial(_drawn, draw, images, seed) if attack.random_start else None
+    with frozen(model):
+        raised = None
+        if adversary.raised_loss == "kl":
+            with torch.no_grad():
+                clean = model(images)
 
-    def noise(_: int) -> Tensor:
-        # The CPU's generator alone: torch.manual_seed also seeds the GPU's, from which layers draw.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            drawn = random_perturbations(attack.threat, images.shape)
-        # Out of pinned memory, for only such a copy does not make the host wait for the device.
-        return (drawn.pin_memory() if images.is_cuda else drawn).to(images, non_blocking=True)
+            def raised(logits: Tensor, _: Tensor, __: Tensor | None = None, /) -> Tensor:
+                return divergences(clean, logits)
+
+        return pgd_search(model, images, labels, attack, noise, raised=raised)
+
+
+def find_for_robust_cmi(
+    adversary: Adversary, term: RobustCmi, model: nn.Module, images: Tensor, labels: Tensor, seed: int
+) -> Tensor:
+    """What the second adversary makes of a batch, which is one block: its separation depends on all images.
+
+    As `find_adversarial`, but for the loss: KL(P || Q_y) - (beta / lambda) * separation, from a uniform start.
+    """
+    attack = adversary.second.attack
+    noise = partial(_drawn, partial(random_perturbations, attack.threat), images, seed)
+
+    def raised(logits: Tensor, labels: Tensor, _: Tensor | None = None, /) -> Tensor:
+        return term.ascended(logits, labels)
 
     with frozen(model):
-        return pgd_search(model, images, labels, attack, noise if attack.random_start else None)
+        return pgd_search(model, images, labels, attack, noise, raised=raised)
+
+
+def _near(shape: torch.Size) -> Tensor:
+    return NEAR * torch.randn(shape)
+
+
+def _drawn(draw: Callable[[torch.Size], Tensor], images: Tensor, seed: int, _: int) -> Tensor:
+    """Random perturbations of images; the last argument is the number of a run, of which there is one."""
+    # The CPU's generator alone: torch.manual_seed also seeds the GPU's, from which layers draw.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        drawn = draw(images.shape)
+    # Out of pinned memory, for only such a copy does not make the host wait for the device.
+    return (drawn.pin_memory() if images.is_cuda else drawn).to(images, non_blocking=True)
 
 
 class AtPrecision(nn.Module):

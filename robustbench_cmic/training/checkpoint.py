@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +15,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from robustbench_cmic.models.weights import CorruptCheckpointError, for_storage
-from robustbench_cmic.objectives import Objective
+from robustbench_cmic.objectives import Objective, RobustCmi
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.schema import Epoch
 from robustbench_cmic.suite.files import open_regular
 from robustbench_cmic.suite.objectives import Adversary
 
+FALL = 0.2
+"""Checked accuracy that falls by more from one epoch to the next is catastrophic overfitting (arXiv 2001.03994)."""
 _ANSWER = "answers."
 
 
@@ -50,9 +53,10 @@ class TrainingRun:
     Attributes:
         model: on the device it trains on, as the objective; its first layer is a `Normalize`.
         adversary: changes the images of every step, after their augmentation.
+        robust_cmi: its second adversary's term, on the device, if it has one.
         curve: finished epochs.
         collapsed: the latest epochs in a row in which all predictions were one class.
-        best: the model's state after the selected epoch; empty where nothing is held out.
+        best: the model's state after the selected epoch; empty where none is selected.
         outputs: logits for pictures, by epoch, see `training.outputs`.
     """
 
@@ -60,6 +64,7 @@ class TrainingRun:
     objective: Objective
     optimizer: torch.optim.Optimizer
     adversary: Adversary | None = None
+    robust_cmi: RobustCmi | None = None
     curve: list[Epoch] = field(default_factory=list)
     collapsed: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -67,15 +72,40 @@ class TrainingRun:
 
     @property
     def selected_epoch(self) -> int | None:
-        """The epoch that is best on the held-out images, of several the earliest; None where nothing is held out."""
+        """The epoch that is best on the held-out images, of several the earliest; without any that before a fall.
+
+        None where the last one is kept as such.
+        """
         judged = [(epoch.held_out, -epoch.epoch) for epoch in self.curve if epoch.held_out is not None]
-        return -max(judged)[1] if judged else None
+        if judged:
+            return -max(judged)[1]
+        return None if self.fell is None else self.fell - 1
+
+    @property
+    def fell(self) -> int | None:
+        """The epoch that overfitted catastrophically: the accuracy that is checked fell by more than `FALL` in it."""
+        for before, after in itertools.pairwise(self.curve):
+            if before.checked is not None and after.checked is not None and before.checked - after.checked > FALL:
+                return after.epoch
+        return None
+
+    def note_checked(self, accuracy: float) -> None:
+        """Enter the latest epoch's accuracy on the images of the check, and keep its weights unless it fell.
+
+        Where images are held out, these say which weights are kept.
+        """
+        self.curve[-1] = self.curve[-1].model_copy(update={"checked": accuracy})
+        if self.fell is None and self.curve[-1].held_out is None:
+            self._keep()
 
     def note_held_out(self, accuracy: float) -> None:
         """Enter the latest epoch's accuracy on the held-out images, and keep its weights if it is the best so far."""
         self.curve[-1] = self.curve[-1].model_copy(update={"held_out": accuracy})
         if self.selected_epoch == len(self.curve):
-            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self._keep()
+
+    def _keep(self) -> None:
+        self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def state(self) -> TrainingState:
         """A snapshot of it all, as plain tensors and data."""
@@ -83,6 +113,8 @@ class TrainingRun:
         tensors |= {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None}
+        if self.robust_cmi is not None:
+            tensors |= {f"robust_cmi.{name}": value for name, value in self.robust_cmi.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= {f"outputs.{epoch}": logits for epoch, logits in self.outputs.items()}
         tensors["collapsed"] = torch.tensor(self.collapsed)
@@ -90,13 +122,15 @@ class TrainingRun:
 
     def restore(self, state: TrainingState) -> None:
         """Continue from a snapshot."""
-        names = ("model", "objective", "optimizer", "best", "outputs", "collapsed")
+        names = ("model", "objective", "robust_cmi", "optimizer", "best", "outputs", "collapsed")
         groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for name, value in state.tensors.items():
             group, _, inner = name.partition(".")
             groups[group][inner] = value
         self.model.load_state_dict(groups["model"])
         self.objective.load_state_dict(groups["objective"])
+        if self.robust_cmi is not None:
+            self.robust_cmi.load_state_dict(groups["robust_cmi"])
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in groups["optimizer"].items():
             index, _, slot = name.partition(".")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cmic.data.base import Split
-from robustbench_cmic.data.feed import Examples, Feed, unit
+from robustbench_cmic.data.feed import Feed, unit
 from robustbench_cmic.data.subset import hold_out
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.training import Training
@@ -22,7 +22,8 @@ from robustbench_cmic.training.checkpoint import TrainingRun
 from robustbench_cmic.training.cuda_graph import GraphedStep
 from robustbench_cmic.training.epoch_log import EpochLog
 from robustbench_cmic.training.optimizer import set_rate
-from robustbench_cmic.training.selection import HeldOut
+from robustbench_cmic.training.robust import RobustAdditions
+from robustbench_cmic.training.selection import Judges
 
 COLLAPSE_PATIENCE = 3
 """A model that predicts one class only over this many epochs in a row, or over the last, has collapsed."""
@@ -71,6 +72,8 @@ def train(
 ) -> Divergence | None:
     """Train to the end, from wherever `training` stands; the model is left with the weights of the selected epoch.
 
+    Catastrophic overfitting, where it is checked for, ends a training before, see `TrainingRun.fell`.
+
     Args:
         training: model, objective and optimiser; changed in place.
         split: images and labels to train on, and to hold some out of.
@@ -90,7 +93,7 @@ def train(
     loop = _Loop(training, split, declared, seed, acceleration)
     epochs = declared.epochs
     with contextlib.closing(loop.images):
-        while len(training.curve) < epochs:
+        while len(training.curve) < epochs and training.fell is None:
             epoch = len(training.curve) + 1
             # Layers such as dropout draw from the global generator: seeded by epoch, a resumed run draws the same.
             with seeded(derive_seed("epoch", seed, epoch)):
@@ -98,8 +101,7 @@ def train(
             divergence = divergence or _collapse(training, epochs)
             if divergence is not None:
                 return divergence
-            if loop.held_out is not None:
-                training.note_held_out(loop.held_out.accuracy(training.model, training.adversary))
+            loop.judges.note()
             after_epoch(training)
     if training.best:
         training.model.load_state_dict(training.best)
@@ -121,10 +123,6 @@ class _Loop:
         kept, held = hold_out(split.labels, declared.held_out_images(len(split.labels)))
         self.rows, labels = torch.from_numpy(kept), torch.from_numpy(split.labels)
         self.labels = labels[self.rows]
-        self.held_out: HeldOut | None = None
-        if len(held) > 0:
-            examples = Examples(split.images, held, str(self.device))
-            self.held_out = HeldOut(examples, labels[held].to(self.device), declared.batch_size, seed)
         self.image_size = (split.images.shape[2], split.images.shape[3])
         self.fill: Tensor = training.model.get_buffer("0.mean")
         self.names: tuple[str, ...] = ()
@@ -132,6 +130,12 @@ class _Loop:
         self.step = GraphedStep(self._step) if acceleration.graphed and training.adversary is None else self._step
         self.steps = declared.steps_of_epoch(len(self.labels))
         training.objective.begin(declared.epochs * self.steps)
+        if training.robust_cmi is not None:
+            training.robust_cmi.begin(declared.epochs * self.steps)
+        self.robust: RobustAdditions | None = None
+        if training.adversary is not None:
+            self.robust = RobustAdditions(training.adversary, training.robust_cmi, self.network, seed)
+        self.judges = Judges(training, split, held, kept[self._order(1)[0].numpy()], declared.batch_size, seed)
         self.feed = Feed(split.images, self.device, acceleration.workers)
         self.images = self.feed.batches(self._all_indices(self.feed.indices_on))
 
@@ -175,6 +179,8 @@ class _Loop:
         log: EpochLog | None = None
         rate, seen = 0.0, 0
         training.objective.begin_epoch(epoch, partial(self._training_outputs, epoch))
+        if training.robust_cmi is not None:
+            training.robust_cmi.begin_epoch(epoch, partial(self._training_outputs, epoch, clean=True))
         training.model.train()
         for step, index in enumerate(order):
             done = (epoch - 1) * self.steps + step
@@ -202,18 +208,23 @@ class _Loop:
         images = unit(pixels)
         batch = augment(images[: len(labels)], draws, self.declared.augmentation, self.fill)
         self.training.optimizer.zero_grad(set_to_none=True)
-        logits, *features = objective.outputs(self.network, self._attacked(batch, labels, "adversary", *self.at))
-        terms = objective(logits, labels, *features)
+        found = self._attacked(batch, labels, "adversary", *self.at)
+        logits, *features = objective.outputs(self.network, batch if self._learns_clean else found)
+        terms, shown = objective(logits, labels, *features), logits
+        if self.robust is not None:
+            terms, shown = self.robust.add(terms, logits, labels, batch, found, self.at)
         terms["total"].backward()
         self.training.optimizer.step()
+        if self.robust is not None:
+            self.robust.update(labels)
         if extra_labels:
-            more = self._attacked(images[len(labels) :], extra_labels[0], "adversary of class batches", *self.at)
+            more = self._seen(images[len(labels) :], extra_labels[0], "adversary of class batches", *self.at)
             logits_of_more, *features = self._outputs(more, objective.class_mode)
             objective.update(logits_of_more, extra_labels[0], *features)
         else:
             objective.update(logits.detach(), labels, *(each.detach() for each in features))
         self.names = tuple(terms)
-        return logits.detach(), torch.stack([term.detach() for term in terms.values()])
+        return shown.detach(), torch.stack([term.detach() for term in terms.values()])
 
     def _attacked(self, images: Tensor, labels: Tensor, purpose: str, epoch: int, number: int) -> Tensor:
         """What the adversary makes of the batch of that number; without one the images themselves."""
@@ -222,6 +233,14 @@ class _Loop:
             return images
         start_seed = derive_seed(purpose, self.seed, epoch, number)
         return find_adversarial(adversary, self.network, images, labels, start_seed)
+
+    @property
+    def _learns_clean(self) -> bool:
+        return self.training.adversary is not None and self.training.adversary.learns_clean
+
+    def _seen(self, images: Tensor, labels: Tensor, purpose: str, epoch: int, number: int) -> Tensor:
+        """Further images as the objective sees those of a step: attacked, unless the method learns from clean ones."""
+        return images if self._learns_clean else self._attacked(images, labels, purpose, epoch, number)
 
     def _outputs(self, images: Tensor, mode: Literal["eval", "train"]) -> tuple[Tensor, ...]:
         """Of the objective's outputs, without gradient: the centroid step has the weights fixed.
@@ -234,16 +253,21 @@ class _Loop:
         self.network.train()
         return outputs
 
-    def _training_outputs(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
-        """The outputs and labels of all images that are learned from, see `objectives.base.TrainingOutputs`."""
+    def _training_outputs(self, epoch: int, clean: bool = False) -> Iterator[tuple[Tensor, ...]]:
+        """The outputs and labels of all images that are learned from, see `objectives.base.TrainingOutputs`.
+
+        Of robust CMI the logits and labels of `clean` images.
+        """
         size = self.declared.batch_size
         rows = torch.split(self.rows.to(self.feed.indices_on), size)
         labels = torch.split(self.labels.to(self.device), size)
         with contextlib.closing(self.feed.batches(rows)) as batches:
             for number, (pixels, own) in enumerate(zip(batches, labels, strict=True)):
-                images = self._attacked(unit(pixels), own, "adversary of class means", epoch, number)
+                images = unit(pixels)
+                if not clean:
+                    images = self._seen(images, own, "adversary of class means", epoch, number)
                 logits, *features = self._outputs(images, "eval")
-                yield logits, own, *features
+                yield (logits, own) if clean else (logits, own, *features)
 
     def _close(self, log: EpochLog | None, epoch: int, rate: float) -> Divergence | None:
         training = self.training

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.suite import LoadedSuite, SuiteError, find_suite, load_suite, shipped_suites
 from robustbench_cmic.suite.attacks import PGD, AutoAttack, Noise, Transfer
 from robustbench_cmic.suite.data import DATASETS
@@ -97,8 +99,43 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("{name: ce}", "{name: ce, adversary: {eps: 0.1, stepz: 3}}",
          "x.yaml:5: models[0].objective.adversary.stepz: unknown key; did you mean 'steps'?"),
         ("{name: ce}", "{name: ce, adversary: {name: PGD, eps: 0.1}}",
-         "x.yaml:5: models[0].objective.adversary.name: unknown key; known here: norm, eps, alpha, steps, loss, "
-         "random_start"),
+         "x.yaml:5: models[0].objective.adversary.name: unknown key; known here: method, weight, norm, eps, alpha, "
+         "steps, loss, random_start, robust_cmi"),
+        ("{name: ce}", "{name: ce, adversary: {method: trades, weight: 6}}",
+         "x.yaml:5: models[0].objective.adversary.eps: this key is missing"),
+        ("{name: ce}", "{name: ce, adversary: {method: trade, eps: 0.1}}",
+         "x.yaml:5: models[0].objective.adversary.method: should be 'pgd_at', 'trades', 'mart' or 'fgsm_rs', not "
+         "'trade'"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0.1, weight: 6}}",
+         "x.yaml:5: models[0].objective.adversary: `weight` has no effect with `method: pgd_at`: leave it out"),
+        ("{name: ce}", "{name: ce, adversary: {method: fgsm_rs, eps: 0.1, weight: 6}}",
+         "x.yaml:5: models[0].objective.adversary: `weight` has no effect with `method: fgsm_rs`: leave it out"),
+        ("{name: ce}", "{name: ce, adversary: {method: mart, eps: 0.1, weight: 0}}",
+         "x.yaml:5: models[0].objective.adversary.weight: should be greater than 0, not 0"),
+        ("{name: ce}", "{name: ce, adversary: {method: mart, eps: 0.1, weight: null}}",
+         "x.yaml:5: models[0].objective.adversary: `method: mart` needs a `weight`: leave it out for the default, not "
+         "null"),
+        ("{name: ce}", "{name: ce, adversary: {method: fgsm_rs, eps: 0.1, steps: 7}}",
+         "x.yaml:5: models[0].objective.adversary: `method: fgsm_rs` takes one step: leave `steps` out, or choose "
+         "`pgd_at`"),
+        ("{name: ce}", "{name: ce, adversary: {method: trades, eps: 0.1, loss: margin}}",
+         "x.yaml:5: models[0].objective.adversary: `loss` has no effect with `method: trades`, whose attack raises KL: "
+         "leave it out"),
+        ("{name: ce}", "{name: ce, adversary: {method: mart, eps: 0.1, random_start: false}}",
+         "x.yaml:5: models[0].objective.adversary: `method: mart` has a random start of its own: leave `random_start` "
+         "out"),
+        ("{name: ce}", "{name: ncmi_alone, adversary: {method: mart, eps: 0.1}}",
+         "x.yaml:5: models[0].objective.adversary.method: mart boosts a cross entropy, and ncmi_alone lowers none: "
+         "choose pgd_at or trades"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0.1, robust_cmi: {lambda: 0}}}",
+         "x.yaml:5: models[0].objective.adversary.robust_cmi.lambda: should be above 0, not 0: the second adversary "
+         "divides beta by it"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0.1, robust_cmi: {horizon: 0.1, momentum: 0.9}}}",
+         "x.yaml:5: models[0].objective.adversary.robust_cmi: `horizon` and `momentum` say the same in two ways: leave "
+         "out one of the two"),
+        ("{name: ce}", "{name: ce, adversary: {eps: 0.1, robust_cmi: {weight: 1}}}",
+         "x.yaml:5: models[0].objective.adversary.robust_cmi.weight: unknown key; known here: lambda, beta, momentum, "
+         "horizon, alpha, steps"),
         ("{name: cmic}", "{name: cmic, adversary: {steps: 3}}",
          "x.yaml:6: models[1].objective.adversary.eps: this key is missing"),
         ("{name: cmic}", "{name: cmic, adversary: pgd}",
@@ -269,10 +306,40 @@ def test_adversarial_training_of_a_pair(tmp_path: Path) -> None:
     assert loaded.warnings == []
     assert load(tmp_path, adversaries("eps: 0.1", "eps: 0.1, alpha: 2.5*eps/10")).warnings == []
     for other in ("eps: 0.2", "eps: 0.1, norm: l2", "eps: 0.1, steps: 5", "eps: 0.1, alpha: eps/3",
-                  "eps: 0.1, loss: margin", "eps: 0.1, random_start: false"):  # fmt: skip
+                  "eps: 0.1, loss: margin", "eps: 0.1, random_start: false", "eps: 0.1, method: mart"):  # fmt: skip
         assert (
             "pairs[0]: unfair: 'a' and 'b' differ in adversary" in errors(tmp_path, adversaries("eps: 0.1", other))[0]
         )
+
+
+def test_a_pair_may_differ_in_robust_cmi(tmp_path: Path) -> None:
+    """It adds to the loss, as an objective does; it is not another adversary of the method."""
+    with_it = "method: trades, eps: 0.1, robust_cmi: {horizon: 0.1}"
+    assert load(tmp_path, adversaries("method: trades, eps: 0.1", with_it)).warnings == []
+    assert "unfair" in errors(tmp_path, adversaries("eps: 0.1", with_it))[0]
+    (warning,) = load(tmp_path, adversaries("method: trades, eps: 0.1", with_it.replace("horizon: 0.1", ""))).warnings
+    assert warning.text("x.yaml") == (
+        "x.yaml:6: models[1].objective.adversary.robust_cmi.momentum: the momentum 0.9999 leaves 97 % of the untrained network "
+        "in the centroids after 300 steps: lower it, or give a `horizon` (0.1, say) in its place"
+    )
+
+
+def test_robust_training_keeps_the_best_epoch_unless_told_otherwise(tmp_path: Path) -> None:
+    def trainings(changes: str, text: str) -> list[dict[str, Any]]:
+        text = text.replace("epochs: 2", f"epochs: 2{changes}")
+        return [cell.declared["training"] for cell in make_plan(load(tmp_path, text).suite).of("train")]
+
+    robust = adversaries("eps: 0.1", "eps: 0.1")
+    for text, changes, kept in (
+        (replaced("", ""), "", None),
+        (robust, "", 0.1),
+        (replaced("{name: ce}", "{name: ce, adversary: {eps: 0.1}}").replace("pairs: [[a, b]]\n", ""), "", 0.1),
+        (robust, ", held_out: 0.2", 0.2),
+        (robust, ", select: best, held_out: 0.3", 0.3),
+        (robust, ", select: last", None),
+    ):
+        for declared in trainings(changes, text):
+            assert (declared.get("select"), declared.get("held_out")) == ("best" if kept else None, kept)
 
 
 def test_adversaries_of_given_weights(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from robustbench_cmic.data.subset import choose
 from robustbench_cmic.models.build import own_names, stays_in_training
 from robustbench_cmic.models.given import fit_weights, read_given_weights
 from robustbench_cmic.models.weights import CorruptCheckpointError, save_weights
-from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.objectives import build_objective, build_robust_cmi
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.records.schema import Fingerprint, KeptOutputs, TrainRecord
 from robustbench_cmic.run.jobs.context import Job
@@ -45,7 +45,9 @@ def run_training(job: Job) -> TrainRecord:
         _load_initial(job, model)
         objective.attach(model, job.checked_images[:2])
         objective.to(settings.device)
-        return TrainingRun(model, objective, build_optimizer(model, declared.optimizer, objective), goal.adversary)
+        optimizer = build_optimizer(model, declared.optimizer, objective)
+        term = build_robust_cmi(goal.adversary, job.data.classes)
+        return TrainingRun(model, objective, optimizer, goal.adversary, term and term.to(settings.device))
 
     keeper, identity = None, f"{cell.id} on {job.data.sha256}"
     if (asked := settings.outputs) is not None:
@@ -56,7 +58,9 @@ def run_training(job: Job) -> TrainRecord:
     _warn_of_training_mode(job, training.model)
     if dataset_of(cell.declared["dataset"]).images_to_train_on is None:  # else `validate` has said it
         steps = declared.epochs * declared.steps_of_epoch(len(split.labels))
-        for _, sentence in goal.warnings(steps, "initial_weights" in cell.declared):
+        term = None if goal.adversary is None else goal.adversary.robust_cmi
+        found = [*goal.warnings(steps, "initial_weights" in cell.declared), *(term.warnings(steps) if term else ())]
+        for _, sentence in found:
             job.progress(0, 0, f"warning: {sentence}")
     for epoch in training.curve:
         job.epoch(epoch, restored=True)
@@ -88,7 +92,19 @@ def run_training(job: Job) -> TrainRecord:
     if keeper is not None and divergence is None and training.selected_epoch is not None:
         keeper.note(training, training.selected_epoch)  # whose weights are left, whether it was to be kept or not
     outputs = None if keeper is None else keeper.record(training)
+    if stopped := _stopped(training):
+        job.progress(0, 0, f"warning: {stopped}")
     return _record(job, training.model, training, divergence, outputs)
+
+
+def _stopped(training: TrainingRun | None) -> str:
+    """Why a training ended before its last epoch without diverging; empty where it did not."""
+    if training is None or training.fell is None:
+        return ""
+    before, after = (training.curve[epoch - 1].checked or 0.0 for epoch in (training.fell - 1, training.fell))
+    what = f"accuracy under PGD with 5 steps on one training batch fell from {100 * before:.1f} to {100 * after:.1f} %"
+    kept = f"the weights are those of epoch {training.selected_epoch}"
+    return f"stopped after epoch {training.fell}, catastrophic overfitting: {what}; {kept}"
 
 
 def load_given_weights(job: Job) -> TrainRecord:
@@ -167,6 +183,7 @@ def _record(
         features=job.data.features,
         curve=[] if training is None else training.curve,
         selected_epoch=None if training is None or divergence is not None else training.selected_epoch,
+        stopped=_stopped(training) if divergence is None else "",
         last_finite=None if divergence is None else divergence.last_finite,
         outputs=outputs,
         fingerprint=fingerprint,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
 
 import robustbench_cmic.suite.fields as fields
-from robustbench_cmic.suite.objectives.base import Adversary, DeclaredObjective
+from robustbench_cmic.suite.objectives.base import METHODS, Adversary, DeclaredObjective, DeclaredRobustCmi
 from robustbench_cmic.suite.objectives.cmic import PRESETS, CmicObjective
 from robustbench_cmic.suite.objectives.custom import CustomObjective
 from robustbench_cmic.suite.objectives.features import (
@@ -27,6 +27,7 @@ from robustbench_cmic.suite.objectives.logits import (
 )
 
 __all__ = [
+    "METHODS",
     "OBJECTIVES",
     "PRESETS",
     "Adversary",
@@ -34,6 +35,7 @@ __all__ = [
     "CmicObjective",
     "CustomObjective",
     "DeclaredObjective",
+    "DeclaredRobustCmi",
     "objective_of",
 ]
 

@@ -8,15 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_serializer
 
 import robustbench_cmic.suite.fields as fields
-from robustbench_cmic.suite.objectives.base import Adversary, DeclaredObjective
+from robustbench_cmic.suite.objectives.base import Adversary, DeclaredObjective, start_warning
 
 PRESETS: dict[str, dict[str, Any]] = {
     "printed": {"separation_gradient": "both", "separation_mean": "all_pairs", "floor": 1e-8},
     "authors": {"separation_gradient": "first", "separation_mean": "unlike_pairs", "floor": 1e-25},
 }
 """The two readings: the formula taken literally, and the loss in the code that the authors have published."""
-START_LEFT = 0.01
-"""A larger share of the uniform start in a centroid at the end of a training is worth a warning."""
 
 
 class CmicObjective(DeclaredObjective):
@@ -111,18 +109,15 @@ class CmicObjective(DeclaredObjective):
     def warnings(self, steps: int | None, from_weights: bool = False) -> Iterable[tuple[str, str]]:
         """A sign of lambda that needs trained weights, and centroids that stay near their start."""
         if self.lambda_ < 0 and not from_weights:
-            sentence = "below 0 maximises CMI: from random weights a training collapses, it takes `initial_weights`"
-            yield "lambda", sentence
+            yield (
+                "lambda",
+                "below 0 maximises CMI: from random weights a training collapses, it takes `initial_weights`",
+            )
         momentum = self._momentum_or_default(self.momentum)
         by_default = self.centroids == "batch" and momentum == 0.99  # short enough, where a training is not a trial
-        if steps is not None and momentum is not None and momentum**steps > START_LEFT and not by_default:
-            left = 100 * momentum**steps
-            key = "centroids" if self.momentum is None else "momentum"
-            yield (
-                key,
-                f"the momentum {momentum:g} leaves {left:.0f} % of the uniform start in the centroids after "
-                f"{steps:,} steps: lower it, or give a `horizon` (0.1, say) in its place",
-            )
+        sentence = None if momentum is None else start_warning(momentum, steps, "the uniform start")
+        if sentence is not None and not by_default:
+            yield "centroids" if self.momentum is None else "momentum", sentence
 
 
 _CENTROID_KEYS = {

@@ -112,6 +112,7 @@ class NcmiObjective(DeclaredObjective):
 
     implementation = "robustbench_cmic.objectives.ncmi:Ncmi"
     owns_head = True
+    cross_entropy = False
     name: Literal["ncmi_alone"]
     temperature: fields.Positive = 0.2
     momentum: fields.UnitInterval = 0.9999

@@ -88,6 +88,7 @@ class CmiOverGammaObjective(DeclaredObjective):
     """
 
     implementation = "robustbench_cmic.objectives.cmi_over_gamma:CmiOverGamma"
+    cross_entropy = False
     name: Literal["cmi_over_gamma"]
     separation_gradient: Literal["both", "first"] = "both"
     floor: Annotated[fields.Number, Field(gt=0, lt=1)] = 1e-8
