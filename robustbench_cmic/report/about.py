@@ -21,16 +21,27 @@ def objectives_text(results: Iterable[Results]) -> str:
 
 
 def what_was_run(results: Results) -> list[tuple[str, str]]:
-    """Each model by its id with all parameters, as the cells declare them."""
+    """Each model by its id with all parameters, as the cells declare them, and which seeds stopped early, and why."""
     masking = {
         record.cell.model for record in results.records.values() if isinstance(record, AttackRecord) and record.masked
     }
     said = "; classes that it masks with logits of -infinity are left out of CMI, separation and NCMI"
     trainings = [(model, results.trainings[model]) for model in results.models]
     return [
-        (model, _model(cell.declared, results.records.get(cell.id)) + (said if model in masking else ""))
+        (
+            model,
+            _model(cell.declared, results.records.get(cell.id))
+            + (said if model in masking else "")
+            + _stops(results, model),
+        )
         for model, cell in trainings
     ]
+
+
+def _stops(results: Results, model: str) -> str:
+    records = (results.records.get(cell.id) for cell in results.plan.of("train") if cell.model == model)
+    stopped = (one for one in records if isinstance(one, TrainRecord) and one.stopped)
+    return "".join(f"; seed {record.cell.seed}: {record.stopped}" for record in stopped)
 
 
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from robustbench_cmic.report import about, costs, grid, tables
+from robustbench_cmic.report import about, costs, grid, robust_information, tables
 from robustbench_cmic.report.finding import finding
 from robustbench_cmic.report.law_text import law_finding, law_tables
 from robustbench_cmic.suite.fields import NORM_NAMES
@@ -25,5 +25,6 @@ def renderer(package: str, **options: Any) -> Environment:
     pages = environment(loader=PackageLoader(package), **options)
     pages.globals |= {"about": about, "costs": costs, "grids": grid, "tables": tables}
     pages.globals |= {"law_finding": law_finding, "law_tables": law_tables}
+    pages.globals |= {"robust_information": robust_information.robust_information}
     pages.globals |= {"finding": finding, "norm_names": NORM_NAMES, "prose": prose}
     return pages
