@@ -267,7 +267,8 @@ def _unfair_differences(first: Model, second: Model) -> list[str]:
     if first.objective is not None and second.objective is not None:  # else one training is not known
         both = (first.objective.adversary, second.objective.adversary)
         # Robust CMI adds to the objective, and is what such a pair compares.
-        values["adversary"] = tuple(each and each.without_robust_cmi() for each in both)
+        ours, theirs = (each and each.without_robust_cmi() for each in both)
+        values["adversary"] = (ours, theirs)
     return [
         f"{key} ({_spelled(key, ours)}, {_spelled(key, theirs)})"
         for key, (ours, theirs) in values.items()

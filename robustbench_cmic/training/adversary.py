@@ -36,9 +36,7 @@ def find_adversarial(adversary: Adversary, model: nn.Module, images: Tensor, lab
         seed: decides the random starts, and nothing else does.
     """
     attack = adversary.attack
-    draw = partial(random_perturbations, attack.threat)
-    if adversary.two_outputs:
-        draw = _near
+    draw = _near if adversary.two_outputs else partial(random_perturbations, attack.threat)
     noise = partial(_drawn, draw, images, seed) if attack.random_start else None
     with frozen(model):
         raised = None

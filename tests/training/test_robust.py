@@ -140,7 +140,8 @@ def test_finding_reads_nothing_from_the_device(name: str) -> None:
 
 def released_loss(name: str, model: nn.Module, clean: Tensor, found: Tensor, labels: Tensor) -> Tensor:
     """The loss of the papers with cross entropy, in the words of their code."""
-    logits, changed = model(clean), model(found)
+    logits: Tensor = model(clean)
+    changed: Tensor = model(found)
     if name == "trades":
         kl = functional.kl_div(changed.log_softmax(1), logits.softmax(1), reduction="batchmean")
         return functional.cross_entropy(logits, labels) + 6 * kl
@@ -150,7 +151,8 @@ def released_loss(name: str, model: nn.Module, clean: Tensor, found: Tensor, lab
         kl = functional.kl_div(p.log(), logits.softmax(1), reduction="none").sum(1)
         doubt = 1 - logits.softmax(1).gather(1, labels[:, None])[:, 0]
         boosted = functional.cross_entropy(changed, labels) + functional.nll_loss((1 - p).log(), other)
-        return boosted + 5 * (doubt * kl).mean()
+        regular: Tensor = boosted + 5 * (doubt * kl).mean()
+        return regular
     return functional.cross_entropy(changed, labels)
 
 
@@ -169,7 +171,7 @@ def test_a_step_lowers_the_loss_of_the_paper(name: str, monkeypatch: pytest.Monk
     assert train(training, SPLIT, declared=declared, seed=0) is None
     optimizer = build_optimizer(reference, declared.optimizer)
     loss = released_loss(name, reference, *found[0])
-    loss.backward()
+    torch.autograd.backward([loss])
     optimizer.step()
     expected = torch.cat([value.flatten().double() for value in reference.state_dict().values()])
     torch.testing.assert_close(weights(training), expected, atol=1e-6, rtol=1e-5)
