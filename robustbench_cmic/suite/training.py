@@ -177,6 +177,8 @@ class DeclaredOutputs(Strict):
             what = f"classes^2 x per_class x epochs = {numbers} numbers in every record"
             raise ValueError(f"`outputs` keeps {what}: more than {MOST_OUTPUTS} are too many, lower one of the three")
         return self
+
+
 HELD_OUT = 0.1
 """Share of the training images that tells the best epoch of robust training, whose last one is worse."""
 WITHOUT_BEST = "`held_out` has no effect without `select: best`: leave it out"
