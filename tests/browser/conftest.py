@@ -114,7 +114,7 @@ class Visit:
     def open(self, name: str = "digits/index.html") -> Page:
         """The page of a file, when its charts are drawn."""
         self.page.goto((self.site / name).as_uri())
-        folded_or_drawn = "c => !c.clientWidth || c.querySelector('.xtick')"
+        folded_or_drawn = "c => c.closest('details:not([open])') || c.querySelector('.xtick')"
         self.page.wait_for_function(f"[...document.querySelectorAll('.chart')].every({folded_or_drawn})")
         return self.page
 

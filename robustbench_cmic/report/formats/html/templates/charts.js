@@ -101,7 +101,7 @@
     const fit = (data) => { chart.style.height = `${height(chart, data, chart.clientWidth)}px`; };
     let drawn = false;
     const draw = () => {
-      if (drawn || chart.clientWidth === 0) return;  // folded: drawn when it is opened
+      if (drawn || chart.closest("details:not([open])")) return;  // folded: drawn when it is opened
       drawn = true;
       fit(figure.data);
       Plotly.newPlot(chart, figure.data, figure.layout, { displayModeBar: false, responsive: true })
