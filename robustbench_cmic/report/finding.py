@@ -168,11 +168,10 @@ def _measured(line: PairTest, planned: int) -> str:
         details.append(f"p = {line.p:.2g}")
     elif line.outcome == "equivalent":
         details.append(f"p = {line.p_equivalent:.2g}")
-    elif line.outcome == "undecided":
-        details.append(line.verdict.removeprefix("undecided: ").replace(f"{n} seeds detect", "which detect", 1))
     elif line.outcome == "not compared":
         details.append(line.settled)
-    return f"{_sides(line)}, {100 * line.mean:+.1f} points ({', '.join(details)})"
+    lacking = f"; {line.verdict.removeprefix('undecided: ')}" if line.outcome == "undecided" else ""
+    return f"{_sides(line)}, {100 * line.mean:+.1f} points ({', '.join(details)}{lacking})"
 
 
 def _radii(threats: Iterable[Threat]) -> str:

@@ -84,11 +84,11 @@ def test_undecided_says_what_the_seeds_could_have_shown(tmp_path: Path) -> None:
     summary = made(tmp_path)
     clean, worst = line(summary, "accuracy"), line(summary, "worst case", 0.1)
     first, second, third = finding(summary, "a", "b")
-    could = clean.verdict.removeprefix("undecided: 3 seeds ")
-    assert could.startswith("detect ")
+    could = clean.verdict.removeprefix("undecided: ")
+    assert could.startswith("3 seeds detect ")
     assert first == (
         f"Clean accuracy: it is undecided which of {B} and {A} is higher: 90.2 % against 90.0 %, +0.2 points "
-        f"(3 seeds, {interval(clean)}, which {could})."
+        f"(3 seeds, {interval(clean)}; {could})."
     )
     assert f"{B} against {A} at 2 radii: undecided at 2 (L-inf 0.1, 0.2); most apart at L-inf 0.1: " in second
     assert interval(worst) in second
