@@ -47,4 +47,9 @@ def load_data(
         DataError: the data is not there, or not right.
     """
     loaded: Data = pkgutil.resolve_name(dataset.implementation)(dataset, folder, memory, say, reread)
-    return loaded
+    if dataset.holdout is None:
+        return loaded
+    # Imported where it is needed, as the sources are: what only names a data set does without numpy.
+    from robustbench_cmic.data.holdout import judged_on_training_examples
+
+    return judged_on_training_examples(loaded, dataset.held_out(len(loaded.train.labels)))

@@ -29,8 +29,8 @@ def choose(labels: Labels, limit: int | None, per_class: bool = False) -> npt.ND
     return np.sort(order[:limit])
 
 
-def hold_out(labels: Labels, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices of a split without `count` of its examples, and of these, both ascending.
+def hold_out(labels: Labels, count: int, key: str = "held_out") -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices of a split without `count` of its examples, and of these, both ascending; `key` is what asks for it.
 
     Of every class its share is held out, up to one (the method of the largest remainders; the lower labels win ties).
     The order within a class is as fixed as that of `choose`, but another.
@@ -40,7 +40,7 @@ def hold_out(labels: Labels, count: int) -> tuple[npt.NDArray[np.int64], npt.NDA
     """
     n = len(labels)
     if n - count < 2:
-        raise DataError(f"`held_out` takes {count} of {n} training images: two should be left at least")
+        raise DataError(f"`{key}` takes {count} of {n} training images: two should be left at least")
     order = np.argsort(_splitmix64(np.arange(n, dtype=np.uint64) + np.uint64(2**32)), kind="stable")
     taken, remainders = np.divmod(count * np.bincount(labels), n)
     taken[np.argsort(-remainders, kind="stable")[: count - taken.sum()]] += 1

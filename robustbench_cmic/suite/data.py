@@ -30,14 +30,25 @@ class DeclaredDataset(Strict):
         published: name -> examples to train on and to test on.
         shapes: name -> shape of an image, (C, H, W).
         tabular: examples are rows of features, (1, 1, features), and no images.
+        usual: key -> the value that no cell declares.
+        holdout: this share of the training examples, of each class its own, is not learned from and takes the place of
+            the test examples, which are not looked at: for choosing settings.
     """
 
     implementation: ClassVar[str]
     published: ClassVar[dict[str, tuple[int, int]]] = {}
     shapes: ClassVar[dict[str, tuple[int, int, int]]] = {}
     tabular: ClassVar[bool] = False
+    usual: ClassVar[dict[str, Any]] = {"holdout": None}
     name: str
+    holdout: Annotated[Number, Field(gt=0, le=0.5)] | None = None
     _suite_folder: Path | None = PrivateAttr(None)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Cells do not declare what is as it was before there was the key; a class has one serializer at most."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key not in self.usual or value != self.usual[key]}
 
     def beside(self, folder: Path | None) -> Self:
         """The same data set of a suite whose file lies in `folder`; which that is, no cell declares."""
@@ -56,7 +67,11 @@ class DeclaredDataset(Strict):
 
     @property
     def label(self) -> str:
-        """What results call it."""
+        """What results call it; with a `holdout`, that."""
+        return self._called if self.holdout is None else f"{self._called} (holdout {self.holdout:g})"
+
+    @property
+    def _called(self) -> str:
         return self.name
 
     def absence(self, data: Path) -> str | None:  # noqa: ARG002
@@ -66,7 +81,7 @@ class DeclaredDataset(Strict):
     @property
     def images_to_train_on(self) -> int | None:
         """How many there are; None of a user's own, which nobody has counted before they are read."""
-        return self.published.get(self.name, (None,))[0]
+        return self.sizes[0] if self.name in self.published else None
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
@@ -76,7 +91,15 @@ class DeclaredDataset(Strict):
     @property
     def sizes(self) -> tuple[int, int]:
         """Examples to train on and to test on; of a user's own, which a plan does not open, a guess."""
-        return self.published.get(self.name, (10_000, 2_000))
+        return self.without_holdout(*self.published.get(self.name, (10_000, 2_000)))
+
+    def without_holdout(self, train: int, test: int) -> tuple[int, int]:
+        """Examples that are learned from and judged on, of so many to train on and to test on."""
+        return (train, test) if self.holdout is None else (train - self.held_out(train), self.held_out(train))
+
+    def held_out(self, train: int) -> int:
+        """How many of so many training examples take the place of the test examples: one at least."""
+        return 0 if self.holdout is None else max(1, round(self.holdout * train))
 
 
 class Digits(DeclaredDataset):
@@ -104,7 +127,7 @@ class _OwnFiles(DeclaredDataset):
     path: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
     @property
-    def label(self) -> str:
+    def _called(self) -> str:
         return f"{self.name}:{self.path}"
 
     def find(self, data: Path) -> Path:
@@ -138,15 +161,10 @@ class ImageFolder(_OwnFiles):
     """
 
     implementation = "robustbench_cmic.data.imagefolder:load_imagefolder"
+    usual = {"holdout": None, "train": True}
     name: Literal["imagefolder"]
     size: Annotated[int, Field(ge=8, le=4096)]
     train: bool = True
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A folder with training images declares nothing of them."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "train" or not value}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -215,7 +233,7 @@ class ScikitTable(_Tabular):
     def sizes(self) -> tuple[int, int]:
         """Rows that are learned from and tested on."""
         rows = self.rows[self.name]
-        return rows - self.tested(rows), self.tested(rows)
+        return self.without_holdout(rows - self.tested(rows), self.tested(rows))
 
 
 class DataTable(_Tabular, _OwnFiles):
