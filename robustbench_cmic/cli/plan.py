@@ -17,7 +17,7 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
-from robustbench_cmic.records.state import CellState, cell_states, forced_cells, is_blocked, pending_cells
+from robustbench_cmic.records.state import CellState, blocked_cells, cell_states, forced_cells, pending_cells
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.run import USAGE
 from robustbench_cmic.run.console import show, show_text
@@ -120,7 +120,10 @@ def show_plan(suite: Suite, options: Options) -> None:
         states |= {cell.id: CellState("missing") for cell in forced_cells(cells, asked, states)}
     outputs = suite.training is not None and suite.training.outputs is not None
     pending = pending_cells(cells, states, store, outputs)
-    texts = [_state_text(cell, states, pending) for cell in cells]
+    blocked = blocked_cells(cells, states)
+    texts = [
+        "skipped: its training diverged" if cell.id in blocked else _state_text(cell, states, pending) for cell in cells
+    ]
     table = [[printable(title(cell)), printable(text), cell.id] for cell, text in zip(cells, texts, strict=True)]
     counts = ", ".join(f"{count} {text}" for text, count in Counter(text.split(":")[0] for text in texts).items())
     if whole.changes:
@@ -133,8 +136,6 @@ def show_plan(suite: Suite, options: Options) -> None:
 
 
 def _state_text(cell: Cell, states: dict[str, CellState], pending: dict[str, str]) -> str:
-    if is_blocked(cell, states):
-        return "skipped: its training diverged"
     if cell.id not in pending:
         state = states[cell.id]
         return f"{state.state}: {state.why}" if state.state == "newer" else state.state

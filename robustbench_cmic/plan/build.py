@@ -34,7 +34,8 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
     audit = None if suite.audit == "off" or not suite.attacks or limit is not None else plan_audit(suite)
     for model in suite.models:
         for seed in suite.seeds:
-            training = _training_cell(suite, model, seed)
+            begins_with = next((cell for cell in trainings[seed] if cell.model == model.begins_with), None)
+            training = _training_cell(suite, model, seed, begins_with)
             trainings[seed].append(training)
             cells += [training, *_attack_cells(training, suite.attacks, evaluation)]
             if audit is not None:
@@ -50,12 +51,16 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
         claims=suite.claims,
         file_name=suite.file_name,
         changes=list(suite.changes),
+        settings={} if suite.dataset.holdout is None else suite.families,
         cells=cells,
     )
 
 
-def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
-    """The training of a model, or the loading of its given weights."""
+def _training_cell(suite: Suite, model: Model, seed: int, begins_with: Cell | None) -> Cell:
+    """The training of a model, or the loading of its given weights.
+
+    `begins_with` is the training whose weights this one begins with, which stands before it in the plan.
+    """
     trained = model.training or suite.training if not model.given else None
     declared = {
         "dataset": suite.dataset.model_dump(),
@@ -71,6 +76,8 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
         file = model.weights_file(seed)
         given = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         declared[model.file_key] = given if model.weights_key is None else given | {"key": model.weights_key}
+    if begins_with is not None:
+        declared["initial_weights"] = {"training": begins_with.id}
     return Cell(
         id=cell_id([model.id, f"s{seed}", "train"], declared),
         kind="train",
@@ -78,6 +85,7 @@ def _training_cell(suite: Suite, model: Model, seed: int) -> Cell:
         architecture=model.architecture,
         objective="given" if model.objective is None else model.objective.name,
         seed=seed,
+        source=None if begins_with is None else begins_with.id,
         declared=declared,
     )
 

@@ -30,7 +30,8 @@ class Cell(Frozen):
         norm: of the ball; empty where there is no ball.
         eps: radius of the ball, in units of images in [0, 1].
         needs: the training that an attack attacks and an audit audits; None for a training.
-        source: the training whose adversarial examples are transferred; None for all other attacks.
+        source: the training whose adversarial examples are transferred; of a training the one whose weights it begins
+            with; None for all others.
         after: the same attack at the next smaller eps, whose adversarial examples are taken over; None where every
             example is attacked.
         declared: everything that decides the result, as plain data.
@@ -63,7 +64,7 @@ class Cell(Frozen):
     def dependent(self, kind: Kind, prefix: Sequence[str], declared: dict[str, Any], **fields: Any) -> Cell:
         """A cell that needs this training; its id goes on with `prefix` after model and seed."""
         own_id = cell_id([self.model, f"s{self.seed}", *prefix], declared)
-        fields |= {"id": own_id, "kind": kind, "needs": self.id, "declared": declared}
+        fields = {"source": None} | fields | {"id": own_id, "kind": kind, "needs": self.id, "declared": declared}
         return self.model_copy(update=fields)
 
 
@@ -82,6 +83,8 @@ class Plan(Frozen):
             that is not known.
         file_name: what that file calls the suite, where the command line gave it another name; else empty.
         changes: what the command line changed of the file, such as `training.epochs=2`.
+        settings: of a suite that is judged on held-out training examples, by an id of the file the models that it
+            stands for, one of which is to be chosen.
     """
 
     schema_: Literal["robustbench_cmic/plan/2"] = Field(PLAN_SCHEMA, alias="schema")
@@ -93,13 +96,16 @@ class Plan(Frozen):
     file: str = ""
     file_name: str = ""
     changes: list[str] = []
+    settings: dict[str, list[str]] = {}
     cells: list[Cell]
 
     @model_serializer(mode="wrap")
-    def _without_what_was_not_changed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The plan of a suite as its file says holds nothing of changes."""
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The plan of a suite as its file says holds nothing of changes, and that of one to judge by no settings."""
         written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if value or key not in ("file_name", "changes")}
+        return {
+            key: value for key, value in written.items() if value or key not in ("file_name", "changes", "settings")
+        }
 
     def of(self, kind: Kind) -> list[Cell]:
         """The cells of one kind, in order."""

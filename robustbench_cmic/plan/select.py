@@ -43,7 +43,7 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
 
 
 def _chooses(pattern: str, cell: Cell, only: Sequence[str]) -> bool:
-    if pattern == cell.model and cell.source is not None:
+    if pattern == cell.model and cell.kind == "attack" and cell.source is not None:
         return cell.attack.partition(":")[2] in only
     return _matches(cell, pattern)
 

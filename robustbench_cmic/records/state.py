@@ -107,9 +107,17 @@ def _lacks_outputs(record: AnyRecord | None) -> bool:
     return record.curve != [] and record.outputs is None
 
 
-def is_blocked(cell: Cell, states: dict[str, CellState]) -> bool:
-    """A training that the cell needs has diverged: there is nothing to attack, or nothing to attack with."""
-    return any(states[other].state == "diverged" for other in (cell.needs, cell.source) if other is not None)
+def blocked_cells(cells: list[Cell], states: dict[str, CellState]) -> set[str]:
+    """The ids of cells of which a training that they need has diverged: nothing to attack, or to attack or begin with.
+
+    Each of `cells` stands after those that it depends on.
+    """
+    blocked: set[str] = set()
+    for cell in cells:
+        trainings = [other for other in (cell.needs, cell.source) if other is not None]
+        if any(states[other].state == "diverged" or other in blocked for other in trainings):
+            blocked.add(cell.id)
+    return blocked
 
 
 def pending_cells(
@@ -124,8 +132,9 @@ def pending_cells(
             made again, and so are those that are not the recorded ones.
         outputs: trainings whose records keep no outputs for pictures are done again, too.
     """
+    blocked = blocked_cells(cells, states)
     pending = {
-        cell.id: states[cell.id].why for cell in cells if not states[cell.id].is_final and not is_blocked(cell, states)
+        cell.id: states[cell.id].why for cell in cells if not states[cell.id].is_final and cell.id not in blocked
     }
     needed: set[str] = set()
     for cell in reversed(cells):  # what a cell depends on comes before it

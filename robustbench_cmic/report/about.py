@@ -11,6 +11,7 @@ from robustbench_cmic.records.schema import AnyRecord, AttackRecord, TrainRecord
 from robustbench_cmic.report.pairs import title_of
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.suite.fields import format_eps
+from robustbench_cmic.suite.training import TUNED
 
 
 def objectives_text(results: Iterable[Results]) -> str:
@@ -26,15 +27,15 @@ def what_was_run(results: Results) -> list[tuple[str, str]]:
         record.cell.model for record in results.records.values() if isinstance(record, AttackRecord) and record.masked
     }
     said = "; classes that it masks with logits of -infinity are left out of CMI, separation and NCMI"
-    trainings = [(model, results.trainings[model]) for model in results.models]
+    tuned = _tuned(results)
     return [
         (
             model,
-            _model(cell.declared, results.records.get(cell.id))
+            _model(cell.declared, results.records.get(cell.id), tuned)
             + (said if model in masking else "")
             + _stops(results, model),
         )
-        for model, cell in trainings
+        for model, cell in ((model, results.trainings[model]) for model in results.models)
     ]
 
 
@@ -44,18 +45,28 @@ def _stops(results: Results, model: str) -> str:
     return "".join(f"; seed {record.cell.seed}: {record.stopped}" for record in stopped)
 
 
+def _tuned(results: Results) -> list[str]:
+    """The keys of the optimiser in which models differ, since some have their own: `lr`, `weight_decay`."""
+    optimizers = [t["optimizer"] for cell in results.plan.of("train") if (t := cell.declared["training"])]
+    return [key for key in TUNED if len({optimizer.get(key) for optimizer in optimizers}) > 1]
+
+
 def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     """How models were trained and evaluated, and each attack with all parameters."""
     trainings: dict[str, dict[str, None]] = {}
+    tuned = _tuned(results)
     for cell in results.plan.of("train"):
         if cell.declared["training"]:
-            trainings.setdefault(parameters(cell.declared["training"]), {})[cell.model] = None
+            trainings.setdefault(parameters(_shared(cell.declared["training"], tuned)), {})[cell.model] = None
     facts = [("changed by --set", ", ".join(results.plan.changes))] if results.plan.changes else []
     dataset = results.plan.cells[0].declared.get("dataset", {})
     if "box" in dataset:  # of a table
         told = {key: value for key, value in dataset.items() if value not in (None, [])}
         unit = f"an eps of 1 is {2 * dataset['box']:g} standard deviations of each feature"
         facts.append(("table", f"{parameters(told)}; {unit}"))
+    if "holdout" in dataset:
+        share = f"{dataset['holdout']:g} of the training examples, of each class its share"
+        facts.append(("judged on", f"{share}, which nothing learned from; the test examples were not looked at"))
     several = len(trainings) > 1
     facts += [(f"training of {', '.join(own)}" if several else "training", text) for text, own in trainings.items()]
     evaluation = results.plan.of("attack")[0].declared["evaluation"]
@@ -70,8 +81,17 @@ def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     return facts
 
 
-def _model(declared: dict[str, Any], record: AnyRecord | None) -> str:
-    """Architecture, where its weights come from, and how it was trained as far as that is known."""
+def _shared(training: dict[str, Any], tuned: list[str]) -> dict[str, Any]:
+    """A training without what is told of each model."""
+    optimizer = {key: value for key, value in training["optimizer"].items() if key not in tuned}
+    return training | {"optimizer": optimizer}
+
+
+def _model(declared: dict[str, Any], record: AnyRecord | None, tuned: list[str]) -> str:
+    """Architecture, where its weights come from, and how it was trained as far as that is known.
+
+    `tuned` are the keys of the optimiser that are told of each model.
+    """
     model, weights, objective = (declared[part] for part in ("model", "weights", "objective"))
     parts = [model["architecture"]]
     if model["stem"] != "default":
@@ -84,14 +104,25 @@ def _model(declared: dict[str, Any], record: AnyRecord | None) -> str:
     if weights is not None:
         parts.append(f"weights given: {weights['file']}" + (f" under {weights['key']}" if "key" in weights else ""))
     if "initial_weights" in declared:
-        parts.append(f"begun with weights given: {declared['initial_weights']['file']}")
+        begun = declared["initial_weights"]
+        given = (
+            f"weights given: {begun['file']}" if "file" in begun else f"the weights of {_model_of(begun['training'])}"
+        )
+        parts.append(f"begun with {given}")
     if model["pretrained"]:
         parts.append("weights of timm")
     if declared["training"] is None or model["normalization"] is not None:
         parts.append(_normalization(model["normalization"], record))
     if objective is not None:
         parts.append(f"objective {parameters(_flat(objective))}")
+    if declared["training"] is not None:
+        parts += [f"{key} {_value(declared['training']['optimizer'][key])}" for key in tuned]
     return ", ".join(parts)
+
+
+def _model_of(training: str) -> str:
+    """The id of a model, from that of one of its trainings: `ce.s0.train.0123456789ab`."""
+    return training.rsplit(".", 3)[0]
 
 
 def _normalization(declared: dict[str, Any] | str | None, record: AnyRecord | None) -> str:

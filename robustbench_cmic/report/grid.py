@@ -105,16 +105,16 @@ def find_grid(results: Results) -> Grid | None:
     trainings = {model: results.trainings[model] for model in results.models}
     trained = {model: cell for model, cell in trainings.items() if cell.declared["objective"] is not None}
     declared = {model: declared_parameters(cell) for model, cell in trained.items()}
-    varied = _varied(list(declared.values()))
+    varied = varied_parameters(list(declared.values()))
     numeric = [name for name, values in varied.items() if all(map(_is_number, values))]
     axes = sorted(numeric, key=lambda name: -len(varied[name]))[:2]
     others = [name for name in varied if name not in axes]
     if len(axes) < 2 or any(len(varied[name]) > FACET_VALUES for name in others):
         return None
-    rows, columns = (Axis(_short(name), tuple(sorted(varied[name]))) for name in varied if name in axes)
+    rows, columns = (Axis(short_name(name), tuple(sorted(varied[name]))) for name in varied if name in axes)
     facets: dict[str, dict[tuple[float, float], str]] = {}
     for model, own in declared.items():
-        title = ", ".join(f"{_short(name)}: {_text(own.get(name))}" for name in others)
+        title = ", ".join(f"{short_name(name)}: {parameter_text(own.get(name))}" for name in others)
         row, column = (own[name] for name in varied if name in axes)
         facets.setdefault(title, {})[row, column] = model
     wanted = set(product(rows.values, columns.values))
@@ -122,7 +122,7 @@ def find_grid(results: Results) -> Grid | None:
     return Grid(rows, columns, facets) if whole and len(wanted) * len(facets) == len(declared) else None
 
 
-def _varied(declared: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def varied_parameters(declared: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The parameters in which models differ, with their values; None stands for one that a model does not have."""
     varied = {}
     for name in dict.fromkeys(name for own in declared for name in own):
@@ -138,11 +138,12 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """`lambda`, of `objective.lambda`."""
     return name.partition(".")[2]
 
 
-def _text(value: object) -> str:
+def parameter_text(value: object) -> str:
     """A value in the title of a facet."""
     if value is None:
         return "none"

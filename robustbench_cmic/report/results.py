@@ -52,18 +52,31 @@ class Results:
         return sorted({cell.threat for cell in self.plan.of("attack") if cell.norm})
 
     @cached_property
+    def judged_on(self) -> str:
+        """What accuracies are of: `test examples`, or `held-out training examples`."""
+        held_out = any(cell.declared["dataset"].get("holdout") for cell in self.plan.of("train"))
+        return "held-out training examples" if held_out else "test examples"
+
+    @cached_property
     def trainings(self) -> dict[str, Cell]:
         """The first training of each model."""
         return {cell.model: cell for cell in reversed(self.plan.of("train"))}
 
     def status(self, cell: Cell) -> tuple[str, str]:
         """What became of a cell, and the id of the record that says so: a training's, where that gave no model."""
-        for other in (cell.needs, cell.source):
-            training = self.records.get(other or "")
+        needed = [other for other in (cell.needs, cell.source) if other is not None]
+        for other in needed:  # which grows by what a training begins with
+            needed += [self._begun_with[other]] if other in self._begun_with else []
+            training = self.records.get(other)
             if training is not None and training.status != "ok":
                 return "skipped", training.cell.id
         record = self.records.get(cell.id)
         return NOT_RUN if record is None else record.status, cell.id
+
+    @cached_property
+    def _begun_with(self) -> dict[str, str]:
+        """By the ids of trainings those whose weights they begin with, where they do."""
+        return {cell.id: cell.source for cell in self.plan.of("train") if cell.source is not None}
 
     def attack(self, cell: str) -> AttackRecord | None:
         """The record of an attack that gave a result, by the cell's id; None where there is none."""

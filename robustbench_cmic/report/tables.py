@@ -90,7 +90,7 @@ def _line(line: PairTest, planned: int) -> list[str]:
         Strong(label) if line.claim else label,
         _size(line),
         *(spread(accuracies, planned) for accuracies in line.sides),
-        _difference(line.differences),
+        difference_text(line),
         interval_text(line),
         _differing(line),
         line.verdict or NOTHING,
@@ -127,9 +127,9 @@ def _size(line: PairTest) -> str:
     return "" if line.threat == CLEAN else str(line.threat)
 
 
-def _difference(differences: Sequence[float]) -> str:
-    """Differences of fractions in percentage points: their mean, and the least and greatest over seeds."""
-    points = [100 * value for value in differences]
+def difference_text(line: PairTest) -> str:
+    """Differences of accuracies in percentage points: their mean, and the least and greatest over seeds."""
+    points = [100 * value for value in line.differences]
     if len(points) < 2:
         return f"{points[0]:+.1f} (one seed)" if points else NOTHING
     return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"

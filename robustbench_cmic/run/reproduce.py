@@ -85,8 +85,8 @@ def _unrecorded(cell: Cell, recorded: Results) -> str:
     record = recorded.records.get(cell.id)
     if record is not None:
         return f"recorded as failed: {record.reason}" if record.status == "failed" else ""
-    trainings = [recorded.records.get(other or "") for other in (cell.needs, cell.source)]
-    if any(training is not None and training.status == "diverged" for training in trainings):
+    needed = recorded.records.get(recorded.status(cell)[1])  # a training that gave nothing to go on with, if any
+    if needed is not None and needed.status == "diverged":
         return ""
     problem = next((problem for problem in recorded.problems if f"{cell.id}.json: " in problem), None)
     return "not recorded" if problem is None else f"not usable: {problem.partition(': left out: ')[2]}"

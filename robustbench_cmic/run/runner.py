@@ -21,7 +21,7 @@ from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.files import NewerFileError, unwritten, write_json
 from robustbench_cmic.records.schema import Status
-from robustbench_cmic.records.state import ALTERED, CellState, cell_states, forced_cells, is_blocked, pending_cells
+from robustbench_cmic.records.state import ALTERED, CellState, blocked_cells, cell_states, forced_cells, pending_cells
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, Summary, of_own_making, write_report
 from robustbench_cmic.report.folder import claimed
@@ -215,6 +215,7 @@ class Runner:
     def _conclude(self, statuses: dict[str, Status]) -> int:
         """Say what has no result, and why; returns the exit code."""
         states = self._states(self.cells)
+        blocked = blocked_cells(self.cells, states)
         bad = [cell for cell in self.cells if states[cell.id].state != "done"]
         if not statuses:
             done = f"all {len(self.cells)} cells are done" if not bad else "everything that can be done is done"
@@ -223,7 +224,7 @@ class Runner:
             self.complain("what is from a newer version is kept: update robustbench_cmic (--force does it anew)")
         for cell in bad:
             state = states[cell.id]
-            if state.state != "missing" and not is_blocked(cell, states):
+            if state.state != "missing" and cell.id not in blocked:
                 is_told = cell.id in statuses and not self.console.quiet  # as it ended
                 self.complain(f"{state.state}: {cell.id}{', see above' if is_told else f': {state.why}'}")
         if bad:

@@ -86,6 +86,7 @@ def load_suite(
     pairs = [[first, second] for _, first, second in expanded_pairs(raw, expanded)]
     dataset = suite.dataset.beside(path.parent.absolute())
     suite = suite.model_copy(update={"pairs": pairs, "models": models, "dataset": dataset})
+    suite = suite.of_families(expanded.families)
     if overrides or name is not None:
         suite = suite.changed(name or changed_name(suite.suite, overrides), [own.text for own in overrides])
 

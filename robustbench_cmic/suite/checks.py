@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from robustbench_cmic.suite.attacks import reach_problem
+from robustbench_cmic.suite.beginnings import beginning_errors
 from robustbench_cmic.suite.data import AnyDataset, DeclaredDataset, ImageFolder
 from robustbench_cmic.suite.fields import Norm, Threat, parse_number, radius_problem
 from robustbench_cmic.suite.matrix import ExpandedModels
@@ -23,7 +24,7 @@ from robustbench_cmic.suite.models import Model, architecture_problem, size_prob
 from robustbench_cmic.suite.objectives import Adversary, AnyObjective
 from robustbench_cmic.suite.on_tables import fold_warnings, table_errors
 from robustbench_cmic.suite.schema import AnyAttack, Suite
-from robustbench_cmic.suite.training import WITHOUT_BEST, Training
+from robustbench_cmic.suite.training import TUNED, WITHOUT_BEST, Training
 
 MAX_CELLS = 100_000
 MAX_PAIRS = 10_000
@@ -60,6 +61,7 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
     yield from _training_errors(raw.get("training"), models.values(), len(models) == len(expanded.entries))
     entries = [(index, entry) for index, entry in enumerate(expanded.entries) if isinstance(entry, dict)]
     ids = {index: entry["id"] for index, entry in entries if isinstance(entry.get("id"), str)}
+    yield from beginning_errors(models, ids, expanded.families)
     for index, first, name in _repeated(ids.items()):
         taken = f"models[{expanded.origins[first][0]}]"
         yield Problem(f"the id '{name}' is taken by {taken}: ids are unique", ("models", index, "id"))
@@ -69,7 +71,7 @@ def errors(raw: dict[str, Any], expanded: ExpandedModels) -> Iterator[Problem]:
     dataset: DeclaredDataset | None = _well_formed(TypeAdapter(AnyDataset), [raw.get("dataset")]).get(0)
     yield from table_errors(raw, dataset, expanded.entries, attacks)
     if isinstance(dataset, ImageFolder) and not dataset.train:
-        yield from _untrained_errors(raw, models)
+        yield from _untrained_errors(raw, dataset, models)
     for index, attack in attacks.items():
         yield from (Problem(sentence, ("attacks", index, *key)) for key, sentence in attack.problems())
         if dataset and dataset.image_shape and (problem := attack.misfit(dataset.image_shape, None)):
@@ -194,11 +196,13 @@ def _training_errors(training: Any, models: Iterable[Model], whole: bool) -> Ite
         yield Problem(WITHOUT_BEST, ("training",))
 
 
-def _untrained_errors(raw: dict[str, Any], models: dict[int, Model]) -> Iterator[Problem]:
+def _untrained_errors(raw: dict[str, Any], dataset: ImageFolder, models: dict[int, Model]) -> Iterator[Problem]:
     """What needs training images, where a suite has none."""
     for index, model in models.items():
         if not model.given:
             yield Problem("is to be trained, but the data set has `train: false`", ("models", index))
+    if dataset.holdout is not None:
+        yield Problem("has no training images to hold out, for the data set has `train: false`", ("dataset", "holdout"))
     evaluation = raw.get("evaluation")
     if isinstance(evaluation, dict) and evaluation.get("split") == "train":
         yield Problem("should be test, for the data set has `train: false`", ("evaluation", "split"))
@@ -237,6 +241,7 @@ def _pair_errors(
         yield Problem(f"asks for {total} pairs; more than {MAX_PAIRS} are no suite", ("pairs",))
         return
     seen: set[tuple[str, str]] = set()
+    shared: Training | None = _well_formed(TypeAdapter(Training), [raw.get("training")]).get(0)
     for index, first, second in expanded_pairs(raw, expanded):
         where: Location = ("pairs", index)
         unknown = [(side, name) for side, name in enumerate((first, second)) if name not in ids]
@@ -249,7 +254,7 @@ def _pair_errors(
         elif (first, second) in seen:
             yield Problem(f"the pair of '{first}' and '{second}' is listed twice", where)
         elif first in models and second in models:
-            differing = _unfair_differences(models[first], models[second])
+            differing = _unfair_differences(models[first], models[second], shared)
             if differing:
                 message = f"unfair: '{first}' and '{second}' differ in {', '.join(differing)}; only the objective may"
                 yield Problem(message, where)
@@ -260,10 +265,15 @@ _OF_WEIGHTS = ("id", "objective", "weights", "weights_key", "initial_weights")
 """Keys in which two models of a pair may differ."""
 
 
-def _unfair_differences(first: Model, second: Model) -> list[str]:
-    """What differs between two models but should not; weights carry the objective they were trained with."""
+def _unfair_differences(first: Model, second: Model, shared: Training | None) -> list[str]:
+    """What differs between two models but should not; weights carry the objective they were trained with.
+
+    `shared` is the training of the models that have none of their own.
+    """
     keys = [key for key in Model.model_fields if key not in _OF_WEIGHTS]
     values = {key: (getattr(first, key), getattr(second, key)) for key in keys}
+    if _untuned(first.training or shared) == _untuned(second.training or shared):
+        del values["training"]
     if first.objective is not None and second.objective is not None:  # else one training is not known
         both = (first.objective.adversary, second.objective.adversary)
         # Robust CMI adds to the objective, and is what such a pair compares.
@@ -274,6 +284,13 @@ def _unfair_differences(first: Model, second: Model) -> list[str]:
         for key, (ours, theirs) in values.items()
         if to_jsonable_python(ours) != to_jsonable_python(theirs)
     ]
+
+
+def _untuned(training: Training | None) -> dict[str, Any] | None:
+    """A training without what suits one objective and need not suit another, and without what decides nothing."""
+    if training is None:
+        return None
+    return training.model_dump(exclude={"outputs": True, "optimizer": set(TUNED)})
 
 
 def _spelled(key: str, value: object) -> str:

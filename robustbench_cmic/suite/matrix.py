@@ -23,6 +23,8 @@ from robustbench_cmic.suite.messages import Location, Problem
 
 MAX_MODELS = 1000
 _VARIED = ("architecture", "width", "depth")
+_LENGTHS = {"objective": (2,), "training": (2, 3)}
+"""Of the paths that begin so: `training.epochs`, `training.optimizer.lr`."""
 
 
 @dataclass
@@ -73,7 +75,9 @@ class ExpandedModels:
         replaced: dict[Location, Location] = {}
         for path, (position, value) in chosen.items():
             parts = path.split(".")
-            target = entry.setdefault(parts[0], {}) if len(parts) == 2 else entry
+            target: Any = entry
+            for part in parts[:-1]:
+                target = target.setdefault(part, {}) if isinstance(target, dict) else None
             if isinstance(target, dict):
                 target[parts[-1]] = value
             replaced[tuple(parts)] = ("models", index, "matrix", path, position)
@@ -111,7 +115,7 @@ def _axes(matrix: Any, index: int, problems: list[Problem]) -> dict[str, list[An
     axes: dict[str, list[Any]] = {}
     for path, values in matrix.items():
         parts = path.split(".")
-        if path not in _VARIED and (len(parts) != 2 or parts[0] not in ("objective", "training") or not parts[1]):
+        if path not in _VARIED and (not all(parts) or len(parts) not in _LENGTHS.get(parts[0], ())):
             message = "a matrix varies `architecture`, `width`, `depth` or a parameter such as `objective.lambda`"
             problems.append(Problem(message, (*where, path)))
         elif not isinstance(values, list) or not values:

@@ -44,6 +44,19 @@ def _normalization_kind(value: Any) -> str:
     return "word" if isinstance(value, str) else "moments"
 
 
+class OtherModel(Strict):
+    """Another model of the suite, by its id; of its seeds each model takes the one of its own seed."""
+
+    model: Name
+
+
+def _beginning_kind(value: Any) -> str:
+    return "file" if isinstance(value, str) else "model"
+
+
+AnyBeginning = Annotated[
+    Annotated[Text, Tag("file")] | Annotated[OtherModel, Tag("model")], Discriminator(_beginning_kind)
+]
 AnyNormalization = Annotated[
     Annotated[Normalization, Tag("moments")] | Annotated[Literal["none"], Tag("word")],
     Discriminator(_normalization_kind),
@@ -70,8 +83,9 @@ class Model(Strict):
             torch.save wrote (.pt, .pth, .ckpt, .bin); `{seed}` in it stands for the seed.
         weights_key: where in the checkpoint of either the weights stand, `ema` or `state.model`; None: where they
             usually do.
-        initial_weights: a file as for `weights` that a training begins with, in place of random weights: of the same
-            architecture with its own last layer.
+        initial_weights: what a training begins with in place of random weights: a file as for `weights`, or
+            `{model: ID}`, the weights that another model of the suite, listed above, has at the end of its training
+            with the same seed; of the same architecture with its own last layer.
         pretrained: load timm's weights instead of training.
         normalization: what the first layer subtracts and divides by; by default the moments of the training images,
             for pretrained weights timm's; `none`: images come as they are, in [0, 1], as models of zoos that normalise
@@ -90,7 +104,7 @@ class Model(Strict):
     zero_init_residual: bool = True
     weights: Text | None = None
     weights_key: Annotated[Text, Field(min_length=1)] | None = None
-    initial_weights: Text | None = None
+    initial_weights: AnyBeginning | None = None
     pretrained: bool = False
     normalization: AnyNormalization | SkipJsonSchema[None] = None  # `checks` refuses a null that is written
     logits: Annotated[int, Field(ge=-100, le=100)] | Name | None = None
@@ -108,11 +122,20 @@ class Model(Strict):
     @property
     def file_key(self) -> str:
         """Which of its keys names a file of weights: `weights`, `initial_weights`, or none, which is empty."""
-        return "weights" if self.weights is not None else "initial_weights" if self.initial_weights is not None else ""
+        return "weights" if self.weights is not None else "initial_weights" if self._initial_file else ""
+
+    @property
+    def _initial_file(self) -> str:
+        return self.initial_weights if isinstance(self.initial_weights, str) else ""
+
+    @property
+    def begins_with(self) -> str:
+        """The id of the model whose weights its training begins with; empty where there is none."""
+        return self.initial_weights.model if isinstance(self.initial_weights, OtherModel) else ""
 
     def weights_file(self, seed: int) -> Path:
         """The file of `weights`, or of `initial_weights`, for a seed."""
-        return Path((self.weights or self.initial_weights or "").replace("{seed}", str(seed)))
+        return Path((self.weights or self._initial_file).replace("{seed}", str(seed)))
 
     def declared(self) -> dict[str, Any]:
         """What decides the network, as a training declares it: plain data; of a user's own the hash of its file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PrivateAttr, Tag, WithJsonSchema
@@ -61,6 +61,7 @@ class Suite(Strict):
     claims: Claims = Claims()
     _file_name: str = PrivateAttr("")
     _changes: tuple[str, ...] = PrivateAttr(())
+    _families: tuple[tuple[str, tuple[str, ...]], ...] = PrivateAttr(())
 
     @property
     def file_name(self) -> str:
@@ -78,6 +79,17 @@ class Suite(Strict):
         return any(
             model.objective is not None and model.objective.adversary for model in self.models if not model.given
         )
+
+    @property
+    def families(self) -> dict[str, list[str]]:
+        """By the ids of the file the models that they stand for: of a matrix one for each combination."""
+        return {name: list(models) for name, models in self._families}
+
+    def of_families(self, families: Mapping[str, Iterable[str]]) -> Suite:
+        """The same suite that knows what the ids of its file stand for."""
+        suite = self.model_copy()
+        suite._families = tuple((name, tuple(models)) for name, models in families.items())
+        return suite
 
     def changed(self, name: str, changes: Iterable[str]) -> Suite:
         """The same suite under the name that the command line's changes give it."""

@@ -181,6 +181,8 @@ class DeclaredOutputs(Strict):
 
 HELD_OUT = 0.1
 """Share of the training images that tells the best epoch of robust training, whose last one is worse."""
+TUNED = ("lr", "weight_decay")
+"""Keys of an optimiser in which models of a pair may differ: what suits one objective need not suit another."""
 WITHOUT_BEST = "`held_out` has no effect without `select: best`: leave it out"
 
 

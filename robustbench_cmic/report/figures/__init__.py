@@ -21,6 +21,7 @@ KINDS_OF_FIGURES = {
     "training": "training:training_figures",
     "simplex": "simplex:simplex_figures",
     "map": "maps:map_figures",
+    "class-batches": "class_batches:class_batch_figures",
     "transfer": "transfers:transfer_figures",
 }
 """How the names of files begin, and the function of this package that draws the kind."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from robustbench_cmic.report.class_batches import find_size_lines
 from robustbench_cmic.report.figures.drawing import (
     FLAGGED_WORDS,
     Drawing,
@@ -34,6 +35,8 @@ def crowded(summary: Summary) -> str:
     models = len(summary.results.models)
     if models > CROWDED and find_grid(summary.results) is not None:
         return f"{models} models of a grid, whose maps tell more than as many curves"
+    if models > CROWDED and (find_size_lines(summary.results) or summary.results.plan.settings):
+        return f"{models} models, whose tables tell more than as many curves"
     return ""
 
 

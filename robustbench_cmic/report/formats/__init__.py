@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from robustbench_cmic.report import about, costs, grid, robust_information, tables
+from robustbench_cmic.report import about, against, class_batches, costs, grid, robust_information, settings, tables
 from robustbench_cmic.report.finding import finding
 from robustbench_cmic.report.law_text import law_finding, law_tables
 from robustbench_cmic.suite.fields import NORM_NAMES
@@ -23,7 +23,8 @@ def renderer(package: str, **options: Any) -> Environment:
         return str(getattr(macros, macro)(*arguments))
 
     pages = environment(loader=PackageLoader(package), **options)
-    pages.globals |= {"about": about, "costs": costs, "grids": grid, "tables": tables}
+    pages.globals |= {"about": about, "against": against, "class_batches": class_batches, "costs": costs}
+    pages.globals |= {"grids": grid, "settings": settings, "tables": tables}
     pages.globals |= {"law_finding": law_finding, "law_tables": law_tables}
     pages.globals |= {"robust_information": robust_information.robust_information}
     pages.globals |= {"finding": finding, "norm_names": NORM_NAMES, "prose": prose}

@@ -81,7 +81,7 @@ def _head(summary: Summary) -> Text:
     if summary.examples:
         seeds = "one seed" if results.seeds == 1 else f"mean ± standard deviation of {results.seeds} seeds"
         examples = " or ".join(map(str, summary.examples))
-        parts.append(f"accuracy in % of {examples} test examples, {seeds}; † flagged")
+        parts.append(f"accuracy in % of {examples} {results.judged_on}, {seeds}; † flagged")
     else:
         parts.append("nothing is measured in full yet")
     if (missing := summary.missing) is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from robustbench_cmic.report.about import objectives_text
+from robustbench_cmic.report.class_batches import find_size_lines
 from robustbench_cmic.report.counts import ClaimCounts, claim_counts
 from robustbench_cmic.report.formats.html.charts import Chart, curves, forest, opening_pairs
 from robustbench_cmic.report.formats.html.information import ncmi_chart, training_chart
@@ -22,7 +23,7 @@ from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import Table
 
 LONG = len(COLORS)
-"""With more models, where they are a grid, its maps come first and long tables are folded."""
+"""With more models, where they are a grid or settings, what is said of these comes first and long tables are folded."""
 
 
 def suite_page(summary: Summary) -> str:
@@ -32,7 +33,8 @@ def suite_page(summary: Summary) -> str:
     """
     norms = dict.fromkeys(threat.norm for threat in summary.results.threats if summary.examples)
     grid = find_grid(summary.results)
-    models = len(summary.results.models) if grid else 0
+    many = grid or find_size_lines(summary.results) or summary.results.plan.settings
+    models = len(summary.results.models) if many else 0
     curves_of = {norm: None if models > CROWDED else curves(summary, norm) for norm in norms}
     pairs = summary.pairs.items() if summary.examples else ()
     forests = {pair: forest(lines, pair, f"pair-{place}") for place, (pair, lines) in enumerate(pairs)}
