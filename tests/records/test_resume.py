@@ -16,8 +16,8 @@ from robustbench_cmic.records.state import (
     ALTERED,
     WITHOUT_OUTPUTS,
     CellState,
+    blocked_cells,
     cell_states,
-    is_blocked,
     pending_cells,
 )
 from robustbench_cmic.records.store import Store, write_record
@@ -239,7 +239,8 @@ def test_a_source_that_diverged_blocks_its_transfers(done: Path, chain: Plan) ->
     for cell in chain.of("attack"):
         forget(done, cell)
     found = cell_states(chain.cells, done / "made")
-    free = {(cell.model, cell.attack) for cell in chain.cells if not is_blocked(cell, found)}
+    blocked = blocked_cells(chain.cells, found)
+    free = {(cell.model, cell.attack) for cell in chain.cells if cell.id not in blocked}
     assert free == {("a", ""), ("a", "none"), ("a", "PGD"), ("a", "Transfer:a"), ("b", "")}
     assert set(pending(done, chain)) == {
         "a none 0", "a PGD 0.05", "a PGD 0.1", "a PGD 0.2", "a Transfer:a 0.1",

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -343,6 +342,7 @@ def test_files_have_stable_names_and_equal_bytes_and_say_what_they_show(tmp_path
     assert absent == [
         "made: no figure simplex: no training kept outputs, which `outputs` of `training` asks for",
         "made: no figure map: the models are no grid of two numbers",
+        "made: no figure class-batches: the suite does not vary |B_c|",
     ]
     again, _ = write_figures(read(summary.results.folder), tmp_path / "two")
     for one, two in zip(files, again, strict=True):
@@ -368,6 +368,7 @@ def test_a_suite_with_nothing_has_no_figure_and_says_why(tmp_path: Path) -> None
         "training: no record holds the epochs of a training",
         "simplex: no training kept outputs, which `outputs` of `training` asks for",
         "map: the models are no grid of two numbers",
+        "class-batches: the suite does not vary |B_c|",
     ]
 
 
@@ -388,6 +389,6 @@ def test_the_command_writes_them_and_a_users_style_changes_nothing(tmp_path: Pat
     assert "Traceback" not in said.stderr
 
 
-def test_every_kind_is_tried_here_or_in_a_file_of_its_own() -> None:
-    text: Any = Path(__file__).read_text() + Path(__file__).with_name("test_simplex.py").read_text()
+def test_every_kind_is_tried_here() -> None:
+    text = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
     assert all(f'"{kind}"' in text for kind in KINDS_OF_FIGURES)

@@ -67,6 +67,32 @@ def test_a_matrix_varies_width_depth_and_training(tmp_path: Path) -> None:
     assert {model.training and model.training.batch_size for model in suite.models} == {64}
 
 
+def test_a_matrix_varies_what_is_in_a_mapping_of_training(tmp_path: Path) -> None:
+    varied = (
+        "training: {epochs: 3}, matrix: {training.optimizer.lr: [0.05, 0.2], training.optimizer.weight_decay: [1e-3]}"
+    )
+    plan = make_plan(load(tmp_path, f"{PLAIN}  - {{id: a, architecture: mlp, objective: {{name: ce}}, {varied}}}\n"))
+    plain, *own = plan.of("train")
+    assert [cell.model for cell in own] == ["a-lr0.05-weight_decay0.001", "a-lr0.2-weight_decay0.001"]
+    shared = plain.declared["training"] | {"epochs": 3}
+    for lr, cell in zip((0.05, 0.2), own, strict=True):
+        optimizer = plain.declared["training"]["optimizer"] | {"lr": lr, "weight_decay": 1e-3}
+        assert cell.declared["training"] == shared | {"optimizer": optimizer}
+
+
+@pytest.mark.parametrize("path", ["training.optimizer.lr.x", "training.optimizer.", "objective.lambda.x", "training"])
+def test_a_matrix_varies_nothing_else(tmp_path: Path, path: str) -> None:
+    (line,) = refused(tmp_path, f"  - {{id: a, architecture: mlp, objective: {{name: ce}}, matrix: {{{path}: [1]}}}}\n")
+    assert "a matrix varies `architecture`, `width`, `depth` or a parameter such as `objective.lambda`" in line
+
+
+def test_a_mistake_in_a_matrix_of_training_is_told_where_it_stands(tmp_path: Path) -> None:
+    varied = "matrix: {training.optimizer.lr: [0.1, -1]}"
+    assert refused(tmp_path, f"  - {{id: a, architecture: mlp, objective: {{name: ce}}, {varied}}}\n") == [
+        "sizes.yaml:9: models[0].matrix.training.optimizer.lr[1]: should be greater than 0, not -1"
+    ]
+
+
 def test_toy_size_shortens_every_training(tmp_path: Path) -> None:
     model = "  - {id: own, architecture: mlp, objective: {name: ce}, training: {epochs: 50, batch_size: 32}}\n"
     plain, own = (cell.declared["training"] for cell in make_plan(toy(load(tmp_path, PLAIN + model))).of("train"))
@@ -105,6 +131,10 @@ def test_trainings_of_a_pair_are_alike_and_given_weights_have_none(tmp_path: Pat
     model = "  - {id: own, architecture: mlp, objective: {name: cmic}, training: {epochs: 5}}\npairs: [[plain, own]]\n"
     (line,) = refused(tmp_path, PLAIN + model)
     assert "unfair: 'plain' and 'own' differ in training (the suite's, its own); only the objective may" in line
+    (line,) = refused(tmp_path, PLAIN + model.replace("epochs: 5", "optimizer: {momentum: 0.5}"))
+    assert "differ in training (the suite's, its own)" in line
+    tuned = "optimizer: {lr: 0.2, weight_decay: 0.01}, outputs: {}"
+    assert load(tmp_path, PLAIN + model.replace("epochs: 5", tuned)).pairs == [["plain", "own"]]
     given = "  - {id: own, architecture: resnet18, pretrained: true, training: {epochs: 5}}\n"
     (line,) = refused(tmp_path, given)
     assert line.endswith("models[0].training: has no effect on given weights: leave it out")
