@@ -36,10 +36,7 @@ def run_training(job: Job) -> TrainRecord:
     cell, settings = job.cell, job.settings
     declared = Training.model_validate(cell.declared["training"])
     goal = objective_of(cell.declared["objective"])
-    split = job.data.train
-    if declared.limit is not None:
-        rows = choose(split.labels, declared.limit, per_class=True)
-        split = Split(split.images[rows], split.labels[rows])
+    split = _limited(job.data.train, declared.limit)
 
     def begin() -> TrainingRun:
         objective = build_objective(goal, job.data.classes, cell.seed)
@@ -58,12 +55,7 @@ def run_training(job: Job) -> TrainRecord:
     checkpointer = Checkpointer(job, settings.store.resume_state(cell.id), identity)
     training, job.stopwatch.resumed = checkpointer.take_up(begin)
     _warn_of_training_mode(job, training.model)
-    if dataset_of(cell.declared["dataset"]).images_to_train_on is None:  # else `validate` has said it
-        steps = declared.epochs * declared.steps_of_epoch(len(split.labels))
-        term = None if goal.adversary is None else goal.adversary.robust_cmi
-        found = [*goal.warnings(steps, "initial_weights" in cell.declared), *(term.warnings(steps) if term else ())]
-        for _, sentence in found:
-            job.progress(0, 0, f"warning: {sentence}")
+    _warn_of_objective(job, declared.epochs * declared.steps_of_epoch(len(split.labels)))
     for epoch in training.curve:
         job.epoch(epoch, restored=True)
 
@@ -97,6 +89,14 @@ def run_training(job: Job) -> TrainRecord:
     if stopped := _stopped(training):
         job.progress(0, 0, f"warning: {stopped}")
     return _record(job, training.model, training, divergence, outputs)
+
+
+def _limited(split: Split, limit: int | None) -> Split:
+    """So many images of a split, as many of every class; None: all."""
+    if limit is None:
+        return split
+    rows = choose(split.labels, limit, per_class=True)
+    return Split(split.images[rows], split.labels[rows])
 
 
 def _stopped(training: TrainingRun | None) -> str:
@@ -154,6 +154,18 @@ def _warn_of_training_mode(job: Job, model: nn.Sequential) -> None:
         stuck = stays_in_training(model)
     if stuck is not None:
         job.progress(0, 0, f"warning: {job.cell.architecture} {stuck}: what is judged is not what is deployed")
+
+
+def _warn_of_objective(job: Job, steps: int) -> None:
+    """What so many steps are too few for, where `validate` could not know how many there are."""
+    declared = job.cell.declared
+    if dataset_of(declared["dataset"]).images_to_train_on is not None:
+        return
+    goal = objective_of(declared["objective"])
+    term = None if goal.adversary is None else goal.adversary.robust_cmi
+    found = [*goal.warnings(steps, "initial_weights" in declared), *(term.warnings(steps) if term else ())]
+    for _, sentence in found:
+        job.progress(0, 0, f"warning: {sentence}")
 
 
 def _compare_with_new(job: Job, training: TrainingRun) -> None:
