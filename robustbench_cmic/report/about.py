@@ -63,7 +63,8 @@ def evaluation_facts(results: Results) -> list[tuple[str, str]]:
     if "box" in dataset:  # of a table
         told = {key: value for key, value in dataset.items() if value not in (None, [])}
         unit = f"an eps of 1 is {2 * dataset['box']:g} standard deviations of each feature"
-        facts.append(("table", f"{parameters(told)}; {unit}"))
+        tested = "each seed is tested on another fold; " if dataset.get("folds") else ""
+        facts.append(("table", f"{parameters(told)}; {tested}{unit}"))
     if "holdout" in dataset:
         share = f"{dataset['holdout']:g} of the training examples, of each class its share"
         facts.append(("judged on", f"{share}, which nothing learned from; the test examples were not looked at"))

@@ -53,9 +53,11 @@ class Results:
 
     @cached_property
     def judged_on(self) -> str:
-        """What accuracies are of: `test examples`, or `held-out training examples`."""
-        held_out = any(cell.declared["dataset"].get("holdout") for cell in self.plan.of("train"))
-        return "held-out training examples" if held_out else "test examples"
+        """What accuracies are of: `test examples`, of each fold where a seed is one, or `held-out training examples`."""
+        data = [cell.declared["dataset"] for cell in self.plan.of("train")]
+        if any(own.get("holdout") for own in data):
+            return "held-out training examples"
+        return "test examples of each fold" if any(own.get("folds") for own in data) else "test examples"
 
     @cached_property
     def trainings(self) -> dict[str, Cell]:

@@ -232,6 +232,9 @@ def test_a_run_on_folds_records_features_and_one_fingerprint_and_a_second_has_no
     assert trained[0]["features"]["mean"] != trained[1]["features"]["mean"]
     assert trained[0]["image_shape"] == [1, 1, 2]
     assert not list((tmp_path / "results/rows").rglob("*pictures*"))
+    board = (tmp_path / "results/rows/leaderboard.md").read_text()
+    assert "percentages of the 30 test examples of each fold," in " ".join(board.split())
+    assert "each seed is tested on another fold; an eps of 1 is " in board
     again = cli("run", "rows.yaml")
     assert "all 16 cells are done already" in again.stdout, again.stdout
     frame().assign(length=range(60)).to_csv(tmp_path / "t.csv", index=False)
