@@ -39,7 +39,9 @@ def called_directly(attack: Callable[Parameters, Returned]) -> Callable[Paramete
         with torch.inference_mode(False), _evaluating(bound.arguments["model"]):
             given: dict[str, Any] = {name: _usual(value) for name, value in bound.arguments.items()}
             given["labels"] = integer_labels(given["labels"])
-            with _first_logits(given["model"], functools.partial(_check_classes, given["labels"])) as model:
+            # Who is told how many classes there are compares labels, and logits, with that.
+            labels = None if "classes" in given else given["labels"]
+            with _first_logits(given["model"], functools.partial(_check_classes, labels)) as model:
                 bound.arguments.update(given | {"model": model})
                 return attack(*bound.args, **bound.kwargs)
 
@@ -83,9 +85,10 @@ def _checked(function: Callable[[Tensor], Tensor], check: Callable[[object], Non
     return call
 
 
-def _check_classes(labels: Tensor, outputs: object) -> None:
+def _check_classes(labels: Tensor | None, outputs: object) -> None:
     """Without this, an index is out of range somewhere in the attack; on a GPU that ends the process."""
-    if isinstance(outputs, Tensor) and outputs.ndim == 2:  # what else a model may return is for others to say
+    # What else a model may return is for others to say.
+    if labels is not None and isinstance(outputs, Tensor) and outputs.ndim == 2:
         check_labels(labels, outputs.shape[1])
 
 
