@@ -53,7 +53,7 @@ class Results:
 
     @cached_property
     def judged_on(self) -> str:
-        """What accuracies are of: `test examples`, of each fold where a seed is one, or `held-out training examples`."""
+        """What accuracies are of: test examples, of each fold where seeds are folds, or held-out training examples."""
         data = [cell.declared["dataset"] for cell in self.plan.of("train")]
         if any(own.get("holdout") for own in data):
             return "held-out training examples"
