@@ -11,6 +11,9 @@ from robustbench_cmic.report.strokes import HEAT, LIGHT
 from robustbench_cmic.report.summary import SeedValues, Summary
 from robustbench_cmic.suite.fields import Threat
 
+_LONGEST = 28
+"""Characters of a name beside the cells, for which longer ones leave no room; hovering tells the whole name."""
+
 
 def transfer_charts(summary: Summary) -> list[Chart]:
     """One for each attack that transfers and each threat: rows are whose examples, columns whom they are tried on."""
@@ -45,7 +48,7 @@ def _chart(summary: Summary, label: str, threat: Threat, number: int) -> Chart:
     }
     ticks = {
         "tickvals": list(range(len(models))),
-        "ticktext": models,
+        "ticktext": [plotly_text(_short(model)) for model in summary.results.models],
         "showgrid": False,
         "zeroline": False,
         "automargin": True,
@@ -65,3 +68,7 @@ def _text(number: SeedValues, row: int, column: int) -> dict[str, Any]:
     """The number of a cell, white on the dark half of the scale and black on the light one; a dash has no cell."""
     color = {} if number.mean is None else {"font": {"color": "white" if number.mean < LIGHT else "black"}}
     return {"x": column, "y": row, "text": transfer_text(number), "showarrow": False} | color
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
