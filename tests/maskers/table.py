@@ -114,14 +114,15 @@ def wrong(rows: Sequence[Row], found: Found) -> list[str]:
 
 def page(runs: dict[str, tuple[list[Row], Found]]) -> str:
     """The tables as Markdown; `runs` by their heading."""
+    seeds = ", ".join(map(str, sorted({row.seed for rows, _ in runs.values() for row in rows})))
     lines = [
         "# What the audit catches\n",
         "Defences that are none, around one plain network, and honest models, on digits. The truth is what survives "
         "attacks by somebody who knows the defence, judged by its own decision, one image at a time (for two-class "
         f"linear models a closed form). A worst case that is more than {100 * TOLERATED:.0f} points over it has to be "
-        "flagged, and one of an honest model that is right must not be. Numbers are means over seeds; behind a flag "
-        "stands for how many seeds and radii it was raised. Made by `python -m tests.maskers.table` from "
-        "`tests/maskers`.\n",
+        "flagged, and one of an honest model that is right must not be. Numbers are means over the seeds "
+        f"{seeds}; behind a flag stands for how many seeds and radii it was raised. Made by "
+        "`python -m tests.maskers.table` from `tests/maskers`.\n",
     ]
     for heading, (rows, _) in runs.items():
         for title_, broken in (("Maskers", True), ("Honest models", False)):
