@@ -103,7 +103,7 @@ SHOWN = ("FGSM", "FGSM-margin")
 def test_tables_of_findings_are_those_of_the_committed_results() -> None:
     """Of each suite one table: clean accuracy, both single steps and the worst case at one radius."""
     headings = list(HEADING.finditer(FINDINGS))
-    assert [heading[1] for heading in headings] == ["digits-10", "mnist", "cifar100-lite", "cifar100"]
+    assert [heading[1] for heading in headings] == ["digits-10", "mnist", "tabular", "cifar100-lite", "cifar100"]
     for heading in headings:
         summary = summary_of(heading[1])
         found = table_rows(FINDINGS[heading.end() :].lstrip().split("\n\n", 1)[0])
