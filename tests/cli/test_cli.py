@@ -201,7 +201,8 @@ def test_a_diverged_training_is_told_and_the_rest_is_done(tiny: Path, cli: Cli) 
     tiny.write_text(text)
     done = cli("run", tiny, cwd=tiny.parent)
     assert done.returncode == 1
-    assert re.search(r"diverged: cmic\.s0\.train\.\w+: the loss is not finite at step \d+ of epoch 1", done.stdout)
+    assert re.search(r"cmic seed 0: train: diverged: the loss is not finite at step \d+ of epoch 1", done.stdout)
+    assert re.search(r"^diverged: cmic\.s0\.train\.\w+, see above$", done.stdout, re.MULTILINE)
     found = rows(tiny.parent / "results" / "tiny")
     assert [row["status"] for row in found] == ["ok", "ok", "ok", "diverged", "skipped", "skipped"]
     record = json.loads(next((tiny.parent / "results" / "tiny").glob("cmic.s0.train*")).read_text())
