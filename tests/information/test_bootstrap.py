@@ -151,7 +151,7 @@ def test_labels_of_any_integer_type_and_logits_with_gradients() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="one resample"):
         bootstrap_ncmi(torch.zeros(3, 2), torch.tensor([0, 1, 1]), resamples=0)
-    with pytest.raises(ValueError, match=r"\[0, 2\)"):
+    with pytest.raises(ValueError, match="labels should be from 0 to 1"):
         bootstrap_ncmi(torch.zeros(3, 2), torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match="finite"):
         bootstrap_ncmi(torch.full((3, 2), torch.nan), torch.tensor([0, 1, 1]))
