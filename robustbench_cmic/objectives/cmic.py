@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_cmic.information.measures import InformationSums, class_sums, separation_by_class
-from robustbench_cmic.objectives.base import Objective, TrainingOutputs, check_arguments, check_step_labels
+from robustbench_cmic.objectives.base import Objective, TrainingOutputs, check_arguments
 from robustbench_cmic.suite.objectives import CmicObjective
 
 
@@ -158,7 +158,6 @@ class Cmic(Objective):
         """Q_c <- m Q_c + (1 - m) mean of P over the examples of class c, for every class present."""
         if self.fixed:
             return
-        check_step_labels(self, (logits, labels))
         assert self.momentum is not None, "a horizon becomes a momentum when a training begins"
         p = logits.float().softmax(1)
         counts = class_sums(torch.ones_like(p[:, :1]), labels, self.classes)

@@ -210,10 +210,11 @@ class _Loop:
         self.training.optimizer.zero_grad(set_to_none=True)
         found = self._attacked(batch, labels, "adversary", *self.at)
         logits, *features = objective.outputs(self.network, batch if self._learns_clean else found)
-        terms, shown = objective(logits, labels, *features), logits
+        # Not as a module, whose hook reads the labels: those of the data were checked as it was loaded.
+        terms, shown = objective.forward(logits, labels, *features), logits
         if self.robust is not None:
             terms, shown = self.robust.add(terms, logits, labels, batch, found, self.at)
-        terms["total"].backward()
+        torch.autograd.backward(terms["total"])
         self.training.optimizer.step()
         if self.robust is not None:
             self.robust.update(labels)
