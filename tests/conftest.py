@@ -80,7 +80,7 @@ def _modules_of_a_test_are_its_own(tmp_path_factory: pytest.TempPathFactory) -> 
     """What a test writes and imports, in its own process, is not what the next one of the same name gets."""
     yield
     folder = str(tmp_path_factory.getbasetemp())
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         places = [vars(module).get("__file__"), *vars(module).get("__path__", ())]
         if any(str(place).startswith(folder) for place in places):
             del sys.modules[name]
