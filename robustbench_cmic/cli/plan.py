@@ -118,8 +118,7 @@ def show_plan(suite: Suite, options: Options) -> None:
     states = cell_states(cells, store.results)
     if options.force:
         states |= {cell.id: CellState("missing") for cell in forced_cells(cells, asked, states)}
-    outputs = suite.training is not None and suite.training.outputs is not None
-    pending = pending_cells(cells, states, store, outputs)
+    pending = pending_cells(cells, states, store, suite.outputs is not None)
     blocked = blocked_cells(cells, states)
     texts = [
         "skipped: its training diverged" if cell.id in blocked else _state_text(cell, states, pending) for cell in cells

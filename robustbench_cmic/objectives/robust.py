@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_cmic.objectives.base import TrainingOutputs
+from robustbench_cmic.objectives.base import TrainingOutputs, check_arguments
 from robustbench_cmic.objectives.cmic import Cmic
+from robustbench_cmic.suite.objectives.base import DeclaredRobustCmi
 
 
 def divergences(clean: Tensor, changed: Tensor) -> Tensor:
@@ -72,8 +73,7 @@ class RobustCmi(Cmic):
         momentum: float | None = 0.9999,
         horizon: float | None = None,
     ) -> None:
-        if lambda_ <= 0:
-            raise ValueError(f"lambda: should be above 0, not {lambda_:g}: the second adversary divides beta by it")
+        check_arguments(DeclaredRobustCmi, classes, {"lambda": lambda_, "beta": beta})
         super().__init__(
             classes,
             lambda_=lambda_,

@@ -38,9 +38,7 @@ class Epoch(Frozen):
     separation: float
     ncmi: float | None
     held_out: float | None = None  # accuracy after the epoch on held-out training images, under an adversary its attack
-    checked: float | None = (
-        None  # accuracy under 5 steps on one training batch, where catastrophic overfitting threatens
-    )
+    checked: float | None = None  # accuracy under 5 steps on one training batch, where a method may overfit at once
 
 
 class Part(Frozen):

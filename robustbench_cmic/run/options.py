@@ -109,6 +109,6 @@ def make_settings(suite: Suite, options: Options) -> Settings:
         provenance=provenance.collect(),
         suite_folder=suite.dataset.suite_folder,
         timeout=options.timeout,
-        outputs=None if suite.training is None else suite.training.outputs,
+        outputs=suite.outputs,
         code=own_folders(),
     )

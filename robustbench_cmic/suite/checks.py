@@ -191,8 +191,7 @@ def _training_errors(training: Any, models: Iterable[Model], whole: bool) -> Ite
     """`held_out` alone, where `select: best` is not the default; `whole`: no model is left out of `models`."""
     if not whole or not isinstance(training, dict) or training.get("select") is not None:
         return
-    adversarial = any(model.objective is not None and model.objective.adversary for model in models if not model.given)
-    if training.get("held_out") is not None and not adversarial:
+    if training.get("held_out") is not None and all(model.adversary is None for model in models):
         yield Problem(WITHOUT_BEST, ("training",))
 
 

@@ -14,7 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from robustbench_cmic.suite.custom import custom_code_sha256
 from robustbench_cmic.suite.fields import Name, Number, Positive, Strict, Text
 from robustbench_cmic.suite.messages import suggestion
-from robustbench_cmic.suite.objectives import AnyObjective
+from robustbench_cmic.suite.objectives import Adversary, AnyObjective
 from robustbench_cmic.suite.signatures import CustomCodeError, custom_signature, installed_folder
 from robustbench_cmic.suite.training import Training
 
@@ -118,6 +118,11 @@ class Model(Strict):
     def size(self) -> dict[str, int]:
         """What of `width` and `depth` is declared, by name."""
         return {key: value for key, value in (("width", self.width), ("depth", self.depth)) if value is not None}
+
+    @property
+    def adversary(self) -> Adversary | None:
+        """What its training is against; None without one, and of given weights."""
+        return None if self.given or self.objective is None else self.objective.adversary
 
     @property
     def file_key(self) -> str:

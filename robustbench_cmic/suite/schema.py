@@ -16,7 +16,7 @@ from robustbench_cmic.suite.data import AnyDataset, Evaluation
 from robustbench_cmic.suite.fields import CUSTOM_TAG, Name, Seed, Strict, Text, Threat, tag_of
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.torchattacks import TorchattacksAttack
-from robustbench_cmic.suite.training import Training
+from robustbench_cmic.suite.training import DeclaredOutputs, Training
 
 
 def _attack_kind(value: Any) -> str:
@@ -74,11 +74,14 @@ class Suite(Strict):
         return self._changes
 
     @property
+    def outputs(self) -> DeclaredOutputs | None:
+        """What records of its trainings keep for pictures."""
+        return None if self.training is None else self.training.outputs
+
+    @property
     def adversarial(self) -> bool:
         """A model of it is trained against an adversary."""
-        return any(
-            model.objective is not None and model.objective.adversary for model in self.models if not model.given
-        )
+        return any(model.adversary is not None for model in self.models)
 
     @property
     def families(self) -> dict[str, list[str]]:

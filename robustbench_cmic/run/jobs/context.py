@@ -22,7 +22,7 @@ from robustbench_cmic.models.layout import lay_out
 from robustbench_cmic.models.weights import load_weights
 from robustbench_cmic.objectives import Objective, head_owner
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.schema import Epoch, Timing, TrainRecord
+from robustbench_cmic.records.schema import AnyRecord, Epoch, Timing, TrainRecord
 from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.jobs.fidelity import check_fingerprint, checked_images
 from robustbench_cmic.run.options import Settings
@@ -105,15 +105,29 @@ class Job:
         Raises:
             UserError: there are no weights for this data, or the model is another than was trained.
         """
-        store = self.settings.store
-        record = read_record(store.record(training or ""))
-        if record.checkpoint_sha256 is None or record.dataset_sha256 != self.data.sha256:
-            raise UserError(f"the training {training} has no weights for this data")
-        model = self.stored_model(record.cell.id, record.checkpoint_sha256, declared)
+        record, sha256 = self._finished(training or "")
+        model = self.stored_model(record.cell.id, sha256, declared)
         if isinstance(record, TrainRecord) and record.fingerprint is not None:
             same = _bits_are_promised(record.provenance, cell_provenance(self.settings))
             check_fingerprint(declared["model"]["architecture"], model, self.checked_images, record.fingerprint, same)
-        return model, record.checkpoint_sha256
+        return model, sha256
+
+    @functools.cached_property
+    def begun_with(self) -> dict[str, str]:
+        """Of a training, by its id the hash of the weights of the one that it begins with; empty where there is none.
+
+        Raises:
+            UserError: there are no weights for this data.
+        """
+        source = self.cell.source
+        return {} if source is None else {source: self._finished(source)[1]}
+
+    def _finished(self, training: str) -> tuple[AnyRecord, str]:
+        """The record of a training that has left weights for the job's data, and their SHA-256; else a UserError."""
+        record = read_record(self.settings.store.record(training))
+        if record.checkpoint_sha256 is None or record.dataset_sha256 != self.data.sha256:
+            raise UserError(f"the training {training} has no weights for this data")
+        return record, record.checkpoint_sha256
 
     def stored_model(self, training: str, sha256: str, declared: dict[str, Any]) -> nn.Sequential:
         """A model built anew, with the weights that the training of this id has stored; `declared` is the training."""

@@ -18,11 +18,9 @@ from robustbench_cmic.models.weights import CorruptCheckpointError, load_weights
 from robustbench_cmic.objectives import build_objective, build_robust_cmi
 from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.records.schema import Fingerprint, KeptOutputs, TrainRecord
-from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.fidelity import judged_is_trained, lost_state, resume_check, resumed_differs
 from robustbench_cmic.suite.data import dataset_of
-from robustbench_cmic.suite.messages import UserError
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
@@ -48,7 +46,7 @@ def run_training(job: Job) -> TrainRecord:
         term = build_robust_cmi(goal.adversary, job.data.classes)
         return TrainingRun(model, objective, optimizer, goal.adversary, term and term.to(settings.device))
 
-    keeper, identity = None, " ".join([f"{cell.id} on {job.data.sha256}", *_begun_with(job).values()])
+    keeper, identity = None, " ".join([f"{cell.id} on {job.data.sha256}", *job.begun_with.values()])
     if (asked := settings.outputs) is not None:
         keeper = OutputKeeper(asked, job.data, declared.epochs, settings.device)
         identity += f" with outputs {canonical_json(asked.model_dump())}"
@@ -135,18 +133,8 @@ def _load_initial(job: Job, model: nn.Sequential) -> None:
     if job.cell.source is None:
         fit_weights(model, _read(job, given), given["file"], normalized=True)
         return
-    weights = load_weights(job.settings.store.weights(job.cell.source), _begun_with(job)[job.cell.source])
+    weights = load_weights(job.settings.store.weights(job.cell.source), job.begun_with[job.cell.source])
     fit_weights(model, weights, f"the training {job.cell.source}", normalized=True)
-
-
-def _begun_with(job: Job) -> dict[str, str]:
-    """By its id the hash of the weights of the training with which this one begins; empty where it is with none."""
-    if job.cell.source is None:
-        return {}
-    record = read_record(job.settings.store.record(job.cell.source))
-    if record.checkpoint_sha256 is None or record.dataset_sha256 != job.data.sha256:
-        raise UserError(f"the training {job.cell.source} has no weights for this data")
-    return {job.cell.source: record.checkpoint_sha256}
 
 
 def _warn_of_training_mode(job: Job, model: nn.Sequential) -> None:
@@ -203,7 +191,7 @@ def _record(
         status="ok" if divergence is None else "diverged",
         reason="" if divergence is None else divergence.reason,
         checkpoint_sha256=saved,
-        inputs=_begun_with(job),
+        inputs=job.begun_with,
         left_out=list(job.data.left_out),
         parameters=sum(weight.numel() for weight in model.parameters()),
         mean=model.get_buffer("0.mean").flatten().tolist(),
