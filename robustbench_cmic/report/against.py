@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.pairs import PairTest
-from robustbench_cmic.report.summary import SeedValues, Summary
+from robustbench_cmic.report.summary import Summary, ranks_of
 from robustbench_cmic.report.tables import NOTHING, Code, Strong, Table, difference_text, interval_text, seeds_text
 from robustbench_cmic.suite.fields import CLEAN, Threat
 
@@ -37,11 +37,11 @@ def against_tables(summary: Summary, baseline: str) -> dict[str, Table]:
 def _table(summary: Summary, baseline: str, pairs: Mapping[str, Sequence[PairTest]], threat: Threat) -> Table:
     label = "none" if threat == CLEAN else WORST
     numbers = {model: summary.values(model, label, threat) for model in (baseline, *pairs)}
-    sound = {model: number.mean for model, number in numbers.items() if not _unranked(summary, number)}
-    ranks = {model: 1 + sum((other or 0) > (mean or 0) for other in sound.values()) for model, mean in sound.items()}
+    sound = {model: number.mean or 0.0 for model, number in numbers.items() if not summary.doubts(number)}
+    ranks = ranks_of(sound)
     rows = []
-    for model in sorted(numbers, key=lambda model: ranks.get(model, len(numbers) + 1)):
-        rank = str(ranks[model]) if model in ranks else _unranked(summary, numbers[model])
+    for model in sorted(numbers, key=lambda model: (model not in sound, ranks.get(model, 0))):
+        rank = str(ranks[model]) if model in ranks else "flagged" if numbers[model].flags else NOTHING
         text = seeds_text(numbers[model], summary)
         what = ACCURACY.title if threat == CLEAN else WORST
         line = next((line for line in pairs.get(model, ()) if (line.what, line.threat) == (what, threat)), None)
@@ -52,10 +52,3 @@ def _table(summary: Summary, baseline: str, pairs: Mapping[str, Sequence[PairTes
         rows.append([rank, Code(model), objective, Strong(text) if ranks.get(model) == 1 else text, *compared])
     measured = ["difference (points)", "95 % over examples", "verdict"]
     return Table(["rank", "model", "objective", ACCURACY.head, *measured], rows)
-
-
-def _unranked(summary: Summary, number: SeedValues) -> str:
-    """Why a number has no rank; empty where it has."""
-    if number.flags:
-        return "flagged"
-    return NOTHING if len(number.values) < summary.results.seeds else ""

@@ -8,7 +8,6 @@ training diverged, say, is not. That is a description of these seeds, and no tes
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -117,14 +116,10 @@ def smallest_stable(line: SizeLine, numbers: Mapping[str, SeedValues], planned: 
     found = largest
     for size in smaller:
         number = numbers[line.sizes[size]]
-        if len(number.values) < planned or abs((number.mean or 0.0) - (end.mean or 0.0)) > max(_sd(number), _sd(end)):
+        if len(number.values) < planned or abs((number.mean or 0.0) - (end.mean or 0.0)) > max(number.sd, end.sd):
             break
         found = size
     return found
-
-
-def _sd(number: SeedValues) -> float:
-    return statistics.stdev(number.values.values()) if len(number.values) > 1 else 0.0
 
 
 def stable_table(summary: Summary) -> Table:

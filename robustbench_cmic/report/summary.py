@@ -44,6 +44,18 @@ class SeedValues(NamedTuple):
         """Over the seeds there are; None without any."""
         return statistics.fmean(self.values.values()) if self.values else None
 
+    @property
+    def sd(self) -> float:
+        """Standard deviation over the seeds there are; 0 of one or none."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else 0.0
+
+
+def ranks_of(means: Mapping[str, float]) -> dict[str, int]:
+    """By model 1 plus the number of higher accuracies (fractions); of nobody where even the best reads 0.0 %."""
+    if max(means.values(), default=0.0) < NOTHING_LEFT:
+        return {}
+    return {model: 1 + sum(other > mean for other in means.values()) for model, mean in means.items()}
+
 
 class CleanModel(NamedTuple):
     """A model on clean examples.
@@ -144,7 +156,7 @@ class Summary:
         """Numbers of examples that evaluations were made on, ascending; none where nothing is measured."""
         return sorted(self.frame.loc[~self.frame["limited"], "n"].dropna().unique().tolist())
 
-    def _doubts(self, number: SeedValues) -> str:
+    def doubts(self, number: SeedValues) -> str:
         """Why a number cannot be compared with others; empty where it can."""
         return "flagged" if number.flags else "incomplete" if len(number.values) < self.results.seeds else ""
 
@@ -158,7 +170,7 @@ class Summary:
             for model in self.results.models
         }
         accuracies = {model: own[ACCURACY.name] for model, own in measures.items()}
-        sound = {model: number.mean or 0.0 for model, number in accuracies.items() if not self._doubts(number)}
+        sound = {model: number.mean or 0.0 for model, number in accuracies.items() if not self.doubts(number)}
         best = [model for model, mean in sound.items() if mean == max(sound.values())]
         trainings = self.results.trainings
         return {
@@ -176,13 +188,12 @@ class Summary:
 
     def _ranked(self, threat: Threat) -> list[RankedModel]:
         worst = {model: self.values(model, WORST, threat) for model in self.results.models}
-        sound = {model: number.mean or 0.0 for model, number in worst.items() if not self._doubts(number)}
-        nothing_left = max(sound.values(), default=0.0) < NOTHING_LEFT
+        sound = {model: number.mean or 0.0 for model, number in worst.items() if not self.doubts(number)}
+        ranks = ranks_of(sound)
         entries = []
         for model, number in worst.items():
-            ranked = model in sound and not nothing_left
-            rank = 1 + sum(mean > sound[model] for mean in sound.values()) if ranked else None
-            why = "nothing left" if model in sound and nothing_left else self._doubts(number)
+            rank = ranks.get(model)
+            why = "nothing left" if model in sound and rank is None else self.doubts(number)
             single = {label: self.values(model, label, threat) for label in self.attacks(threat)}
             entries.append(RankedModel(model, threat, rank, why, number, single))
         return sorted(entries, key=lambda entry: (entry.model not in sound, entry.rank or 0))

@@ -72,3 +72,9 @@ def test_the_tables_stand_in_the_reports(board: Summary) -> None:
 def test_three_pairs_need_no_such_table(tmp_path: Path) -> None:
     plan = planned(tmp_path, SUITE.replace(", [ce, lost]", ""))
     assert baselines(read(fill(tmp_path / "made", plan, right))) == []
+
+
+def test_nobody_has_a_rank_where_the_best_keeps_nothing(tmp_path: Path) -> None:
+    board = read(fill(tmp_path / "made", planned(tmp_path, SUITE), lambda cell: [not cell.norm] * 200))
+    _, worst = against_tables(board, "ce").values()
+    assert [row[0] for row in worst.rows] == ["–"] * 5

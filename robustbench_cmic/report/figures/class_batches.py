@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,7 @@ def _curve(axes: Axes, measure: SizeMeasure, line: SizeLine, x: Mapping[int, flo
     if 0 in means:
         axes.plot([x[0]], [means[0]], **{**style, "label": "_step"})
     for size, number in drawn.items():
-        spread = scale * statistics.stdev(number.values.values()) if len(number.values) > 1 else 0.0
+        spread = scale * number.sd
         axes.vlines(x[size], means[size] - spread, means[size] + spread, color=style["color"], linewidth=1)
     flagged = [size for size, number in drawn.items() if number.flags]
     mark_flagged(axes, {**style, "zorder": 2}, [x[size] for size in flagged], [means[size] for size in flagged])
