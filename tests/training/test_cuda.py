@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_cmic.attacks import harness
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.subset import hold_out
 from robustbench_cmic.information.measures import measure_information
-from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.models.build import Normalize, build_model
+from robustbench_cmic.objectives import build_objective, build_robust_cmi
 from robustbench_cmic.suite.attacks import PGD
+from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
 from robustbench_cmic.training.epoch_log import EpochLog
 from robustbench_cmic.training.loop import Acceleration, _Loop, train
 from robustbench_cmic.training.optimizer import build_optimizer
-from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, build, declare, optimizer_of, weights
+from tests.objectives.test_rivals import RIVALS
+from tests.training.test_robust import METHODS, adversary
+from tests.training.test_train import CE, CMIC, DECLARED, DIGITS, SGD, declare, optimizer_of, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -38,11 +42,14 @@ def _repeatable() -> Iterator[None]:
     torch.backends.cudnn.deterministic = False
 
 
-def prepare(objective: dict[str, Any], optimizer: dict[str, Any] = SGD) -> TrainingRun:
-    model = build("small_cnn", seed=0).cuda().to(memory_format=torch.channels_last)
-    return TrainingRun(
-        model, build_objective(objective_of(objective), 10).cuda(), build_optimizer(model, optimizer_of(optimizer))
-    )
+def prepare(declared: dict[str, Any], optimizer: dict[str, Any] = SGD) -> TrainingRun:
+    """A training as a cell begins it on a GPU: the objective's head in the network, its parameters in the optimiser."""
+    objective = build_objective(objective_of(declared), 10)
+    model = build_model(Model(id="x", architecture="small_cnn"), (1, 8, 8), 10, DIGITS.moments, 0, objective=objective)
+    model = model.cuda().to(memory_format=torch.channels_last)
+    objective.attach(model, torch.from_numpy(DIGITS.train.images[:2]).cuda())
+    objective.cuda()
+    return TrainingRun(model, objective, build_optimizer(model, optimizer_of(optimizer), objective))
 
 
 @pytest.mark.parametrize("objective", [CE, CMIC, CLASS_BATCHES])
@@ -60,6 +67,41 @@ def test_graphed_steps_train_as_plain_ones(objective: dict[str, Any], optimizer:
     assert torch.allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
     assert trained[0][1] == pytest.approx(trained[1][1], abs=0.01)
     assert trained[0][1] > 0.2  # three epochs of 410 images, augmented: twice chance
+
+
+@pytest.mark.parametrize("declared", RIVALS, ids=lambda declared: str(declared["name"]))
+@pytest.mark.parametrize("reduced", [False, True])
+def test_graphed_steps_train_rivals_as_plain_ones(declared: dict[str, Any], reduced: bool) -> None:
+    trained = []
+    for graphed in (True, False):
+        training = prepare(declared)
+        acceleration = Acceleration(reduced=reduced, graphed=graphed)
+        assert train(training, EXAMPLES, declared=DECLARED, seed=0, acceleration=acceleration) is None
+        own = [value.flatten().double() for value in training.objective.state_dict().values()]
+        trained.append((torch.cat([weights(training), *own]), training.curve[-1].accuracy))
+    assert torch.allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
+    assert trained[0][1] == pytest.approx(trained[1][1], abs=0.01)
+    assert not torch.equal(trained[0][0][: len(weights(training))], weights(prepare(declared))), "it trains"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_robust_training_is_that_of_the_cpu(name: str) -> None:
+    """One step of a network without batch normalisation; the attacks draw their starts on the host."""
+    declared = declare({"epochs": 1, "batch_size": 64})
+    few = Split(EXAMPLES.images[:64], EXAMPLES.labels[:64])
+    opponent, after = adversary(name), []
+    for device in ("cuda", "cpu"):
+        torch.manual_seed(0)
+        model = nn.Sequential(Normalize([0.0], [1.0]), nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        model, term = model.to(device), build_robust_cmi(opponent, 10)
+        training = TrainingRun(
+            model, build_objective(objective_of(CMIC), 10).to(device), build_optimizer(model, optimizer_of(SGD)),
+            opponent, term and term.to(device),
+        )  # fmt: skip
+        assert train(training, few, declared=declared, seed=0, acceleration=Acceleration(graphed=True)) is None
+        after.append((weights(training).cpu(), training.curve[-1].loss))
+    assert torch.allclose(after[0][0], after[1][0], rtol=1e-3, atol=1e-4)
+    assert after[0][1] == pytest.approx(after[1][1], rel=1e-3, abs=1e-4)
 
 
 def test_a_graphed_training_keeps_the_weights_of_its_best_epoch() -> None:
