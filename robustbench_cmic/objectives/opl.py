@@ -58,7 +58,8 @@ class Opl(FeatureObjective):
         same = (labels[:, None] == labels).to(cosines.dtype)
         pairs = same.sum() - len(labels)  # of one class, but no image with itself
         # A batch in which every class is there once has no such pair, and nothing to lower.
-        like = (pairs - ((same * cosines).sum() - cosines.trace())) / pairs.clamp(min=1)
+        # The backward pass of `trace` reads from the device, which the capture of a step as a graph forbids.
+        like = (pairs - ((same * cosines).sum() - cosines.diagonal().sum())) / pairs.clamp(min=1)
         others = 1 - same
         unlike = (others * (cosines.abs() if self.unlike == "absolute" else cosines)).sum() / others.sum().clamp(min=1)
         if self.unlike == "absolute_mean":

@@ -32,7 +32,7 @@ from robustbench_cmic.suite.objectives import OBJECTIVES, objective_of
 from robustbench_cmic.training.checkpoint import load_state, save_state
 from robustbench_cmic.training.loop import train
 from tests.objectives.rivals import accuracy, begun
-from tests.training.test_train import DIGITS, declare, weights
+from tests.training.test_train import DIGITS, assert_no_step_reads, declare, weights
 
 REACHED: dict[str, tuple[dict[str, Any], float]] = {
     "label_smoothing": ({}, 0.95),
@@ -123,6 +123,13 @@ def test_resumes_bit_for_bit(declared: dict[str, Any], optimizer: str, tmp_path:
     assert resumed.curve == whole.curve
     mine, theirs = whole.objective.state_dict(), resumed.objective.state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@each_rival
+def test_no_step_reads_from_the_device(declared: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # On the CPU alone `one_hot` reads, to check its labels.
+    monkeypatch.setattr(functional, "one_hot", lambda labels, classes: (labels[:, None] == torch.arange(classes)).long())
+    assert_no_step_reads(begun(declared), FEW, monkeypatch)
 
 
 @pytest.mark.parametrize("name", REACHED)
