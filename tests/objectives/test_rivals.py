@@ -128,7 +128,9 @@ def test_resumes_bit_for_bit(declared: dict[str, Any], optimizer: str, tmp_path:
 @each_rival
 def test_no_step_reads_from_the_device(declared: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # On the CPU alone `one_hot` reads, to check its labels.
-    monkeypatch.setattr(functional, "one_hot", lambda labels, classes: (labels[:, None] == torch.arange(classes)).long())
+    monkeypatch.setattr(
+        functional, "one_hot", lambda labels, classes: (labels[:, None] == torch.arange(classes)).long()
+    )
     assert_no_step_reads(begun(declared), FEW, monkeypatch)
 
 
