@@ -157,11 +157,15 @@ def test_twelve_models_stay_distinct(visit: Visit) -> None:
         assert len(looks) == len(MODELS), style
     looks = {tuple(str(trace[part]) for part in ("color", "symbol", "dash")) for trace in drawn(page)}
     assert len(looks) == 4 * len(MODELS)
-    plot = page.locator(f"#{CHART} .gridlayer").first.bounding_box()
-    key = page.locator(f"#{CHART} .legend .bg").first.bounding_box()  # of what goes on within it the rest is clipped
-    assert plot is not None
-    assert key is not None
-    assert key["y"] + key["height"] <= plot["y"] + 1, "the key lies over no curve"
+    # The chart grows to its key after it is drawn, so that curves keep their room. Beyond `bg` the key is clipped.
+    page.wait_for_function(
+        """chart => {
+            const box = part => document.querySelector(`#${chart} ${part}`).getBoundingClientRect();
+            const grid = box(".gridlayer");
+            return box(".legend .bg").bottom <= grid.top + 1 && grid.height > 200;
+        }""",
+        arg=CHART,
+    )
 
 
 # --- saving --------------------------------------------------------------------------------------------------------
