@@ -64,6 +64,8 @@ class LocalProcesses:
                 self._stop_overdue(queue, emit)
         finally:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave orphans behind
+            for worker in self._workers:
+                worker.connection.close()  # all idle ones leave at once, not one after the other
             for worker in list(self._workers):
                 self._remove(worker)
             signal.signal(signal.SIGINT, before)

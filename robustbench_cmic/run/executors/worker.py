@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from multiprocessing.connection import Connection
 
@@ -28,5 +29,6 @@ def main(connection: Connection, settings: Settings) -> None:
         try:
             cell = connection.recv()
         except EOFError:
+            gc.freeze()  # without it the interpreter goes through all that torch has made, twice, before it ends
             return
         run_cell(cell, settings, connection.send)
