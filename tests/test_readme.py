@@ -7,10 +7,12 @@ import runpy
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from robustbench_cmic.report import Summary, read_results, summarize
+from robustbench_cmic.report.figures import KINDS_OF_FIGURES, drawings_of
 from robustbench_cmic.report.tables import seeds_text
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.fields import Threat, parse_number
@@ -103,7 +105,9 @@ SHOWN = ("FGSM", "FGSM-margin")
 def test_tables_of_findings_are_those_of_the_committed_results() -> None:
     """Of each suite one table: clean accuracy, both single steps and the worst case at one radius."""
     headings = list(HEADING.finditer(FINDINGS))
-    assert [heading[1] for heading in headings] == ["digits-10", "mnist", "tabular", "cifar100-lite", "cifar100"]
+    assert [heading[1] for heading in headings] == [
+        "digits-10", "mnist", "tabular", "tabular-digits", "cifar100-lite", "cifar100",
+    ]  # fmt: skip
     for heading in headings:
         summary = summary_of(heading[1])
         found = table_rows(FINDINGS[heading.end() :].lstrip().split("\n\n", 1)[0])
@@ -126,3 +130,20 @@ def test_the_figure_shows_the_committed_results() -> None:
     labels = re.findall(r">(\d+\.\d(?: †)?)</text>", FIGURE.read_text())
     assert len(expected) == 18
     assert sorted(set(expected) - set(labels)) == []
+
+
+PICTURE = re.compile(r"!\[[^\]]+\]\(figures/((\S+?)-(curves-linf|class-batches|ncmi-error|simplex-1))\.svg\)")
+
+
+def test_figures_of_findings_show_the_committed_results() -> None:
+    """Each has its numbers in its description, which does not depend on the version of matplotlib."""
+    pictures = PICTURE.findall(FINDINGS)
+    assert len(pictures) == FINDINGS.count("](figures/")
+    for file, suite, name in pictures:
+        kind = next(kind for kind in KINDS_OF_FIGURES if name.startswith(kind))
+        drawings = drawings_of(summary_of(suite), kind)
+        assert not isinstance(drawings, str), drawings
+        (drawing,) = (drawing for drawing in drawings if drawing.name == name)
+        svg = ElementTree.parse(FIGURE.with_name(f"{file}.svg"))
+        (told,) = svg.iterfind("{http://www.w3.org/2000/svg}desc")
+        assert told.text == drawing.text, file
