@@ -30,31 +30,31 @@ def test_own_code_that_hangs_is_stopped_and_the_rest_is_done(tiny: Path, cli: Cl
     )
     trained = cli("run", tiny, "--only", "none", cwd=tiny.parent)  # however long that takes
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    done = cli("run", tiny, "--timeout", "20s", "--jobs", 1, cwd=tiny.parent)
+    done = cli("run", tiny, "--timeout", "10s", "--jobs", 1, cwd=tiny.parent)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "2 of 4 cells to run, 1 at a time, on cpu, at most 20 s each" in done.stdout
-    sentence = "it took longer than --timeout allows (20 s) and was stopped; give it more, or none"
+    assert "2 of 4 cells to run, 1 at a time, on cpu, at most 10 s each" in done.stdout
+    sentence = "it took longer than --timeout allows (10 s) and was stopped; give it more, or none"
     assert done.stdout.count(sentence) == 1, "as it ends"
     assert re.search(r"^failed: ce\.s0\.hang\S+, see above$", done.stdout, re.MULTILINE)
     assert "1 of 4 cells have no result" in done.stdout
     folder = tiny.parent / "results" / "tiny"
     record = json.loads(next(folder.glob("ce.s0.hang*")).read_text())
     assert (record["status"], record["reason"]) == ("failed", sentence)
-    assert record["timing"]["seconds"] >= 20
+    assert record["timing"]["seconds"] >= 10
     (status,) = json.loads(command_here("status", "--json", cwd=tiny.parent).stdout)
-    assert (status["timeout"], status["exit_code"]) == (20.0, 1)
+    assert (status["timeout"], status["exit_code"]) == (10.0, 1)
     assert [failure["reason"] for failure in status["failures"]] == [sentence]
     assert sentence in (tiny.parent / "results.work" / "tiny" / "events.jsonl").read_text()
 
 
 def test_a_training_that_takes_too_long_goes_on_from_what_it_has_stored(tiny: Path, cli: Cli) -> None:
     tiny.write_text(TINY_SUITE.replace("epochs: 2", "epochs: 100000"))
-    done = cli("run", tiny, "--timeout", "20", "--only", "ce.s0.train*", cwd=tiny.parent)
+    done = cli("run", tiny, "--timeout", "10", "--only", "ce.s0.train*", cwd=tiny.parent)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "(20 s) and was stopped; it goes on from its last stored epoch when run again" in done.stdout
+    assert "(10 s) and was stopped; it goes on from its last stored epoch when run again" in done.stdout
     (state,) = (tiny.parent / "results.work" / "tiny").glob("ce.s0.train*.state.safetensors")
     before = state.stat().st_mtime_ns
-    again = cli("run", tiny, "--timeout", "20", "--only", "ce.s0.train*", cwd=tiny.parent)
+    again = cli("run", tiny, "--timeout", "10", "--only", "ce.s0.train*", cwd=tiny.parent)
     assert "begins anew" not in again.stdout
     events = (tiny.parent / "results.work" / "tiny" / "events.jsonl").read_text().splitlines()
     assert any('"restored":true' in line for line in events), "the second run has taken it up"
