@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.store import PLAN_FILE
 from robustbench_cmic.report import Summary
 from robustbench_cmic.report.formats.html import suite_page
+from robustbench_cmic.report.formats.json import document
 from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.settings import CHOSEN, chosen_settings, settings_table
 from robustbench_cmic.suite import load_suite, shipped_suites
@@ -59,6 +61,10 @@ def test_the_most_accurate_is_chosen_then_the_more_robust_then_the_first(board: 
         ("focal-gamma2", CHOSEN),
     ]
     assert [row[0] for row in table.rows] == ["ce"] * 4 + ["focal"] * 2
+    assert json.loads(document(board))["tuning"] == {
+        "ce": {"settings": CE, "chosen": "ce-lr0.2-weight_decay0"},
+        "focal": {"settings": ["focal-gamma1", "focal-gamma2"], "chosen": "focal-gamma2"},
+    }
     assert table.rows[0][2].startswith("70.0 ± 14.1")
 
 

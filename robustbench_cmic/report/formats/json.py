@@ -8,6 +8,7 @@ from typing import Any
 from robustbench_cmic.report.about import evaluation_facts, origin, what_was_run
 from robustbench_cmic.report.frame import plain_rows
 from robustbench_cmic.report.pairs import PairTest
+from robustbench_cmic.report.settings import chosen_settings
 from robustbench_cmic.report.summary import RankedModel, SeedValues, Summary
 
 REPORT_SCHEMA = "robustbench_cmic/report/1"
@@ -16,7 +17,7 @@ Json = dict[str, Any]
 
 def document(summary: Summary) -> str:
     """The file's text. Accuracies, their differences and intervals are fractions; radii are in units of [0, 1]."""
-    missing = summary.missing
+    missing, chosen = summary.missing, chosen_settings(summary)
     content: Json = {
         "schema": REPORT_SCHEMA,
         **_fields(summary.results.plan, "suite", "description", "dataset"),
@@ -43,6 +44,10 @@ def document(summary: Summary) -> str:
             _fields(flag, "model", "seed") | {"flag": flag.name} | _fields(flag, "about", "cells", "evidence")
             for flag in summary.flags
         ],
+        "tuning": {
+            rival: {"settings": models, "chosen": chosen.get(rival)}
+            for rival, models in summary.results.plan.settings.items()
+        },
         "rules": {name: _fields(rule, "meaning", "source") for name, rule in summary.rules.items()},
         "rows": plain_rows(summary.frame),
         "models": dict(what_was_run(summary.results)),
