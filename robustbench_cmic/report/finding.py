@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.pairs import Outcome, PairTest, title_of
-from robustbench_cmic.report.tables import escaped, interval_text, plain
+from robustbench_cmic.report.tables import escaped, interval_text, marked
 from robustbench_cmic.suite.fields import CLEAN, NORM_NAMES, Threat, format_eps
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def finding(summary: Summary, first: str, second: str) -> list[str]:
     """
     lines = [line for line in summary.pairs.get((first, second), ()) if line.in_points]
     if not lines:
-        both = f"{_code(first)} and {_code(second)}"
+        both = f"{marked(first)} and {marked(second)}"
         return [f"{both} are no pair of this suite, so that nothing is said of their difference."]
     sides = _named(summary, second), _named(summary, first)
     planned, margin = summary.results.seeds, summary.results.plan.claims.margin
@@ -54,11 +54,7 @@ def finding(summary: Summary, first: str, second: str) -> list[str]:
 
 def _named(summary: Summary, model: str) -> str:
     """A model and what it was trained with: "`cnn-cmic` (CMIC-DL printed)"."""
-    return f"{_code(model)} ({escaped(title_of(summary.results.trainings[model]))})"
-
-
-def _code(name: str) -> str:
-    return "`" + plain(name).replace("`", "'") + "`"
+    return f"{marked(model)} ({escaped(title_of(summary.results.trainings[model]))})"
 
 
 def _clean_sentence(line: PairTest | None, names: tuple[str, str], planned: int, margin: float) -> str:
@@ -135,7 +131,7 @@ def _flags_of(summary: Summary, withdrawn: Sequence[PairTest], pair: tuple[str, 
     for model in reversed(pair):
         groups = (("none" if line.threat == CLEAN else line.what, line.threat) for line in withdrawn)
         names = sorted({name for group in groups for name in summary.values(model, *group).flags})
-        texts += [f"{_code(model)}: {', '.join(map(escaped, names))}"] if names else []
+        texts += [f"{marked(model)}: {', '.join(map(escaped, names))}"] if names else []
     return "; ".join(texts)
 
 

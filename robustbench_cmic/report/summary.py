@@ -205,8 +205,8 @@ class Summary:
 
     @cached_property
     def law(self) -> list[LawScope]:
-        """Over what the NCMI law is looked at; nothing where there are too few models for it."""
-        return law_scopes(self.results)
+        """Over what the NCMI law is looked at; nothing where there are too few models, or they are tried settings."""
+        return [] if self.results.plan.settings else law_scopes(self.results)
 
     @cached_property
     def flags(self) -> list[RaisedFlag]:

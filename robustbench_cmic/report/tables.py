@@ -227,3 +227,8 @@ def escaped(text: str) -> str:
 def plain(text: str) -> str:
     """A suite's own words in one line, without control characters."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def marked(name: str) -> str:
+    """A name as Markdown code in one line."""
+    return "`" + plain(name).replace("`", "'") + "`"

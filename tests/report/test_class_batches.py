@@ -14,6 +14,7 @@ from robustbench_cmic.report.class_batches import SizeLine, find_size_lines, siz
 from robustbench_cmic.report.figures import drawings_of
 from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.markdown import leaderboard
+from robustbench_cmic.report.lead import lead
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.summary import SeedValues
 from robustbench_cmic.suite import load_suite, shipped_suites
@@ -76,6 +77,12 @@ def test_tables_and_figure_hold_the_numbers(board: Summary) -> None:
     stable, clean = stable_table(board), size_tables(board)["clean accuracy %"]
     assert list(stable.headers) == ["centroids", "clean accuracy", "clean NCMI", "both"]
     assert [list(row) for row in stable.rows] == [["horizon: 0.1", "4", "1", "4"], ["horizon: 1", "4", "1", "4"]]
+    (said,) = lead(board)
+    assert said == (
+        "Class batches: clean accuracy and NCMI are stable from |B_c| = 4 on (horizon: 0.1: 4; horizon: 1: 4), within "
+        "the spread of 2 seeds, which is no test."
+    )
+    assert f"- {said}\n" in leaderboard(board)
     assert list(clean.headers) == ["centroids", "|B_c| 1", "|B_c| 4", "|B_c| 16", "from the step"]
     assert list(clean.rows[0]) == ["horizon: 0.1", "80.0 ± 2.8", "89.0 ± 2.8", "90.0 ± 2.8", "90.0 ± 2.8"]
     assert clean.rows[1][4] == "–"

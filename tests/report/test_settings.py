@@ -15,6 +15,7 @@ from robustbench_cmic.report import Summary
 from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.json import document
 from robustbench_cmic.report.formats.markdown import leaderboard
+from robustbench_cmic.report.lead import lead
 from robustbench_cmic.report.settings import CHOSEN, chosen_settings, settings_table
 from robustbench_cmic.suite import load_suite, shipped_suites
 from tests.conftest import ROOT
@@ -72,10 +73,20 @@ def test_a_setting_without_a_result_of_some_seed_is_not_chosen(tmp_path: Path, b
     plan = planned(tmp_path, SUITE)
     replace(board.results.folder, cell_of(plan, "focal-gamma2", 1, "train"), status="diverged")
     assert chosen_settings(read(board.results.folder))["focal"] == "focal-gamma1"
+    replace(board.results.folder, cell_of(plan, "focal-gamma1", 0, "train"), status="diverged")
+    (said,) = lead(read(board.results.folder))
+    assert said.endswith(": `ce-lr0.2-weight_decay0`; none yet of focal.")
 
 
 def test_boards_say_what_they_are_judged_on_and_what_each_model_has_of_its_own(board: Summary) -> None:
     text = leaderboard(board)
+    (said,) = lead(board)
+    assert said == (
+        "Settings: of 6 settings of 2 rivals, by clean accuracy on 10 held-out training examples, 2 seeds: "
+        "`ce-lr0.2-weight_decay0`, `focal-gamma2`."
+    )
+    assert f"- {said}\n" in text
+    assert board.law == [], "settings are tried, and no law is read from them"
     assert "percentages of the 10 held-out training examples" in text
     assert "## Settings" in text
     assert "## Clean held-out training examples" in text
@@ -84,6 +95,7 @@ def test_boards_say_what_they_are_judged_on_and_what_each_model_has_of_its_own(b
     assert text.count("- training: ") == 1, "what models have of their own is not in it"
     page = suite_page(board)
     assert '<h2 id="settings">Settings</h2>' in page
+    assert page.index('<h2 id="finding">') < page.index("by clean accuracy on 10") < page.index('<h2 id="settings">')
     assert "<strong>chosen</strong>" in page
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from robustbench_cmic.report.finding import finding
 from robustbench_cmic.report.frame import WORST
-from robustbench_cmic.report.law_text import law_finding
+from robustbench_cmic.report.lead import lead
 from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.pairs import PairTest, title_of
 from robustbench_cmic.report.summary import Summary
@@ -61,7 +61,7 @@ def terminal_board(summary: Summary, lines: box.Box | None) -> RenderableType:
         parts += [_flags_of(summary, model) for model in (first, second)]
         if any(line.withdrawn for line in summary.pairs[first, second]):
             parts.append(_text(finding(summary, first, second)[-1].replace("`", "")))
-    parts += [_text(sentence.replace("\\", "")) for sentence in law_finding(summary)]
+    parts += [_text(sentence.replace("\\", "")) for sentence in lead(summary)]
     if not summary.pairs:
         models = list(summary.clean)
         parts += [_text(), _standings(summary, lines), *(_flags_of(summary, model) for model in models[:MOST])]
