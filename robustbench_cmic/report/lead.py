@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robustbench_cmic.report.class_batches import stable_table
+from robustbench_cmic.report.class_batches import find_size_lines, size_measures, stable_table
 from robustbench_cmic.report.law_text import law_finding
 from robustbench_cmic.report.settings import chosen_settings
 from robustbench_cmic.report.summary import Summary
-from robustbench_cmic.report.tables import NOTHING, escaped, marked
+from robustbench_cmic.report.tables import escaped, marked
 
 
 def lead(summary: Summary) -> list[str]:
@@ -16,8 +16,8 @@ def lead(summary: Summary) -> list[str]:
     plan, seeds = summary.results.plan, summary.results.seeds
     if plan.settings:
         return [_settings_sentence(plan.settings, chosen_settings(summary), summary.examples, seeds)]
-    if rows := stable_table(summary).rows:
-        return [_sizes_sentence(rows, seeds)]
+    if stable_table(summary).rows:
+        return [_sizes_sentence(summary)]
     return law_finding(summary)
 
 
@@ -32,15 +32,22 @@ def _settings_sentence(tried: dict[str, list[str]], chosen: dict[str, str], exam
     return f"Settings: of {counted} settings of {len(tried)} rivals, by clean accuracy on {judged}: {names}{rest}."
 
 
-def _sizes_sentence(rows: Sequence[Sequence[str]], seeds: int) -> str:
-    """Of the sizes at which accuracy and NCMI are both stable."""
-    sizes = {row[0]: row[-1] for row in rows}
-    found = [int(size) for size in sizes.values() if size != NOTHING]
-    if not found:
-        return "Class batches: no size is complete over all seeds."
-    span = f"{min(found)}" if min(found) == max(found) else f"{min(found)} to {max(found)}"
-    each = "; ".join(f"{escaped(title)}: {size}" for title, size in sizes.items())
+def _sizes_sentence(summary: Summary) -> str:
+    """Of the sizes at which accuracy and NCMI are both stable, and how much the means depend on the size at all."""
+    lines = find_size_lines(summary.results)
+    each = "; ".join(f"{escaped(row[0])}: {row[-1]}" for row in stable_table(summary).rows)
+    spans = []
+    for measure in size_measures(summary, lines):
+        means = [
+            [mean for model in line.sizes.values() if (mean := measure.numbers[model].mean) is not None]
+            for line in lines.values()
+        ]
+        widest = max((max(own) - min(own) for own in means if own), default=None)
+        if measure.decides and widest is not None:
+            points = " points" if measure.metric.unit == "%" else ""
+            spans.append(f"{measure.metric.text(widest)}{points} in {measure.title}")
     return (
-        f"Class batches: clean accuracy and NCMI are stable from |B_c| = {span} on ({each}), within the spread of "
-        f"{seeds} seeds, which is no test."
+        "Class batches: |B_c| from which clean accuracy and NCMI are stable within the spread of "
+        f"{summary.results.seeds} seeds, which is no test: {each}. Over all sizes the means of one line differ by at "
+        f"most {' and '.join(spans)}."
     )

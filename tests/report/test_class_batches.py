@@ -79,8 +79,9 @@ def test_tables_and_figure_hold_the_numbers(board: Summary) -> None:
     assert [list(row) for row in stable.rows] == [["horizon: 0.1", "4", "1", "4"], ["horizon: 1", "4", "1", "4"]]
     (said,) = lead(board)
     assert said == (
-        "Class batches: clean accuracy and NCMI are stable from |B_c| = 4 on (horizon: 0.1: 4; horizon: 1: 4), within "
-        "the spread of 2 seeds, which is no test."
+        "Class batches: |B_c| from which clean accuracy and NCMI are stable within the spread of 2 seeds, which is no "
+        "test: horizon: 0.1: 4; horizon: 1: 4. Over all sizes the means of one line differ by at most 10.0 points in "
+        "clean accuracy and 0 in clean NCMI."
     )
     assert f"- {said}\n" in leaderboard(board)
     assert list(clean.headers) == ["centroids", "|B_c| 1", "|B_c| 4", "|B_c| 16", "from the step"]
