@@ -307,6 +307,21 @@ def test_a_key_of_forty_long_names_leaves_room_for_the_points(tmp_path: Path) ->
     assert axes > 2.5, "inches"
 
 
+def test_of_many_networks_of_several_kinds_the_key_names_the_kinds(tmp_path: Path) -> None:
+    text = GRID.replace("[0, 0.5, 1]", "[0, 0.25, 0.5, 0.75, 1]").replace(
+        "seeds:", "  - {id: b, architecture: small_cnn, objective: {name: ce}}\nseeds:"
+    )
+    few, many = text, text.replace("[0.1, 0.2]", "[0.1, 0.2, 0.3, 0.4]")
+    expected = {few: [*(f"a-lambda{i}-beta{j}" for i in (0, 0.25, 0.5, 0.75, 1) for j in (0.1, 0.2)), "b"]}
+    expected[many] = ["mlp, CMIC-DL printed", "small_cnn, CE"]
+    for suite, names in expected.items():
+        (found,) = drawn(board(tmp_path, suite), "ncmi-error")
+        points = lines(found.figure.axes[0])
+        assert list(points) == names
+        assert len({(line.get_color(), line.get_marker()) for line in points.values()}) == len(names)
+        assert f"({', '.join(names)})" in found.text
+
+
 def test_a_transfer_matrix_is_that_of_the_summary(tmp_path: Path) -> None:
     summary = board(tmp_path)
     (found,) = drawn(summary, "transfer")

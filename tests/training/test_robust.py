@@ -178,6 +178,46 @@ def test_a_step_lowers_the_loss_of_the_paper(name: str, monkeypatch: pytest.Monk
     assert training.curve[0].loss["total"] == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
+def test_robust_cmi_is_lowered_at_what_its_own_adversary_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CE(x') + lambda mean KL(P_x'' || Q_y): Q are class means of clean outputs, and x'' has a start of its own."""
+    seen: dict[str, tuple[Tensor, Tensor, int]] = {}
+
+    def first(opponent: Adversary, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        found = find_adversarial(opponent, model, images, labels, seed)
+        seen["first"] = found, labels, seed
+        return found
+
+    def second(
+        opponent: Adversary, term: RobustCmi, model: nn.Module, images: Tensor, labels: Tensor, seed: int
+    ) -> Tensor:
+        found = find_for_robust_cmi(opponent, term, model, images, labels, seed)
+        seen["second"] = found, labels, seed
+        return found
+
+    monkeypatch.setattr("robustbench_cmic.training.loop.find_adversarial", first)
+    monkeypatch.setattr("robustbench_cmic.training.robust.find_for_robust_cmi", second)
+    monkeypatch.setitem(METHODS, "pgd_at_and_cmi", {"steps": 2, "robust_cmi": ROBUST_CMI | {"beta": 0}})
+    training = prepared("pgd_at_and_cmi")
+    model = copy.deepcopy(training.model)
+    p = model(torch.from_numpy(np.asarray(SPLIT.images))).softmax(1).detach()
+    centroids = torch.stack([p[torch.from_numpy(SPLIT.labels) == label].mean(0) for label in range(10)])
+    declared = declare({"epochs": 1, "batch_size": 100, "schedule": {"name": "constant"}})
+    assert train(training, SPLIT, declared=declared, seed=0) is None
+
+    (x1, labels, seed1), (x2, again, seed2) = seen["first"], seen["second"]
+    assert torch.equal(labels, again)
+    assert seed1 != seed2
+    log_p = model(x2).log_softmax(1)
+    divergence = functional.kl_div(centroids[labels].log(), log_p, reduction="batchmean", log_target=True)
+    loss = functional.cross_entropy(model(x1), labels) + 0.5 * divergence
+    optimizer = build_optimizer(model, declared.optimizer)
+    torch.autograd.backward([loss])
+    optimizer.step()
+    expected = torch.cat([value.flatten().double() for value in model.state_dict().values()])
+    torch.testing.assert_close(weights(training), expected, atol=1e-6, rtol=1e-5)
+    assert training.curve[0].loss["total"] == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("objective", [CE, CMIC | {"centroids": "class_batches", "class_batch_size": 2}])
 def test_resumes_bit_for_bit_with_any_objective(name: str, objective: dict[str, Any], tmp_path: Path) -> None:

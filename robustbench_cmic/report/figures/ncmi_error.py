@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from robustbench_cmic.report.figures.drawing import (
     new_figure,
 )
 from robustbench_cmic.report.metrics import ACCURACY, NCMI_CALIBRATED
+from robustbench_cmic.report.pairs import title_of
 from robustbench_cmic.report.summary import Summary
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 FEWEST = 4
 """Networks that a line is fitted to: with fewer its interval says nothing."""
+MOST_NAMES = 16
+"""Models that the key names one by one; of more it names the kinds, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,14 @@ def networks(summary: Summary) -> dict[str, list[tuple[float, float, bool]]]:
     return found
 
 
+def kinds(summary: Summary, models: Sequence[str]) -> dict[str, str]:
+    """By model what the key calls it: its name, or of many models architecture and objective."""
+    cells = summary.results.trainings
+    found = {model: f"{cells[model].architecture}, {title_of(cells[model])}" for model in models}
+    grouped = len(models) > MOST_NAMES and 1 < len(set(found.values())) < len(models)
+    return found if grouped else {model: model for model in models}
+
+
 def ncmi_figures(summary: Summary) -> list[Drawing] | str:
     """One figure of all models and seeds on clean examples."""
     import numpy as np
@@ -89,7 +101,10 @@ def ncmi_figures(summary: Summary) -> list[Drawing] | str:
     found = networks(summary)
     if not found:
         return "no clean evaluation holds an NCMI at a temperature"
-    figure = new_figure(5.2, 3.8, key=[*found, FLAGGED_WORDS])
+    named = kinds(summary, list(found))
+    # A kind has the looks of as many models as there are kinds.
+    looks = dict(zip(dict.fromkeys(named.values()), found, strict=False))
+    figure = new_figure(5.2, 3.8, key=[*looks, FLAGGED_WORDS])
     axes = figure.subplots()
     x, y = (np.array([point[i] for own in found.values() for point in own]) for i in (0, 1))
     fit = fit_line(x, y)
@@ -98,7 +113,7 @@ def ncmi_figures(summary: Summary) -> list[Drawing] | str:
         axes.fill_between(along, *fit.interval(along), color="#bbbbbb", alpha=0.5, linewidth=0, zorder=0)
         axes.plot(along, fit.intercept + fit.slope * along, color="#333333", linewidth=1, label="_fit", zorder=1)
     for model, own in found.items():
-        line = line_of(summary, model, linestyle="none")
+        line = line_of(summary, looks[named[model]], linestyle="none", label=named[model])
         axes.plot([ncmi for ncmi, _, _ in own], [error for _, error, _ in own], **line)
         doubtful = [(ncmi, error) for ncmi, error, flagged in own if flagged]
         mark_flagged(axes, line, [ncmi for ncmi, _ in doubtful], [error for _, error in doubtful])
@@ -109,7 +124,7 @@ def ncmi_figures(summary: Summary) -> list[Drawing] | str:
     add_key(figure, [axes], any(point[2] for own in found.values() for point in own))
     title = f"{summary.results.plan.suite}: error over NCMI at the calibrated temperature"
     ranges = f"NCMI from {x.min():.3g} to {x.max():.3g}, error from {y.min():.1f} to {y.max():.1f} %"
-    text = f"A point each for {len(x)} networks of {len(found)} models ({', '.join(found)}): {ranges}. {said}."
+    text = f"A point each for {len(x)} networks of {len(found)} models ({', '.join(looks)}): {ranges}. {said}."
     return [Drawing("ncmi-error", title, text, figure)]
 
 
