@@ -106,6 +106,13 @@ def test_robust_cmi_adds_the_terms_of_the_authors_reading() -> None:
     assert float(ascended.mean()) == pytest.approx(found["robust_cmi"] - 0.4 * found["robust_separation"])
 
 
+def test_robust_separation_has_the_floor_of_its_own() -> None:
+    """Two saturated rows of two classes: -P_x . max(log P_u, log 1e-8), where `Cmic` takes its floor from 1e-25."""
+    logits = torch.tensor([[90.0, 0.0], [0.0, 90.0]])
+    separation = plain(RobustCmi(2, beta=0.2).added(logits, torch.tensor([0, 1])))["robust_separation"]
+    assert separation == pytest.approx(-math.log(1e-8), rel=1e-5)
+
+
 def test_robust_cmi_begins_with_the_class_means_and_only_then() -> None:
     term = RobustCmi(2)
     outputs: list[tuple[Tensor, ...]] = [(CLEAN[:, :2].log(), torch.tensor([0, 1]))]
