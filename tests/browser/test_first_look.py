@@ -15,7 +15,7 @@ from robustbench_cmic.report import Summary
 from robustbench_cmic.report.counts import claim_counts
 from robustbench_cmic.report.finding import finding
 from robustbench_cmic.report.tables import seeds_text
-from tests.browser.conftest import HELD, PHONE, Visit, at_both_sizes
+from tests.browser.conftest import HELD, PHONE, Visit, at_both_sizes, board
 from tests.browser.twelve import MODELS
 
 CHART = "curves-linf"
@@ -88,16 +88,16 @@ def test_explanations_stand_once_and_are_folded(visit: Visit, digits: Summary) -
 
 
 @on_a_phone
-def test_standings_on_a_phone_show_their_numbers_on_the_first_screen(visit: Visit, boards: dict[str, Summary]) -> None:
+def test_standings_on_a_phone_show_their_numbers_on_the_first_screen(visit: Visit) -> None:
     for suite in ("digits", "mnist", "cifar100"):
         page = visit.open(f"{suite}/index.html")
         visit.press(page.get_by_role("navigation").get_by_role("link", name="Standings"))
         row = page.locator("#standings-table tbody tr").first
         page.wait_for_function("row => row.getBoundingClientRect().top < innerHeight", arg=row.element_handle())
         page.wait_for_timeout(600)  # the page scrolls smoothly
-        entry = next(iter(boards[suite].standings.values()))[0]
+        entry = next(iter(board(suite).standings.values()))[0]
         number = row.locator("td").nth(1)
-        expect(number).to_have_text(seeds_text(entry.worst, boards[suite]))
+        expect(number).to_have_text(seeds_text(entry.worst, board(suite)))
         assert page.viewport_size == PHONE
         assert on_screen(number), suite
 

@@ -12,7 +12,7 @@ from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.summary import RankedModel, SeedValues
 from robustbench_cmic.report.tables import spread
 from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
-from tests.browser.conftest import Visit, at_both_sizes, on_every_screen
+from tests.browser.conftest import COMMITTED, Visit, at_both_sizes, board, on_every_screen
 
 BESIDE = "FGSM"
 
@@ -38,11 +38,11 @@ def check_flag(dialog: Locator, board: Summary, name: str, model: str) -> None:
 
 
 @on_every_screen
-def test_a_flag_opens_its_explanation_and_gives_the_focus_back(visit: Visit, boards: dict[str, Summary]) -> None:
+def test_a_flag_opens_its_explanation_and_gives_the_focus_back(visit: Visit) -> None:
     suite, model, name = next(
         (suite, entry.model, name)
-        for suite, board in sorted(boards.items(), key=lambda item: item[0] != "digits")
-        for entries in board.standings.values()
+        for suite in COMMITTED
+        for entries in board(suite).standings.values()
         for entry in entries
         if (name := first_flag(entry)) is not None
     )
@@ -52,7 +52,7 @@ def test_a_flag_opens_its_explanation_and_gives_the_focus_back(visit: Visit, boa
     button.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name=name)
-    check_flag(dialog, boards[suite], name, model)
+    check_flag(dialog, board(suite), name, model)
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(button).to_be_focused()
