@@ -64,9 +64,11 @@ class SigmaxHead(nn.Module):
         """(N, d) -> (N, C), at most 0 but for rounding; in training mode the batch moves the running mean first."""
         if self.training:
             self._move(features.detach())
-        log_p = self.log_p(features)
+        # P and Q are so alike that logits differ by thousandths, where float32 rounds the sums by millionths.
+        log_p = self.log_p(features.double())
         p = log_p.exp()
-        return p @ self.centroid.log().T - (p * log_p).sum(1, keepdim=True)
+        logits = p @ self.centroid.double().log().T - (p * log_p).sum(1, keepdim=True)
+        return logits.to(features.dtype)
 
     @torch.no_grad()
     def _move(self, features: Tensor) -> None:

@@ -321,6 +321,21 @@ def test_ncmi_wants_a_feature_for_every_class() -> None:
         attached(Ncmi(4), 3)
 
 
+def test_logits_of_ncmi_alone_keep_the_digits_in_which_they_differ() -> None:
+    """With high T all P are nearly uniform, and so are all Q: the logits are 1e-5 and less."""
+    objective = Ncmi(4, temperature=20.0)
+    model = attached(objective, 64).eval()
+    features = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    head = objective.head
+    with torch.no_grad():
+        p = head.log_p(features.double()).exp()  # type: ignore[operator]
+        head.get_buffer("centroid").copy_(p.reshape(4, 8, 64).mean(1))
+        logits = model(features)
+        expected = -(p[:, None] * (p[:, None] / head.get_buffer("centroid").double()).log()).sum(2)
+    assert float(expected.abs().max()) < 1e-4
+    assert float((logits - expected).abs().max()) < 1e-10
+
+
 def test_cmi_over_gamma_by_hand() -> None:
     """P = (3/4, 1/4) and (1/3, 2/3), centroids uniform; the first epoch is cross entropy."""
     objective = CmiOverGamma(2)
