@@ -29,6 +29,9 @@ from robustbench_cmic.suite.signatures import one_line
 
 _data = functools.lru_cache(maxsize=1)(load_data)
 
+OUT_OF_MEMORY = "out of memory"
+"""What the reason of a cell begins with that failed for that."""
+
 
 def run_cell(cell: Cell, settings: Settings, emit: Emit) -> None:
     """Do a cell, write its record and emit its end: all that a worker of any executor does with a cell.
@@ -46,7 +49,8 @@ def run_cell(cell: Cell, settings: Settings, emit: Emit) -> None:
     accuracy = None
     if status == "ok" and record.kind != "audit":
         accuracy = record.accuracy if record.kind == "attack" else record.curve[-1].accuracy if record.curve else None
-    emit(CellEnded(cell=cell.id, status=status, seconds=record.timing.seconds, reason=reason, accuracy=accuracy))
+    seconds, short = record.timing.seconds, status == "failed" and reason.startswith(OUT_OF_MEMORY)
+    emit(CellEnded(cell=cell.id, status=status, seconds=seconds, reason=reason, accuracy=accuracy, out_of_memory=short))
 
 
 def run_job(cell: Cell, settings: Settings, emit: Emit) -> AnyRecord:
@@ -85,7 +89,7 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
     except Exception as error:  # a defect or a library's whim: it fails this cell only, its trace is in the log
         if is_out_of_memory(error):
             hint = "a smaller `batch_size`" if cell.kind == "train" else "a smaller model, or smaller images,"
-            return f"out of memory on {settings.device}: {hint} would need less"
+            return f"{OUT_OF_MEMORY} on {settings.device}: {hint} would need less"
         traceback.print_exc()
         return one_line(error)
 

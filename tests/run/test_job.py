@@ -11,6 +11,7 @@ import torch
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.run import job
 from robustbench_cmic.run.jobs.context import cell_provenance
+from robustbench_cmic.run.watch.events import CellEnded, Event
 from robustbench_cmic.suite import load_suite
 from tests.in_process import settings_for
 
@@ -47,3 +48,20 @@ def test_records_say_how_precisely_they_were_made(tmp_path: Path, monkeypatch: p
         for device in ("cpu", "cuda:0")
     }
     assert said == {"cpu": "float32", "cuda:0": "TF32 search, float32 verdicts"}
+
+
+@pytest.mark.parametrize(("error", "short"), [(torch.OutOfMemoryError("no"), True), (RuntimeError("no"), False)])
+def test_a_lack_of_memory_is_told_from_other_failures(
+    error: Exception, short: bool, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(job, "run_attack", stop)
+    cell = next(cell for cell in make_plan(load_suite(tiny).suite).cells if cell.kind == "attack")
+    events: list[Event] = []
+    job.run_cell(cell, settings_for(tmp_path), events.append)
+    end = events[-1]
+    assert isinstance(end, CellEnded)
+    assert (end.status, end.out_of_memory) == ("failed", short)
+    assert end.reason.startswith("out of memory on cpu: ") is short

@@ -17,9 +17,9 @@ from typing import Protocol
 
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Status, Timing
-from robustbench_cmic.records.store import failed_record, write_record
+from robustbench_cmic.records.store import Store, failed_record, read_record, write_record
 from robustbench_cmic.run.options import Settings
-from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Emit
+from robustbench_cmic.run.watch.events import CellEnded, CellPutBack, CellStarted, Emit
 
 EXECUTORS = {"local": "robustbench_cmic.run.executors.local:LocalProcesses"}
 """By name, where it is."""
@@ -43,34 +43,63 @@ class Executor(Protocol):
 class Queue:
     """Which cells may start: those that depend on nothing unfinished. Emits the start and the end of each.
 
+    A cell that ran out of memory beside others is put back, and given out once more when all others are done, alone.
+
+    Args:
+        cells: each after those that it depends on.
+        emit: called with what happens.
+        store: where the record of a cell is that failed alone, too, which then says so; None: only its event does.
+
     Attributes:
         statuses: how cells have ended, by id.
+        runs_alone: the cell that runs was given out alone, for lack of memory beside others.
     """
 
-    def __init__(self, cells: Sequence[Cell], emit: Emit) -> None:
+    def __init__(self, cells: Sequence[Cell], emit: Emit, store: Store | None = None) -> None:
         self._waiting = list(cells)
         self._running: set[str] = set()
+        self._beside: set[str] = set()  # of the running ones, those that others have run beside
+        self._short: list[Cell] = []  # those that are to run alone
         self._emit = emit
+        self._store = store
         self.statuses: dict[str, Status] = {}
+        self.runs_alone = False
 
     @property
     def is_done(self) -> bool:
         """No cell waits or runs."""
-        return not self._waiting and not self._running
+        return not self._waiting and not self._running and not self._short
 
     def take(self) -> Cell | None:
         """The next cell that may start, which begins with this; None where all that are left wait for running ones."""
-        unfinished = {cell.id for cell in self._waiting} | self._running
+        if self.runs_alone:
+            return None
+        unfinished = {other.id for other in (*self._waiting, *self._short)} | self._running
         cell = next((cell for cell in self._waiting if unfinished.isdisjoint(cell.dependencies)), None)
         if cell is not None:
             self._waiting.remove(cell)
+        elif self._short and not self._running:
+            cell, self.runs_alone = self._short.pop(0), True
+        if cell is not None:
             self._running.add(cell.id)
+            if len(self._running) > 1:
+                self._beside |= self._running
             self._emit(CellStarted(cell=cell.id))
         return cell
 
     def end(self, cell: Cell, event: CellEnded) -> None:
-        """A cell has ended; those that can never start because of it are skipped."""
+        """A cell has ended, or is put back; those that can never start because of it are skipped."""
         self._running.discard(cell.id)
+        beside = cell.id in self._beside
+        self._beside.discard(cell.id)
+        if event.out_of_memory and beside:
+            self._short.append(cell)
+            reason = f"{event.reason}; to be tried once more, alone, when all others are done"
+            self._emit(CellPutBack(cell=cell.id, reason=reason))
+            return
+        if event.out_of_memory and self.runs_alone:
+            event = self._alone_in_vain(event)
+        self.runs_alone = False
         self.statuses[cell.id] = event.status
         self._emit(event)
         lost = set() if event.status == "ok" else {cell.id}
@@ -81,6 +110,15 @@ class Queue:
                 reason = f"{title(cell)} {event.status}"
                 self._emit(CellEnded(cell=other.id, status="skipped", seconds=0.0, reason=reason))
         self._waiting = [other for other in self._waiting if other.id not in lost]
+
+    def _alone_in_vain(self, event: CellEnded) -> CellEnded:
+        """The end of a cell that did not fit alone, either; its record says so, too."""
+        reason = f"{event.reason}; tried beside other cells, and once more alone"
+        if self._store is not None:
+            with contextlib.suppress(OSError):  # as of `death`
+                record = read_record(self._store.record(event.cell)).model_copy(update={"reason": reason})
+                write_record(self._store.results, record)
+        return event.model_copy(update={"reason": reason})
 
 
 def death(cell: Cell, reason: str, settings: Settings, seconds: float = 0.0) -> CellEnded:

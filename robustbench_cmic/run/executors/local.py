@@ -56,7 +56,7 @@ class LocalProcesses:
 
     def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
         """See `Executor`."""
-        queue = Queue(cells, emit)
+        queue = Queue(cells, emit, self._settings.store)
         try:
             while not queue.is_done:
                 self._dispatch(queue)
@@ -80,6 +80,10 @@ class LocalProcesses:
             cell = queue.take()
             if cell is None:
                 return
+            if queue.runs_alone:  # what idle ones keep of the memory is for this cell
+                for worker in list(self._workers):
+                    self._remove(worker)
+                idle = None
             if idle is None:
                 idle = self._spawn()
                 self._workers.append(idle)

@@ -53,6 +53,14 @@ class CellStarted(_Event):
     cell: str
 
 
+class CellPutBack(_Event):
+    """A cell that had begun is to begin again later."""
+
+    event: Literal["cell-put-back"] = "cell-put-back"
+    cell: str
+    reason: str
+
+
 class CellProgress(_Event):
     """How far a cell is; 0 of 0 is a message only."""
 
@@ -90,6 +98,7 @@ class CellEnded(_Event):
     seconds: _Seconds  # its wall time; 0 where it is not known
     reason: str = ""
     accuracy: _Fraction | None = None  # of an attack the robust accuracy, of a training that of its last epoch
+    out_of_memory: bool = False  # it failed for that
 
 
 class RunEnded(_Event):
@@ -101,7 +110,7 @@ class RunEnded(_Event):
     reason: str = ""  # why it could not go on, where it could not
 
 
-Event = RunStarted | CellStarted | CellProgress | EpochDone | CellEnded | RunEnded
+Event = RunStarted | CellStarted | CellPutBack | CellProgress | EpochDone | CellEnded | RunEnded
 EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 Emit = Callable[[Event], None]
 """Takes an event: what a worker calls to tell something, and what a listener is."""

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.run.console import sayer
 from robustbench_cmic.run.watch.estimate import cell_estimate, duration
-from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, Emit, Event
+from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellPutBack, CellStarted, Emit, Event
 from robustbench_cmic.run.watch.state import RunState
 
 
@@ -61,6 +61,8 @@ class PlainLines:
         match event:
             case CellStarted():
                 self._last_line[event.cell] = event.time
+            case CellPutBack():
+                self._say(f"{state.title(event.cell)}: {event.reason}")
             case CellProgress():
                 if event.total and abs(event.time - self._last_line[event.cell]) < self._every:
                     return
@@ -96,6 +98,9 @@ class LiveBars:
         match event:
             case CellStarted():
                 self._bars[event.cell] = self.progress.add_task(state.title(event.cell), total=1, note="")
+            case CellPutBack():
+                self.progress.remove_task(self._bars.pop(event.cell))
+                self._say(f"{state.title(event.cell)}: {event.reason}")
             case CellProgress(total=0):
                 self._say(f"{state.title(event.cell)}: {event.text}")
             case CellProgress():

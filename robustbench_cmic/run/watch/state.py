@@ -86,6 +86,8 @@ class RunState:
                 running.first, running.last = running.first or event, event
                 running.accuracy = running.accuracy if event.accuracy is None else event.accuracy
                 running.loss = running.loss if event.loss is None else event.loss
+            case events.CellPutBack():
+                self._running.pop(event.cell, None)
             case events.CellEnded():
                 self._running.pop(event.cell, None)
                 self.ended[event.cell] = event

@@ -16,7 +16,7 @@ import pytest
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Epoch, Status
 from robustbench_cmic.records.store import read_record
-from robustbench_cmic.run.executors import overdue
+from robustbench_cmic.run.executors import Queue, overdue
 from robustbench_cmic.run.executors.local import LocalProcesses, _enter, needs_fresh_process
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, EpochDone, Event
@@ -53,7 +53,8 @@ def play(connection: Connection, _: Settings) -> None:
             os._exit(3)
         time.sleep(declared.get("sleep", 0))
         status, reason = declared.get("outcome", "ok"), declared.get("why", "")
-        connection.send(CellEnded(cell=task.id, status=status, reason=reason, seconds=0.1))
+        short = declared.get("short", False)
+        connection.send(CellEnded(cell=task.id, status=status, reason=reason, seconds=0.1, out_of_memory=short))
 
 
 class Diary:
@@ -271,3 +272,22 @@ def test_a_worker_whose_run_was_killed_meanwhile_ends_without_a_word(
     ours.close()
     _enter(theirs, "a:worker", settings_for(tmp_path))
     assert done == ["watches", "a:worker"]
+
+
+def test_processes_that_hold_memory_are_gone_when_a_cell_runs_alone(tmp_path: Path) -> None:
+    """All workers leave before its second try, for torch keeps what it once had; then it fails, or does not."""
+    cells = [cell("t"), cell("short", outcome="failed", why="out of memory", short=True)]
+    queue, diary = Queue(cells, lambda _: None), Diary()
+    local = LocalProcesses(settings_for(tmp_path), 2, "tests.run.executors.test_local:play")
+    local._dispatch(queue)
+    first = [worker.process for worker in local._workers]
+    while not queue.runs_alone:
+        local._receive(queue, diary)
+        local._dispatch(queue)
+    assert len(first) == 2
+    assert len(local._workers) == 1
+    assert not any(process.is_alive() for process in first)
+    while not queue.is_done:
+        local._receive(queue, diary)
+    local._remove(local._workers[0])
+    assert queue.statuses == {"t": "ok", "short": "failed"}

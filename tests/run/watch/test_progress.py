@@ -13,7 +13,7 @@ from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.report import read_results
 from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, declared_work, duration, seconds_left
-from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, Emit
+from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellPutBack, CellStarted, Emit
 from robustbench_cmic.run.watch.progress import LiveBars, PlainLines, display
 from robustbench_cmic.run.watch.state import RunState
 from robustbench_cmic.suite import find_suite, load_suite
@@ -171,3 +171,26 @@ def test_the_fold_knows_what_runs_and_what_is_left(cells: list[Cell]) -> None:
     assert state.seconds_left(at(101)) == pytest.approx(200)
     state.add(CellStarted(cell="nobody knows it"))
     assert [cell.title for cell in state.running(at(102))] == [title(third), "nobody knows it"]
+
+
+def test_a_cell_that_is_put_back_does_not_run_until_it_begins_again(cells: list[Cell]) -> None:
+    cell, plain, out = cells[0].id, io.StringIO(), io.StringIO()
+    listener = plain_lines(plain, cells)
+    with display(Console(file=out, width=120, force_terminal=True), cells[:4], jobs=2) as bars:
+        assert isinstance(bars, LiveBars)
+        running = []
+        for event in (
+            CellStarted(cell=cell),
+            CellPutBack(cell=cell, reason="out of [memory]"),
+            CellStarted(cell=cell),
+            CellEnded(cell=cell, status="ok", seconds=8.0),
+        ):
+            listener(event)
+            bars(event)
+            running.append(len(bars._state.running(event.time)))
+            assert len(bars.progress.tasks) == 1 + running[-1]
+    assert running == [1, 0, 1, 0]
+    assert "out of [memory]" in out.getvalue()
+    first, second = plain.getvalue().splitlines()
+    assert first == "cnn-ce seed 0: train: out of [memory]"
+    assert "done in 8.0 s" in second
