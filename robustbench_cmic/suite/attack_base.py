@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, cast
 
 from pydantic import ConfigDict, PrivateAttr
@@ -13,7 +14,42 @@ AttackKind = Literal["gradient", "one-step", "black-box", "transfer", "minimum-n
 """What an attack does: steps along the model's gradients (many, or one), anything without them, a search for a small
 change in a norm of its own; `transfer` is what was found on another model, `unknown` a user's own."""
 
-GRADIENT = 3.0  # passes that an example's gradient costs: one forward, and one back that costs two
+
+@dataclass(frozen=True)
+class Passes:
+    """Examples that go through a network.
+
+    Attributes:
+        forwards: forward.
+        gradients: back to the images alone, as attacks need it.
+        learned: back to the weights, as a step of a training needs it.
+    """
+
+    forwards: float = 0.0
+    gradients: float = 0.0
+    learned: float = 0.0
+
+    @property
+    def backwards(self) -> float:
+        """Whatever for."""
+        return self.gradients + self.learned
+
+    @property
+    def work(self) -> float:
+        """In passes forward, roughly: one back takes about as long as two."""
+        return self.forwards + 2 * self.backwards
+
+    def __add__(self, other: Passes) -> Passes:
+        sums = self.forwards + other.forwards, self.gradients + other.gradients, self.learned + other.learned
+        return Passes(*sums)
+
+    def times(self, factor: float) -> Passes:
+        """So many times as many."""
+        return Passes(factor * self.forwards, factor * self.gradients, factor * self.learned)
+
+
+GRADIENT = Passes(1.0, 1.0)
+"""What the gradient of an example in the image takes."""
 
 
 class Attack(Strict):
@@ -27,6 +63,7 @@ class Attack(Strict):
         wants_others: it walks towards other images, of which it gets some.
         of_the_suite: fields that say nothing of what the attack does in a ball.
         left_out: fields that cells do not declare at these values, at which the attack does what it did without them.
+        counted: what it takes at most is known, see `passes`.
     """
 
     implementation: ClassVar[str]
@@ -36,6 +73,7 @@ class Attack(Strict):
     wants_others: ClassVar[bool] = False
     of_the_suite: ClassVar[set[str]] = {"id", "norm", "eps"}
     left_out: ClassVar[dict[str, Any]] = {"ascending": False}
+    counted: ClassVar[bool] = True
 
     name: str
     id: Name | None = None
@@ -142,9 +180,19 @@ class Attack(Strict):
         return None
 
     @property
-    def work(self) -> float:
-        """Passes through the network an example, roughly: one gradient, unless it says more."""
+    def passes(self) -> Passes:
+        """What it takes of an example at most, if `counted`, else about: one gradient, unless it says more."""
         return GRADIENT
+
+    @property
+    def share(self) -> float:
+        """How much of that an example takes, as a guess: below 1 where examples are done once they are broken."""
+        return 1.0
+
+    @property
+    def work(self) -> float:
+        """Passes through the network an example, roughly."""
+        return self.share * self.passes.work
 
     def same_but_for_loss(self, other: Attack) -> bool:
         """Another attack at one threat is this one on another loss; whether an example stops early is no difference."""
@@ -164,6 +212,7 @@ class ForeignAttack(Attack):
 
     model_config = ConfigDict(extra="allow")
     whole_blocks = True
+    counted = False
     prefix: ClassVar[str] = ""  # what cells put before the name
     _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
 

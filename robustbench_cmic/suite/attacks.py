@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from robustbench_cmic.suite.attack_base import GRADIENT, Attack, AttackKind
+from robustbench_cmic.suite.attack_base import GRADIENT, Attack, AttackKind, Passes
 from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, classes_by_name, resolve_relative
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -47,9 +47,9 @@ class FGSM(_OverDraws):
     loss: Loss = "ce"
 
     @property
-    def work(self) -> float:
+    def passes(self) -> Passes:
         """A gradient for every draw."""
-        return GRADIENT * float(self.samples)
+        return GRADIENT.times(self.samples)
 
     @property
     def search(self) -> PGD:
@@ -129,9 +129,10 @@ class IteratedAttack(_InBall):
                 yield "alpha", short_of_edge(what, here.reach, threat.eps)
 
     @property
-    def work(self) -> float:
-        """A gradient for every step."""
-        return GRADIENT * float(self.steps) * float(self.restarts * max(1, self.targets))
+    def passes(self) -> Passes:
+        """A gradient for every step, a look at each run but the last, and one at the likeliest classes."""
+        runs = self.restarts * max(1, self.targets)
+        return GRADIENT.times(runs * self.steps) + Passes(runs - 1 + (self.targets > 0))
 
     @property
     def search(self) -> PGD:
@@ -155,9 +156,14 @@ class PGD(IteratedAttack, _OverDraws):
     ascending: bool = False
 
     @property
-    def work(self) -> float:
-        """Of what early stop saves, a quarter is a guess."""
-        return (0.25 if self.early_stop else 1.0) * float(self.samples) * super().work
+    def passes(self) -> Passes:
+        """All of them for every draw."""
+        return super().passes.times(self.samples)
+
+    @property
+    def share(self) -> float:
+        """Of what early stop leaves, a quarter is a guess."""
+        return 0.25 if self.early_stop else 1.0
 
     def audited(self) -> dict[str, Self]:
         """On the margin; with twice the steps and a further start; in tests any iterate counts, not only the last."""
@@ -183,12 +189,22 @@ class AutoAttack(_OverDraws):
     ascending: bool = False
 
     @property
-    def work(self) -> float:
-        """Most examples fall to the first steps of its first part: a fiftieth of what it may take is a guess."""
+    def passes(self) -> Passes:
+        """Of an example that survives all parts; each begins where it starts, and a look at what it left ends it.
+
+        APGD takes a gradient to begin with, FAB a further look at every step, both one at the likeliest classes.
+        """
+        apgd, look = GRADIENT.times(self.steps + 1), Passes(1)
         if self.samples > 1:
-            return GRADIENT * float(2 * self.steps) * float(self.samples) / 4
-        gradients = self.steps * (1 + 2 * self.targets)
-        return (GRADIENT * gradients + float(self.queries)) / 50
+            return (apgd.times(2) + look.times(3)).times(self.samples)
+        fab = GRADIENT.times(self.steps) + look.times(self.steps)
+        targeted = (apgd + fab).times(self.targets) + look.times(2)
+        return look + apgd + look + targeted + look.times(2) + Passes(self.queries + 1) + look
+
+    @property
+    def share(self) -> float:
+        """Most examples fall to the first steps of its first part: a fiftieth is a guess."""
+        return 1 / 4 if self.samples > 1 else 1 / 50
 
     def audited(self) -> dict[str, Self]:
         """In tests as it is."""
@@ -204,9 +220,9 @@ class Noise(_InBall):
     samples: Count = 100
 
     @property
-    def work(self) -> float:
+    def passes(self) -> Passes:
         """A pass for every point."""
-        return float(self.samples) + GRADIENT
+        return Passes(self.samples)
 
 
 class Walk(_InBall):
@@ -219,9 +235,9 @@ class Walk(_InBall):
     images: Annotated[int, Field(ge=1, le=OTHERS)] = 40
 
     @property
-    def work(self) -> float:
+    def passes(self) -> Passes:
         """A pass for every step."""
-        return float(self.images)
+        return Passes(self.images)
 
 
 class RayS(_InBall):
@@ -233,9 +249,9 @@ class RayS(_InBall):
     queries: Count = 200
 
     @property
-    def work(self) -> float:
+    def passes(self) -> Passes:
         """A pass for every query."""
-        return float(self.queries)
+        return Passes(self.queries)
 
 
 class GradientFree(_InBall):
@@ -254,9 +270,9 @@ class GradientFree(_InBall):
     queries: Count = 200
 
     @property
-    def work(self) -> float:
-        """Of an example that survives."""
-        return float(self.images) + 2 * float(self.queries)
+    def passes(self) -> Passes:
+        """Of an example that survives: its verdict, and one after each part; Square also asks about where it starts."""
+        return Passes(4 + self.images + 2 * self.queries + 1)
 
 
 class Transfer(IteratedAttack):

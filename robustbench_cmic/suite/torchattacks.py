@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import WithJsonSchema
 
-from robustbench_cmic.suite.attack_base import GRADIENT, AttackKind, ForeignAttack
+from robustbench_cmic.suite.attack_base import GRADIENT, AttackKind, ForeignAttack, Passes
 from robustbench_cmic.suite.attacks import NATIVE_ATTACKS, short_of_edge
 from robustbench_cmic.suite.fields import Norm, Text, Threat, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
@@ -212,10 +212,10 @@ class TorchattacksAttack(ForeignAttack):
         return self.name not in OTHER_LOSS | BLACK_BOX and self.raised_loss in (None, "ce")
 
     @property
-    def work(self) -> float:
-        """A gradient for every step of every start."""
+    def passes(self) -> Passes:
+        """A gradient for every step of every start, as far as its parameters tell."""
         starts = self.parameters.get("restarts", self.parameters.get("n_restarts", 1))
-        return GRADIENT * float(self.parameters.get("steps", 1)) * float(starts)
+        return GRADIENT.times(float(self.parameters.get("steps", 1)) * float(starts))
 
 
 def _type_problem(name: str, key: str, value: Any, default: Any) -> str | None:

@@ -151,18 +151,22 @@ def test_what_attacks_cost_and_what_they_are_worth() -> None:
 
     assert at(FGSM(name="FGSM", eps=[0.2], loss="margin")) == (3.0, False, False)
     assert at(PGD(name="PGD", eps=[0.2], steps=40)) == (120.0, False, True)
-    assert at(PGD(name="PGD", eps=[0.2], steps=40, loss="dlr", early_stop=True, targets=3)) == (90.0, True, False)
-    assert at(PGD(name="PGD", eps=[0.2], steps=9, loss="margin", restarts=2)) == (54.0, False, False)
+    assert at(PGD(name="PGD", eps=[0.2], steps=40, loss="dlr", early_stop=True, targets=3)) == (
+        0.25 * (360 + 3),
+        True,
+        False,
+    )
+    assert at(PGD(name="PGD", eps=[0.2], steps=9, loss="margin", restarts=2)) == (54.0 + 1, False, False)
     assert at(PGD(name="PGD", eps=[0.2], steps=10, loss="margin", alpha=0.019)) == (30.0, False, False)
     assert at(PGD(name="PGD", eps=[0.2], steps=10, loss="margin", alpha=0.02)) == (30.0, True, False)
-    assert at(AutoAttack(name="AutoAttack", eps=[0.2])) == ((3 * 1900 + 5000) / 50, True, False)
-    assert at(AutoAttack(name="AutoAttack", eps=[0.2], samples=20)) == (3 * 200 * 20 / 4, True, False)
+    assert at(AutoAttack(name="AutoAttack", eps=[0.2])) == ((3 * (10 * 101 + 900) + 900 + 5001 + 7) / 50, True, False)
+    assert at(AutoAttack(name="AutoAttack", eps=[0.2], samples=20)) == (20 * (3 * 202 + 3) / 4, True, False)
     assert at(PGD(name="PGD", eps=[0.2], steps=40, samples=5)) == (600.0, False, True)
     assert at(FGSM(name="FGSM", eps=[0.2], samples=5)) == (15.0, False, True)
-    assert at(Noise(name="Noise", eps=[0.2], samples=20)) == (23.0, False, False)
+    assert at(Noise(name="Noise", eps=[0.2], samples=20)) == (20.0, False, False)
     assert at(Walk(name="Walk", eps=[0.2])) == (40.0, False, False)
     assert at(RayS(name="RayS", eps=[0.2])) == (200.0, False, False)
-    assert at(GradientFree(name="GradientFree", eps=[0.2])) == (440.0, False, False)
+    assert at(GradientFree(name="GradientFree", eps=[0.2])) == (445.0, False, False)
     assert at(Transfer(name="Transfer", eps=[0.2])) == (120.0, True, False)
     assert at(TorchattacksAttack(name="APGDT", eps=[0.2], steps=20, n_restarts=2)) == (120.0, True, False)
     assert at(TorchattacksAttack(name="DeepFool", norm="linf", eps=[0.2])) == (150.0, False, False)

@@ -17,7 +17,7 @@ from robustbench_cmic.data.named import SOURCES
 from robustbench_cmic.objectives import Cmic, Objective, build_objective
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.run.watch.estimate import declared_work
+from robustbench_cmic.plan.passes import declared_work
 from robustbench_cmic.suite import load_suite, shipped_suites
 from robustbench_cmic.suite.data import DATASETS, DeclaredDataset, TorchvisionDataset, dataset_of, evaluation_of
 from robustbench_cmic.suite.fields import classes_by_name

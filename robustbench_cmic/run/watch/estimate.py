@@ -6,16 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from robustbench_cmic.plan.audit import PlannedAudit
 from robustbench_cmic.plan.cell import Cell, Kind, title
-from robustbench_cmic.suite.attack_base import GRADIENT
-from robustbench_cmic.suite.data import dataset_of
-from robustbench_cmic.suite.fields import Frozen, Threat
-from robustbench_cmic.suite.schema import attack_of
+from robustbench_cmic.plan.passes import declared_work
+from robustbench_cmic.suite.fields import Frozen
 
 
 class CellEstimate(Frozen):
@@ -39,31 +36,6 @@ def cell_estimate(cell: Cell) -> CellEstimate:
     return CellEstimate(
         id=cell.id, title=title(cell), kind=cell.kind, attack=cell.attack, eps=cell.eps, work=declared_work(cell)
     )
-
-
-def declared_work(cell: Cell) -> float:
-    """A cell's work in passes of a thousand examples through the network, roughly."""
-    train = cell.declared.get("train", cell.declared)
-    sizes = dataset_of(train["dataset"]).sizes
-    if cell.kind == "train":
-        training = cell.declared["training"]
-        if training is None:
-            return 20.0  # a process that starts, and reads weights
-        return 3e-3 * float(training["epochs"]) * float(min(sizes[0], training.get("limit") or sizes[0]))
-    evaluation = cell.declared["evaluation"]
-    whole = sizes[evaluation["split"] == "test"]
-    examples = 1e-3 * float(min(whole, evaluation.get("limit") or whole))
-    if cell.kind == "audit":
-        audit = PlannedAudit.model_validate(cell.declared["audit"])
-        probed = min(examples, 1e-3 * float(audit.examples))
-        # Searches that end early, and checks of what others have broken already: measured were 0.35 to 0.65.
-        return 0.5 * probed * sum(_passes(check.attack, check.threat) for check in audit.checks)
-    return examples * _passes(cell.declared["attack"], cell.threat)
-
-
-def _passes(declared: dict[str, Any], threat: Threat) -> float:
-    attack = attack_of(declared, threat)
-    return GRADIENT if attack is None else attack.work
 
 
 def seconds_left(

@@ -247,6 +247,13 @@ class DeclaredObjective(fields.Strict):
         """The keywords to call `implementation` with; the seed is for objectives that draw random numbers."""
         return self.model_dump(by_alias=False, exclude={"name", "adversary"})
 
+    def further_examples(self, _images: int, _steps: int, _classes: int) -> tuple[float, float]:
+        """Examples through the network beside those of the steps: before the training, and in each of its epochs.
+
+        Of so many images that are learned from, in so many steps an epoch.
+        """
+        return 0.0, 0.0
+
     def problems(self) -> Iterable[tuple[str, str]]:
         """What is wrong beyond the types of its values: (key, sentence) pairs."""
         return ()

@@ -95,6 +95,14 @@ class CmicObjective(DeclaredObjective):
     def _of_preset(self) -> dict[str, Any]:
         return PRESETS.get(self.preset or "", {})
 
+    def further_examples(self, images: int, steps: int, classes: int) -> tuple[float, float]:
+        """Class batches, and class means."""
+        if self.centroids == "class_batches":
+            return 0.0, float(steps * self.class_batch_size * classes)
+        if self.centroids == "fixed":
+            return (0.0, float(images)) if self.refresh == "epoch" else (float(images), 0.0)
+        return 0.0, 0.0
+
     def problems(self) -> Iterable[tuple[str, str]]:
         """Keys that contradict each other or have no effect."""
         for key in self._of_preset:

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.plan.passes import declared_work
 from robustbench_cmic.report import read_results
-from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, declared_work, duration, seconds_left
+from robustbench_cmic.run.watch.estimate import CellEstimate, cell_estimate, duration, seconds_left
 from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellPutBack, CellStarted, Emit
 from robustbench_cmic.run.watch.progress import LiveBars, PlainLines, display
 from robustbench_cmic.run.watch.state import RunState
