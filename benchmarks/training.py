@@ -22,11 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.models.build import build_model
 from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.run.measure import seconds_per_step
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Augmentation, Constant, Sgd, Training
 from robustbench_cmic.training.checkpoint import TrainingRun
-from robustbench_cmic.training.loop import Acceleration, train
+from robustbench_cmic.training.loop import Acceleration
 from robustbench_cmic.training.optimizer import build_optimizer
 
 CLASSES, BATCH = 100, 64
@@ -62,22 +63,10 @@ def build(objective: dict[str, Any], device: str) -> TrainingRun:
     return TrainingRun(model, computed, build_optimizer(model, TRAINING.optimizer))
 
 
-def seconds_per_step(objective: dict[str, Any], device: str, steps: int, acceleration: Acceleration) -> float:
+def step_seconds(objective: dict[str, Any], device: str, steps: int, acceleration: Acceleration) -> float:
     """Mean over the steps of one epoch, without the first ones."""
-    cuda = device.startswith("cuda")
-    warm_up = 10 if cuda else WARM_UP
-    began = 0.0
-
-    def after_step(done: int, _: int) -> None:
-        nonlocal began
-        if done == warm_up:
-            if cuda:
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-
-    training, split = build(objective, device), data(steps + warm_up)
-    train(training, split, declared=TRAINING, seed=0, acceleration=acceleration, after_step=after_step)
-    return (time.perf_counter() - began) / steps
+    warm_up = 10 if device.startswith("cuda") else WARM_UP
+    return seconds_per_step(build(objective, device), data(steps + warm_up), TRAINING, acceleration, warm_up)
 
 
 def floor(device: str) -> tuple[float, float]:
@@ -141,7 +130,7 @@ def main() -> None:
     for turn in range(options.rounds):
         for way, how in ways.items():
             for name, objective in OBJECTIVES.items():
-                times[f"{way}{name}"].append(seconds_per_step(objective, options.device, steps, how))
+                times[f"{way}{name}"].append(step_seconds(objective, options.device, steps, how))
         print(f"turn {turn + 1} of {options.rounds}", flush=True)
     # Ratios turn by turn: the machine's mood changes between turns, less within one.
     rows = []

@@ -31,7 +31,15 @@ ORDER += " < report < run < cli"
 FLOOR = {name: floor for floor, names in enumerate(ORDER.split(" < ")) for name in names.split(", ")}
 
 TORCH = ["information/*", "objectives/*", "models/*", "attacks/*", "training/*", "seeding.py", "audit/probes/*"]
-TORCH += ["run/given.py", "run/trained_model.py", "run/job.py", "run/jobs/*", "run/executors/worker.py", "data/feed.py"]
+TORCH += [
+    "run/given.py",
+    "run/trained_model.py",
+    "run/measure.py",
+    "run/job.py",
+    "run/jobs/*",
+    "run/executors/worker.py",
+    "data/feed.py",
+]
 LATE = {"run/options.py", "run/watch/tensorboard.py"}
 """They import torch within a function: where a GPU is asked for or likely, or TensorBoard is."""
 

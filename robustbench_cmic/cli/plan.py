@@ -7,12 +7,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import robustbench_cmic.cli.arguments as arguments
+from robustbench_cmic.cli.cost import show_cost
 from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
@@ -37,12 +39,25 @@ def plan(
     limit: arguments.LimitOption = None,
     data: arguments.DataOption = None,
     toy: arguments.ToyOption = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Show what cells take: passes, operations, and time on this device.")
+    ] = False,
+    rate: Annotated[
+        list[str],
+        typer.Option(metavar="FLOPS", help="With --cost: operations a second, such as 1e14 or train=1e14; repeatable."),
+    ] = [],  # noqa: B006
+    device: Annotated[str, typer.Option(metavar="NAME", help="With --cost: where a step is measured.")] = "auto",
 ) -> None:
-    """Show a suite's cells: what is done and what a run would do."""
+    """Show a suite's cells: what is done and what a run would do, or what it would cost."""
     loaded = arguments.load(suite, toy, arguments.data_folder(data), settings, name_as)
     chosen = arguments.parsed_seeds(seeds)
     options = Options(results=results, work=work, seeds=chosen, only=only, limit=limit, file=loaded.path)
-    show_plan(loaded.suite, options)
+    if rate and not cost:
+        arguments.fail("--rate: goes with --cost")
+    if cost:
+        show_cost(loaded.suite, replace(options, data=data, device=device), rate)
+    else:
+        show_plan(loaded.suite, options)
 
 
 def validate(
