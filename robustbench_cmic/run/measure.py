@@ -102,7 +102,7 @@ def _attack_step(model: nn.Module, shape: Shape, batch: int, device: str, repeat
 
 
 def _training_step(
-    model: nn.Module, declared: Training, shape: Shape, classes: int, batch: int, repeats: Repeats
+    model: nn.Sequential, declared: Training, shape: Shape, classes: int, batch: int, repeats: Repeats
 ) -> float:
     """Seconds an example."""
     device = str(next(model.parameters()).device)

@@ -233,3 +233,15 @@ class ForeignAttack(Attack):
         attack = cls.model_validate(own | given)
         attack._declared = declared
         return attack
+
+
+def reach_problem(alpha: float, steps: int, eps: float) -> str | None:
+    """What is odd about steps that do not reach across a ball, as a sentence; None where they do."""
+    if alpha * steps >= eps * (1 - 1e-9):
+        return None
+    return short_of_edge("alpha * steps is", alpha * steps, eps)
+
+
+def short_of_edge(what: str, reach: float, eps: float) -> str:
+    """The sentence on steps that go so far in all."""
+    return f"{what} {reach:g}: cannot reach the edge of the ball at eps {eps:g}"

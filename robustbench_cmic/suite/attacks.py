@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from robustbench_cmic.suite.attack_base import GRADIENT, Attack, AttackKind, Passes
+from robustbench_cmic.suite.attack_base import GRADIENT, Attack, AttackKind, Passes, short_of_edge
 from robustbench_cmic.suite.fields import Count, Loss, Norm, NumberList, Step, Threat, classes_by_name, resolve_relative
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -293,15 +293,3 @@ NativeAttack = Annotated[
 ]
 """Attacks that this package implements; every other name without a colon is a class of torchattacks."""
 NATIVE_ATTACKS: dict[str, type[Attack]] = classes_by_name(NativeAttack)
-
-
-def reach_problem(alpha: float, steps: int, eps: float) -> str | None:
-    """What is odd about steps that do not reach across a ball, as a sentence; None where they do."""
-    if alpha * steps >= eps * (1 - 1e-9):
-        return None
-    return short_of_edge("alpha * steps is", alpha * steps, eps)
-
-
-def short_of_edge(what: str, reach: float, eps: float) -> str:
-    """The sentence on steps that go so far in all."""
-    return f"{what} {reach:g}: cannot reach the edge of the ball at eps {eps:g}"

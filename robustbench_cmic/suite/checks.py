@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
-from robustbench_cmic.suite.attacks import reach_problem
+from robustbench_cmic.suite.attack_base import reach_problem
 from robustbench_cmic.suite.beginnings import beginning_errors
 from robustbench_cmic.suite.data import AnyDataset, DeclaredDataset, ImageFolder
 from robustbench_cmic.suite.fields import Norm, Threat, parse_number, radius_problem

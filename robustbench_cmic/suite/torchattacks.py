@@ -12,8 +12,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import WithJsonSchema
 
-from robustbench_cmic.suite.attack_base import GRADIENT, AttackKind, ForeignAttack, Passes
-from robustbench_cmic.suite.attacks import NATIVE_ATTACKS, short_of_edge
+from robustbench_cmic.suite.attack_base import GRADIENT, AttackKind, ForeignAttack, Passes, short_of_edge
+from robustbench_cmic.suite.attacks import NATIVE_ATTACKS
 from robustbench_cmic.suite.fields import Norm, Text, Threat, describe, resolve_relative
 from robustbench_cmic.suite.messages import suggestion
 from robustbench_cmic.suite.signatures import installed_folder, parsed, read_signature

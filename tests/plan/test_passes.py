@@ -158,7 +158,7 @@ def test_attacks_worked_out_by_hand(tmp_path: Path) -> None:
     assert cell_passes(pgd) == (Passes(50 * (2 + 2), 50 * 2), Passes(50 * (8 + 2), 50 * 8))
     assert cell_passes(audit).most is None
     assert 0 < cell_passes(audit).expected.backwards < cell_passes(audit).expected.forwards
-    assert TorchattacksAttack(name="BIM", eps=[0.1], steps=7).passes == Passes(7, 7)  # type: ignore[call-arg]
+    assert TorchattacksAttack(name="BIM", eps=[0.1], steps=7).passes == Passes(7, 7)
     assert not TorchattacksAttack.counted
 
 
