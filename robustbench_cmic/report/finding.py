@@ -18,11 +18,11 @@ from robustbench_cmic.suite.fields import CLEAN, NORM_NAMES, Threat, format_eps
 if TYPE_CHECKING:
     from robustbench_cmic.report.summary import Summary
 
-_TOLD: tuple[Outcome, ...] = (
+TOLD: tuple[Outcome, ...] = (
     "higher", "lower", "equivalent", "undecided", "no claim", "not compared", "withdrawn", "",
 )  # fmt: skip
 """The order in which a sentence names outcomes."""
-_MISSING = "missing"
+MISSING = "missing"
 
 
 def finding(summary: Summary, first: str, second: str) -> list[str]:
@@ -69,7 +69,7 @@ def _clean_sentence(line: PairTest | None, names: tuple[str, str], planned: int,
         "undecided": f"it is undecided which of {second} and {first} is higher",
         "withdrawn": f"nothing is said of {second} and {first}, for a number is flagged ({flags})",
     }.get(line.outcome, f"no claim is made about {second} and {first}")
-    return f"Clean accuracy: {said}: {_measured(line, planned)}."
+    return f"Clean accuracy: {said}: {measured_text(line, planned)}."
 
 
 def _worst_sentence(lines: Sequence[PairTest], names: tuple[str, str], planned: int) -> str:
@@ -79,8 +79,8 @@ def _worst_sentence(lines: Sequence[PairTest], names: tuple[str, str], planned: 
         return f"Worst case: nothing attacks {second} and {first}."
     radii = "1 radius" if len(lines) == 1 else f"{len(lines)} radii"
     parts = [
-        f"{outcome or _MISSING} at {len(own)} ({_radii(line.threat for line in own)})"
-        for outcome in _TOLD
+        f"{outcome or MISSING} at {len(own)} ({_radii(line.threat for line in own)})"
+        for outcome in TOLD
         if (own := [line for line in lines if line.outcome == outcome])
     ]
     text = f"Worst case over all attacks, {second} against {first} at {radii}: {', '.join(parts)}"
@@ -89,12 +89,12 @@ def _worst_sentence(lines: Sequence[PairTest], names: tuple[str, str], planned: 
     line = _most_apart(told)
     among = "" if len(told) == len(lines) else f"of those {' or '.join(dict.fromkeys(own.outcome for own in told))}, "
     about = "" if len(lines) == 1 else f"{among}most apart at {line.threat}: "
-    return f"{text}; {about}{_measured(line, planned)}."
+    return f"{text}; {about}{measured_text(line, planned)}."
 
 
 def _leading(lines: Sequence[PairTest]) -> list[PairTest]:
     """The lines whose verdict says most; none without a result."""
-    for outcomes in (("higher", "lower"), *((outcome,) for outcome in _TOLD[2:-1])):
+    for outcomes in (("higher", "lower"), *((outcome,) for outcome in TOLD[2:-1])):
         if own := [line for line in lines if line.outcome in outcomes]:
             return own
     return []
@@ -117,7 +117,7 @@ def _flags_sentence(summary: Summary, lines: Sequence[PairTest], pair: tuple[str
         return (
             f"{lead} took away {len(withdrawn)} of {compared} comparisons of {second} with {first} "
             f"({_flags_of(summary, withdrawn, pair)}); the largest, {_place(largest)}: "
-            f"{_measured(largest, summary.results.seeds)}{_beside(largest, lines)}."
+            f"{measured_text(largest, summary.results.seeds)}{_beside(largest, lines)}."
         )
     return (
         f"Flags took away none of the {compared} comparisons of {second} with {first}, which is no proof that the "
@@ -154,7 +154,7 @@ def _sides(line: PairTest) -> str:
     return f"{100 * second:.1f} % against {100 * first:.1f} %"
 
 
-def _measured(line: PairTest, planned: int) -> str:
+def measured_text(line: PairTest, planned: int) -> str:
     """Both means, the difference, and what it rests on: seeds, examples, and the p-value or what is lacking."""
     n = len(line.seeds)
     details = [f"{n} of {planned} seeds" if n < planned else "one seed" if n == 1 else f"{n} seeds"]

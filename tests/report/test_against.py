@@ -11,6 +11,7 @@ from robustbench_cmic.report import Summary
 from robustbench_cmic.report.against import against_tables, baselines
 from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.markdown import leaderboard
+from robustbench_cmic.report.lead import lead
 from tests.report.folders import cell_of, fill, planned, read, replace
 
 SUITE = """\
@@ -78,3 +79,26 @@ def test_nobody_has_a_rank_where_the_best_keeps_nothing(tmp_path: Path) -> None:
     board = read(fill(tmp_path / "made", planned(tmp_path, SUITE), lambda cell: [not cell.norm] * 200))
     _, worst = against_tables(board, "ce").values()
     assert [row[0] for row in worst.rows] == ["–"] * 5
+
+
+def test_the_lead_names_the_first_and_whose_difference_is_shown(board: Summary) -> None:
+    clean, worst = lead(board)
+    assert clean == (
+        "Clean accuracy, 4 rivals of `ce`: `focal` is first, 80.5 % against 75.5 %, +5.0 points (3 seeds, 95 % over "
+        "examples +2.3 … +8.0, p = 0.0033); `focal` shown higher, `center` shown lower, 1 equivalent, 1 no claim."
+    )
+    assert worst.startswith(
+        "Worst case at L-inf 0.1, 4 rivals of `ce`: `center` is first, 45.5 % against 30.5 %, +15.0 "
+    )
+    assert worst.endswith("; `center` shown higher, `focal` shown lower, 1 equivalent, 1 no claim.")
+    assert leaderboard(board).count(f"- {clean}\n- {worst}\n") == 1
+    page = suite_page(board)
+    assert page.index('<h2 id="finding">') < page.index("4 rivals of <code>ce</code>") < page.index('<h2 id="against">')
+
+
+def test_where_the_baseline_is_first_the_lead_says_so(board: Summary) -> None:
+    plan = board.results.plan
+    for model in ("focal", "alike"):
+        replace(board.results.folder, cell_of(plan, model, 0, "none"), status="failed")
+    clean, *_ = lead(read(board.results.folder))
+    assert clean.startswith("Clean accuracy, 4 rivals of `ce`: none is ahead of it, 75.5 %; none shown higher, ")

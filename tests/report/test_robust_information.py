@@ -9,7 +9,9 @@ from robustbench_cmic.records.probed import Outputs
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import write_report
 from robustbench_cmic.report.formats.markdown import leaderboard
-from robustbench_cmic.report.robust_information import robust_information
+from robustbench_cmic.report.robust_information import robust_information, strongest_attack
+from robustbench_cmic.report.summary import RankedModel, SeedValues
+from robustbench_cmic.suite.fields import Threat
 from tests.report.folders import HEAD, attack_record, audit_record, bits, cell_of, fill, measures, planned, read
 
 SUITE = (
@@ -79,3 +81,14 @@ def test_without_attacks_there_is_no_such_table(tmp_path: Path) -> None:
     assert robust_information(read(folder)) == {}
     assert "strongest attack" not in leaderboard(read(folder))
     write_report(folder, formats=["html"])
+
+
+def test_the_strongest_is_no_transfer_and_has_results_of_the_most_seeds() -> None:
+    accuracies = {
+        "FGSM": {0: 0.5, 1: 0.5}, "PGD": {0: 0.4, 1: 0.3}, "Twin": {0: 0.3, 1: 0.4}, "AutoAttack": {0: 0.1},
+        "Transfer:b": {0: 0.0, 1: 0.0}, "never": {},
+    }  # fmt: skip
+    attacks = {label: SeedValues(values) for label, values in accuracies.items()}
+    standing = RankedModel("a", Threat("linf", 0.1), 1, "", SeedValues({0: 0.1}), attacks)
+    assert strongest_attack(standing) == "PGD", "of equal ones the first"
+    assert strongest_attack(standing._replace(attacks={"Transfer:b": attacks["Transfer:b"]})) is None

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from robustbench_cmic.report import about, against, class_batches, costs, grid, robust_information, settings, tables
 from robustbench_cmic.report.finding import finding
 from robustbench_cmic.report.law_text import law_finding, law_tables
-from robustbench_cmic.report.lead import lead
+from robustbench_cmic.report.lead import lead, rivals_finding
 from robustbench_cmic.suite.fields import NORM_NAMES
 
 
@@ -27,6 +27,7 @@ def renderer(package: str, **options: Any) -> Environment:
     pages.globals |= {"about": about, "against": against, "class_batches": class_batches, "costs": costs}
     pages.globals |= {"grids": grid, "settings": settings, "tables": tables}
     pages.globals |= {"law_finding": law_finding, "law_tables": law_tables, "lead": lead}
+    pages.globals["rivals_finding"] = rivals_finding
     pages.globals |= {"robust_information": robust_information.robust_information}
     pages.globals |= {"finding": finding, "norm_names": NORM_NAMES, "prose": prose}
     return pages
