@@ -106,7 +106,7 @@ def test_tables_of_findings_are_those_of_the_committed_results() -> None:
     """Of each suite one table: clean accuracy, both single steps and the worst case at one radius."""
     headings = list(HEADING.finditer(FINDINGS))
     assert [heading[1] for heading in headings] == [
-        "digits-10", "mnist", "tabular", "tabular-digits", "cifar100-lite", "cifar100",
+        "digits-10", "mnist", "tabular", "tabular-digits", "cifar100-lite", "cifar100", "objectives",
     ]  # fmt: skip
     for heading in headings:
         summary = summary_of(heading[1])
