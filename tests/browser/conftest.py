@@ -23,9 +23,9 @@ from tests.report.test_simplex import board as simplex_board
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 COMMITTED = (
     "digits", "mnist", "lambda-beta", "cifar100", "tabular", "objectives-settings", "centroid-ablation",
-    "ncmi-law-digits",
+    "ncmi-law-digits", "objectives",
 )  # fmt: skip
-"""Of each kind of page one: pairs, a grid, an unfinished suite, folds, settings, class batches, the NCMI law."""
+"""Of each kind of page one: pairs, a grid, an unfinished suite, folds, settings, class batches, the NCMI law, rivals."""
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 SMALL: ViewportSize = {"width": 360, "height": 640}
