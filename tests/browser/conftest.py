@@ -25,7 +25,7 @@ COMMITTED = (
     "digits", "mnist", "lambda-beta", "cifar100", "tabular", "objectives-settings", "centroid-ablation",
     "ncmi-law-digits", "objectives",
 )  # fmt: skip
-"""Of each kind of page one: pairs, a grid, an unfinished suite, folds, settings, class batches, the NCMI law, rivals."""
+"""Of each kind of page one: pairs, a grid, an unfinished suite, folds, settings, class batches, the law, rivals."""
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 SMALL: ViewportSize = {"width": 360, "height": 640}
