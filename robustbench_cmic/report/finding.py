@@ -22,7 +22,7 @@ TOLD: tuple[Outcome, ...] = (
     "higher", "lower", "equivalent", "undecided", "no claim", "not compared", "withdrawn", "",
 )  # fmt: skip
 """The order in which a sentence names outcomes."""
-MISSING = "missing"
+NO_RESULT = "missing"
 
 
 def finding(summary: Summary, first: str, second: str) -> list[str]:
@@ -79,7 +79,7 @@ def _worst_sentence(lines: Sequence[PairTest], names: tuple[str, str], planned: 
         return f"Worst case: nothing attacks {second} and {first}."
     radii = "1 radius" if len(lines) == 1 else f"{len(lines)} radii"
     parts = [
-        f"{outcome or MISSING} at {len(own)} ({_radii(line.threat for line in own)})"
+        f"{outcome or NO_RESULT} at {len(own)} ({_radii(line.threat for line in own)})"
         for outcome in TOLD
         if (own := [line for line in lines if line.outcome == outcome])
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from robustbench_cmic.report.against import baselines
 from robustbench_cmic.report.class_batches import find_size_lines, size_measures, stable_table
-from robustbench_cmic.report.finding import MISSING, TOLD, measured_text
+from robustbench_cmic.report.finding import NO_RESULT, TOLD, measured_text
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.law_text import law_finding
 from robustbench_cmic.report.metrics import ACCURACY
@@ -103,5 +103,5 @@ def _outcomes(lines: Mapping[str, PairTest]) -> str:
         if outcome in ("higher", "lower"):
             parts.append(f"{', '.join(map(marked, own)) or 'none'} shown {outcome}")
         elif own:
-            parts.append(f"{len(own)} {outcome or MISSING}")
+            parts.append(f"{len(own)} {outcome or NO_RESULT}")
     return ", ".join(parts)
