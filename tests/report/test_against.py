@@ -94,6 +94,7 @@ def test_the_lead_names_the_first_and_whose_difference_is_shown(board: Summary) 
     assert leaderboard(board).count(f"- {clean}\n- {worst}\n") == 1
     page = suite_page(board)
     assert page.index('<h2 id="finding">') < page.index("4 rivals of <code>ce</code>") < page.index('<h2 id="against">')
+    assert "<details><summary><code>focal</code> against <code>ce</code>" in page, "the first pair is one of four"
 
 
 def test_where_the_baseline_is_first_the_lead_says_so(board: Summary) -> None:
