@@ -22,8 +22,8 @@ def lead(summary: Summary) -> list[str]:
     plan, seeds = summary.results.plan, summary.results.seeds
     if plan.settings:
         return [_settings_sentence(plan.settings, chosen_settings(summary), summary.examples, seeds)]
-    if stable_table(summary).rows:
-        return [_sizes_sentence(summary)]
+    if rows := stable_table(summary).rows:
+        return [_sizes_sentence(summary, rows)]
     if summary.pairs:
         return [text for baseline in baselines(summary) for text in rivals_finding(summary, baseline)]
     return law_finding(summary)
@@ -40,10 +40,10 @@ def _settings_sentence(tried: dict[str, list[str]], chosen: dict[str, str], exam
     return f"Settings: of {counted} settings of {len(tried)} rivals, by clean accuracy on {judged}: {names}{rest}."
 
 
-def _sizes_sentence(summary: Summary) -> str:
+def _sizes_sentence(summary: Summary, stable: Sequence[Sequence[str]]) -> str:
     """Of the sizes at which accuracy and NCMI are both stable, and how much the means depend on the size at all."""
     lines = find_size_lines(summary.results)
-    each = "; ".join(f"{escaped(row[0])}: {row[-1]}" for row in stable_table(summary).rows)
+    each = "; ".join(f"{escaped(row[0])}: {row[-1]}" for row in stable)
     spans = []
     for measure in size_measures(summary, lines):
         means = [

@@ -16,6 +16,7 @@ from robustbench_cmic.report.formats.html.render import render
 from robustbench_cmic.report.formats.html.simplex import simplex_charts
 from robustbench_cmic.report.formats.html.transfers import transfer_charts
 from robustbench_cmic.report.grid import find_grid
+from robustbench_cmic.report.lead import lead
 from robustbench_cmic.report.metrics import FOR_PEOPLE
 from robustbench_cmic.report.simplex import simplex_pictures
 from robustbench_cmic.report.strokes import COLORS, CROWDED
@@ -48,6 +49,7 @@ def suite_page(summary: Summary) -> str:
         "suite.html",
         ["page.js", "scroll.js", "plotly", "charts.js"] if charts else ["page.js", "scroll.js"],
         summary=summary,
+        leads=lead(summary),
         objectives=objectives_text([summary.results]),
         grid=grid,
         folded=models > LONG,
