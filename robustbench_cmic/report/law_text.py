@@ -95,7 +95,7 @@ def _rivals_sentence(scope: LawScope) -> str:
             continue
         difference, interval = found
         ends = f" ({interval[0]:+.3f} … {interval[1]:+.3f})" if interval else ""
-        parts.append(f"{rival} has {_measured(line)}, NCMI at T {difference:+.3f}{ends} beside it")
+        parts.append(f"{rival} has {_measured(line)}; the Pearson of NCMI at T less that is {difference:+.3f}{ends}")
         verdicts.append(_against(rival, interval))
     where = f"over {_counted(scope)}"
     if not parts:

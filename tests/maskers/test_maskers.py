@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.plan.audit import plan_audit
-from robustbench_cmic.report import Results, summarize
+from robustbench_cmic.report import summarize
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.fields import Threat
 from tests.maskers.base import Plain, digits
@@ -55,13 +55,8 @@ CHOSEN = {
 BALL = Threat("linf", 0.1)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("maskers")
-
-
-@pytest.fixture(scope="module")
-def found(folder: Path) -> Found:
+@pytest.fixture
+def found(tmp_path: Path) -> Found:
     """One seed, one radius, one honest model, some maskers around it."""
     honest = honest_suite()
     honest |= {"models": honest["models"][:1], "seeds": [0], "evaluation": {"limit": 120, "per_class": True}}
@@ -71,16 +66,11 @@ def found(folder: Path) -> Found:
     ]
     # What needs no gradient gives a result where there is none.
     honest["attacks"].append({"name": "Noise", "eps": [0.1], "samples": 50})
-    return run_all(honest, folder, tuple(CHOSEN), ["plain", *(masker.__name__ for masker in CHOSEN)])
+    return run_all(honest, tmp_path, tuple(CHOSEN), ["plain", *(masker.__name__ for masker in CHOSEN)])
 
 
-@pytest.fixture(scope="module")
-def maskers(found: Found) -> Results:
-    return found["maskers"]
-
-
-def test_every_masker_is_flagged_and_the_honest_model_is_not(found: Found, folder: Path) -> None:
-    rows = rows_of(found, folder)
+def test_every_masker_is_flagged_for_what_is_wrong_and_the_honest_model_is_not(found: Found, tmp_path: Path) -> None:
+    rows = rows_of(found, tmp_path)
     # The flag of saturation is about cross entropy; its worst case rests on one attack on the margin, and on 120
     # examples it is some points too high without a flag.
     judged = [row for row in rows if row.model != "LogitsTimes10000"]
@@ -96,15 +86,10 @@ def test_every_masker_is_flagged_and_the_honest_model_is_not(found: Found, folde
     assert negated.truth is not None
     assert negated.reported is not None
     assert negated.truth <= negated.reported < negated.truth + 0.1 < negated.truth + 0.2 < least
-
-
-@pytest.mark.parametrize(("masker", "flag"), list(CHOSEN.items()))
-def test_the_flag_says_what_is_wrong(maskers: Results, masker: type, flag: str) -> None:
-    assert flag in raised_flags(maskers)[masker.__name__][0]
-
-
-def test_a_flagged_model_has_no_rank(maskers: Results) -> None:
-    ranks = {entry.model: entry.rank for entry in summarize(maskers).standings[BALL]}
+    flags = raised_flags(found["maskers"])
+    missing = {masker.__name__ for masker, flag in CHOSEN.items() if flag not in flags[masker.__name__][0]}
+    assert missing == set(), "each flag says what is wrong"
+    ranks = {entry.model: entry.rank for entry in summarize(found["maskers"]).standings[BALL]}
     assert ranks["NoisyInputs"] is ranks["NegatedGradients"] is None
 
 

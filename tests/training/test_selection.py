@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from robustbench_cmic.attacks.pgd import pgd
 from robustbench_cmic.data.base import Split
+from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.data.subset import hold_out
 from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.records.store import read_record
 from robustbench_cmic.suite.objectives import Adversary, objective_of
+from robustbench_cmic.training import selection
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
 from robustbench_cmic.training.loop import train
 from robustbench_cmic.training.optimizer import build_optimizer
@@ -58,6 +60,24 @@ def test_epochs_are_judged_in_eval_mode_on_the_held_out_images(opponent: Adversa
     assert [epoch.held_out for epoch in training.curve] == expected
     assert len(set(expected)) > 1
     assert training.selected_epoch == 1 + expected.index(max(expected))
+
+
+def test_an_adversary_starts_every_batch_at_points_of_its_own_and_every_epoch_at_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[int] = []
+
+    def note(_adversary: Adversary, _model: nn.Module, images: Tensor, _labels: Tensor, seed: int) -> Tensor:
+        begun.append(seed)
+        return images
+
+    monkeypatch.setattr(selection, "find_adversarial", note)
+    images, labels = torch.from_numpy(np.asarray(SPLIT.images)[HELD]), torch.from_numpy(SPLIT.labels[HELD])
+    held = HeldOut(Examples(images.numpy(), np.arange(len(labels)), "cpu"), labels, 32, seed=5)
+    for _ in range(2):
+        held.accuracy(prepare(CE).model, OPPONENT)
+    assert len(set(begun)) == 3
+    assert begun == begun[:3] * 2
 
 
 def test_the_model_is_left_with_the_weights_of_the_best_epoch_the_earliest(monkeypatch: pytest.MonkeyPatch) -> None:
