@@ -14,6 +14,7 @@ from robustbench_cmic import __version__
 from robustbench_cmic.cli.arguments import fail, tell
 from robustbench_cmic.cli.compare import compare
 from robustbench_cmic.cli.list import list_, schema
+from robustbench_cmic.cli.merge import merge
 from robustbench_cmic.cli.plan import plan, validate
 from robustbench_cmic.cli.report import audit, report
 from robustbench_cmic.cli.reproduce import reproduce
@@ -107,6 +108,6 @@ def _root(
         raise typer.Exit
 
 
-for command in (run, status, plan, validate, report, audit, compare, reproduce, schema):
+for command in (run, status, plan, validate, report, audit, compare, reproduce, merge, schema):
     app.command(cls=_Command)(command)
 app.command(name="list", cls=_Command)(list_)

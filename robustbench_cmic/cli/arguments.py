@@ -15,6 +15,7 @@ import typer
 
 from robustbench_cmic.data import default_data_folder
 from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.plan.select import Shard
 from robustbench_cmic.records.files import unwritten
 from robustbench_cmic.report.folder import check_plan
 from robustbench_cmic.run import USAGE
@@ -64,6 +65,10 @@ DataOption = Annotated[
 SeedsOption = Annotated[str, typer.Option(metavar="0,1", help="Only these seeds of the suite.")]
 OnlyOption = Annotated[
     list[str], typer.Option(metavar="NAME", help="Only this model, attack or cell (* and ? allowed); repeatable.")
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Only the I-th of N parts of the trainings, with all that hangs on them."),
 ]
 ToyOption = Annotated[
     bool, typer.Option("--toy", help="Cut everything down to seconds, in a folder of its own: see that it runs.")
@@ -169,6 +174,16 @@ def parsed_seeds(text: str) -> list[int]:
         twice = next(seed for place, seed in enumerate(seeds) if seed in seeds[:place])
         fail(f"--seeds: {twice} is named twice in '{text}'; once is enough")
     return seeds
+
+
+def parsed_shard(text: str | None) -> Shard | None:
+    """The part of `--shard`, such as `2/4`; exit 2 where it is none."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text, re.ASCII)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        fail(f"--shard: should be a part of the trainings such as 2/4, from 1/4 to 4/4, not '{text}'")
+    return Shard(int(found[1]), int(found[2]))
 
 
 def parsed_time(text: str | None) -> float | None:

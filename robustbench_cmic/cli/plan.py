@@ -34,6 +34,7 @@ def plan(
     work: arguments.WorkOption = None,
     seeds: arguments.SeedsOption = "",
     only: arguments.OnlyOption = [],  # noqa: B006
+    shard: arguments.ShardOption = None,
     settings: arguments.SetOption = [],  # noqa: B006
     name_as: arguments.AsOption = None,
     limit: arguments.LimitOption = None,
@@ -50,8 +51,15 @@ def plan(
 ) -> None:
     """Show a suite's cells: what is done and what a run would do, or what it would cost."""
     loaded = arguments.load(suite, toy, arguments.data_folder(data), settings, name_as)
-    chosen = arguments.parsed_seeds(seeds)
-    options = Options(results=results, work=work, seeds=chosen, only=only, limit=limit, file=loaded.path)
+    options = Options(
+        results=results,
+        work=work,
+        seeds=arguments.parsed_seeds(seeds),
+        only=only,
+        shard=arguments.parsed_shard(shard),
+        limit=limit,
+        file=loaded.path,
+    )
     if rate and not cost:
         arguments.fail("--rate: goes with --cost")
     if cost:
@@ -128,7 +136,7 @@ def show_plan(suite: Suite, options: Options) -> None:
     from robustbench_cmic.report.folder import claimed
 
     whole = make_plan(suite, options.limit)
-    cells, asked = select(whole, options.seeds, options.only)
+    cells, asked = select(whole, options.seeds, options.only, options.shard)
     store = Store.of_suite(whole.suite, options.results, options.work)
     states = cell_states(cells, store.results)
     if options.force:

@@ -1,4 +1,4 @@
-"""The part of a plan that a command line asks for: `--seeds` and `--only`."""
+"""The part of a plan that a command line asks for: `--seeds`, `--only` and `--shard`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.suite.messages import UserError, suggestion
 
 
+class Shard(NamedTuple):
+    """One of `count` parts of a plan's trainings, counted from 1; `2/4` on a command line."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
 class Selection(NamedTuple):
     """The cells that were asked for with everything that they depend on, in the plan's order; ids of the former."""
 
@@ -17,14 +27,16 @@ class Selection(NamedTuple):
     asked: set[str]
 
 
-def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> Selection:
+def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = (), shard: Shard | None = None) -> Selection:
     """The cells of these seeds (none: all) whose model or attack is named in `only`, or whose id fits a pattern there.
+
+    Of a `shard` those of its trainings alone, see `_of_shard`.
 
     The name of a model stands for transfers to it only where their source is named, too: nobody asked for the training
     of another.
 
     Raises:
-        UserError: a seed or a pattern that fits no cell.
+        UserError: a seed or a pattern that fits no cell, or more shards than trainings.
     """
     planned = sorted({cell.seed for cell in plan.cells})
     for seed in seeds:
@@ -38,8 +50,25 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> S
     asked = {cell.id for cell in of_seeds if not only or any(_chooses(pattern, cell, only) for pattern in only)}
     if not asked:
         raise UserError("--seeds and --only together leave nothing of the suite")
+    if shard is not None:
+        asked = _of_shard([cell for cell in plan.cells if cell.id in asked], shard)
     keep = plan.with_dependencies(asked)
     return Selection([cell for cell in plan.cells if cell.id in keep], asked)
+
+
+def _of_shard(cells: Sequence[Cell], shard: Shard) -> set[str]:
+    """The ids of those among some cells that hang on the shard's trainings.
+
+    Trainings are dealt out in runs of equal length (give or take one), seed by seed: a transfer is between models of
+    one seed, so that few of its sources lie in another shard. Those that do are trained in both.
+    """
+    seeds = {cell.needs or cell.id: cell.seed for cell in cells}
+    names = sorted(seeds, key=lambda name: seeds[name])  # stable: within a seed in the plan's order
+    if shard.count > len(names):
+        raise UserError(f"--shard {shard}: there are {len(names)} trainings to share out; ask for no more shards")
+    first, last = ((shard.number - offset) * len(names) // shard.count for offset in (1, 0))
+    own = set(names[first:last])
+    return {cell.id for cell in cells if (cell.needs or cell.id) in own}
 
 
 def _chooses(pattern: str, cell: Cell, only: Sequence[str]) -> bool:

@@ -61,25 +61,29 @@ def check_plan(folder: Path, plan: Plan, file: Path) -> None:
     Raises:
         ReportError: they are of another suite, or of this one as it was before.
     """
-    from robustbench_cmic.report.compare import differences
-    from robustbench_cmic.report.compare.matching import match_cells
-
     try:
         recorded = read_plan(folder)
     except ReportError:
         return
     if is_equal(recorded, plan):
         return
-    words = (each.model_dump(include={"suite", "description", "dataset"}) for each in (recorded, plan))
-    changes = differences.value_differences(*words) + differences.plan_differences(recorded, plan)
-    both = [(old, new) for old, new in match_cells(recorded.cells, plan.cells) if old is not None and new is not None]
-    changes += differences.declared_differences(both)
-    first = changes[0].text() if changes else "the order of its cells"
-    more = f", and {len(changes) - 1} more" if len(changes) > 1 else ""
     raise ReportError(
-        f"{folder} holds results of another suite, or of {file} as it was before ({first}{more}): `run` this one, or "
-        f"name the folder to see what is in it: {folder.name}"
+        f"{folder} holds results of another suite, or of {file} as it was before ({plan_changes(recorded, plan)}): "
+        f"`run` this one, or name the folder to see what is in it: {folder.name}"
     )
+
+
+def plan_changes(first: Plan, second: Plan) -> str:
+    """In what two unequal plans differ first, and how much more: `training.epochs: 20 -> 30 (cnn-ce), and 1 more`."""
+    from robustbench_cmic.report.compare import differences
+    from robustbench_cmic.report.compare.matching import match_cells
+
+    words = (each.model_dump(include={"suite", "description", "dataset"}) for each in (first, second))
+    changes = differences.value_differences(*words) + differences.plan_differences(first, second)
+    both = [(old, new) for old, new in match_cells(first.cells, second.cells) if old is not None and new is not None]
+    changes += differences.declared_differences(both)
+    more = f", and {len(changes) - 1} more" if len(changes) > 1 else ""
+    return f"{changes[0].text() if changes else 'the order of its cells'}{more}"
 
 
 def is_equal(first: Plan, second: Plan) -> bool:
