@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from typer.testing import CliRunner
 
 from robustbench_cmic.cli import app
 from robustbench_cmic.plan.build import make_plan
+from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.files import write_json
-from robustbench_cmic.records.schema import AnyRecord
+from robustbench_cmic.records.schema import AnyRecord, Status
 from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.run.executors import Queue
 from robustbench_cmic.run.job import run_cell
-from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.options import Options, Settings
+from robustbench_cmic.run.watch.events import CellEnded, Emit, Event
 from robustbench_cmic.suite import load_suite
 
 
@@ -50,3 +54,25 @@ def command_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[s
         patch.setattr(sys, "path", list(sys.path))
         done = CliRunner(env={**os.environ, "COLUMNS": "120"}).invoke(app, words)
     return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+class InProcess:
+    """An executor that carries out cells in this process, one after the other."""
+
+    def __init__(self, settings: Settings, _: int) -> None:
+        self._settings = settings
+
+    @staticmethod
+    def place(_: Options) -> tuple[str, int]:
+        """On the CPU, one at a time."""
+        return "cpu", 1
+
+    def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
+        """See `run.executors.Executor`."""
+        queue = Queue(cells, emit)
+        while (cell := queue.take()) is not None:
+            events: list[Event] = []
+            run_cell(cell, self._settings, events.append)
+            assert isinstance(events[-1], CellEnded)
+            queue.end(cell, events[-1])
+        return queue.statuses

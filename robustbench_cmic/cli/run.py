@@ -37,6 +37,16 @@ MemoryOption = Annotated[
         help="Stream images that take more than this; by default half of the memory.",
     ),
 ]
+ExecutorOption = Annotated[
+    str, typer.Option(metavar="local|ray", help="What carries out cells: processes here, or a cluster of Ray.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Of the cluster: ray://HOST:PORT, HOST:PORT, local or auto. [auto]"),
+]
+GpusOption = Annotated[
+    float, typer.Option(min=0.01, metavar="F", help="On a cluster: what a cell takes of a GPU, such as 0.5.")
+]
 
 
 def run(
@@ -45,6 +55,7 @@ def run(
     work: arguments.WorkOption = None,
     seeds: arguments.SeedsOption = "",
     only: arguments.OnlyOption = [],  # noqa: B006 - typer's way to say "none given"
+    shard: arguments.ShardOption = None,
     settings: arguments.SetOption = [],  # noqa: B006
     name_as: arguments.AsOption = None,
     limit: arguments.LimitOption = None,
@@ -61,6 +72,9 @@ def run(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write curves for TensorBoard, those of what is done, too.")
     ] = None,
+    executor: ExecutorOption = "local",
+    address: AddressOption = None,
+    gpus_per_cell: GpusOption = 1.0,
     toy: arguments.ToyOption = False,
     quiet: arguments.QuietOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
@@ -73,6 +87,7 @@ def run(
         work=work,
         seeds=arguments.parsed_seeds(seeds),
         only=only,
+        shard=arguments.parsed_shard(shard),
         limit=limit,
         jobs=jobs,
         device=device,
@@ -84,11 +99,25 @@ def run(
         timeout=arguments.parsed_time(timeout),
         tensorboard=tensorboard,
         file=loaded.path,
+        executor=_executor(executor, address, gpus_per_cell),
+        address=address,
+        gpus_per_cell=gpus_per_cell,
     )
     if dry_run:
         show_plan(loaded.suite, options)
     else:
         raise typer.Exit(_carried_out(loaded.suite, options, quiet))
+
+
+def _executor(name: str, address: str | None, gpus: float) -> str:
+    """The executor of a command line; exit 2 where there is none of the name, or options for another."""
+    if name not in ("local", "ray"):
+        arguments.fail(f"--executor: should be local or ray, not '{name}'")
+    if name == "local" and (address is not None or gpus != 1):
+        arguments.fail("--address and --gpus-per-cell are of a cluster: say --executor ray, too")
+    if gpus > 1 and gpus != int(gpus):
+        arguments.fail(f"--gpus-per-cell: should be a part of a GPU or a whole number of them, not {gpus:g}")
+    return name
 
 
 def _carried_out(suite: Suite, options: Options, quiet: bool) -> int:

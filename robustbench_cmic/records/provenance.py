@@ -49,6 +49,16 @@ def installed() -> dict[str, str]:
     return versions | here | {"package": str(_PACKAGE)}
 
 
+def mismatch(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """In what two machines differ that decides numbers, of what `collect` tells; None where they do not."""
+    if ours["code_sha256"] != theirs["code_sha256"]:
+        return "its code of this package is not the one here"
+    for name, version in ours["versions"].items():
+        if (other := theirs["versions"].get(name)) != version:
+            return f"{name} {other or 'is missing'} there, {version or 'none'} here"
+    return None
+
+
 def processor_text(facts: Mapping[str, Any]) -> str:
     """The processor and its instructions, of what a record says of its origin; empty where neither is known."""
     return ", ".join(str(facts[key]) for key in ("processor", "instructions") if facts.get(key))

@@ -8,11 +8,14 @@ from __future__ import annotations
 import functools
 import gc
 import traceback
+from pathlib import Path
 
 import torch
 
 from robustbench_cmic.attacks.model import in_float32, is_out_of_memory
 from robustbench_cmic.data import load_data
+from robustbench_cmic.data.base import Data
+from robustbench_cmic.data.packed import packed_file, read_packed
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import failed_record, write_record
@@ -23,11 +26,16 @@ from robustbench_cmic.run.jobs.train import load_given_weights, run_training
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, Emit
 from robustbench_cmic.suite.custom import changed_code
-from robustbench_cmic.suite.data import dataset_of
+from robustbench_cmic.suite.data import AnyDataset, dataset_of
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 from robustbench_cmic.suite.signatures import one_line
 
-_data = functools.lru_cache(maxsize=1)(load_data)
+
+@functools.lru_cache(maxsize=1)
+def _data(dataset: AnyDataset, folder: Path, memory: int | None, packed: Path | None) -> Data:
+    """The data of a cell, as it was brought to this machine, or from the data folder."""
+    file = None if packed is None else packed_file(packed, dataset)
+    return load_data(dataset, folder, memory) if file is None or not file.is_file() else read_packed(file)
 
 OUT_OF_MEMORY = "out of memory"
 """What the reason of a cell begins with that failed for that."""
@@ -74,7 +82,7 @@ def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) 
     try:
         declared = cell.declared.get("train", cell.declared)
         dataset = dataset_of(declared["dataset"]).beside(settings.suite_folder).of_seed(cell.seed)
-        data = _data(dataset, settings.data, settings.memory)
+        data = _data(dataset, settings.data, settings.memory, settings.packed)
         _set_determinism(settings, training=cell.kind == "train")
         job = Job(cell, settings, data, stopwatch, emit)
         if cell.kind == "attack":

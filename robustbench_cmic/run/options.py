@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_cmic.data import default_data_folder
+from robustbench_cmic.plan.select import Shard
 from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import file_sha256
 from robustbench_cmic.records.store import Store
@@ -26,6 +27,7 @@ class Options:
     work: Path | None = None  # where the folders of `Store.work` lie
     seeds: Sequence[int] = ()  # which cells, as `only`; see `plan.select`
     only: Sequence[str] = ()
+    shard: Shard | None = None
     limit: int | None = None  # evaluate on this many examples; marked, never ranked
     jobs: int | None = None  # worker processes
     device: str = "auto"  # or `cpu`, `cuda`, `cuda:N`
@@ -38,6 +40,8 @@ class Options:
     tensorboard: Path | None = None  # where curves for TensorBoard are written
     file: Path | None = None  # of the suite; None: not known, and results of another file are not told apart
     executor: str = "local"  # what carries out cells, see `run.executors`
+    address: str | None = None  # of the cluster that an executor for one connects to
+    gpus_per_cell: float = 1.0  # see `Settings.gpus`
 
 
 def resolve_device(name: str) -> str:
@@ -89,11 +93,16 @@ class Settings:
     timeout: float | None = None  # seconds, from when a worker can begin; the executor stops a cell that takes longer
     outputs: DeclaredOutputs | None = None  # what records of trainings keep for pictures
     code: tuple[Path, ...] | None = None  # where a user's own modules lie, see `own_folders`; None: where they do now
+    packed: Path | None = None  # where data sets lie that were brought to this machine, see `data.packed`
+    gpus: float = 1.0  # of a card, what a cell takes of it, where an executor shares cards out
 
 
-def make_settings(suite: Suite, options: Options) -> Settings:
-    """What the command line says, with what it leaves open looked up; raises what `resolve_device` raises."""
-    device = resolve_device(options.device)
+def make_settings(suite: Suite, options: Options, device: str | None = None) -> Settings:
+    """What the command line says, with what it leaves open looked up.
+
+    Without a `device` cells are carried out on this machine: raises what `resolve_device` raises.
+    """
+    device = device or resolve_device(options.device)
     given = [model.weights_file(seed) for model in suite.models if model.file_key for seed in suite.seeds]
     return Settings(
         suite=suite.suite,
@@ -111,4 +120,5 @@ def make_settings(suite: Suite, options: Options) -> Settings:
         timeout=options.timeout,
         outputs=suite.outputs,
         code=own_folders(),
+        gpus=options.gpus_per_cell,
     )

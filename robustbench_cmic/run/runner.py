@@ -28,7 +28,7 @@ from robustbench_cmic.report.folder import claimed
 from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
 from robustbench_cmic.run.console import OutputError, sayer
 from robustbench_cmic.run.executors import EXECUTORS, Executor
-from robustbench_cmic.run.options import Options, jobs_at_once, make_settings
+from robustbench_cmic.run.options import Options, make_settings
 from robustbench_cmic.run.watch.estimate import cell_estimate, duration
 from robustbench_cmic.run.watch.event_log import EventLog
 from robustbench_cmic.run.watch.events import Emit, Event, RunEnded, RunStarted
@@ -98,10 +98,11 @@ class Runner:
         self.options, self.console, self.show = options, console, show
         self.say, self.complain = sayer(console, soft_wrap=True), sayer(problems, soft_wrap=True)
         self.plan = make_plan(suite, options.limit)
-        self.cells, self.asked = select(self.plan, options.seeds, options.only)
-        self.settings = make_settings(suite, options)
+        self.cells, self.asked = select(self.plan, options.seeds, options.only, options.shard)
+        self.executor: type[Executor] = pkgutil.resolve_name(EXECUTORS[options.executor])
+        device, self.jobs = self.executor.place(options)
+        self.settings = make_settings(suite, options, device)
         self.store = self.settings.store
-        self.jobs = jobs_at_once(options, self.settings.device)
         self.listeners: list[Emit] = [EventLog(self.store.events, self.complain)]
         self.curves: Curves | None = None
         if options.tensorboard is not None:
@@ -208,7 +209,7 @@ class Runner:
         what = f"{len(pending)} of {len(self.cells)} cells to run"
         limit = "" if settings.timeout is None else f", at most {duration(settings.timeout)} each"
         self.say(f"{settings.suite}: {what}, {jobs} at a time, on {settings.device}{limit}")
-        executor: Executor = pkgutil.resolve_name(EXECUTORS[self.options.executor])(settings, jobs)
+        executor = self.executor(settings, jobs)
         with display(self.console, pending, jobs) as show:
             return executor.run(pending, lambda event: self._emit(event, show))
 

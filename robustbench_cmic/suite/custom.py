@@ -58,6 +58,15 @@ def changed_code(declared: Mapping[str, Any], folders: Sequence[Path] | None = N
     return next(filter(None, nested), None)
 
 
+def declared_code(declared: Mapping[str, Any]) -> Iterator[str]:
+    """The names of all of a user's own code that a cell declares, as `changed_code` looks at them."""
+    if declared.get("code_sha256") is not None:
+        yield str(declared.get("architecture") or declared.get("name"))
+    for value in declared.values():
+        if isinstance(value, dict):
+            yield from declared_code(value)
+
+
 def custom_problems(
     name: str, call: Call, given: dict[str, Any], radii: Sequence[float] = ()
 ) -> Iterator[tuple[str, str]]:

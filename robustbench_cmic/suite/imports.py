@@ -79,6 +79,16 @@ def own_modules(name: str, folders: Sequence[Path]) -> list[tuple[str, bytes]]:
     return list(found.values())
 
 
+def module_files(name: str, folders: Sequence[Path]) -> dict[str, bytes]:
+    """Those of `own_modules` as files of a folder that is to be on the path: their paths in it, and sources."""
+    modules = dict(own_modules(name, folders))
+    packages = {module.rpartition(".")[0] for module in modules}
+    return {
+        module.replace(".", "/") + ("/__init__.py" if module in packages else ".py"): source
+        for module, source in modules.items()
+    }
+
+
 def _imported(module: _Module, source: bytes, folders: Sequence[Path]) -> Iterator[_Module]:
     for each in _imports(source):
         if each.level:

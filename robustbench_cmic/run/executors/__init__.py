@@ -1,11 +1,12 @@
 """Carries out cells in the order of their dependencies. An executor knows nothing of suites or reports.
 
 To write another, say for a cluster: a class that is called with `Settings` and the number of cells at a time and has
-the method of `Executor`, and a row in `EXECUTORS`. Its `run` takes cells from a `Queue`, calls `run.job.run_cell` for
+the methods of `Executor`, and a row in `EXECUTORS`. Its `run` takes cells from a `Queue`, calls `run.job.run_cell` for
 each wherever it likes, hands on the events that this emits, and gives the last of them, `CellEnded`, to `Queue.end`.
 For a cell that died without one there is `death`, and so for one that took longer than `Settings.timeout` and was
-stopped, see `overdue`. Where no disk is shared, `Store.inputs` lists the files to bring to a
-worker, beside the data folder and the given weights that `Settings` names, and `Store.outputs` those to bring back.
+stopped, see `overdue`. Where no disk is shared, `node.Node` is what a
+machine does: `Store.inputs` lists the files to bring there, beside data, given weights and code that `Settings` names,
+and `Store.outputs` those to bring back.
 """
 
 from __future__ import annotations
@@ -18,15 +19,29 @@ from typing import Protocol
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.records.schema import Status, Timing
 from robustbench_cmic.records.store import Store, failed_record, read_record, write_record
-from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.options import Options, Settings
 from robustbench_cmic.run.watch.events import CellEnded, CellPutBack, CellStarted, Emit
 
-EXECUTORS = {"local": "robustbench_cmic.run.executors.local:LocalProcesses"}
+EXECUTORS = {
+    "local": "robustbench_cmic.run.executors.local:LocalProcesses",
+    "ray": "robustbench_cmic.run.executors.ray:RayCluster",
+}
 """By name, where it is."""
 
 
 class Executor(Protocol):
     """Something that can carry out cells."""
+
+    def __init__(self, settings: Settings, jobs: int) -> None: ...
+
+    @staticmethod
+    def place(options: Options) -> tuple[str, int]:
+        """The device of torch on which it carries out cells, and how many at a time; asked before anything is written.
+
+        Raises:
+            UserError: there is no such device, or it cannot carry out anything.
+        """
+        ...
 
     def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
         """Carry out `cells`; what they need and is not among them is done already. Returns how each ended, by id.
@@ -57,7 +72,7 @@ class Queue:
 
     def __init__(self, cells: Sequence[Cell], emit: Emit, store: Store | None = None) -> None:
         self._waiting = list(cells)
-        self._running: set[str] = set()
+        self._running: dict[str, Cell] = {}
         self._beside: set[str] = set()  # of the running ones, those that others have run beside
         self._short: list[Cell] = []  # those that are to run alone
         self._emit = emit
@@ -70,26 +85,42 @@ class Queue:
         """No cell waits or runs."""
         return not self._waiting and not self._running and not self._short
 
-    def take(self) -> Cell | None:
-        """The next cell that may start, which begins with this; None where all that are left wait for running ones."""
+    @property
+    def unfinished(self) -> list[Cell]:
+        """Those that wait or run, in no particular order."""
+        return [*self._waiting, *self._short, *self._running.values()]
+
+    def take(self, node: str = "") -> Cell | None:
+        """The next cell that may start, which begins with this; None where all that are left wait for running ones.
+
+        `node` is the machine that takes it, where that is another one.
+        """
         if self.runs_alone:
             return None
-        unfinished = {other.id for other in (*self._waiting, *self._short)} | self._running
+        unfinished = {other.id for other in self.unfinished}
         cell = next((cell for cell in self._waiting if unfinished.isdisjoint(cell.dependencies)), None)
         if cell is not None:
             self._waiting.remove(cell)
         elif self._short and not self._running:
             cell, self.runs_alone = self._short.pop(0), True
         if cell is not None:
-            self._running.add(cell.id)
+            self._running[cell.id] = cell
             if len(self._running) > 1:
-                self._beside |= self._running
-            self._emit(CellStarted(cell=cell.id))
+                self._beside |= self._running.keys()
+            self._emit(CellStarted(cell=cell.id, node=node))
         return cell
+
+    def put_back(self, cell: Cell, why: str) -> None:
+        """A cell that was taken is to be taken again, the first of all."""
+        del self._running[cell.id]
+        self._beside.discard(cell.id)
+        self.runs_alone = False
+        self._waiting.insert(0, cell)
+        self._emit(CellPutBack(cell=cell.id, reason=why))
 
     def end(self, cell: Cell, event: CellEnded) -> None:
         """A cell has ended, or is put back; those that can never start because of it are skipped."""
-        self._running.discard(cell.id)
+        self._running.pop(cell.id, None)
         beside = cell.id in self._beside
         self._beside.discard(cell.id)
         if event.out_of_memory and beside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import pkgutil
 import signal
@@ -16,7 +17,7 @@ from robustbench_cmic.plan.cell import Cell, runs_custom_code
 from robustbench_cmic.records.locks import exit_with_parent
 from robustbench_cmic.records.schema import Status
 from robustbench_cmic.run.executors import Queue, death, overdue
-from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.options import Options, Settings, jobs_at_once, resolve_device
 from robustbench_cmic.run.watch.events import CellEnded, Emit, Event
 
 _READY = "ready"
@@ -54,22 +55,36 @@ class LocalProcesses:
         # Forked children would share locks and threads of the parent; spawned ones start clean, on every platform.
         self._context = multiprocessing.get_context("spawn")
 
+    @staticmethod
+    def place(options: Options) -> tuple[str, int]:
+        """See `Executor`."""
+        device = resolve_device(options.device)
+        return device, jobs_at_once(options, device)
+
     def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
         """See `Executor`."""
         queue = Queue(cells, emit, self._settings.store)
         try:
             while not queue.is_done:
-                self._dispatch(queue)
-                self._receive(queue, emit)
-                self._stop_overdue(queue, emit)
+                self.step(queue, emit)
         finally:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave orphans behind
-            for worker in self._workers:
-                worker.connection.close()  # all idle ones leave at once, not one after the other
-            for worker in list(self._workers):
-                self._remove(worker)
+            self.close()
             signal.signal(signal.SIGINT, before)
         return queue.statuses
+
+    def step(self, queue: Queue, emit: Emit, patience: float = math.inf) -> None:
+        """Give out what can be begun, and wait until something happens, or for as many seconds."""
+        self._dispatch(queue)
+        self._receive(queue, emit, patience)
+        self._stop_overdue(queue, emit)
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+        for worker in self._workers:
+            worker.connection.close()  # all idle ones leave at once, not one after the other
+        for worker in list(self._workers):
+            self._remove(worker)
 
     def _dispatch(self, queue: Queue) -> None:
         """Give cells to idle workers, as long as there are both."""
@@ -115,9 +130,10 @@ class LocalProcesses:
         worker.process.join()
         self._workers.remove(worker)
 
-    def _receive(self, queue: Queue, emit: Emit) -> None:
+    def _receive(self, queue: Queue, emit: Emit, patience: float) -> None:
         """Wait until workers have something to tell, or a cell has taken too long, and hand on what they tell."""
-        ready = wait([worker.connection for worker in self._workers], self._patience())
+        seconds = min(patience, self._patience())
+        ready = wait([worker.connection for worker in self._workers], None if seconds == math.inf else seconds)
         for worker in [worker for worker in self._workers if worker.connection in ready]:
             try:
                 event = worker.connection.recv()
@@ -141,12 +157,12 @@ class LocalProcesses:
             if needs_fresh_process(cell, event.status, self._settings):
                 self._remove(worker)
 
-    def _patience(self) -> float | None:
-        """Seconds until the first cell has taken too long; None: there is no limit, or no cell."""
+    def _patience(self) -> float:
+        """Seconds until the first cell has taken too long; infinity: there is no limit, or no cell."""
         if self._settings.timeout is None:
-            return None
+            return math.inf
         taken = [seconds for worker in self._workers if (seconds := worker.seconds()) is not None]
-        return max(0.0, self._settings.timeout - max(taken)) if taken else None
+        return max(0.0, self._settings.timeout - max(taken)) if taken else math.inf
 
     def _stop_overdue(self, queue: Queue, emit: Emit) -> None:
         """Stop what has taken too long, whatever a user's own code is doing: its process is killed."""

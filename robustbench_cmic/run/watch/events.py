@@ -47,10 +47,11 @@ class RunStarted(_Event):
 
 
 class CellStarted(_Event):
-    """A cell has begun."""
+    """A cell has begun, or begins again elsewhere."""
 
     event: Literal["cell-started"] = "cell-started"
     cell: str
+    node: str = ""  # the machine that carries it out; empty: the one of the run's main process
 
 
 class CellPutBack(_Event):

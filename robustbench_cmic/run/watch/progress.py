@@ -57,6 +57,7 @@ class PlainLines:
     def __call__(self, event: Event) -> None:
         """Say what is worth a line."""
         state = self._state
+        title = state.title_with_node(event.cell) if isinstance(event, CellEnded) else ""
         state.add(event)
         match event:
             case CellStarted():
@@ -68,9 +69,9 @@ class PlainLines:
                     return
                 self._last_line[event.cell] = event.time
                 amount = f"{event.done} of {event.total} " if event.total else ""
-                self._say(f"{state.title(event.cell)}: {amount}{_note(state, event)}".rstrip())
+                self._say(f"{state.title_with_node(event.cell)}: {amount}{_note(state, event)}".rstrip())
             case CellEnded():
-                line = f"[{len(state.ended)}/{len(state.cells)}] {state.title(event.cell)}: {_ending(event)}"
+                line = f"[{len(state.ended)}/{len(state.cells)}] {title}: {_ending(event)}"
                 left = _left(state, event.time)
                 self._say(f"{line}; {left}" if left else line)
 
@@ -97,12 +98,12 @@ class LiveBars:
         state.add(event)
         match event:
             case CellStarted():
-                self._bars[event.cell] = self.progress.add_task(state.title(event.cell), total=1, note="")
+                self._bars[event.cell] = self.progress.add_task(state.title_with_node(event.cell), total=1, note="")
             case CellPutBack():
                 self.progress.remove_task(self._bars.pop(event.cell))
-                self._say(f"{state.title(event.cell)}: {event.reason}")
+                self._say(f"{state.title_with_node(event.cell)}: {event.reason}")
             case CellProgress(total=0):
-                self._say(f"{state.title(event.cell)}: {event.text}")
+                self._say(f"{state.title_with_node(event.cell)}: {event.text}")
             case CellProgress():
                 note = _note(state, event)
                 self.progress.update(self._bars[event.cell], completed=event.done, total=event.total, note=note)

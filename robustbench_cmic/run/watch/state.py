@@ -24,6 +24,7 @@ class RunningCell(Frozen):
     accuracy: float | None = None
     loss: float | None = None
     seconds_left: float | None = None  # at its pace; None until it is known
+    node: str = ""  # as in `CellStarted`
 
 
 @dataclass
@@ -31,6 +32,7 @@ class _Running:
     """A cell under way, with its first and its last report."""
 
     since: datetime.datetime
+    node: str = ""
     first: events.CellProgress | None = None
     last: events.CellProgress | None = None
     accuracy: float | None = None
@@ -77,7 +79,7 @@ class RunState:
                 self.begin, self._jobs = event, event.jobs
                 self.cells = {cell.id: cell for cell in event.cells}
             case events.CellStarted():
-                self._running[event.cell] = _Running(event.time)
+                self._running[event.cell] = _Running(event.time, event.node)
                 if event.cell not in self.cells and event.cell in self._planned:
                     self.cells[event.cell] = cell_estimate(self._planned[event.cell])
             case events.EpochDone(numbers=epoch) if running := self._running.get(event.cell):
@@ -110,10 +112,16 @@ class RunState:
                 accuracy=running.accuracy,
                 loss=running.loss,
                 seconds_left=running.seconds_left(now),
+                node=running.node,
                 **running.last.model_dump(include={"done", "total", "text"}) if running.last else {},
             )
             for cell, running in self._running.items()
         ]
+
+    def title_with_node(self, cell: str) -> str:
+        """A cell in words, and where it is carried out, if that is another machine: `cnn-ce seed 0: train (node-2)`."""
+        node = self._running[cell].node if cell in self._running else ""
+        return f"{self.title(cell)} ({node})" if node else self.title(cell)
 
     def seconds_left_of(self, cell: str) -> float | None:
         """Of a cell under way, as of its last report."""

@@ -166,7 +166,8 @@ def _lines(status: SuiteStatus) -> Iterator[str]:
     yield f"{status.suite}: {_headline(status)}"
     yield f"cells: {status.cells_done} of {status.cells_total} done{_this_run(status)}"
     for cell in status.running:
-        yield f"now: {cell.title}{_progress(cell)}"
+        node = f" ({cell.node})" if cell.node else ""
+        yield f"now: {cell.title}{node}{_progress(cell)}"
     for failure in status.failures:
         yield f"{failure.status}: {failure.title}: {failure.reason}"
     yield f"records: {status.records}"

@@ -35,6 +35,10 @@ class Elsewhere:
         self.settings = settings
         self.folder = settings.store.work.parent / "elsewhere"
 
+    @staticmethod
+    def place(options: Options) -> tuple[str, int]:
+        return "cpu", 1
+
     def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
         queue = Queue(cells, emit)
         while (cell := queue.take()) is not None:

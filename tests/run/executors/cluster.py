@@ -1,0 +1,111 @@
+"""A cluster of Ray on this machine, whose nodes share its network and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that it and they have started."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(fields[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+class Cluster:
+    """A head without a processor, and nodes of one each; a context manager.
+
+    Attributes:
+        address: for `--address`.
+        folder: with a folder for each node, in which it has its temporary files, its home and its caches.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="rc", dir="/tmp"))  # paths of sockets are at most 107 bytes long
+        self.address = f"127.0.0.1:{free_port()}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            self.start("head", "--head", "--port", self.address.partition(":")[2], cpus=0)
+            for name in names:
+                self.start(name)
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self, name: str, *arguments: str, cpus: int = 1) -> None:
+        """Start a node and wait until it is there."""
+        own = self.folder / name
+        own.mkdir()
+        joins = arguments or ("--address", self.address)
+        command = [Path(sys.executable).with_name("ray"), "start", "--block", *joins, "--node-name", name]
+        command += ["--num-cpus", str(cpus), "--temp-dir", str(own), "--object-store-memory", "100000000"]
+        command += ["--node-ip-address", "127.0.0.1", "--disable-usage-stats"]
+        if arguments:
+            command += ["--include-dashboard", "false", "--ray-client-server-port", str(free_port())]
+        self._processes[name] = subprocess.Popen(
+            command, cwd=own, env=environment(own), stdout=(own / "log").open("wb"), stderr=subprocess.STDOUT
+        )
+        for _ in range(1200):
+            if "Ray runtime started" in (own / "log").read_text():
+                return
+            if self._processes[name].poll() is not None:
+                break
+            time.sleep(0.1)
+        raise RuntimeError((own / "log").read_text())
+
+    def kill(self, name: str) -> None:
+        """SIGKILL for everything on a node, as if its power was gone."""
+        process = self._processes.pop(name)
+        for pid in reversed(descendants(process.pid)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait()
+
+    def stop(self) -> None:
+        """End all nodes and remove what they have left."""
+        for name in list(self._processes):
+            self.kill(name)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """That of a machine of its own, which looks often whether the others are alive."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    own |= dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(folder))
+    own |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    return own | {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}

@@ -1,0 +1,219 @@
+"""The executor for Ray, on clusters of three nodes that share no disk: equal records, and what dies meanwhile."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.run.watch.event_log import read_latest_run
+from robustbench_cmic.run.watch.events import CellProgress, CellStarted, EpochDone, Event
+from tests.conftest import ROOT, TINY_SUITE, command, contents
+from tests.in_process import command_here
+from tests.run.executors.cluster import Cluster
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: it has no wheel for every Python")
+
+CODE = """\
+import time
+import helper
+
+
+def slow(model, images, labels, *, eps, norm):
+    time.sleep(helper.SECONDS)
+    return images
+"""
+SUITE = TINY_SUITE.replace("suite: tiny", "suite: faults").replace("epochs: 2", "epochs: 150")
+SUITE = SUITE.replace("attacks:", "attacks:\n  - {name: 'own:slow', id: slow, norm: linf, eps: 0.1}")
+SUITE = SUITE.replace("{name: PGD, eps: 0.1, steps: 3}", "{name: PGD, eps: [0.1, 0.2], steps: 3, ascending: true}")
+OFTEN = (
+    "import sys; import robustbench_cmic.run.executors.node as node; node.STATE_EVERY = 0.5; "
+    "from robustbench_cmic.__main__ import main; main()"
+)
+"""The command line, with nodes that send the state of a training twice a second."""
+
+
+def outcomes(folder: Path) -> dict[str, Any]:
+    """All records, but for what differs between equal runs and where they were made."""
+    records = contents(folder)
+    for record in records.values():
+        record.pop("provenance", None)
+    return records
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster("one", "two") as started:
+        yield started
+
+
+class Driver:
+    """A run on a cluster, in a process of its own."""
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self.store = Store(folder / "results" / "faults")
+        words = ["run", "faults.yaml", "--executor", "ray", "--address", cluster.address]
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+        self.out = (folder / "out").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OFTEN, *words], cwd=folder, env=environment, stdout=self.out, stderr=self.out
+        )
+
+    def wait_for(self, what: Callable[[Event], bool], seconds: float = 300) -> Event:
+        """Until an event of this kind was heard."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for event in read_latest_run(self.store.events):
+                if what(event):
+                    return event
+            assert self.process.poll() is None, Path(self.out.name).read_text()
+            time.sleep(0.1)
+        raise AssertionError(f"nothing of the kind in {seconds} s: {Path(self.out.name).read_text()}")
+
+    def ends(self, code: int) -> None:
+        """Until it has ended, with this exit code."""
+        assert self.process.wait(600) == code, Path(self.out.name).read_text()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "faults.yaml").write_text(SUITE)
+    (tmp_path / "own.py").write_text(CODE)
+    (tmp_path / "helper.py").write_text("SECONDS = 4\n")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run on this machine gives."""
+    own = tmp_path_factory.mktemp("local")
+    (own / "faults.yaml").write_text(SUITE)
+    (own / "own.py").write_text(CODE)
+    (own / "helper.py").write_text("SECONDS = 4\n")
+    done = subprocess.run(command("run", "faults.yaml", "--jobs", 2), cwd=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return outcomes(own / "results" / "faults")
+
+
+def node_of(driver: Driver, cell: str) -> str:
+    """The machine that a cell has begun on last."""
+    started = [event for event in read_latest_run(driver.store.events) if isinstance(event, CellStarted)]
+    return [event.node for event in started if event.cell.startswith(cell)][-1]
+
+
+@needs_ray
+def test_records_of_a_cluster_are_those_of_one_machine(cluster: Cluster, tmp_path: Path) -> None:
+    for results, words in (("here", []), ("there", ["--executor", "ray", "--address", cluster.address])):
+        done = subprocess.run(
+            command("run", ROOT / "suites" / "smoke.yaml", "--results", results, "--jobs", 2, *words),
+            cwd=tmp_path, env=os.environ | {"RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    here, there = (Store(tmp_path / name / "smoke") for name in ("here", "there"))
+    assert outcomes(there.results) == outcomes(here.results)
+    for pattern in ("*.safetensors", "pictures/*.json"):
+        files = {file.name: file.read_bytes() for store in (there,) for file in _all(store, pattern)}
+        assert files == {file.name: file.read_bytes() for file in _all(here, pattern)}
+        assert files
+    origins = [read_record(file).provenance for file in there.results.glob("*.s0.*.json")]
+    assert {origin["node"] for origin in origins} == {"one", "two"}
+    assert {origin["executor"] for origin in origins} == {"ray"}
+    plain = read_record(next(here.results.glob("*.s0.*.json"))).provenance
+    keys = plain.keys() - {"node", "executor"}
+    assert all({key: origin[key] for key in keys} == plain for origin in origins)
+    assert "cnn-ce seed 0: train (one): done in" in done.stdout or "cnn-ce seed 0: train (two): done in" in done.stdout
+
+
+def _all(store: Store, pattern: str) -> list[Path]:
+    return [*store.results.glob(pattern), *store.work.glob(pattern)]
+
+
+@needs_ray
+def test_nodes_that_die_cost_their_cells_time_only(cluster: Cluster, folder: Path, expected: dict[str, Any]) -> None:
+    cluster.start("three")
+    driver = Driver(folder, cluster)
+    driver.wait_for(lambda event: isinstance(event, EpochDone) and event.numbers.epoch >= 20)
+    training = next(event.cell for event in read_latest_run(driver.store.events) if isinstance(event, CellStarted))
+    while not driver.store.resume_state(training).exists():
+        time.sleep(0.05)
+    first = node_of(driver, training)
+    cluster.kill(first)
+    driver.wait_for(lambda event: isinstance(event, CellStarted) and ".slow." in event.cell)
+    attack = next(
+        event.cell
+        for event in read_latest_run(driver.store.events)
+        if isinstance(event, CellStarted) and ".slow." in event.cell
+    )
+    second = node_of(driver, attack)
+    assert second != first
+    cluster.kill(second)
+    driver.ends(0)
+    for name in (first, second):
+        cluster.start(f"{name}-again")
+    assert outcomes(driver.store.results) == expected
+    taken_up = read_record(driver.store.record(training)).timing.resumed_after_epoch
+    assert taken_up is not None
+    assert taken_up > 0
+    told = [event.text for event in read_latest_run(driver.store.events) if isinstance(event, CellProgress)]
+    for name in (first, second):
+        assert f"the node {name} is gone: begun anew (1 of 3)" in told
+
+
+@needs_ray
+def test_a_driver_that_is_killed_is_gone_on_from(cluster: Cluster, folder: Path, expected: dict[str, Any]) -> None:
+    driver = Driver(folder, cluster)
+    driver.wait_for(lambda event: isinstance(event, CellStarted) and ".slow." in event.cell)
+    driver.process.send_signal(signal.SIGKILL)
+    driver.process.wait()
+    assert 0 < len(list(driver.store.results.glob("*.s0.*.json"))) < 12
+    other = shutil.copytree(folder, folder.parent / f"{folder.name}-local")
+    done = subprocess.run(command("run", "faults.yaml", "--jobs", 2), cwd=other, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    Driver(folder, cluster).ends(0)
+    for each in (folder, other):
+        assert outcomes(each / "results" / "faults") == expected
+
+
+@needs_ray
+def test_what_is_no_cluster_is_refused(tmp_path: Path) -> None:
+    words = ["run", "smoke", "--executor", "ray", "--address", "127.0.0.1:1"]
+    done = subprocess.run(command(*words), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("--address 127.0.0.1:1: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_ray_a_sentence_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = command_here("run", "smoke", "--executor", "ray", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == '--executor ray needs Ray: pip install "robustbench_cmic[ray]"\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--executor", "dask"], "--executor: should be local or ray, not 'dask'"),
+        (["--address", "auto"], "--address and --gpus-per-cell are of a cluster: say --executor ray, too"),
+        (["--gpus-per-cell", "0.5"], "--address and --gpus-per-cell are of a cluster: say --executor ray, too"),
+        (["--executor", "ray", "--gpus-per-cell", "1.5"], "--gpus-per-cell: should be a part of a GPU or a whole"),
+        (["--shard", "3/2"], "--shard: should be a part of the trainings such as 2/4, from 1/4 to 4/4, not '3/2'"),
+        (["--shard", "0/2"], "--shard: should be"),
+    ],
+)
+def test_options_that_mean_nothing(tmp_path: Path, words: list[str], message: str) -> None:
+    done = command_here("run", "smoke", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
