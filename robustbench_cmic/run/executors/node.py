@@ -27,7 +27,7 @@ from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.run.executors import Queue
 from robustbench_cmic.run.executors.local import LocalProcesses
-from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.options import Settings, cores
 from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Event
 from robustbench_cmic.suite.data import AnyDataset, TorchvisionDataset
 from robustbench_cmic.suite.messages import UserError
@@ -38,7 +38,8 @@ _TOGETHER = 0.2
 """Seconds in which what happens is told together."""
 _LOG = 100_000
 """Bytes of what libraries have printed that are sent of a cell, the last ones."""
-_PLACES = Path(tempfile.gettempdir(), f"robustbench_cmic.nodes.{os.getuid()}")
+_PREFIX = "robustbench_cmic.node."
+"""Of folders among the machine's temporary files."""
 
 
 class Parcel(NamedTuple):
@@ -107,7 +108,7 @@ class Node:
     ) -> None:
         _remove_abandoned()
         self._leave = contextlib.ExitStack()
-        self.folder = Path(tempfile.mkdtemp(dir=_PLACES))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._leave.enter_context(exclusive(self.folder))
         self._fetch, self._every = fetch, every
         self.store = Store(self.folder / "results", self.folder / "work")
@@ -124,6 +125,7 @@ class Node:
             weights={sha256: self._given(sha256, content) for sha256, content in weights.items()},
             provenance=settings.provenance | here,
             suite_folder=None,
+            loaders=min(settings.loaders, cores()),
             code=(self.folder / "code",),
             packed=self.folder / "data",
         )
@@ -242,9 +244,9 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _remove_abandoned() -> None:
-    """Remove the folders of those that were killed; one that has just been made may not be locked yet."""
-    _PLACES.mkdir(mode=0o700, exist_ok=True)
-    for folder in _PLACES.iterdir():
+    """Remove our folders of nodes that were killed; one that has just been made may not be locked yet."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > 60 and not is_held(folder):
+            facts = folder.lstat()
+            if facts.st_uid == os.getuid() and time.time() - facts.st_mtime > 60 and not is_held(folder):
                 shutil.rmtree(folder, ignore_errors=True)

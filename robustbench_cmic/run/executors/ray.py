@@ -6,6 +6,7 @@ Ray places, starts and watches the `Node`s and carries objects; this process alo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.data.packed import pack_data, packed_file
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records import provenance
-from robustbench_cmic.records.files import file_sha256, write_atomically
+from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.schema import Status
 from robustbench_cmic.run.executors import Queue, death
 from robustbench_cmic.run.options import Options, Settings
@@ -50,8 +51,14 @@ class RemoteNode(nodes.Node):
         super().__init__(settings, name, "ray", weights, code, every, ray.get)
 
     def name(self) -> str:
-        """Of the machine; answered as soon as this is ready."""
-        return str(self.settings.provenance["node"])
+        """Of the machine; answered as soon as this is ready.
+
+        Raises:
+            UserError: it computes with something else; it may have come later than the others.
+        """
+        ours = self.settings.provenance
+        _compare(ours["node"], ours, provenance.collect())
+        return str(ours["node"])
 
 
 @dataclass
@@ -80,7 +87,8 @@ class RayCluster:
         self._slots: list[_Slot] = []
         self._deaths: Counter[str] = Counter()  # of nodes, by cell
         self._failed_starts = 0
-        self._objects: dict[Path, nodes.Parcel] = {}
+        self._actor = self._ray.remote(RemoteNode)
+        self._objects: dict[Path, tuple[os.stat_result, nodes.Parcel]] = {}
         self._data: dict[Path, tuple[AnyDataset, str, Any]] = {}
 
     @staticmethod
@@ -126,7 +134,7 @@ class RayCluster:
     def _open(self, weights: Mapping[str, Any], code: Mapping[str, bytes]) -> None:
         """Ask Ray for one place more; where there is none, it waits until there is."""
         gpus = self._settings.gpus if self._settings.device.startswith("cuda") else 0
-        actor = self._ray.remote(RemoteNode).options(num_cpus=1, num_gpus=gpus, max_restarts=0)
+        actor = self._actor.options(num_cpus=1, num_gpus=gpus, max_restarts=0)
         handle = actor.remote(self._settings, weights, code, nodes.STATE_EVERY)
         self._slots.append(_Slot(handle, handle.name.remote()))
 
@@ -150,12 +158,15 @@ class RayCluster:
 
     def _parcel(self, path: Path) -> nodes.Parcel | None:
         """A file as an object of the cluster; each is put there once."""
-        sha256 = file_sha256(path)
-        if sha256 is None:
+        if not path.is_file():
             return None
-        if path not in self._objects or self._objects[path].sha256 != sha256:
-            self._objects[path] = nodes.Parcel(sha256, self._ray.put(path.read_bytes()))
-        return self._objects[path]
+        facts = path.stat()
+        known = self._objects.get(path)
+        if known is None or (known[0].st_mtime_ns, known[0].st_ino) != (facts.st_mtime_ns, facts.st_ino):
+            content = path.read_bytes()
+            known = facts, nodes.Parcel(hashlib.sha256(content).hexdigest(), self._ray.put(content))
+            self._objects[path] = known
+        return known[1]
 
     def _take(self, slot: _Slot, queue: Queue, emit: Emit) -> None:
         """Take the answer of a place."""
@@ -171,10 +182,10 @@ class RayCluster:
         except self._ray.exceptions.RayError as error:
             self._lose(slot, queue, one_line(error))
         else:
-            if isinstance(answer, str):
-                slot.node, slot.answer, self._failed_starts = answer, None, 0
-            else:
+            if isinstance(answer, nodes.Heard):
                 self._hear(slot, answer, queue, emit)
+            else:
+                slot.node, slot.answer, self._failed_starts = answer, None, 0
 
     def _hear(self, slot: _Slot, heard: nodes.Heard, queue: Queue, emit: Emit) -> None:
         """Hand on events and write what came with them."""
@@ -197,21 +208,21 @@ class RayCluster:
         for event in heard.events:
             queue.end(cell, event) if isinstance(event, CellEnded) else emit(event)
         needed = {path for other in queue.unfinished for path in store.inputs(other)}
-        self._objects = {path: parcel for path, parcel in self._objects.items() if path in needed}
+        self._objects = {path: known for path, known in self._objects.items() if path in needed}
 
     def _lose(self, slot: _Slot, queue: Queue, why: str) -> None:
         """A place is gone: its cell is begun anew elsewhere, a training from the state that it has sent last."""
-        self._drop(slot)
-        cell = slot.cell
-        if cell is None:
+        idle = [other for other in self._slots if other.answer is None and other.node == slot.node]
+        for each in (slot, *idle):  # those have hardly outlived it, and a cell would find out only there
+            self._drop(each)
+        if (cell := slot.cell) is None:
             self._failed_starts += not slot.node
             if self._failed_starts > RETRIES:
                 raise UserError(f"no node of the cluster can begin to work: {why}")
             return
         self._deaths[cell.id] += 1
         if self._deaths[cell.id] > RETRIES:
-            times = f"its node died {self._deaths[cell.id]} times, last {slot.node}"
-            queue.end(cell, death(cell, times, self._settings))
+            queue.end(cell, death(cell, f"its node died {RETRIES + 1} times, last {slot.node}", self._settings))
         else:
             queue.put_back(cell, f"the node {slot.node} is gone: begun anew ({self._deaths[cell.id]} of {RETRIES})")
 
@@ -264,10 +275,6 @@ def _name(node: Mapping[str, Any]) -> str:
     return str(node["NodeName"] if named else node["NodeManagerHostname"])
 
 
-def _facts() -> dict[str, Any]:
-    return provenance.collect()
-
-
 def _check(ray: Any, alive: Sequence[Mapping[str, Any]]) -> None:
     """Check that all nodes compute with what this process computes with.
 
@@ -275,7 +282,7 @@ def _check(ray: Any, alive: Sequence[Mapping[str, Any]]) -> None:
         UserError: one does not, or does not answer.
     """
     pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    facts, asked = ray.remote(_facts), []
+    facts, asked = ray.remote(lambda: provenance.collect()), []
     for node in alive:
         placed = facts.options(num_cpus=0, max_retries=0, scheduling_strategy=pinned(node["NodeID"], soft=False))
         asked.append((_name(node), placed.remote()))
@@ -284,5 +291,9 @@ def _check(ray: Any, alive: Sequence[Mapping[str, Any]]) -> None:
             theirs = ray.get(answer, timeout=_ANSWER)
         except ray.exceptions.RayError as error:
             raise UserError(f"the node {name} cannot run this package: {one_line(error)}") from None
-        if (difference := provenance.mismatch(provenance.collect(), theirs)) is not None:
-            raise UserError(f"the node {name} computes with something else: {difference}; install the same there")
+        _compare(name, provenance.collect(), theirs)
+
+
+def _compare(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    if (difference := provenance.mismatch(ours, theirs)) is not None:
+        raise UserError(f"the node {name} computes with something else: {difference}; install the same there")

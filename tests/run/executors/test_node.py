@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -11,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import robustbench_cmic.run.executors.node as nodes
 from robustbench_cmic.data import load_data
 from robustbench_cmic.data.base import Data, Split
 from robustbench_cmic.data.packed import pack_data, packed_file, read_packed
@@ -54,8 +55,9 @@ def leave(connection: Connection, settings: Settings) -> None:
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    monkeypatch.setattr(nodes, "_PLACES", tmp_path / "nodes")
-    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    (tmp_path / "nodes").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nodes"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     main = "tests.run.executors.test_node:leave"
     made = Node(settings_for(tmp_path), "n1", "test", {"a": b"given"}, {"own.py": b"x = 1"}, every=0.5, main=main)
     yield made
