@@ -11,13 +11,13 @@ from robustbench_cmic.suite.messages import UserError, suggestion
 
 
 class Shard(NamedTuple):
-    """One of `count` parts of a plan's trainings, counted from 1; `2/4` on a command line."""
+    """One of some parts of a plan's trainings, counted from 1; `2/4` on a command line."""
 
     number: int
-    count: int
+    parts: int
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
+        return f"{self.number}/{self.parts}"
 
 
 class Selection(NamedTuple):
@@ -64,9 +64,9 @@ def _of_shard(cells: Sequence[Cell], shard: Shard) -> set[str]:
     """
     seeds = {cell.needs or cell.id: cell.seed for cell in cells}
     names = sorted(seeds, key=lambda name: seeds[name])  # stable: within a seed in the plan's order
-    if shard.count > len(names):
+    if shard.parts > len(names):
         raise UserError(f"--shard {shard}: there are {len(names)} trainings to share out; ask for no more shards")
-    first, last = ((shard.number - offset) * len(names) // shard.count for offset in (1, 0))
+    first, last = ((shard.number - offset) * len(names) // shard.parts for offset in (1, 0))
     own = set(names[first:last])
     return {cell.id for cell in cells if (cell.needs or cell.id) in own}
 

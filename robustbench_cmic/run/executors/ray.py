@@ -106,7 +106,7 @@ class RayCluster:
         if options.jobs is None and places == 0:
             what = "GPU" if on_gpu else "CPU"
             raise UserError(
-                f"the cluster has no {what}; start nodes, or say with --jobs how many cells it is to grow for"
+                f"the cluster has no {what}; start nodes, or say with --jobs for how many cells it is to grow"
             )
         return "cuda:0" if on_gpu else "cpu", options.jobs or places
 

@@ -62,7 +62,7 @@ class Cluster:
         own = self.folder / name
         own.mkdir()
         joins = arguments or ("--address", self.address)
-        command = [Path(sys.executable).with_name("ray"), "start", "--block", *joins, "--node-name", name]
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *joins, "--node-name", name]
         command += ["--num-cpus", str(cpus), "--temp-dir", str(own), "--object-store-memory", "100000000"]
         command += ["--node-ip-address", "127.0.0.1", "--disable-usage-stats"]
         if arguments:

@@ -195,3 +195,26 @@ def test_a_cell_that_is_put_back_does_not_run_until_it_begins_again(cells: list[
     first, second = plain.getvalue().splitlines()
     assert first == "cnn-ce seed 0: train: out of [memory]"
     assert "done in 8.0 s" in second
+def test_the_machine_of_a_cell_is_named_and_another_where_it_begins_again(cells: list[Cell]) -> None:
+    cell, plain, bars = cells[0].id, io.StringIO(), io.StringIO()
+    listener = plain_lines(plain, cells)
+    with display(Console(file=bars, width=120, force_terminal=True), cells[:4], jobs=1) as shown:
+        assert isinstance(shown, LiveBars)
+        for event in (
+            CellStarted(cell=cell, node="n1"),
+            CellProgress(cell=cell, done=0, total=0, text="the node n1 is gone"),
+            CellStarted(cell=cell, node="n2"),
+            CellEnded(cell=cell, status="ok", seconds=8.0),
+        ):
+            listener(event)
+            shown(event)
+            if isinstance(event, CellStarted):
+                assert [each.node for each in shown._state.running(event.time)] == [event.node]
+                assert [task.description for task in shown.progress.tasks] == [
+                    "all cells",
+                    f"cnn-ce seed 0: train ({event.node})",
+                ]
+        assert [task.description for task in shown.progress.tasks] == ["all cells"]
+    first, second = plain.getvalue().splitlines()
+    assert first == "cnn-ce seed 0: train (n1): the node n1 is gone"
+    assert second.partition("; ")[0].endswith("] cnn-ce seed 0: train (n2): done in 8.0 s")
