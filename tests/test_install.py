@@ -85,7 +85,7 @@ def test_uv_is_told_to_override_what_torchattacks_asks_for() -> None:
     assert not pinned.specifier.contains(CURRENT), "torchattacks asks for it no longer: the override can go"
 
 
-AT_NEED = ("adv-lib", "foolbox", "pyarrow")
+AT_NEED = ("adv-lib", "foolbox", "pyarrow", "ray")
 """Nobody has to have them, and what they are for says so."""
 
 
