@@ -70,7 +70,7 @@ class Cluster:
         self._processes[name] = subprocess.Popen(
             command, cwd=own, env=environment(own), stdout=(own / "log").open("wb"), stderr=subprocess.STDOUT
         )
-        for _ in range(1200):
+        for _ in range(3000):
             if "Ray runtime started" in (own / "log").read_text():
                 return
             if self._processes[name].poll() is not None:
@@ -104,8 +104,10 @@ class Cluster:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """That of a machine of its own, which looks often whether the others are alive."""
+    """That of a machine of its own, which looks often whether the others are alive, and starts as slowly as it may."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     own |= dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(folder))
     own |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    return own | {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
+    own |= {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
+    slow = ("gcs_server_request_timeout_seconds", "worker_register_timeout_seconds")
+    return own | {f"RAY_{name}": "300" for name in slow}
