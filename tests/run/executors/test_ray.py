@@ -44,6 +44,17 @@ OFTEN = (
 """The command line, with nodes that send the state of a training twice a second."""
 
 
+FILE = "suite/faults.yaml"
+
+
+def write_suite(folder: Path) -> Path:
+    """The suite and its code, in a folder that is on nobody's path; returns the folder above."""
+    (folder / "suite").mkdir()
+    for name, text in (("faults.yaml", SUITE), ("own.py", CODE), ("helper.py", "SECONDS = 4\n")):
+        (folder / "suite" / name).write_text(text)
+    return folder
+
+
 def outcomes(folder: Path) -> dict[str, Any]:
     """All records, but for what differs between equal runs and where they were made."""
     records = contents(folder)
@@ -63,7 +74,7 @@ class Driver:
 
     def __init__(self, folder: Path, cluster: Cluster) -> None:
         self.store = Store(folder / "results" / "faults")
-        words = ["run", "faults.yaml", "--executor", "ray", "--address", cluster.address]
+        words = ["run", FILE, "--executor", "ray", "--address", cluster.address]
         environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
         self.out = (folder / "out").open("ab")
         self.process = subprocess.Popen(
@@ -88,20 +99,14 @@ class Driver:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "faults.yaml").write_text(SUITE)
-    (tmp_path / "own.py").write_text(CODE)
-    (tmp_path / "helper.py").write_text("SECONDS = 4\n")
-    return tmp_path
+    return write_suite(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run on this machine gives."""
-    own = tmp_path_factory.mktemp("local")
-    (own / "faults.yaml").write_text(SUITE)
-    (own / "own.py").write_text(CODE)
-    (own / "helper.py").write_text("SECONDS = 4\n")
-    done = subprocess.run(command("run", "faults.yaml", "--jobs", 2), cwd=own, capture_output=True, text=True)
+    own = write_suite(tmp_path_factory.mktemp("local"))
+    done = subprocess.run(command("run", FILE, "--jobs", 2), cwd=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return outcomes(own / "results" / "faults")
 
@@ -178,7 +183,7 @@ def test_a_driver_that_is_killed_is_gone_on_from(cluster: Cluster, folder: Path,
     driver.process.wait()
     assert 0 < len(list(driver.store.results.glob("*.s0.*.json"))) < 12
     other = shutil.copytree(folder, folder.parent / f"{folder.name}-local")
-    done = subprocess.run(command("run", "faults.yaml", "--jobs", 2), cwd=other, capture_output=True, text=True)
+    done = subprocess.run(command("run", FILE, "--jobs", 2), cwd=other, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     Driver(folder, cluster).ends(0)
     for each in (folder, other):
