@@ -111,12 +111,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return outcomes(own / "results" / "faults")
 
 
-def node_of(driver: Driver, cell: str) -> str:
-    """The machine that a cell has begun on last."""
-    started = [event for event in read_latest_run(driver.store.events) if isinstance(event, CellStarted)]
-    return [event.node for event in started if event.cell.startswith(cell)][-1]
-
-
 @needs_ray
 def test_records_of_a_cluster_are_those_of_one_machine(cluster: Cluster, tmp_path: Path) -> None:
     for results, words in (("here", []), ("there", ["--executor", "ray", "--address", cluster.address])):
@@ -148,19 +142,19 @@ def _all(store: Store, pattern: str) -> list[Path]:
 def test_nodes_that_die_cost_their_cells_time_only(cluster: Cluster, folder: Path, expected: dict[str, Any]) -> None:
     cluster.start("three")
     driver = Driver(folder, cluster)
-    driver.wait_for(lambda event: isinstance(event, EpochDone) and event.numbers.epoch >= 20)
-    training = next(event.cell for event in read_latest_run(driver.store.events) if isinstance(event, CellStarted))
-    while not driver.store.resume_state(training).exists():
-        time.sleep(0.05)
-    first = node_of(driver, training)
-    cluster.kill(first)
-    driver.wait_for(lambda event: isinstance(event, CellStarted) and ".slow." in event.cell)
-    attack = next(
-        event.cell
+    epoch = driver.wait_for(lambda event: isinstance(event, EpochDone) and event.numbers.epoch >= 5)
+    assert isinstance(epoch, EpochDone)
+    training, state = epoch.cell, driver.store.resume_state(epoch.cell)
+    driver.wait_for(lambda _: state.exists())
+    (first,) = (
+        event.node
         for event in read_latest_run(driver.store.events)
-        if isinstance(event, CellStarted) and ".slow." in event.cell
+        if isinstance(event, CellStarted) and event.cell == training
     )
-    second = node_of(driver, attack)
+    cluster.kill(first)
+    attack = driver.wait_for(lambda event: isinstance(event, CellStarted) and ".slow." in event.cell)
+    assert isinstance(attack, CellStarted)
+    second = attack.node
     assert second != first
     cluster.kill(second)
     driver.ends(0)
