@@ -64,7 +64,7 @@ class Played:
     def _actor(self, *_: Any) -> Any:
         self.made += 1
         name = f"n{self.made}"
-        later = {
+        later: dict[str, Callable[..., Any]] = {
             "name": lambda: self.play(name, None) if name in getattr(self.play, "stillborn", ()) else name,
             "carry_out": lambda task, _: self.play(name, task),
             "hear": lambda _: self.play(name, None),
@@ -294,14 +294,15 @@ def test_places_are_those_of_the_nodes(
         (RayError("it has no module of this name"), "the node b cannot run this package: .*no module of this name"),
     ],
 )
-def test_nodes_are_compared_with_this_process(monkeypatch: pytest.MonkeyPatch, theirs: Any, message: str) -> None:
-    facts = {"a": provenance.collect()}
-    facts["b"] = theirs if isinstance(theirs, Exception) else provenance.collect() | theirs
+def test_nodes_are_compared_with_this_process(theirs: Any, message: str | None) -> None:
+    ours = provenance.collect()
+    facts: dict[str, Any] = {"a": ours, "b": theirs if isinstance(theirs, RayError) else ours | theirs}
 
     def get(name: str, timeout: float) -> Any:
-        if isinstance(facts[name], Exception):
-            raise facts[name]
-        return facts[name]
+        found = facts[name]
+        if isinstance(found, RayError):
+            raise found
+        return found
 
     ask = SimpleNamespace(options=lambda scheduling_strategy, **_: SimpleNamespace(remote=lambda: scheduling_strategy))
     pinned = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
