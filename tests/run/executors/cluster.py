@@ -109,5 +109,6 @@ def environment(folder: Path) -> dict[str, str]:
     own |= dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(folder))
     own |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
     own |= {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
-    slow = ("gcs_server_request_timeout_seconds", "worker_register_timeout_seconds")
-    return own | {f"RAY_{name}": "300" for name in slow}
+    slow = {"gcs_server_request_timeout_seconds": "300", "worker_register_timeout_seconds": "300"}
+    slow["agent_register_timeout_ms"] = "300000"
+    return own | {f"RAY_{name}": value for name, value in slow.items()}
