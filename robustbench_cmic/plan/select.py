@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from robustbench_cmic.plan.cell import Cell, Plan
@@ -51,24 +52,39 @@ def select(plan: Plan, seeds: Sequence[int] = (), only: Sequence[str] = (), shar
     if not asked:
         raise UserError("--seeds and --only together leave nothing of the suite")
     if shard is not None:
-        asked = _of_shard([cell for cell in plan.cells if cell.id in asked], shard)
+        asked = _of_shard(plan, asked, shard)
     keep = plan.with_dependencies(asked)
     return Selection([cell for cell in plan.cells if cell.id in keep], asked)
 
 
-def _of_shard(cells: Sequence[Cell], shard: Shard) -> set[str]:
-    """The ids of those among some cells that hang on the shard's trainings.
+def _of_shard(plan: Plan, asked: set[str], shard: Shard) -> set[str]:
+    """Those of the cells asked for that hang on the shard's trainings.
 
     Trainings are dealt out in runs of equal length (give or take one), seed by seed: a transfer is between models of
-    one seed, so that few of its sources lie in another shard. Those that do are trained in both.
+    one seed, so that few of its sources lie in another shard. Those that do are trained in both. What begins with the
+    weights of another training is in that one's shard, and counts with it.
     """
-    seeds = {cell.needs or cell.id: cell.seed for cell in cells}
-    names = sorted(seeds, key=lambda name: seeds[name])  # stable: within a seed in the plan's order
-    if shard.parts > len(names):
-        raise UserError(f"--shard {shard}: there are {len(names)} trainings to share out; ask for no more shards")
-    first, last = ((shard.number - offset) * len(names) // shard.parts for offset in (1, 0))
-    own = set(names[first:last])
-    return {cell.id for cell in cells if (cell.needs or cell.id) in own}
+    trainings = plan.of("train")
+    chain: dict[str, str] = {}  # by training, the one with which its chain of beginnings begins
+    for cell in trainings:
+        chain[cell.id] = cell.id if cell.source is None else chain[cell.source]
+    used = {cell.needs or cell.id for cell in plan.cells if cell.id in asked}
+    lengths = Counter(chain[cell.id] for cell in sorted(trainings, key=lambda each: each.seed) if cell.id in used)
+    if shard.parts > len(lengths):
+        what = "trainings" if len(lengths) == len(used) else "chains of trainings"
+        raise UserError(f"--shard {shard}: there are {len(lengths)} {what} to share out; ask for no more shards")
+    part = dict(zip(lengths, _parts(list(lengths.values()), shard.parts), strict=True))
+    return {cell.id for cell in plan.cells if cell.id in asked and part[chain[cell.needs or cell.id]] == shard.number}
+
+
+def _parts(lengths: Sequence[int], parts: int) -> Iterator[int]:
+    """For each of some lengths the number of its part, where parts are runs of about equal length and none is empty."""
+    number, done = 1, 0
+    for left, length in zip(reversed(range(len(lengths))), lengths, strict=True):
+        yield number
+        done += length
+        if done * parts >= number * sum(lengths) or left == parts - number:
+            number += 1
 
 
 def _chooses(pattern: str, cell: Cell, only: Sequence[str]) -> bool:
