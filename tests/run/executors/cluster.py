@@ -50,15 +50,21 @@ class Cluster:
         self.address = f"127.0.0.1:{free_port()}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
-            self.start("head", "--head", "--port", self.address.partition(":")[2], cpus=0)
-            for name in names:
-                self.start(name)
+            self._begin("head", "--head", "--port", self.address.partition(":")[2], cpus=0)
+            self._wait("head")
+            self.start(*names)
         except BaseException:
             self.stop()
             raise
 
-    def start(self, name: str, *arguments: str, cpus: int = 1) -> None:
-        """Start a node and wait until it is there."""
+    def start(self, *names: str) -> None:
+        """Start nodes, all at once, and wait until they are there."""
+        for name in names:
+            self._begin(name)
+        for name in names:
+            self._wait(name)
+
+    def _begin(self, name: str, *arguments: str, cpus: int = 1) -> None:
         own = self.folder / name
         own.mkdir()
         joins = arguments or ("--address", self.address)
@@ -67,16 +73,20 @@ class Cluster:
         command += ["--node-ip-address", "127.0.0.1", "--disable-usage-stats"]
         if arguments:
             command += ["--include-dashboard", "false", "--ray-client-server-port", str(free_port())]
-        self._processes[name] = subprocess.Popen(
-            command, cwd=own, env=environment(own), stdout=(own / "log").open("wb"), stderr=subprocess.STDOUT
-        )
+        with (own / "log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                command, cwd=own, env=environment(own), stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _wait(self, name: str) -> None:
+        log = self.folder / name / "log"
         for _ in range(3000):
-            if "Ray runtime started" in (own / "log").read_text():
+            if "Ray runtime started" in log.read_text():
                 return
             if self._processes[name].poll() is not None:
                 break
             time.sleep(0.1)
-        raise RuntimeError((own / "log").read_text())
+        raise RuntimeError(log.read_text())
 
     def kill(self, name: str) -> None:
         """SIGKILL for everything on a node, as if its power was gone."""
@@ -110,5 +120,5 @@ def environment(folder: Path) -> dict[str, str]:
     own |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
     own |= {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
     slow = {"gcs_server_request_timeout_seconds": "300", "worker_register_timeout_seconds": "300"}
-    slow["agent_register_timeout_ms"] = "300000"
+    slow |= {"agent_register_timeout_ms": "300000", "worker_niceness": "0"}  # else tests beside it leave it no time
     return own | {f"RAY_{name}": value for name, value in slow.items()}

@@ -18,7 +18,7 @@ import pytest
 from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.watch.event_log import read_latest_run
 from robustbench_cmic.run.watch.events import CellProgress, CellStarted, EpochDone, Event
-from tests.conftest import ROOT, TINY_SUITE, command, contents
+from tests.conftest import ROOT, command, contents
 from tests.in_process import command_here
 from tests.run.executors.cluster import Cluster
 
@@ -34,9 +34,23 @@ def slow(model, images, labels, *, eps, norm):
     time.sleep(helper.SECONDS)
     return images
 """
-SUITE = TINY_SUITE.replace("suite: tiny", "suite: faults").replace("epochs: 2", "epochs: 150")
-SUITE = SUITE.replace("attacks:", "attacks:\n  - {name: 'own:slow', id: slow, norm: linf, eps: 0.1}")
-SUITE = SUITE.replace("{name: PGD, eps: 0.1, steps: 3}", "{name: PGD, eps: [0.1, 0.2], steps: 3, ascending: true}")
+SUITE = """\
+suite: faults
+dataset: {name: digits}
+training: {epochs: 100, batch_size: 128, optimizer: {name: sgd, lr: 0.1}}
+models:
+  - {id: first, architecture: mlp, objective: {name: ce}}
+  - id: then
+    architecture: mlp
+    objective: {name: cmic}
+    initial_weights: {model: first}
+    training: {epochs: 2, batch_size: 128, optimizer: {name: sgd, lr: 0.1}}
+evaluation: {limit: 100}
+attacks:
+  - {name: 'own:slow', id: slow, norm: linf, eps: 0.1}
+  - {name: PGD, eps: [0.1, 0.2], steps: 3, ascending: true}
+audit: off
+"""
 OFTEN = (
     "import sys; import robustbench_cmic.run.executors.node as node; node.STATE_EVERY = 0.5; "
     "from robustbench_cmic.__main__ import main; main()"
@@ -50,7 +64,7 @@ FILE = "suite/faults.yaml"
 def write_suite(folder: Path) -> Path:
     """The suite and its code, in a folder that is on nobody's path; returns the folder above."""
     (folder / "suite").mkdir()
-    for name, text in (("faults.yaml", SUITE), ("own.py", CODE), ("helper.py", "SECONDS = 4\n")):
+    for name, text in (("faults.yaml", SUITE), ("own.py", CODE), ("helper.py", "SECONDS = 2\n")):
         (folder / "suite" / name).write_text(text)
     return folder
 
@@ -76,10 +90,11 @@ class Driver:
         self.store = Store(folder / "results" / "faults")
         words = ["run", FILE, "--executor", "ray", "--address", cluster.address]
         environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-        self.out = (folder / "out").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", OFTEN, *words], cwd=folder, env=environment, stdout=self.out, stderr=self.out
-        )
+        self.told = folder / "out"
+        with self.told.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", OFTEN, *words], cwd=folder, env=environment, stdout=out, stderr=out
+            )
 
     def wait_for(self, what: Callable[[Event], bool], seconds: float = 300) -> Event:
         """Until an event of this kind was heard."""
@@ -88,13 +103,13 @@ class Driver:
             for event in read_latest_run(self.store.events):
                 if what(event):
                     return event
-            assert self.process.poll() is None, Path(self.out.name).read_text()
+            assert self.process.poll() is None, self.told.read_text()
             time.sleep(0.1)
-        raise AssertionError(f"nothing of the kind in {seconds} s: {Path(self.out.name).read_text()}")
+        raise AssertionError(f"nothing of the kind in {seconds} s: {self.told.read_text()}")
 
     def ends(self, code: int) -> None:
         """Until it has ended, with this exit code."""
-        assert self.process.wait(600) == code, Path(self.out.name).read_text()
+        assert self.process.wait(600) == code, self.told.read_text()
 
 
 @pytest.fixture
@@ -106,7 +121,7 @@ def folder(tmp_path: Path) -> Path:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run on this machine gives."""
     own = write_suite(tmp_path_factory.mktemp("local"))
-    done = subprocess.run(command("run", FILE, "--jobs", 2), cwd=own, capture_output=True, text=True)
+    done = subprocess.run(command("run", FILE, "--jobs", 1), cwd=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return outcomes(own / "results" / "faults")
 
@@ -158,8 +173,6 @@ def test_nodes_that_die_cost_their_cells_time_only(cluster: Cluster, folder: Pat
     assert second != first
     cluster.kill(second)
     driver.ends(0)
-    for name in (first, second):
-        cluster.start(f"{name}-again")
     assert outcomes(driver.store.results) == expected
     taken_up = read_record(driver.store.record(training)).timing.resumed_after_epoch
     assert taken_up is not None
@@ -175,9 +188,9 @@ def test_a_driver_that_is_killed_is_gone_on_from(cluster: Cluster, folder: Path,
     driver.wait_for(lambda event: isinstance(event, CellStarted) and ".slow." in event.cell)
     driver.process.send_signal(signal.SIGKILL)
     driver.process.wait()
-    assert 0 < len(list(driver.store.results.glob("*.s0.*.json"))) < 12
+    assert 0 < len(list(driver.store.results.glob("*.s0.*.json"))) < 10
     other = shutil.copytree(folder, folder.parent / f"{folder.name}-local")
-    done = subprocess.run(command("run", FILE, "--jobs", 2), cwd=other, capture_output=True, text=True)
+    done = subprocess.run(command("run", FILE, "--jobs", 1), cwd=other, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     Driver(folder, cluster).ends(0)
     for each in (folder, other):
