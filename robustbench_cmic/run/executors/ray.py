@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ class RayCluster:
         self._deaths: Counter[str] = Counter()  # of nodes, by cell
         self._failed_starts = 0
         self._actor = self._ray.remote(RemoteNode)
-        self._objects: dict[Path, tuple[os.stat_result, nodes.Parcel]] = {}
+        self._objects: dict[tuple[Path, int, int], nodes.Parcel] = {}  # by path, time and number of the file
         self._data: dict[Path, tuple[AnyDataset, str, Any]] = {}
 
     @staticmethod
@@ -105,9 +106,7 @@ class RayCluster:
         places = sum(map(int, free if on_gpu else [node["Resources"].get("CPU", 0.0) for node in alive]))
         if options.jobs is None and places == 0:
             what = "GPU" if on_gpu else "CPU"
-            raise UserError(
-                f"the cluster has no {what}; start nodes, or say with --jobs for how many cells it is to grow"
-            )
+            raise UserError(f"the cluster has no {what}; start nodes, or say with --jobs to how many cells it may grow")
         return "cuda:0" if on_gpu else "cpu", options.jobs or places
 
     def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
@@ -161,12 +160,11 @@ class RayCluster:
         if not path.is_file():
             return None
         facts = path.stat()
-        known = self._objects.get(path)
-        if known is None or (known[0].st_mtime_ns, known[0].st_ino) != (facts.st_mtime_ns, facts.st_ino):
+        key = path, facts.st_mtime_ns, facts.st_ino
+        if key not in self._objects:
             content = path.read_bytes()
-            known = facts, nodes.Parcel(hashlib.sha256(content).hexdigest(), self._ray.put(content))
-            self._objects[path] = known
-        return known[1]
+            self._objects[key] = nodes.Parcel(hashlib.sha256(content).hexdigest(), self._ray.put(content))
+        return self._objects[key]
 
     def _take(self, slot: _Slot, queue: Queue, emit: Emit) -> None:
         """Take the answer of a place."""
@@ -208,7 +206,7 @@ class RayCluster:
         for event in heard.events:
             queue.end(cell, event) if isinstance(event, CellEnded) else emit(event)
         needed = {path for other in queue.unfinished for path in store.inputs(other)}
-        self._objects = {path: known for path, known in self._objects.items() if path in needed}
+        self._objects = {key: parcel for key, parcel in self._objects.items() if key[0] in needed}
 
     def _lose(self, slot: _Slot, queue: Queue, why: str) -> None:
         """A place is gone: its cell is begun anew elsewhere, a training from the state that it has sent last."""
@@ -253,6 +251,7 @@ def _import_ray() -> Any:
 def _connect(options: Options) -> Any:
     """Ray, connected to the cluster that a command line names; once a process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # half a minute; 20, Ray's own, try a dead cluster for ten
     ray, address = _import_ray(), options.address or "auto"
     if ray.is_initialized():
         return ray
@@ -260,8 +259,11 @@ def _connect(options: Options) -> Any:
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": options.jobs} if address == "local" else {}
     before = signal.getsignal(signal.SIGTERM)
     try:
+        if ":" in address:  # whether anybody is there; Ray would not say so for long
+            host, port = address.removeprefix("ray://").rsplit(":", 1)
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address, runtime_env={"py_modules": [package]}, log_to_driver=False, logging_level="ERROR", **own)
-    except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:
         hint = "; `ray start --head` starts a cluster here, and --address local one for this run alone"
         raise UserError(f"--address {address}: {one_line(error)}{hint if address == 'auto' else ''}") from None
     finally:
@@ -271,8 +273,7 @@ def _connect(options: Options) -> Any:
 
 def _name(node: Mapping[str, Any]) -> str:
     """What a node is called, if it was given a name (`ray start --node-name`); else its host."""
-    named = node["NodeName"] != node["NodeManagerAddress"]
-    return str(node["NodeName"] if named else node["NodeManagerHostname"])
+    return str(node["NodeName" if node["NodeName"] != node["NodeManagerAddress"] else "NodeManagerHostname"])
 
 
 def _check(ray: Any, alive: Sequence[Mapping[str, Any]]) -> None:
