@@ -38,16 +38,17 @@ def descendants(pid: int) -> list[int]:
 
 
 class Cluster:
-    """A head without a processor, and nodes of one each; a context manager.
+    """A head without a processor, and nodes of one each, with some environment variables; a context manager.
 
     Attributes:
         address: for `--address`.
         folder: with a folder for each node, in which it has its temporary files, its home and its caches.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, **variables: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rc", dir="/tmp"))  # paths of sockets are at most 107 bytes long
         self.address = f"127.0.0.1:{free_port()}"
+        self._variables = variables
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
             self._begin("head", "--head", "--port", self.address.partition(":")[2], cpus=0)
@@ -72,10 +73,10 @@ class Cluster:
         command += ["--num-cpus", str(cpus), "--temp-dir", str(own), "--object-store-memory", "100000000"]
         command += ["--node-ip-address", "127.0.0.1", "--disable-usage-stats"]
         if arguments:
-            command += ["--include-dashboard", "false", "--ray-client-server-port", str(free_port())]
+            command += ["--include-dashboard", "false", "--no-monitor", "--ray-client-server-port", str(free_port())]
         with (own / "log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
-                command, cwd=own, env=environment(own), stdout=log, stderr=subprocess.STDOUT
+                command, cwd=own, env=environment(own) | self._variables, stdout=log, stderr=subprocess.STDOUT
             )
 
     def _wait(self, name: str) -> None:
@@ -120,5 +121,6 @@ def environment(folder: Path) -> dict[str, str]:
     own |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
     own |= {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
     slow = {"gcs_server_request_timeout_seconds": "300", "worker_register_timeout_seconds": "300"}
-    slow |= {"agent_register_timeout_ms": "300000", "worker_niceness": "0"}  # else tests beside it leave it no time
-    return own | {f"RAY_{name}": value for name, value in slow.items()}
+    slow["agent_register_timeout_ms"] = "300000"
+    cheap = {"worker_niceness": "0", "enable_worker_prestart": "false", "prestart_worker_first_driver": "false"}
+    return own | {f"RAY_{name}": value for name, value in (slow | cheap).items()}
