@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,8 +52,7 @@ class Cluster:
         self._variables = variables
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
-            self._begin("head", "--head", "--port", self.address.partition(":")[2], cpus=0)
-            self._wait("head")
+            self._start_all(["head"], 0, "--head", "--port", self.address.partition(":")[2])
             self.start(*names)
         except BaseException:
             self.stop()
@@ -60,34 +60,38 @@ class Cluster:
 
     def start(self, *names: str) -> None:
         """Start nodes, all at once, and wait until they are there."""
-        for name in names:
-            self._begin(name)
-        for name in names:
-            self._wait(name)
+        self._start_all(names, 1, "--address", self.address)
 
-    def _begin(self, name: str, *arguments: str, cpus: int = 1) -> None:
+    def _start_all(self, names: Sequence[str], cpus: int, *arguments: str) -> None:
+        """What a busy machine gives no time may try again: Ray waits half a minute for a node, and no longer."""
+        for _ in range(3):
+            for name in names:
+                self._begin(name, cpus, *arguments)
+            names = [name for name in names if not self._is_there(name)]
+        if names:
+            raise RuntimeError((self.folder / names[0] / "log").read_text())
+
+    def _begin(self, name: str, cpus: int, *arguments: str) -> None:
         own = self.folder / name
-        own.mkdir()
-        joins = arguments or ("--address", self.address)
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *joins, "--node-name", name]
+        own.mkdir(exist_ok=True)
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *arguments, "--node-name", name]
         command += ["--num-cpus", str(cpus), "--temp-dir", str(own), "--object-store-memory", "100000000"]
         command += ["--node-ip-address", "127.0.0.1", "--disable-usage-stats"]
-        if arguments:
+        if "--head" in arguments:
             command += ["--include-dashboard", "false", "--no-monitor", "--ray-client-server-port", str(free_port())]
         with (own / "log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 command, cwd=own, env=environment(own) | self._variables, stdout=log, stderr=subprocess.STDOUT
             )
 
-    def _wait(self, name: str) -> None:
+    def _is_there(self, name: str) -> bool:
+        """Wait until a node says so, or has given up."""
         log = self.folder / name / "log"
-        for _ in range(3000):
-            if "Ray runtime started" in log.read_text():
-                return
+        while "Ray runtime started" not in log.read_text():
             if self._processes[name].poll() is not None:
-                break
+                return False
             time.sleep(0.1)
-        raise RuntimeError(log.read_text())
+        return True
 
     def kill(self, name: str) -> None:
         """SIGKILL for everything on a node, as if its power was gone."""

@@ -65,7 +65,6 @@ OFTEN = (
 )
 """The command line, with nodes that send the state of a training twice a second."""
 
-
 FILE = "suite/faults.yaml"
 
 
@@ -156,7 +155,7 @@ def test_records_of_a_cluster_are_those_of_one_machine(cluster: Cluster, tmp_pat
     here, there = (Store(tmp_path / name / "smoke") for name in ("here", "there"))
     assert outcomes(there.results) == outcomes(here.results)
     for pattern in ("*.safetensors", "pictures/*.json"):
-        files = {file.name: file.read_bytes() for store in (there,) for file in _all(store, pattern)}
+        files = {file.name: file.read_bytes() for file in _all(there, pattern)}
         assert files == {file.name: file.read_bytes() for file in _all(here, pattern)}
         assert files
     origins = [read_record(file).provenance for file in there.results.glob("*.s0.*.json")]
