@@ -11,61 +11,20 @@ takes at most the sum of both (Graham 1969, "Bounds on multiprocessing timing an
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from robustbench_cmic.plan.cell import Cell, title
+from robustbench_cmic.plan.cell import title
+from robustbench_cmic.plan.schedule import critical_path, simulated
 from robustbench_cmic.report import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = {"digits-10": "#4477aa", "lambda-beta": "#228833", "mnist": "#ccbb44", "cifar100": "#ee6677"}
 """Committed suites with a colour each (Paul Tol's bright scheme)."""
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
-
-
-def simulated(cells: Sequence[Cell], seconds: Mapping[str, float], workers: int) -> float:
-    """Seconds until all cells are done.
-
-    Args:
-        cells: each after those that it depends on.
-        seconds: that each takes, by id; what is not there takes none.
-        workers: cells at a time.
-    """
-    waiting, running, now = list(cells), list[tuple[float, str]](), 0.0
-    unfinished = {cell.id for cell in cells}
-    while unfinished:
-        while len(running) < workers:
-            ready = next((cell for cell in waiting if unfinished.isdisjoint(cell.dependencies)), None)
-            if ready is None:
-                break
-            waiting.remove(ready)
-            heapq.heappush(running, (now + seconds.get(ready.id, 0.0), ready.id))
-        now, done = heapq.heappop(running)
-        unfinished.discard(done)
-    return now
-
-
-def critical_path(cells: Sequence[Cell], seconds: Mapping[str, float]) -> list[Cell]:
-    """The chain of dependent cells that takes longest; `cells` and `seconds` as in `simulated`."""
-    ends: dict[str, float] = {}
-    before: dict[str, Cell | None] = {}
-    by_id = {cell.id: cell for cell in cells}
-    for cell in cells:
-        others = [by_id[other] for other in cell.dependencies if other in by_id]
-        last = max(others, key=lambda other: ends[other.id], default=None)
-        before[cell.id] = last
-        ends[cell.id] = seconds.get(cell.id, 0.0) + (0.0 if last is None else ends[last.id])
-    chain: list[Cell] = []
-    at: Cell | None = max(cells, key=lambda cell: ends[cell.id])
-    while at is not None:
-        chain.insert(0, at)
-        at = before[at.id]
-    return chain
 
 
 def main() -> None:

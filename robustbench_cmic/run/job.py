@@ -37,6 +37,7 @@ def _data(dataset: AnyDataset, folder: Path, memory: int | None, packed: Path | 
     file = None if packed is None else packed_file(packed, dataset)
     return load_data(dataset, folder, memory) if file is None or not file.is_file() else read_packed(file)
 
+
 OUT_OF_MEMORY = "out of memory"
 """What the reason of a cell begins with that failed for that."""
 

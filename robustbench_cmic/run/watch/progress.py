@@ -101,7 +101,7 @@ class LiveBars:
                 self._bars[event.cell] = self.progress.add_task(state.title_with_node(event.cell), total=1, note="")
             case CellPutBack():
                 self.progress.remove_task(self._bars.pop(event.cell))
-                self._say(f"{state.title_with_node(event.cell)}: {event.reason}")
+                self._say(f"{state.title(event.cell)}: {event.reason}")
             case CellProgress(total=0):
                 self._say(f"{state.title_with_node(event.cell)}: {event.text}")
             case CellProgress():

@@ -17,7 +17,7 @@ import pytest
 
 from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.watch.event_log import read_latest_run
-from robustbench_cmic.run.watch.events import CellProgress, CellStarted, EpochDone, Event
+from robustbench_cmic.run.watch.events import CellProgress, CellPutBack, CellStarted, EpochDone, Event
 from tests.conftest import ROOT, command, contents
 from tests.in_process import command_here
 from tests.run.executors.cluster import Cluster
@@ -187,7 +187,7 @@ def test_nodes_that_die_cost_their_cells_time_only(cluster: Cluster, folder: Pat
     taken_up = read_record(driver.store.record(training)).timing.resumed_after_epoch
     assert taken_up is not None
     assert taken_up > 0
-    told = [event.text for event in read_latest_run(driver.store.events) if isinstance(event, CellProgress)]
+    told = [event.reason for event in read_latest_run(driver.store.events) if isinstance(event, CellPutBack)]
     for name in (first, second):
         assert f"the node {name} is gone: begun anew (1 of 3)" in told
 

@@ -19,7 +19,7 @@ from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.executors.node import Heard, Task
 from robustbench_cmic.run.executors.ray import RETRIES, RayCluster
 from robustbench_cmic.run.options import Options
-from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, Event
+from robustbench_cmic.run.watch.events import CellEnded, CellPutBack, CellStarted, Event
 from robustbench_cmic.suite.messages import UserError
 from tests.in_process import settings_for
 from tests.run.executors.test_local import cell
@@ -107,7 +107,7 @@ class Cells:
 
     @property
     def told(self) -> list[str]:
-        return [event.text for event in self.events if isinstance(event, CellProgress)]
+        return [event.reason for event in self.events if isinstance(event, CellPutBack)]
 
 
 def digits(name: str, needs: str | None = None) -> Cell:

@@ -195,6 +195,8 @@ def test_a_cell_that_is_put_back_does_not_run_until_it_begins_again(cells: list[
     first, second = plain.getvalue().splitlines()
     assert first == "cnn-ce seed 0: train: out of [memory]"
     assert "done in 8.0 s" in second
+
+
 def test_the_machine_of_a_cell_is_named_and_another_where_it_begins_again(cells: list[Cell]) -> None:
     cell, plain, bars = cells[0].id, io.StringIO(), io.StringIO()
     listener = plain_lines(plain, cells)
@@ -202,7 +204,7 @@ def test_the_machine_of_a_cell_is_named_and_another_where_it_begins_again(cells:
         assert isinstance(shown, LiveBars)
         for event in (
             CellStarted(cell=cell, node="n1"),
-            CellProgress(cell=cell, done=0, total=0, text="the node n1 is gone"),
+            CellPutBack(cell=cell, reason="the node n1 is gone"),
             CellStarted(cell=cell, node="n2"),
             CellEnded(cell=cell, status="ok", seconds=8.0),
         ):
@@ -216,5 +218,5 @@ def test_the_machine_of_a_cell_is_named_and_another_where_it_begins_again(cells:
                 ]
         assert [task.description for task in shown.progress.tasks] == ["all cells"]
     first, second = plain.getvalue().splitlines()
-    assert first == "cnn-ce seed 0: train (n1): the node n1 is gone"
+    assert first == "cnn-ce seed 0: train: the node n1 is gone"
     assert second.partition("; ")[0].endswith("] cnn-ce seed 0: train (n2): done in 8.0 s")
