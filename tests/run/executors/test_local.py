@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import tempfile
@@ -282,12 +283,12 @@ def test_processes_that_hold_memory_are_gone_when_a_cell_runs_alone(tmp_path: Pa
     local._dispatch(queue)
     first = [worker.process for worker in local._workers]
     while not queue.runs_alone:
-        local._receive(queue, diary)
+        local._receive(queue, diary, math.inf)
         local._dispatch(queue)
     assert len(first) == 2
     assert len(local._workers) == 1
     assert not any(process.is_alive() for process in first)
     while not queue.is_done:
-        local._receive(queue, diary)
+        local._receive(queue, diary, math.inf)
     local._remove(local._workers[0])
     assert queue.statuses == {"t": "ok", "short": "failed"}
