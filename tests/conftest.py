@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import torch
 
+from robustbench_cmic.run.executors import EXECUTORS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 TINY_SUITE = """\
@@ -106,6 +108,22 @@ def cli(tmp_path: Path) -> Cli:
         return subprocess.run(
             [*prefix, *command(*arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
         )
+
+    return run
+
+
+@pytest.fixture
+def cli_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """As `cli`, in this process, in which cells are carried out, too: for what is computed, recorded and said.
+
+    Starting the command and its worker takes longer than all that most tests compute.
+    """
+    from tests.in_process import command_here
+
+    monkeypatch.setitem(EXECUTORS, "local", "tests.in_process:InProcess")
+
+    def run(*arguments: object, cwd: Path = tmp_path) -> Any:
+        return command_here(*arguments, cwd=cwd)
 
     return run
 

@@ -19,7 +19,7 @@ from robustbench_cmic.records.files import write_json
 from robustbench_cmic.records.schema import AnyRecord, Status
 from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.executors import Queue
-from robustbench_cmic.run.job import run_cell
+from robustbench_cmic.run.job import _data, run_cell
 from robustbench_cmic.run.options import Options, Settings
 from robustbench_cmic.run.watch.events import CellEnded, Emit, Event
 from robustbench_cmic.suite import load_suite
@@ -61,6 +61,7 @@ class InProcess:
 
     def __init__(self, settings: Settings, _: int) -> None:
         self._settings = settings
+        _data.cache_clear()  # as a new process
 
     @staticmethod
     def place(_: Options) -> tuple[str, int]:
@@ -71,8 +72,11 @@ class InProcess:
         """See `run.executors.Executor`."""
         queue = Queue(cells, emit)
         while (cell := queue.take()) is not None:
-            events: list[Event] = []
-            run_cell(cell, self._settings, events.append)
-            assert isinstance(events[-1], CellEnded)
-            queue.end(cell, events[-1])
+            ends: list[CellEnded] = []
+
+            def hear(event: Event, ends: list[CellEnded] = ends) -> None:
+                ends.append(event) if isinstance(event, CellEnded) else emit(event)
+
+            run_cell(cell, self._settings, hear)
+            queue.end(cell, *ends)
         return queue.statuses
