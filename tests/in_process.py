@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from robustbench_cmic.records.schema import AnyRecord, Status
 from robustbench_cmic.records.store import Store, read_record
 from robustbench_cmic.run.executors import Queue
 from robustbench_cmic.run.job import _data, run_cell
-from robustbench_cmic.run.options import Options, Settings
+from robustbench_cmic.run.options import Options, Settings, resolve_device
 from robustbench_cmic.run.watch.events import CellEnded, Emit, Event
 from robustbench_cmic.suite import load_suite
 
@@ -47,7 +48,10 @@ def carried_out(suite: Path, folder: Path, work: Path | None = None) -> list[Any
 
 
 def command_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A command that ends before a run would begin. An exception of its own gives exit code 1 and empty output."""
+    """A command in this process. An exception of its own gives exit code 1 and empty output.
+
+    What is to run cells here, too, needs `InProcess` as the executor, see the fixture `cli_here`.
+    """
     words = [str(argument) for argument in arguments]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
@@ -64,9 +68,9 @@ class InProcess:
         _data.cache_clear()  # as a new process
 
     @staticmethod
-    def place(_: Options) -> tuple[str, int]:
-        """On the CPU, one at a time."""
-        return "cpu", 1
+    def place(options: Options) -> tuple[str, int]:
+        """One at a time."""
+        return resolve_device(options.device), 1
 
     def run(self, cells: Sequence[Cell], emit: Emit) -> dict[str, Status]:
         """See `run.executors.Executor`."""
@@ -77,6 +81,7 @@ class InProcess:
             def hear(event: Event, ends: list[CellEnded] = ends) -> None:
                 ends.append(event) if isinstance(event, CellEnded) else emit(event)
 
-            run_cell(cell, self._settings, hear)
+            with warnings.catch_warnings(action="ignore"):  # a worker's are in its log; pytest makes errors of them
+                run_cell(cell, self._settings, hear)
             queue.end(cell, *ends)
         return queue.statuses

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import re
 import shlex
 import shutil
 import subprocess
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from robustbench_cmic.audit import RULES
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.select import select
 from robustbench_cmic.report.metrics import COLUMNS
+from robustbench_cmic.run.executors import EXECUTORS
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.schema import suite_json_schema
 from tests.conftest import ROOT, TINY_SUITE, readme_block
@@ -68,23 +65,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path) -> None:
+    """In this process, cells too; `cli/test_cli.py` does as a shell does."""
     words = shlex.split(command)
-    if words[0] == "robustbench-cmic":
-        # By its name a suite is the one that comes along: minutes, and tested with `smoke`.
-        words = ["python", "-m", "robustbench_cmic", *words[1:], "--dry-run"]
-    if not {"run", "audit", "reproduce"} & set(words):  # nothing is computed: no process need start for it
-        here = command_here(*words[3:], cwd=folder)
-        assert here.returncode == 0, f"{command}: {here.stdout}{here.stderr}"
-        return here.stdout
-    # On one core, for which a run starts one worker: the tests themselves run in parallel.
-    core = {random.choice(sorted(os.sched_getaffinity(0)))} if hasattr(os, "sched_getaffinity") else set()
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=300,
-        preexec_fn=partial(os.sched_setaffinity, 0, core) if core else None,
-    )  # fmt: skip
+    words = words[3:] if words[0] == "python" else [*words[1:], "--dry-run"]  # by name: a shipped suite, of minutes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EXECUTORS, "local", "tests.in_process:InProcess")
+        done = command_here(*words, cwd=folder)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def test_every_command_runs(clone: Path) -> None:

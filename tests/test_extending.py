@@ -1,4 +1,4 @@
-"""docs/extending.md: its examples are written out and run as they stand, by the real command line."""
+"""docs/extending.md: its examples are written out and run as they stand, through the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", PAGE, re.MUL
 COMMANDS = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli: Cli) -> None:
+def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli_here: Cli) -> None:
     assert set(FILES) == {
         "my_model.py", "my_objective.py", "my_center.py", "my_attack.py", "mine.yaml", "by_hand.py",
     }  # fmt: skip
@@ -27,7 +27,7 @@ def test_the_examples_run_and_do_what_they_say(tmp_path: Path, cli: Cli) -> None
     for line in "".join(COMMANDS).splitlines():
         python, module, package, *arguments = shlex.split(line)
         assert (python, module, package) == ("python", "-m", "robustbench_cmic")
-        done = cli(*arguments)
+        done = cli_here(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "results" / "mine"
     with (folder / "results.csv").open() as file:

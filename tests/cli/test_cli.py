@@ -94,16 +94,16 @@ def test_smoke_suite_by_name_from_any_folder(tmp_path: Path, cli: Cli) -> None:
     assert not (tmp_path / "results").exists()
 
 
-def test_toy_size_runs_everything_in_a_folder_of_its_own(copied: Path, cli: Cli) -> None:
+def test_toy_size_runs_everything_in_a_folder_of_its_own(copied: Path, cli_here: Cli) -> None:
     before = contents(copied / "results" / "tiny")
-    done = cli("run", "tiny.yaml", "--toy", cwd=copied)
+    done = cli_here("run", "tiny.yaml", "--toy", cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(copied / "results" / "tiny") == before
     assert {row["n"] for row in rows(copied / "results" / "tiny-toy")} == {"16"}
     trained = [r for r in contents(copied / "results" / "tiny-toy").values() if r.get("kind") == "train"]
     assert [len(record["curve"]) for record in trained] == [1, 1]
     assert "TOY SIZE" in (copied / "results" / "tiny-toy" / "leaderboard.md").read_text()
-    assert "8 cells: 8 done" in cli("plan", "tiny.yaml", "--toy", cwd=copied).stdout
+    assert "8 cells: 8 done" in cli_here("plan", "tiny.yaml", "--toy", cwd=copied).stdout
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_records(finished: Path, tmp_path: Path, cli: Cli) -> None:
@@ -166,29 +166,29 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(tmp_path: Path, cli
     assert "to run" in cli("plan", "long.yaml").stdout
 
 
-def test_forced_cells_and_only_they_run_again(copied: Path, cli: Cli) -> None:
+def test_forced_cells_and_only_they_run_again(copied: Path, cli_here: Cli) -> None:
     folder = copied / "results" / "tiny"
     before = {file: file.stat().st_mtime_ns for file in folder.glob("*.s0.*.json")}
-    done = cli("run", "tiny.yaml", "--force", "--only", "FGSM", cwd=copied)
+    done = cli_here("run", "tiny.yaml", "--force", "--only", "FGSM", cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 4 cells to run" in done.stdout
     changed = {file.name.split(".")[2] for file, moment in before.items() if file.stat().st_mtime_ns != moment}
     assert changed == {"FGSM"}
 
 
-def test_only_and_seeds_select(tiny: Path, cli: Cli) -> None:
+def test_only_and_seeds_select(tiny: Path, cli_here: Cli) -> None:
     tiny.write_text(TINY_SUITE.replace("pairs:", "seeds: [0, 1]\npairs:"))
-    done = cli("run", tiny, "--only", "ce.s1.none*", "--seeds", "1", cwd=tiny.parent)
+    done = cli_here("run", tiny, "--only", "ce.s1.none*", "--seeds", "1", cwd=tiny.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = rows(tiny.parent / "results" / "tiny")
     assert (row["model"], row["seed"], row["attack"]) == ("ce", "1", "none")
     assert "**Incomplete:** of 16 cells 14 not run, 2 ok." in (tiny.parent / "results/tiny/leaderboard.md").read_text()
 
 
-def test_limited_runs_are_marked_and_leave_the_ranked_results_alone(copied: Path, cli: Cli) -> None:
+def test_limited_runs_are_marked_and_leave_the_ranked_results_alone(copied: Path, cli_here: Cli) -> None:
     folder = copied / "results" / "tiny"
     ranked = rows(folder)
-    done = cli("run", "tiny.yaml", "--limit", 20, cwd=copied)
+    done = cli_here("run", "tiny.yaml", "--limit", 20, cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     found = rows(folder)
     assert found[: len(ranked)] == ranked
@@ -196,10 +196,10 @@ def test_limited_runs_are_marked_and_leave_the_ranked_results_alone(copied: Path
     assert len(found) == 12
 
 
-def test_a_diverged_training_is_told_and_the_rest_is_done(tiny: Path, cli: Cli) -> None:
+def test_a_diverged_training_is_told_and_the_rest_is_done(tiny: Path, cli_here: Cli) -> None:
     text = TINY_SUITE.replace("objective: {name: cmic}", "objective: {name: cmic, lambda: 1e30}")
     tiny.write_text(text)
-    done = cli("run", tiny, cwd=tiny.parent)
+    done = cli_here("run", tiny, cwd=tiny.parent)
     assert done.returncode == 1
     assert re.search(r"cmic seed 0: train: diverged: the loss is not finite at step \d+ of epoch 1", done.stdout)
     assert re.search(r"^diverged: cmic\.s0\.train\.\w+, see above$", done.stdout, re.MULTILINE)
@@ -208,10 +208,10 @@ def test_a_diverged_training_is_told_and_the_rest_is_done(tiny: Path, cli: Cli) 
     record = json.loads(next((tiny.parent / "results" / "tiny").glob("cmic.s0.train*")).read_text())
     assert record["status"] == "diverged"
     assert record["last_finite"]["ce"] > 0
-    again = cli("run", tiny, cwd=tiny.parent)
+    again = cli_here("run", tiny, cwd=tiny.parent)
     assert again.returncode == 1
     assert "everything that can be done is done already" in again.stdout
-    assert "skipped: its training diverged" in cli("plan", tiny, cwd=tiny.parent).stdout
+    assert "skipped: its training diverged" in cli_here("plan", tiny, cwd=tiny.parent).stdout
 
 
 def test_a_crashing_attack_fails_its_cell_and_is_tried_again(tiny: Path, cli: Cli) -> None:
@@ -230,7 +230,7 @@ def test_a_crashing_attack_fails_its_cell_and_is_tried_again(tiny: Path, cli: Cl
 
 
 @pytest.mark.parametrize("damage", ["record", "checkpoint", "both gone", "data"])
-def test_damage_is_noticed_set_aside_and_mended(copied: Path, cli: Cli, damage: str) -> None:
+def test_damage_is_noticed_set_aside_and_mended(copied: Path, cli_here: Cli, damage: str) -> None:
     folder, work = copied / "results" / "tiny", copied / "results.work" / "tiny"
     expected = contents(folder)
     record = next(folder.glob("ce.s0.train*"))
@@ -245,7 +245,7 @@ def test_damage_is_noticed_set_aside_and_mended(copied: Path, cli: Cli, damage: 
     else:
         payload = json.loads(record.read_text()) | {"dataset_sha256": "0" * 64}
         write_json(record, payload)
-    done = cli("run", "tiny.yaml", cwd=copied)
+    done = cli_here("run", "tiny.yaml", cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     said = {
         "record": "its record is corrupt: not whole JSON; set aside as",
@@ -258,12 +258,12 @@ def test_damage_is_noticed_set_aside_and_mended(copied: Path, cli: Cli, damage: 
     assert contents(folder) == expected
 
 
-def test_a_corrupt_resume_state_is_not_trusted(finished: Path, tiny: Path, cli: Cli) -> None:
+def test_a_corrupt_resume_state_is_not_trusted(finished: Path, tiny: Path, cli_here: Cli) -> None:
     cell = next((finished / "results" / "tiny").glob("ce.s0.train*")).stem
     work = tiny.parent / "results.work" / "tiny"
     work.mkdir(parents=True)
     (work / f"{cell}.state.safetensors").write_bytes(b"no state at all")
-    done = cli("run", tiny, cwd=tiny.parent)
+    done = cli_here("run", tiny, cwd=tiny.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is not whole: the training begins anew" in done.stdout
     assert contents(tiny.parent / "results" / "tiny") == contents(finished / "results" / "tiny")
@@ -304,28 +304,28 @@ def test_two_runs_at_once_get_a_clear_message(tmp_path: Path, cli: Cli) -> None:
 # --- other commands ------------------------------------------------------------------------------------------------
 
 
-def test_plan_shows_what_is_done_and_what_will_run(copied: Path, cli: Cli) -> None:
+def test_plan_shows_what_is_done_and_what_will_run(copied: Path, cli_here: Cli) -> None:
     next((copied / "results" / "tiny").glob("ce.s0.PGD*")).unlink()
     next((copied / "results" / "tiny").glob("cmic.s0.none*")).write_text("{")
-    done = cli("plan", "tiny.yaml", cwd=copied)
+    done = cli_here("plan", "tiny.yaml", cwd=copied)
     assert done.returncode == 0
     assert re.search(r"ce seed 0: PGD linf eps 0.1 +to run +ce\.s0\.PGD", done.stdout)
     assert re.search(r"cmic seed 0: clean +to run again: its record is corrupt: not whole JSON", done.stdout)
     assert "8 cells: 6 done, 1 to run, 1 to run again" in done.stdout
-    assert cli("run", "tiny.yaml", "--dry-run", cwd=copied).stdout == done.stdout
-    forced = cli("run", "tiny.yaml", "--dry-run", "--force", "--only", "ce", cwd=copied).stdout
+    assert cli_here("run", "tiny.yaml", "--dry-run", cwd=copied).stdout == done.stdout
+    forced = cli_here("run", "tiny.yaml", "--dry-run", "--force", "--only", "ce", cwd=copied).stdout
     assert "4 cells: 4 to run" in forced
     next((copied / "results.work" / "tiny").glob("ce.s0.train*")).unlink()
     assert (
         "to run again: its weights are not here, and an attack needs them"
-        in cli("plan", "tiny.yaml", cwd=copied).stdout
+        in cli_here("plan", "tiny.yaml", cwd=copied).stdout
     )
 
 
-def test_plan_and_validate_write_nothing(tiny: Path, cli: Cli) -> None:
-    assert cli("plan", tiny).returncode == 0
-    assert cli("run", tiny, "--dry-run").returncode == 0
-    done = cli("validate", tiny)
+def test_plan_and_validate_write_nothing(tiny: Path, cli_here: Cli) -> None:
+    assert cli_here("plan", tiny).returncode == 0
+    assert cli_here("run", tiny, "--dry-run").returncode == 0
+    done = cli_here("validate", tiny)
     assert done.stdout == f"{tiny}: valid: 2 trainings, 6 evaluations\n"
     assert [file.name for file in tiny.parent.iterdir()] == ["tiny.yaml"]
 
@@ -358,8 +358,8 @@ def test_report_names_damaged_records(copied: Path, cli: Cli) -> None:
     assert f"{file.name}: left out: its record is corrupt: not whole JSON" in done.stderr
 
 
-def test_audit_says_where_none_was_asked_for(finished: Path, cli: Cli) -> None:
-    done = cli("audit", "results/tiny", cwd=finished)
+def test_audit_says_where_none_was_asked_for(finished: Path, cli_here: Cli) -> None:
+    done = cli_here("audit", "results/tiny", cwd=finished)
     assert done.returncode == 0
     assert done.stdout.startswith("tiny: 4 flags\n")
     assert len(re.findall(r"^c\w+ +0 +not-audited +everything", done.stdout, re.MULTILINE)) == 2

@@ -1,4 +1,4 @@
-"""The real command line on a suite with strong attacks, transfers, ascending balls and an audit."""
+"""The command line on a suite with strong attacks, transfers, ascending balls and an audit."""
 
 from __future__ import annotations
 
@@ -86,33 +86,33 @@ def test_a_larger_ball_takes_over_what_a_smaller_one_broke(rich: Path) -> None:
         assert large["forwards"] == 4 * (100 - large["kept"])
 
 
-def test_a_second_run_has_nothing_to_do(rich: Path, cli: Cli) -> None:
+def test_a_second_run_has_nothing_to_do(rich: Path, cli_here: Cli) -> None:
     before = contents(rich / "results" / "rich")
-    done = cli("run", "rich.yaml", cwd=rich)
+    done = cli_here("run", "rich.yaml", cwd=rich)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"all {CELLS} cells are done already: nothing to run" in done.stdout
     assert contents(rich / "results" / "rich") == before
 
 
-def test_audit_prints_the_flags_of_stored_results(rich: Path, cli: Cli, tmp_path: Path) -> None:
+def test_audit_prints_the_flags_of_stored_results(rich: Path, cli_here: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     shutil.copytree(rich / "results" / "rich", folder)
     before = (folder / "leaderboard.md").read_bytes()
     (folder / "leaderboard.md").unlink()
-    done = cli("audit", "elsewhere")
+    done = cli_here("audit", "elsewhere")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == flags_text(summarize(read_results(folder)))
     assert "no-strong-attack" in done.stdout
     assert (folder / "leaderboard.md").read_bytes() == before
     next(folder.glob("ce.s0.audit.*")).write_text("{")
-    again = cli("audit", "elsewhere")
+    again = cli_here("audit", "elsewhere")
     assert again.returncode == 1
     assert "left out: its record is corrupt: not whole JSON" in again.stderr
     assert "not-audited" in again.stdout
 
 
-def test_audit_of_no_results_is_one_sentence(tmp_path: Path, cli: Cli) -> None:
-    done = cli("audit", "results/missing")
+def test_audit_of_no_results_is_one_sentence(tmp_path: Path, cli_here: Cli) -> None:
+    done = cli_here("audit", "results/missing")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "results/missing holds no results: there is no plan.json in it; `run` the suite first\n"
@@ -120,7 +120,7 @@ def test_audit_of_no_results_is_one_sentence(tmp_path: Path, cli: Cli) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_altered_adversarial_examples_are_set_aside_and_made_again(rich: Path, cli: Cli, tmp_path: Path) -> None:
+def test_altered_adversarial_examples_are_set_aside_and_made_again(rich: Path, cli_here: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "copied"
     shutil.copytree(rich, folder)
     expected = contents(folder / "results" / "rich")
@@ -128,7 +128,7 @@ def test_altered_adversarial_examples_are_set_aside_and_made_again(rich: Path, c
     file = next(work.glob("ce.s0.PGD.linf.eps0.05.*.images.safetensors"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     next((folder / "results" / "rich").glob("ce.s0.PGD.linf.eps0.1.*")).unlink()
-    done = cli("run", "rich.yaml", cwd=folder)
+    done = cli_here("run", "rich.yaml", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "its adversarial examples are not the recorded ones (the file's hash differs); set aside as" in done.stdout
     assert f"2 of {CELLS} cells to run" in done.stdout
@@ -136,21 +136,21 @@ def test_altered_adversarial_examples_are_set_aside_and_made_again(rich: Path, c
     assert contents(folder / "results" / "rich") == expected
 
 
-def test_toy_size_of_it_runs_too(cli: Cli, tmp_path: Path) -> None:
+def test_toy_size_of_it_runs_too(cli_here: Cli, tmp_path: Path) -> None:
     (tmp_path / "rich.yaml").write_text(RICH)
-    done = cli("run", "rich.yaml", "--toy")
+    done = cli_here("run", "rich.yaml", "--toy")
     assert done.returncode == 0, done.stdout + done.stderr
     found = rows(tmp_path / "results" / "rich-toy")
     assert {(row["status"], row["n"]) for row in found} == {("ok", "16")}
     assert all("few-examples" in row["flags"] for row in found if row["attack"] != "none")
 
 
-def test_mistakes_in_attacks_and_audit_get_a_sentence_each(cli: Cli, tmp_path: Path) -> None:
+def test_mistakes_in_attacks_and_audit_get_a_sentence_each(cli_here: Cli, tmp_path: Path) -> None:
     text = RICH.replace("audit: standard", "audit: paranoid").replace("queries: 20", "queries: 0")
     text = text.replace("name: Transfer,", "name: Transfer, sources: nobody,")
     text = text.replace("ascending: true", "ascending: true, targets: -1, schedule: exponential")
     (tmp_path / "bad.yaml").write_text(text)
-    done = cli("run", "bad.yaml")
+    done = cli_here("run", "bad.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "bad.yaml:9: attacks[0].targets: should be at least 0, not -1",

@@ -80,14 +80,14 @@ def written(folder: Path, suite: str) -> Path:
     return folder / "own.yaml"
 
 
-def test_view_works_in_own_networks_and_in_attacks_on_colour_images(tmp_path: Path, cli: Cli) -> None:
+def test_view_works_in_own_networks_and_in_attacks_on_colour_images(tmp_path: Path, cli_here: Cli) -> None:
     draw = np.random.default_rng(0)
     y = np.arange(96) % 2
     x = draw.random((96, 3, 10, 6), dtype=np.float32) / 2 + (y / 2).astype(np.float32)[:, None, None, None]
     # As a camera's images come: the channels are last in memory.
     x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     np.savez(tmp_path / "rgb.npz", x_train=x[:64], y_train=y[:64], x_test=x[64:], y_test=y[64:])
-    done = cli("run", written(tmp_path, SUITE))
+    done = cli_here("run", written(tmp_path, SUITE))
     assert done.returncode == 0, done.stdout + done.stderr
     records = [each for each in contents(tmp_path / "results" / "own").values() if "cell" in each]
     declared = [each["cell"]["declared"]["attack"] for each in records if each["cell"]["attack"] == "own"]
@@ -173,12 +173,12 @@ attacks:
 """
 
 
-def test_an_impossible_attack_does_not_cost_the_audit_of_the_others(tmp_path: Path, cli: Cli) -> None:
+def test_an_impossible_attack_does_not_cost_the_audit_of_the_others(tmp_path: Path, cli_here: Cli) -> None:
     draw = np.random.default_rng(0)
     y = np.arange(240) % 2
     x = draw.random((240, 1, 8, 8), dtype=np.float32) / 2 + (y / 2).astype(np.float32)[:, None, None, None]
     np.savez(tmp_path / "rgb.npz", x_train=x[:120], y_train=y[:120], x_test=x[120:], y_test=y[120:])
-    done = cli("run", written(tmp_path, TWO_CLASSES))
+    done = cli_here("run", written(tmp_path, TWO_CLASSES))
     assert done.returncode == 1, done.stdout + done.stderr
     with (tmp_path / "results" / "two" / "results.csv").open() as file:
         rows = {row["attack"]: row for row in csv.DictReader(file)}
@@ -219,11 +219,11 @@ def mi(model, images, labels, *, eps, norm, steps=10):
 """
 
 
-def test_an_own_attack_takes_no_rank_from_an_honest_network(tmp_path: Path, cli: Cli) -> None:
+def test_an_own_attack_takes_no_rank_from_an_honest_network(tmp_path: Path, cli_here: Cli) -> None:
     """What it breaks that PGD leaves counts in the worst case, and exposes nobody, whether it says its kind or not."""
     for name, text in (("mine.yaml", HONEST), ("plain.py", PLAIN), ("momentum.py", MOMENTUM)):
         (tmp_path / name).write_text(text)
-    done = cli("run", "mine.yaml")
+    done = cli_here("run", "mine.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     board = (tmp_path / "results" / "mine" / "leaderboard.md").read_text()
     assert "No flag was raised." in board

@@ -150,12 +150,12 @@ def test_settled_files_are_not_hashed_again_and_touched_ones_not_decoded(
     assert calls == ["_hash_all", "_look_at_all"]
 
 
-def test_runs_see_a_change_that_keeps_sizes_and_times(tmp_path: Path, cli: Cli) -> None:
+def test_runs_see_a_change_that_keeps_sizes_and_times(tmp_path: Path, cli_here: Cli) -> None:
     root = halves(tmp_path / "set")
     declared = suite(tmp_path, "{name: imagefolder, path: set, size: 16}")
     accuracies, hashes = [], []
     for step in range(3):
-        done = cli("run", declared, "--data", ".", *(("--force",) if step == 2 else ()))
+        done = cli_here("run", declared, "--data", ".", *(("--force",) if step == 2 else ()))
         assert done.returncode == 0, done.stdout + done.stderr
         records = contents(tmp_path / "results" / "own").values()
         (clean,) = [record for record in records if "outcomes" in record]
@@ -197,7 +197,7 @@ def test_exif_that_says_nothing_turns_nothing(tmp_path: Path) -> None:
         assert (decode(tmp_path / f"{number}.png", 8) == decode(tmp_path / "plain.png", 8)).all()
 
 
-def test_files_that_are_left_out_are_counted_in_one_line_and_named_in_the_record(tmp_path: Path, cli: Cli) -> None:
+def test_files_that_are_left_out_are_counted_in_one_line_and_named_in_the_record(tmp_path: Path, cli_here: Cli) -> None:
     root = halves(tmp_path / "set")
     picture = (root / "train" / "c0" / "00.bmp").read_bytes()
     (root / "train" / "c0" / "more").mkdir()
@@ -216,7 +216,7 @@ def test_files_that_are_left_out_are_counted_in_one_line_and_named_in_the_record
         f"{root}: 8 files are left out: 2 in folders within a class, 2 links to nothing, 1 beside the folders of "
         "classes, 1 of type .gif, 1 without a type, 1 no regular files; the first: train/stray.bmp"
     )
-    done = cli("run", suite(tmp_path, "{name: imagefolder, path: set, size: 16}"), "--only", "none")
+    done = cli_here("run", suite(tmp_path, "{name: imagefolder, path: set, size: 16}"), "--only", "none")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("8 files are left out") == 1
     (training,) = [record for record in contents(tmp_path / "results" / "own").values() if "curve" in record]
@@ -316,7 +316,7 @@ def test_images_without_channels_have_one(tmp_path: Path) -> None:
         assert plain.sha256 == read_arrays(store(tmp_path / "channel.npz", images)).sha256
 
 
-def test_a_path_is_beside_the_suite_or_else_in_the_data_folder(tmp_path: Path, cli: Cli) -> None:
+def test_a_path_is_beside_the_suite_or_else_in_the_data_folder(tmp_path: Path, cli_here: Cli) -> None:
     data, place = tmp_path / "data", tmp_path / "suites"
     for folder in (data, place):
         folder.mkdir()
@@ -334,7 +334,7 @@ def test_a_path_is_beside_the_suite_or_else_in_the_data_folder(tmp_path: Path, c
     for _ in range(2):
         for command in ("validate", "plan"):
             assert command_here(command, declared, "--data", data, cwd=tmp_path).stderr == ""
-        done = cli("run", declared, "--data", "data", "--only", "none")
+        done = cli_here("run", declared, "--data", "data", "--only", "none")
         assert done.returncode == 0, done.stdout + done.stderr
         hashes += [
             {

@@ -1,4 +1,4 @@
-"""Data sources through the real command line: what is right runs, and each way to be wrong has its sentence."""
+"""Data sources through the command line: what is right runs, and each way to be wrong has its sentence."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_wrong_arrays_get_one_sentence(tmp_path: Path, make: Callable[[Path], An
     assert not (tmp_path / "results").exists()
 
 
-def test_equal_images_in_every_layout_and_type_give_equal_results(tmp_path: Path, cli: Cli) -> None:
+def test_equal_images_in_every_layout_and_type_give_equal_results(tmp_path: Path, cli_here: Cli) -> None:
     content = arrays()
     layouts = {
         "last": content,
@@ -142,7 +142,7 @@ def test_equal_images_in_every_layout_and_type_give_equal_results(tmp_path: Path
         folder.mkdir()
         store(folder / "mine.npz", held)
         declared = suite(folder, "{name: arrays, path: mine.npz}")
-        done = cli("run", declared, "--data", ".", "--only", "none", "--only", "FGSM", cwd=folder)
+        done = cli_here("run", declared, "--data", ".", "--only", "none", "--only", "FGSM", cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         records = contents(folder / "results" / "own")
         outcomes[layout] = {name: record["outcomes"] for name, record in records.items() if "outcomes" in record}
@@ -160,20 +160,22 @@ def tiny_cifar(folder: Path, classes: int = 100) -> None:
     store(folder / "cifar100.npz", content)
 
 
-def test_an_npz_in_the_data_folder_serves_the_name(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npz_in_the_data_folder_serves_the_name(
+    tmp_path: Path, cli_here: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny_cifar(tmp_path / "data")
     monkeypatch.setenv("ROBUSTBENCH_DATA", str(tmp_path / "data"))
-    done = cli("run", suite(tmp_path, "{name: cifar100}"))
+    done = cli_here("run", suite(tmp_path, "{name: cifar100}"))
     assert done.returncode == 0, done.stdout + done.stderr
     records = contents(tmp_path / "results" / "own")
     assert {record["n"] for record in records.values() if "n" in record} == {100}
 
 
-def test_the_gpu_suite_runs_at_toy_size(tmp_path: Path, cli: Cli) -> None:
+def test_the_gpu_suite_runs_at_toy_size(tmp_path: Path, cli_here: Cli) -> None:
     """The ResNet-18 of `cifar100`, its training and an attack, on images that are no CIFAR-100."""
     tiny_cifar(tmp_path / "data")
     one = "resnet18-cmic-authors.s0.PGD-10-cmic.linf.eps0.031373.*"
-    done = cli("run", ROOT / "suites" / "cifar100.yaml", "--toy", "--only", one, "--data", tmp_path / "data")
+    done = cli_here("run", ROOT / "suites" / "cifar100.yaml", "--toy", "--only", one, "--data", tmp_path / "data")
     assert done.returncode == 0, done.stdout + done.stderr
     records = contents(tmp_path / "results" / "cifar100-toy")
     (training,) = [record for record in records.values() if record.get("kind") == "train"]
@@ -182,9 +184,9 @@ def test_the_gpu_suite_runs_at_toy_size(tmp_path: Path, cli: Cli) -> None:
     assert (attack["status"], attack["n"]) == ("ok", 16)
 
 
-def test_other_data_under_a_known_name_is_refused(tmp_path: Path, cli: Cli) -> None:
+def test_other_data_under_a_known_name_is_refused(tmp_path: Path, cli_here: Cli) -> None:
     tiny_cifar(tmp_path / "data", classes=10)
-    done = cli("run", suite(tmp_path, "{name: cifar100}"), "--data", tmp_path / "data")
+    done = cli_here("run", suite(tmp_path, "{name: cifar100}"), "--data", tmp_path / "data")
     assert done.returncode == 2
     assert "should hold images (C, H, W) of (3, 32, 32) in 100 classes, not (3, 32, 32) in 10" in done.stderr
 
@@ -365,13 +367,13 @@ def test_wrong_image_folders_get_one_sentence(
     assert not (tmp_path / "results").exists()
 
 
-def test_images_that_are_streamed_give_the_results_of_decoded_ones(tmp_path: Path, cli: Cli) -> None:
+def test_images_that_are_streamed_give_the_results_of_decoded_ones(tmp_path: Path, cli_here: Cli) -> None:
     """Kept decoded and memory-mapped, or decoded by worker processes batch by batch: the same records."""
     found = {}
     for way, options in (("kept", ()), ("streamed", ("--memory", 0))):
         folder = tmp_path / way
         folders(folder / "pets")
-        done = cli(
+        done = cli_here(
             "run", suite(folder, "{name: imagefolder, path: pets, size: 8}"), "--data", ".", *options, cwd=folder
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -418,9 +420,9 @@ def test_the_central_square_is_taken_whatever_the_shape(tmp_path: Path) -> None:
     assert (decode(tmp_path / "thin.png", 256) == 7).all()
 
 
-def test_a_data_folder_that_is_a_file(tmp_path: Path, cli: Cli) -> None:
+def test_a_data_folder_that_is_a_file(tmp_path: Path, cli_here: Cli) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    done = cli("run", suite(tmp_path, "{name: mnist}"), "--data", file)
+    done = cli_here("run", suite(tmp_path, "{name: mnist}"), "--data", file)
     assert done.returncode == 2
     assert done.stderr == f"--data {file}: is a file, not a folder\n"

@@ -219,11 +219,11 @@ audit: off
 
 
 def test_a_run_on_folds_records_features_and_one_fingerprint_and_a_second_has_nothing_to_do(
-    tmp_path: Path, cli: Cli
+    tmp_path: Path, cli_here: Cli
 ) -> None:
     frame().to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "rows.yaml").write_text(SUITE)
-    done = cli("run", "rows.yaml")
+    done = cli_here("run", "rows.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     records = [json.loads(file.read_text()) for file in sorted((tmp_path / "results/rows").glob("*.s*.json"))]
     assert len({record["dataset_sha256"] for record in records}) == 1
@@ -235,20 +235,20 @@ def test_a_run_on_folds_records_features_and_one_fingerprint_and_a_second_has_no
     board = (tmp_path / "results/rows/leaderboard.md").read_text()
     assert "percentages of the 30 test examples of each fold," in " ".join(board.split())
     assert "each seed is tested on another fold; an eps of 1 is " in board
-    again = cli("run", "rows.yaml")
+    again = cli_here("run", "rows.yaml")
     assert "all 16 cells are done already" in again.stdout, again.stdout
     frame().assign(length=range(60)).to_csv(tmp_path / "t.csv", index=False)
-    other = cli("run", "rows.yaml", "--only", "a")
+    other = cli_here("run", "rows.yaml", "--only", "a")
     assert "it was made with other data" in other.stdout + other.stderr
 
 
-def test_what_only_images_have_is_refused_by_validate(tmp_path: Path, cli: Cli) -> None:
+def test_what_only_images_have_is_refused_by_validate(tmp_path: Path, cli_here: Cli) -> None:
     frame().to_csv(tmp_path / "t.csv", index=False)
     text = SUITE.replace("lr: 0.1}}", "lr: 0.1}, augmentation: {crop: 2, flip: true}}").replace(
         "architecture: mlp, objective: {name: ce}", "architecture: small_cnn, objective: {name: ce}"
     )
     (tmp_path / "rows.yaml").write_text(text.replace("audit", "  - {name: DIFGSM, eps: 1/10}\naudit"))
-    said = cli("validate", "rows.yaml")
+    said = cli_here("validate", "rows.yaml")
     assert said.returncode == 2
     for sentence in (
         "training.augmentation.crop: changes images, and table:t.csv is a table: leave it out",
@@ -260,11 +260,11 @@ def test_what_only_images_have_is_refused_by_validate(tmp_path: Path, cli: Cli) 
     assert "Traceback" not in said.stderr
 
 
-def test_validate_and_run_say_what_is_wrong_with_a_table_and_write_nothing(tmp_path: Path, cli: Cli) -> None:
+def test_validate_and_run_say_what_is_wrong_with_a_table_and_write_nothing(tmp_path: Path, cli_here: Cli) -> None:
     frame().assign(wings=2).to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "rows.yaml").write_text(SUITE.replace("seeds: [0, 1]", "seeds: [0]"))
     for command in ("validate", "run"):
-        said = cli(command, "rows.yaml")
+        said = cli_here(command, "rows.yaml")
         assert said.returncode == 2
         assert "'wings' is 2 in all rows: leave it out with `drop: [wings]`" in said.stderr
         assert "seeds: test on 1 of 2 folds: seed mod 2 says which; [0, 1] would test on all" in said.stderr

@@ -1,4 +1,4 @@
-"""Pictures of adversarial examples, made by the real command line: they decode, and fit records, data and ball."""
+"""Pictures of adversarial examples, made through the command line: they decode, and fit records, data and ball."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def test_predictions_and_confidence_are_the_models(finished: Path) -> None:
         assert example.confidence_after == pytest.approx(float(after[example.after]), abs=0.05)
 
 
-def test_only_the_smallest_seed_is_pictured_transfers_and_l2_too(tiny: Path, cli: Cli) -> None:
+def test_only_the_smallest_seed_is_pictured_transfers_and_l2_too(tiny: Path, cli_here: Cli) -> None:
     text = TINY_SUITE.replace("{name: PGD, eps: 0.1, steps: 3}", "{name: PGD, norm: l2, eps: 1.0, steps: 5}")
     text = text.replace("audit: off", "  - {name: Transfer, eps: 0.2, steps: 3}\naudit: off")
     tiny.write_text(text.replace("pairs:", "seeds: [2, 1]\npairs:"))
-    done = cli("run", tiny, cwd=tiny.parent)
+    done = cli_here("run", tiny, cwd=tiny.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     cells = attacks(tiny)
     folder = tiny.parent / "results" / "tiny"
@@ -124,7 +124,7 @@ def test_only_the_smallest_seed_is_pictured_transfers_and_l2_too(tiny: Path, cli
         check(folder, cells, cell)
 
 
-def test_pictures_make_no_cell_undone_and_are_not_trusted_when_altered(copied: Path, cli: Cli) -> None:
+def test_pictures_make_no_cell_undone_and_are_not_trusted_when_altered(copied: Path, cli_here: Cli) -> None:
     folder = copied / "results" / "tiny"
     before = contents(folder)
     missing, altered, foreign, torn = files = [
@@ -136,19 +136,19 @@ def test_pictures_make_no_cell_undone_and_are_not_trusted_when_altered(copied: P
     torn.write_text("{")
     for file in files:
         assert read_pictures(folder, file.stem) is None
-    done = cli("run", "tiny.yaml", cwd=copied)
+    done = cli_here("run", "tiny.yaml", cwd=copied)
     assert "all 8 cells are done already" in done.stdout
-    assert done.returncode == cli("report", "tiny", cwd=copied).returncode == 0
+    assert done.returncode == cli_here("report", "tiny", cwd=copied).returncode == 0
     assert contents(folder) == before
     assert not missing.exists()
 
 
-def test_pictures_are_made_again_with_their_cell(copied: Path, cli: Cli) -> None:
+def test_pictures_are_made_again_with_their_cell(copied: Path, cli_here: Cli) -> None:
     folder = copied / "results" / "tiny"
     pictures = {file.name: file.read_bytes() for file in (folder / "pictures").iterdir()}
     for name in pictures:
         (folder / "pictures" / name).write_text("{")
-    assert cli("run", "tiny.yaml", "--force", "--only", "FGSM", cwd=copied).returncode == 0
+    assert cli_here("run", "tiny.yaml", "--force", "--only", "FGSM", cwd=copied).returncode == 0
     fresh = {file.name for file in (folder / "pictures").iterdir() if file.read_bytes() == pictures[file.name]}
     assert fresh == {name for name in pictures if ".FGSM." in name}
 
@@ -164,11 +164,11 @@ def test_an_attack_that_fails_leaves_no_pictures_of_its_last_success(copied: Pat
     assert read_pictures(folder, cell.id) is None
 
 
-def test_pictures_that_cannot_be_written_fail_no_cell(finished: Path, tiny: Path, cli: Cli) -> None:
+def test_pictures_that_cannot_be_written_fail_no_cell(finished: Path, tiny: Path, cli_here: Cli) -> None:
     folder = tiny.parent / "results" / "tiny"
     folder.mkdir(parents=True)
     (folder / "pictures").write_text("in the way")
-    done = cli("run", tiny, cwd=tiny.parent)
+    done = cli_here("run", tiny, cwd=tiny.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ce seed 0: FGSM linf eps 0.1: cannot write pictures: " in done.stdout
     assert contents(folder) == contents(finished / "results" / "tiny")

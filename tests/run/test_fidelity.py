@@ -138,10 +138,12 @@ REASON = (
 )
 
 
-def test_what_is_drawn_at_construction_is_drawn_again_and_what_is_lost_fails_by_name(tmp_path: Path, cli: Cli) -> None:
+def test_what_is_drawn_at_construction_is_drawn_again_and_what_is_lost_fails_by_name(
+    tmp_path: Path, cli_here: Cli
+) -> None:
     names = ["by_numpy", "by_python", "by_import", "by_own", "moving", "warming", "grown", "noisy"]
     suite = suite_of(tmp_path, "x", SHUFFLED + MOVING, names)
-    done = cli("run", suite, "--results", "r", timeout=900)
+    done = cli_here("run", suite, "--results", "r")
     records = read_all(tmp_path / "r" / "x")
     trained, clean = by_model(records), by_model(records, "none")
     for name in ("by_numpy", "by_python", "by_import"):
@@ -184,13 +186,12 @@ def late(shape, classes):
 """
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_weights_made_in_the_first_forward_pass_start_from_the_seed(jobs: int, tmp_path: Path, cli: Cli) -> None:
+def test_weights_made_in_the_first_forward_pass_start_from_the_seed(tmp_path: Path, cli: Cli) -> None:
     suite = suite_of(tmp_path, "x", LAZY, ["lazy", "late"], "seeds: [0, 1]\naudit: off\n", epochs=1, limit=100)
     text = suite.read_text().replace("name: sgd, lr: 0.1", "name: sgd, lr: 1e-12, momentum: 0, weight_decay: 0")
     twin = '  - {id: twin, architecture: "x:lazy", objective: {name: cmic}}\nseeds'
     suite.write_text(text.replace("seeds", twin, 1))
-    done = cli("run", suite, "--results", "r", "--jobs", jobs, timeout=900)
+    done = cli("run", suite, "--results", "r", "--jobs", 2)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[tuple[str, int], list[float]] = {}
     for record in read_all(tmp_path / "r" / "x"):
@@ -279,13 +280,13 @@ SAID = {
 }
 
 
-def test_outputs_that_are_no_logits_and_modes_that_stay_are_named(tmp_path: Path, cli: Cli) -> None:
+def test_outputs_that_are_no_logits_and_modes_that_stay_are_named(tmp_path: Path, cli_here: Cli) -> None:
     picked = ["picked_aux, logits: 0", "picked_words, logits: out", "picked_output, logits: logits"]
     picked += ["picked_last, logits: -1", "picked_wrong, logits: scores"]
     names = [name for name in SAID if name != "picked_wrong"] + picked + ["dropping"]
     attacks = "attacks:\n  - {name: PGD, eps: 0.1, steps: 2}\nevaluation: {limit: 40}\n"
     suite = suite_of(tmp_path, "o", OUTPUTS, names, attacks, epochs=1)
-    done = cli("run", suite, "--results", "r", timeout=900)
+    done = cli_here("run", suite, "--results", "r")
     folder = tmp_path / "r" / "x"
     trained = by_model(read_all(folder))
     failed = {name: record.reason for name, record in trained.items() if record.status == "failed"}

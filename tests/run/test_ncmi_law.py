@@ -49,7 +49,7 @@ def untrained(folder: Path) -> list[dict[str, Any]]:
     return models
 
 
-def test_the_imagenet_route_on_a_folder_of_images_with_untrained_networks(tmp_path: Path, cli: Cli) -> None:
+def test_the_imagenet_route_on_a_folder_of_images_with_untrained_networks(tmp_path: Path, cli_here: Cli) -> None:
     """The shipped suite with its data set and keys; networks that need no download, images of 32 pixels."""
     images(tmp_path / "data" / "imagenet")
     suite = yaml.safe_load(find_suite("ncmi-law-imagenet").read_text())
@@ -57,7 +57,7 @@ def test_the_imagenet_route_on_a_folder_of_images_with_untrained_networks(tmp_pa
     suite["models"] = untrained(tmp_path)
     file = tmp_path / "law.yaml"
     file.write_text(yaml.safe_dump(suite))
-    done = cli("run", file, "--data", "data", "--results", "results")
+    done = cli_here("run", file, "--data", "data", "--results", "results")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "ncmi-law-imagenet"
     results = read_results(folder)
@@ -119,10 +119,10 @@ models:
 """
 
 
-def test_a_suite_without_attacks_is_run_and_told_as_a_law(tmp_path: Path, cli: Cli) -> None:
+def test_a_suite_without_attacks_is_run_and_told_as_a_law(tmp_path: Path, cli_here: Cli) -> None:
     file = tmp_path / "toy.yaml"
     file.write_text(TOY)
-    done = cli("run", file, "--results", "results")
+    done = cli_here("run", file, "--results", "results")
     assert done.returncode == 0, done.stderr
     assert "Networks: over 8 networks trained with CE, " in done.stdout
     summary = summarize(read_results(tmp_path / "results" / "toy-law"))

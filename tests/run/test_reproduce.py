@@ -1,4 +1,4 @@
-"""`reproduce` on the real command line: what was not touched comes out again, and what was touched is named."""
+"""`reproduce` on the command line: what was not touched comes out again, and what was touched is named."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from tests.report.compare.test_history import certificate
 Done = subprocess.CompletedProcess[str]
 
 
-def reproduced(cli: Cli, folder: Path, *options: object, suite: str = "tiny.yaml") -> tuple[Done, Certificate]:
+def reproduced(cli_here: Cli, folder: Path, *options: object, suite: str = "tiny.yaml") -> tuple[Done, Certificate]:
     """Run the command into `folder/again` and read its certificate."""
-    done = cli("reproduce", suite, "--results", "again", "--jobs", 1, *options, cwd=folder)
+    done = cli_here("reproduce", suite, "--results", "again", "--jobs", 1, *options, cwd=folder)
     return done, certificate_in(folder / "again")
 
 
@@ -54,7 +54,7 @@ def verdicts(found: Certificate) -> dict[str, str]:
     return {cell.title: cell.verdict for cell in found.cells}
 
 
-def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli: Cli) -> None:
+def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli_here: Cli) -> None:
     """On another version of torch, too, as far as the record says: that is named, and the verdicts decide."""
     folder = copied / "results" / "tiny"
     for file in folder.glob("c*.json"):
@@ -62,7 +62,7 @@ def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli: Cli) -> 
         record["provenance"]["versions"]["torch"] = "2.9.1"
         write_json(file, record)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    done = cli("reproduce", "tiny.yaml", "--jobs", 1, cwd=copied)
+    done = cli_here("reproduce", "tiny.yaml", "--jobs", 1, cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done) == "tiny: 8 of 8 cells bit-identical"
     (fresh,) = (copied / "reproductions" / "tiny").glob("*Z")
@@ -76,19 +76,19 @@ def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli: Cli) -> 
     assert {file: file.read_bytes() for file in before} == before, "the recorded results stay as they are"
     assert len((folder / "nightly.csv").read_text().splitlines()) == 2
     assert (folder / "nightly.svg").is_file()
-    report = cli("report", "tiny", cwd=copied)
+    report = cli_here("report", "tiny", cwd=copied)
     assert (report.returncode, report.stderr) == (0, "")
-    again = cli("reproduce", "tiny.yaml", "--results", fresh, cwd=copied)
+    again = cli_here("reproduce", "tiny.yaml", "--results", fresh, cwd=copied)
     assert again.returncode == 2
     assert "is not empty, and no interrupted run of this reproduction" in again.stderr
 
 
-def test_a_flipped_recorded_outcome_is_named(copied: Path, cli: Cli) -> None:
+def test_a_flipped_recorded_outcome_is_named(copied: Path, cli_here: Cli) -> None:
     folder = copied / "results" / "tiny"
     flip(folder, "cmic.s0.FGSM*", [17])
     correct = [place for place, value in enumerate(flip(folder, "ce.s0.PGD*", [])) if value]
     flip(folder, "ce.s0.PGD*", correct[:60])
-    done, found = reproduced(cli, copied, "--no-history")
+    done, found = reproduced(cli_here, copied, "--no-history")
     assert done.returncode == 3
     first = ", ".join(map(str, correct[:10]))
     assert last_line(done) == (
@@ -102,8 +102,8 @@ def test_a_flipped_recorded_outcome_is_named(copied: Path, cli: Cli) -> None:
     assert not (folder / "nightly.csv").exists()
 
 
-def test_a_sample_is_told_and_certified_elsewhere(copied: Path, cli: Cli) -> None:
-    done = cli("reproduce", "tiny.yaml", "--fraction", 0.1, "--output", "certified/tiny", "--jobs", 1, cwd=copied)
+def test_a_sample_is_told_and_certified_elsewhere(copied: Path, cli_here: Cli) -> None:
+    done = cli_here("reproduce", "tiny.yaml", "--fraction", 0.1, "--output", "certified/tiny", "--jobs", 1, cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     found = certificate_in(copied / "certified" / "tiny")
     assert found.fraction == 0.1
@@ -163,14 +163,14 @@ def given(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
     return folder
 
 
-def test_one_changed_weight_is_another_experiment(given: Path, tmp_path: Path, cli: Cli) -> None:
+def test_one_changed_weight_is_another_experiment(given: Path, tmp_path: Path, cli_here: Cli) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(given, folder)
     weights = load_file(folder / "theirs.safetensors")
     name = max(weights, key=lambda key: weights[key].size)
     weights[name].flat[0] += 0.01
     save_file(weights, folder / "theirs.safetensors")
-    done, found = reproduced(cli, folder, "--data", ".", suite="given.yaml")
+    done, found = reproduced(cli_here, folder, "--data", ".", suite="given.yaml")
     assert done.returncode == 3
     (difference,) = found.inputs
     assert (difference.key, difference.where) == ("weights.sha256", ["theirs"])
@@ -181,7 +181,7 @@ def test_one_changed_weight_is_another_experiment(given: Path, tmp_path: Path, c
     assert ",different inputs\n" in (folder / "results" / "given" / "nightly.csv").read_text()
 
 
-def test_one_flipped_label_is_other_data(given: Path, tmp_path: Path, cli: Cli) -> None:
+def test_one_flipped_label_is_other_data(given: Path, tmp_path: Path, cli_here: Cli) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(given, folder)
     with np.load(folder / "mine.npz") as file:
@@ -190,7 +190,7 @@ def test_one_flipped_label_is_other_data(given: Path, tmp_path: Path, cli: Cli) 
     place = correct.index(True)
     arrays["y_test"][place] = (arrays["y_test"][place] + 1) % 10
     np.savez(folder / "mine.npz", **arrays)
-    done, found = reproduced(cli, folder, "--data", ".", suite="given.yaml")
+    done, found = reproduced(cli_here, folder, "--data", ".", suite="given.yaml")
     assert done.returncode == 3
     (difference,) = found.inputs
     assert difference.key == "dataset_sha256"
@@ -200,29 +200,29 @@ def test_one_flipped_label_is_other_data(given: Path, tmp_path: Path, cli: Cli) 
     assert [cell.flipped for cell in found.cells if cell.kind == "attack"] == [[place], [place]]
 
 
-def test_other_seeds_and_settings_are_another_experiment(copied: Path, cli: Cli) -> None:
+def test_other_seeds_and_settings_are_another_experiment(copied: Path, cli_here: Cli) -> None:
     (copied / "tiny.yaml").write_text(TINY_SUITE.replace("pairs:", "seeds: [1]\npairs:"))
-    done, found = reproduced(cli, copied)
+    done, found = reproduced(cli_here, copied)
     assert done.returncode == 3
     assert "none of its cells is recorded: nothing to run" in done.stdout
     assert [difference.text() for difference in found.inputs] == ["seeds removed: 0 -> –", "seeds added: – -> 1"]
     assert found.counts["missing"] == len(found.cells) == 16
     assert {cell.why for cell in found.cells} == {"not in the recorded suite", "not in the suite any more"}
     (copied / "tiny.yaml").write_text(TINY_SUITE.replace("steps: 3", "steps: 2"))
-    again = cli("reproduce", "tiny.yaml", "--jobs", 1, "--fraction", 0.1, cwd=copied)
+    again = cli_here("reproduce", "tiny.yaml", "--jobs", 1, "--fraction", 0.1, cwd=copied)
     assert again.returncode == 3
     assert "not the recorded experiment: attack.steps: 3 -> 2 (PGD)\n" in again.stderr
     assert "NOT A REPRODUCTION: not the recorded experiment: attack." in last_line(again)
 
 
-def test_what_was_not_recorded_is_missing(copied: Path, cli: Cli) -> None:
+def test_what_was_not_recorded_is_missing(copied: Path, cli_here: Cli) -> None:
     folder = copied / "results" / "tiny"
     for pattern in ("c*.s0.FGSM*", "c*.s0.PGD*", "cmic.s0.none*"):
         for file in folder.glob(pattern):
             file.unlink()
     edit(folder, "ce.s0.none*", status="failed", reason="no memory")
     next(folder.glob("cmic.s0.train*")).write_text("{")
-    done, found = reproduced(cli, copied)
+    done, found = reproduced(cli_here, copied)
     assert done.returncode == 1
     assert last_line(done).startswith("tiny: INCOMPLETE: 7 missing of 8 cells (first: ce seed 0: clean, recorded as")
     assert {cell.why for cell in found.cells} == {
@@ -230,7 +230,7 @@ def test_what_was_not_recorded_is_missing(copied: Path, cli: Cli) -> None:
     }  # fmt: skip
 
 
-def test_interrupted_it_certifies_nothing_and_goes_on(finished: Path, tmp_path: Path, cli: Cli) -> None:
+def test_interrupted_it_certifies_nothing_and_goes_on(finished: Path, tmp_path: Path, cli_here: Cli) -> None:
     """A training of 3,000 epochs that is not recorded as such: what is tried is the way there, not the verdict."""
     shutil.copytree(finished / "results", tmp_path / "results")
     (tmp_path / "tiny.yaml").write_text(TINY_SUITE.replace("epochs: 2", "epochs: 3000"))
@@ -249,7 +249,7 @@ def test_interrupted_it_certifies_nothing_and_goes_on(finished: Path, tmp_path: 
     assert "nothing is certified; to go on: reproduce tiny.yaml --results again, other options as before" in output
     assert not (tmp_path / "again" / "certificate.json").exists()
     assert not (tmp_path / "results" / "tiny" / "nightly.csv").exists()
-    other = cli("reproduce", "tiny.yaml", "--results", "again", "--fraction", 1)
+    other = cli_here("reproduce", "tiny.yaml", "--results", "again", "--fraction", 1)
     assert other.returncode == 2, "another sample is another reproduction"
     state = next(tmp_path.glob("again.work/tiny/*.state.safetensors"))
     resumed = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -262,10 +262,10 @@ def test_interrupted_it_certifies_nothing_and_goes_on(finished: Path, tmp_path: 
         resumed.communicate(timeout=60)
 
 
-def test_what_lies_in_the_work_folder_of_a_fresh_run_is_not_taken_over(copied: Path, cli: Cli) -> None:
+def test_what_lies_in_the_work_folder_of_a_fresh_run_is_not_taken_over(copied: Path, cli_here: Cli) -> None:
     shutil.copytree(copied / "results.work", copied / "again.work")
     before = set(copied.rglob("*"))
-    done = cli("reproduce", "tiny.yaml", "--results", "again", cwd=copied)
+    done = cli_here("reproduce", "tiny.yaml", "--results", "again", cwd=copied)
     assert done.returncode == 2
     assert done.stderr == (
         f"{copied / 'again.work'} is there, and of no interrupted run of this reproduction: "
@@ -289,13 +289,13 @@ def test_another_margin_is_the_same_experiment(copied: Path) -> None:
     assert (reproduction.inputs, reproduction.missing) == ([], [])
 
 
-def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, cli: Cli) -> None:
+def test_a_damaged_history_changes_nothing_in_what_was_certified(copied: Path, cli_here: Cli) -> None:
     folder = copied / "results" / "tiny"
     (folder / "nightly.csv").write_text(
         ",".join(HISTORY_COLUMNS) + "\n" + ",".join(["9" * 400] * len(HISTORY_COLUMNS)) + "\n"
     )
     before = (folder / "nightly.csv").read_bytes()
-    done, found = reproduced(cli, copied, "--fraction", 0.1)
+    done, found = reproduced(cli_here, copied, "--fraction", 0.1)
     assert (done.returncode, found.exit_code) == (0, 0)
     assert done.stderr == (
         f"{Path('results') / 'tiny' / 'nightly.csv'} is left as it was: "
@@ -326,10 +326,10 @@ def test_a_picture_that_cannot_be_drawn_is_told_by_itself(tmp_path: Path) -> Non
     ],
 )
 def test_mistakes_get_one_clear_sentence_and_exit_2(
-    copied: Path, cli: Cli, arguments: tuple[str, ...], message: str
+    copied: Path, cli_here: Cli, arguments: tuple[str, ...], message: str
 ) -> None:
     before = set(copied.rglob("*"))
-    done = cli("reproduce", "tiny.yaml", *arguments, cwd=copied)
+    done = cli_here("reproduce", "tiny.yaml", *arguments, cwd=copied)
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import tempfile
 import time
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +17,15 @@ from robustbench_cmic.records.schema import Epoch, Status
 from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.executors import Queue, overdue
 from robustbench_cmic.run.executors.local import LocalProcesses, _enter, needs_fresh_process
-from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, CellProgress, CellStarted, EpochDone, Event
 from tests.in_process import settings_for
+
+PLAY = "tests.run.executors.playing:play"
 
 
 def cell(name: str, needs: str | None = None, **declared: Any) -> Cell:
     kind: Any = "attack" if needs else "train"
     return Cell(id=name, kind=kind, model="m", architecture="a", objective="ce", seed=0, needs=needs, declared=declared)
-
-
-def play(connection: Connection, _: Settings) -> None:
-    """A worker that does what a cell's declaration tells it."""
-    while True:
-        try:
-            task: Cell = connection.recv()
-        except EOFError:
-            return
-        declared = task.declared
-        connection.send(CellProgress(cell=task.id, done=1, total=2, text=f"pid {os.getpid()}"))
-        if "epoch" in declared:
-            connection.send(EpochDone(cell=task.id, restored=True, numbers=declared["epoch"]))
-        if declared.get("die"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if declared.get("hang"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-            while True:
-                pass
-        if declared.get("signal"):
-            os.kill(os.getpid(), 40)
-        if declared.get("leave") or declared.get("slowly"):
-            connection.close()
-            time.sleep(0.5 if declared.get("slowly") else 0)
-            os._exit(3)
-        time.sleep(declared.get("sleep", 0))
-        status, reason = declared.get("outcome", "ok"), declared.get("why", "")
-        short = declared.get("short", False)
-        connection.send(CellEnded(cell=task.id, status=status, reason=reason, seconds=0.1, out_of_memory=short))
 
 
 class Diary:
@@ -86,7 +56,7 @@ def execute(cells: list[Cell], jobs: int = 2, diary: Diary | None = None) -> tup
     """What was heard, how the cells ended, and which deaths were recorded."""
     diary = diary or Diary()
     with tempfile.TemporaryDirectory() as folder:
-        executor = LocalProcesses(settings_for(Path(folder)), jobs, "tests.run.executors.test_local:play")
+        executor = LocalProcesses(settings_for(Path(folder)), jobs, PLAY)
         statuses = executor.run(cells, diary)
         records = [read_record(file) for file in Path(folder).iterdir()]
     assert all(record.status == "failed" and "its process died" in record.reason for record in records)
@@ -230,7 +200,7 @@ def test_a_cell_that_takes_too_long_is_stopped_and_the_rest_is_done(tmp_path: Pa
     ]
     diary = Diary()
     settings = settings_for(tmp_path, timeout=5.0)
-    statuses = LocalProcesses(settings, jobs, "tests.run.executors.test_local:play").run(cells, diary)
+    statuses = LocalProcesses(settings, jobs, PLAY).run(cells, diary)
     assert statuses == {"t1": "failed", "a1": "skipped", "t2": "ok", "a2": "ok", "t3": "ok"}
     reason = "it took longer than --timeout allows (5 s) and was stopped; give it more, or none"
     assert diary.ends["t1"] == ("failed", reason)
@@ -245,7 +215,7 @@ def test_a_cell_that_takes_too_long_is_stopped_and_the_rest_is_done(tmp_path: Pa
 def test_a_worker_that_is_slow_to_start_takes_none_of_a_cells_time(tmp_path: Path) -> None:
     """A process takes longer to start than the limit of 50 ms."""
     settings = settings_for(tmp_path, timeout=0.05)
-    assert LocalProcesses(settings, 1, "tests.run.executors.test_local:play").run([cell("t")], Diary()) == {"t": "ok"}
+    assert LocalProcesses(settings, 1, PLAY).run([cell("t")], Diary()) == {"t": "ok"}
 
 
 def test_a_training_that_was_stopped_says_that_it_goes_on(tmp_path: Path) -> None:
@@ -279,7 +249,7 @@ def test_processes_that_hold_memory_are_gone_when_a_cell_runs_alone(tmp_path: Pa
     """All workers leave before its second try, for torch keeps what it once had; then it fails, or does not."""
     cells = [cell("t"), cell("short", outcome="failed", why="out of memory", short=True)]
     queue, diary = Queue(cells, lambda _: None), Diary()
-    local = LocalProcesses(settings_for(tmp_path), 2, "tests.run.executors.test_local:play")
+    local = LocalProcesses(settings_for(tmp_path), 2, PLAY)
     local._dispatch(queue)
     first = [worker.process for worker in local._workers]
     while not queue.runs_alone:

@@ -57,17 +57,17 @@ def assert_equal(found: Points, wanted: Points) -> None:
         assert [value for _, value in found[tag]] == pytest.approx([value for _, value in points], rel=1e-6), tag
 
 
-def test_curves_are_those_of_the_records_while_running_and_after_the_fact(tiny: Path, cli: Cli) -> None:
+def test_curves_are_those_of_the_records_while_running_and_after_the_fact(tiny: Path, cli_here: Cli) -> None:
     cells = make_plan(load_suite(tiny).suite).cells
     records = tiny.parent / "results" / "tiny"
     # The second time it is one attack that runs: the rest comes from records, and nothing is there twice.
     for options in (("--tensorboard", "tb"), ("--tensorboard", "tb", "--only", "FGSM", "--force")):
-        done = cli("run", tiny, *options, cwd=tiny.parent)
+        done = cli_here("run", tiny, *options, cwd=tiny.parent)
         assert done.returncode == 0, done.stdout + done.stderr
         for model in ("ce", "cmic"):
             assert_equal(read_back(tiny.parent / "tb" / "tiny" / f"{model}.s0"), expected(records, cells, model))
     assert "loss/separation" in expected(records, cells, "cmic")
-    done = cli("run", tiny, "--tensorboard", "later", cwd=tiny.parent)
+    done = cli_here("run", tiny, "--tensorboard", "later", cwd=tiny.parent)
     assert "nothing to run" in done.stdout
     assert_equal(read_back(tiny.parent / "later" / "tiny" / "cmic.s0"), expected(records, cells, "cmic"))
     text = EventAccumulator(str(tiny.parent / "later" / "tiny" / "ce.s0")).Reload()
@@ -97,10 +97,10 @@ def test_a_training_taken_up_again_shows_as_one_curve(tiny: Path, monkeypatch: p
     assert "train/ncmi" not in found
 
 
-def test_curves_that_cannot_be_written_are_told_and_the_run_goes_on(tiny: Path, cli: Cli) -> None:
+def test_curves_that_cannot_be_written_are_told_and_the_run_goes_on(tiny: Path, cli_here: Cli) -> None:
     (tiny.parent / "tb" / "tiny").mkdir(parents=True)
     (tiny.parent / "tb" / "tiny" / "ce.s0").write_text("in the way")
-    done = cli("run", tiny, "--tensorboard", "tb", cwd=tiny.parent)
+    done = cli_here("run", tiny, "--tensorboard", "tb", cwd=tiny.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("warning: cannot write curves to tb/tiny: ") == 1
     assert "Traceback" not in done.stdout + done.stderr
@@ -154,8 +154,8 @@ def test_without_tensorboard_nothing_is_run(tiny: Path, cli: Cli, tmp_path_facto
     assert [file.name for file in tiny.parent.iterdir()] == ["tiny.yaml"]
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_run(tiny: Path, cli: Cli) -> None:
-    done = cli("run", tiny, "--tensorboard", "tiny.yaml", cwd=tiny.parent)
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_run(tiny: Path, cli_here: Cli) -> None:
+    done = cli_here("run", tiny, "--tensorboard", "tiny.yaml", cwd=tiny.parent)
     assert done.returncode == 2
     assert done.stderr.startswith("--tensorboard: cannot write to tiny.yaml/tiny: ")
     assert tiny.read_text() == TINY_SUITE

@@ -154,11 +154,11 @@ def test_no_unicode_is_no_reason_to_stop(tmp_path: Path) -> None:
     assert event.options == {"results": "a?b"}
 
 
-def test_a_full_disk_is_told_once_and_the_run_goes_on(finished: Path, tiny: Path, cli: Cli) -> None:
+def test_a_full_disk_is_told_once_and_the_run_goes_on(finished: Path, tiny: Path, cli_here: Cli) -> None:
     work = tiny.parent / "results.work" / "tiny"
     work.mkdir(parents=True)
     (work / "events.jsonl").symlink_to("/dev/full")
-    done = cli("run", tiny, cwd=tiny.parent)
+    done = cli_here("run", tiny, cwd=tiny.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("warning: cannot write") == 1
     assert "events.jsonl: No space left on device; the run goes on" in done.stdout
@@ -185,12 +185,12 @@ def seen(cli: Cli, *arguments: object) -> Any:
     return found
 
 
-def test_status_of_a_run_under_way_then_killed_then_interrupted(tmp_path: Path, cli: Cli) -> None:
+def test_status_of_a_run_under_way_then_killed_then_interrupted(tmp_path: Path, cli_here: Cli) -> None:
     (tmp_path / "long.yaml").write_text(LONG_SUITE)
     process = start(tmp_path)
     try:
         wait_for(lambda: len(epochs_of(tmp_path)) > 60)
-        found = seen(cli)
+        found = seen(cli_here)
         assert (found["state"], found["pid"]) == ("running", process.pid)
         assert (found["cells_done"], found["cells_total"], found["run_done"], found["run_total"]) == (0, 8, 0, 8)
         (cell,) = found["running"]
@@ -199,7 +199,7 @@ def test_status_of_a_run_under_way_then_killed_then_interrupted(tmp_path: Path, 
         assert 0.5 < cell["accuracy"] <= 1
         assert cell["seconds_left"] > 1
         assert found["seconds_left"] > cell["seconds_left"], "another training is to follow"
-        said = cli("status").stdout
+        said = cli_here("status").stdout
         assert said.startswith("long: a run is going on since ")
         assert "  cells: 0 of 8 done; this run: 0 of 8, about " in said
         assert "  now: ce seed 0: train: " in said
@@ -208,15 +208,15 @@ def test_status_of_a_run_under_way_then_killed_then_interrupted(tmp_path: Path, 
         process.kill()
         process.communicate()
     before = [event.numbers for event in epochs_of(tmp_path)]
-    assert seen(cli)["state"] == "killed"
-    assert "the latest was killed; the same command goes on from there" in cli("status", "long.yaml").stdout
+    assert seen(cli_here)["state"] == "killed"
+    assert "the latest was killed; the same command goes on from there" in cli_here("status", "long.yaml").stdout
     with store_of(tmp_path, "long").events.open("ab") as file:
         file.write(b'{"time":"2026-01-01T00:00:00Z","event":"epo')
     process = start(tmp_path)
     wait_for(lambda: {event.restored for event in epochs_of(tmp_path)} == {True, False})
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
-    found = seen(cli)
+    found = seen(cli_here)
     assert (found["state"], found["exit_code"], found["running"]) == ("interrupted", 130, [])
     resumed = epochs_of(tmp_path)
     assert [event.numbers.epoch for event in resumed] == list(range(1, len(resumed) + 1)), "the whole curve"
@@ -226,14 +226,14 @@ def test_status_of_a_run_under_way_then_killed_then_interrupted(tmp_path: Path, 
     assert restored[: len(before)] == before[: len(restored)]
 
 
-def test_status_after_the_end_and_of_all_suites(copied: Path, cli: Cli) -> None:
+def test_status_after_the_end_and_of_all_suites(copied: Path, cli_here: Cli) -> None:
     found = status_of(copied)
     assert (found.state, found.exit_code, found.cells_done, found.failures) == ("finished", 0, 8, [])
     (file,) = (copied / "results" / "tiny").glob("ce.s0.FGSM*")
     write_json(file, read_json(file) | {"status": "failed", "reason": "the attack crashed"})
     (copied / "results" / "empty").mkdir()
     for arguments in ((), ("tiny",), ("tiny.yaml",), ("--watch",)):
-        done = cli("status", *arguments, cwd=copied)
+        done = cli_here("status", *arguments, cwd=copied)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[1:] == [
             "  cells: 7 of 8 done; the latest run: 8 of 8",
@@ -349,7 +349,7 @@ def test_work_of_any_size_gives_no_impossible_estimate() -> None:
     assert seconds_left({"a": one, "b": other}, {"a": 1e9}, {}, 1) is None
 
 
-def test_names_and_reasons_cannot_steer_the_terminal(copied: Path, cli: Cli) -> None:
+def test_names_and_reasons_cannot_steer_the_terminal(copied: Path, cli_here: Cli) -> None:
     folder = copied / "results" / "tiny"
     (file,) = folder.glob("ce.s0.FGSM*")
     write_json(
@@ -357,7 +357,7 @@ def test_names_and_reasons_cannot_steer_the_terminal(copied: Path, cli: Cli) -> 
     )
     plan = read_json(folder / "plan.json")
     write_json(folder / "plan.json", plan | {"suite": "tiny\x1b[31m"})
-    done = cli("status", "tiny", cwd=copied)
+    done = cli_here("status", "tiny", cwd=copied)
     assert done.returncode == 0, done.stderr
     assert all(character.isprintable() or character == "\n" for character in done.stdout)
     assert done.stdout.splitlines()[2:] == [
@@ -392,9 +392,9 @@ def test_looking_never_keeps_a_run_from_starting(tmp_path: Path) -> None:
     ],
 )
 def test_a_suite_without_results_is_told_and_exit_2(
-    tiny: Path, cli: Cli, arguments: tuple[str, ...], message: str
+    tiny: Path, cli_here: Cli, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = cli(*arguments)
+    done = cli_here(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
