@@ -89,7 +89,7 @@ def test_in_place_of_a_record(copied: Path, make: Callable[[Path], object], said
     assert command_here("status", "tiny", cwd=copied).returncode == 0
 
 
-def test_a_run_sets_it_aside_and_does_the_cell_again(finished: Path, copied: Path, cli: Cli) -> None:
+def test_a_run_sets_it_aside_and_does_the_cell_again(finished: Path, copied: Path, cli_here: Cli) -> None:
     for pattern, make in (("ce.s0.PGD*", os.mkfifo), ("cmic.s0.PGD*", Path.mkdir), ("ce.s0.FGSM*", os.mkfifo)):
         file = next((copied / "results" / "tiny").glob(pattern))
         file.unlink()
@@ -99,7 +99,7 @@ def test_a_run_sets_it_aside_and_does_the_cell_again(finished: Path, copied: Pat
         file.unlink()
         os.mkfifo(file)
     os.mkfifo(next((copied / "results.work" / "tiny").glob("ce.s0.train*")).with_suffix(".state.safetensors"))
-    done = cli("run", "tiny.yaml", cwd=copied)
+    done = cli_here("run", "tiny.yaml", cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("cannot be read: it is a FIFO, no regular file; set aside as") == 2
     assert contents(copied / "results" / "tiny") == contents(finished / "results" / "tiny")

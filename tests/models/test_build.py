@@ -195,16 +195,16 @@ attacks:
 """
 
 
-def test_own_architecture_and_own_weights_are_attacked_without_training(tmp_path: Path, cli: Cli) -> None:
+def test_own_architecture_and_own_weights_are_attacked_without_training(tmp_path: Path, cli_here: Cli) -> None:
     (tmp_path / "my_model.py").write_text(OWN)
     (tmp_path / "given.yaml").write_text(GIVEN)
-    missing = cli("run", "given.yaml")
+    missing = cli_here("run", "given.yaml")
     assert missing.returncode == 2
     assert "given.yaml:4: models[0].weights: there is no file" in missing.stderr
     weights = {"1.weight": torch.eye(10, 64), "1.bias": torch.zeros(10)}
     for seed in (0, 3):
         safetensors.torch.save_file(weights, tmp_path / f"own-s{seed}.safetensors")
-    done = cli("run", "given.yaml")
+    done = cli_here("run", "given.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     records = contents(tmp_path / "results" / "given")
     (loaded,) = [record for name, record in records.items() if name.startswith("own.s0.train")]
@@ -212,7 +212,7 @@ def test_own_architecture_and_own_weights_are_attacked_without_training(tmp_path
     assert "weights given: own-s0.safetensors" in (tmp_path / "results" / "given" / "leaderboard.md").read_text()
     # Other content under the same name is another experiment.
     safetensors.torch.save_file(weights | {"1.bias": torch.ones(10)}, tmp_path / "own-s0.safetensors")
-    assert "8 cells: 4 to run, 4 done" in cli("plan", "given.yaml").stdout
+    assert "8 cells: 4 to run, 4 done" in cli_here("plan", "given.yaml").stdout
 
 
 @pytest.mark.parametrize(
@@ -238,13 +238,13 @@ def test_own_architecture_and_own_weights_are_attacked_without_training(tmp_path
     ],
 )
 def test_models_that_cannot_be_are_told_before_anything_runs(
-    tmp_path: Path, cli: Cli, old: str, new: str, sentence: str
+    tmp_path: Path, cli_here: Cli, old: str, new: str, sentence: str
 ) -> None:
     (tmp_path / "my_model.py").write_text(OWN)
     text = TINY_SUITE if "seeds" not in new else TINY_SUITE.replace("{name: ce}}", "{name: ce}, weights: a}", 1)
     assert old in text
     (tmp_path / "x.yaml").write_text(text.replace(old, new, 1))
-    done = cli("validate", "x.yaml")
+    done = cli_here("validate", "x.yaml")
     assert done.returncode == 2, done.stdout
     assert sentence in done.stderr
 
@@ -256,7 +256,7 @@ WRONG = {
 }
 
 
-def test_models_that_do_not_fit_fail_their_trainings_with_a_sentence(tmp_path: Path, cli: Cli) -> None:
+def test_models_that_do_not_fit_fail_their_trainings_with_a_sentence(tmp_path: Path, cli_here: Cli) -> None:
     (tmp_path / "my_model.py").write_text(OWN)
     (tmp_path / "bad.safetensors").write_bytes(b"PK no tensors")
     models = [f"{{id: {name}, architecture: my_model:{name}, objective: {{name: ce}}}}" for name in WRONG]
@@ -264,7 +264,7 @@ def test_models_that_do_not_fit_fail_their_trainings_with_a_sentence(tmp_path: P
     lines = "\n".join(f"  - {model}" for model in models)
     training = "training: {epochs: 1, batch_size: 64, optimizer: {name: sgd, lr: 0.1}}"
     (tmp_path / "x.yaml").write_text(f"suite: x\ndataset: {{name: digits}}\n{training}\nmodels:\n{lines}\n")
-    done = cli("run", "x.yaml")
+    done = cli_here("run", "x.yaml")
     assert done.returncode == 1
     for sentence in [*WRONG.values(), "bad.safetensors is no .safetensors file"]:
         assert sentence in done.stdout

@@ -275,13 +275,13 @@ audit: off
 """
 
 
-def test_weights_of_any_kind_are_validated_and_run(tmp_path: Path, cli: Cli) -> None:
+def test_weights_of_any_kind_are_validated_and_run(tmp_path: Path, cli_here: Cli) -> None:
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "own.yaml").write_text(SUITE)
     torch.save({"state_dict": prefixed("module.")}, tmp_path / "parallel.ckpt")
     torch.save({"state_dict": EMA, "ema": STATE}, tmp_path / "two.pth")
     assert "valid: 2 trainings" in command_here("validate", "own.yaml", cwd=tmp_path).stdout
-    done = cli("run", "own.yaml")
+    done = cli_here("run", "own.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = (
         safetensors.torch.load_file(file) for file in (tmp_path / "results.work" / "own").glob("*.safetensors")

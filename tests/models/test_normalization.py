@@ -77,12 +77,12 @@ def trained() -> tuple[dict[str, torch.Tensor], float]:
     }, accuracy
 
 
-def test_a_model_that_normalises_itself_is_judged_as_trained_or_warned_of(tmp_path: Path, cli: Cli) -> None:
+def test_a_model_that_normalises_itself_is_judged_as_trained_or_warned_of(tmp_path: Path, cli_here: Cli) -> None:
     (tmp_path / "zoo.py").write_text(ZOO)
     (tmp_path / "s.yaml").write_text(SUITE)
     weights, accuracy = trained()
     torch.save(weights, tmp_path / "zoo.pt")
-    done = cli("run", "s.yaml")
+    done = cli_here("run", "s.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "results" / "zoo"
     records = {

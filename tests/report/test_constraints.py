@@ -59,13 +59,14 @@ def test_what_no_record_says_is_no_constraint(copied: Path, told: object) -> Non
         constraints_text(read_results(folder))
 
 
-def test_the_command_prints_what_pip_takes(finished: Path, cli: Cli, tmp_path: Path) -> None:
-    done = cli("reproduce", "tiny.yaml", "--constraints", cwd=finished)
+def test_the_command_prints_what_pip_takes(finished: Path, cli_here: Cli, tmp_path: Path) -> None:
+    done = cli_here("reproduce", "tiny.yaml", "--constraints", cwd=finished)
     assert done.returncode == 0, done.stderr
     names = re.findall(r"^([\w-]+)==\S+$", done.stdout, re.MULTILINE)
     assert names == list(PACKAGES[1:]), "all are installed here"
     assert (
-        cli("reproduce", "tiny.yaml", "--constraints", "--against", "results/tiny", cwd=finished).stdout == done.stdout
+        cli_here("reproduce", "tiny.yaml", "--constraints", "--against", "results/tiny", cwd=finished).stdout
+        == done.stdout
     )
     assert not (finished / "reproductions").exists()
     (tmp_path / "constraints.txt").write_text(done.stdout)
@@ -75,7 +76,7 @@ def test_the_command_prints_what_pip_takes(finished: Path, cli: Cli, tmp_path: P
         assert (taken.returncode != 0) == code, taken.stderr
 
 
-def test_a_folder_without_records_is_told(tiny: Path, cli: Cli) -> None:
-    done = cli("reproduce", tiny.name, "--constraints", cwd=tiny.parent)
+def test_a_folder_without_records_is_told(tiny: Path, cli_here: Cli) -> None:
+    done = cli_here("reproduce", tiny.name, "--constraints", cwd=tiny.parent)
     assert (done.returncode, done.stdout) == (2, "")
     assert "results/tiny holds no results" in done.stderr

@@ -159,11 +159,11 @@ def test_resumes_bit_for_bit_after_every_epoch(
         assert resumed.selected_epoch == whole.selected_epoch
 
 
-def test_the_record_tells_the_accuracies_and_the_epoch(tmp_path: Path, cli: Cli) -> None:
+def test_the_record_tells_the_accuracies_and_the_epoch(tmp_path: Path, cli_here: Cli) -> None:
     training = "training: {epochs: 4, select: best, held_out: 40, limit: 200,"
     text = TINY_SUITE.replace("training: {epochs: 2,", training).replace("lr: 0.1", "lr: 0.4")
     (tmp_path / "x.yaml").write_text(text)
-    done = cli("run", "x.yaml")
+    done = cli_here("run", "x.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "results" / "tiny"
     for file in folder.glob("*.train.*.json"):
