@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from robustbench_cmic.records.packing import unpack_logits
 from robustbench_cmic.records.schema import KeptOutputs, TrainRecord
+from robustbench_cmic.report.kept_outputs import kept_logits, softmax_rows
 from robustbench_cmic.report.summary import Summary
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class SimplexPictures(NamedTuple):
     Attributes:
         reference: the model that chose the classes.
         names: of the three classes.
+        of: how many classes there were to choose from.
         places: for each point its class, 0 ... 2.
         models: in order of presentation.
     """
@@ -83,6 +84,7 @@ class SimplexPictures(NamedTuple):
     reference: str
     seed: int
     names: tuple[str, str, str]
+    of: int
     places: list[int]
     models: Mapping[str, SimplexModel]
 
@@ -90,7 +92,10 @@ class SimplexPictures(NamedTuple):
     def rule(self) -> str:
         """How the classes and the images were chosen, in a sentence."""
         classes = f"classes {self.names[0]}, {self.names[1]} and {self.names[2]}"
-        which = f"the three that {self.reference} of seed {self.seed} confuses most at the end of its training"
+        which = "the three of which outputs were kept"
+        if self.of > 3:
+            network = f"{self.reference} of seed {self.seed}"
+            which = f"of {self.of} the three that {network} confuses most at the end of its training"
         return f"Test images of {classes}, {which}; a point each, its place is the softmax of the three logits."
 
 
@@ -113,14 +118,6 @@ def most_confused(confusion: NDArray[np.float64]) -> tuple[int, int, int]:
             best = float(sums[second, third])
             chosen = (first, first + 1 + int(second), first + 1 + int(third))
     return chosen
-
-
-def softmax_rows(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of logits, both (N, C)."""
-    import numpy as np
-
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
 
 
 def simplex_points(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -150,7 +147,7 @@ def simplex_pictures(summary: Summary) -> SimplexPictures | str:
     if sum(count > 0 for count in outputs.counts) < 3:
         return "there are fewer than three classes"
     labels = np.repeat(np.arange(len(outputs.counts)), outputs.counts)
-    final = _logits(outputs)[_final_place(chosen)]
+    final = kept_logits(outputs)[_final_place(chosen)]
     given = softmax_rows(final)
     confusion = np.array(
         [given[labels == k].mean(0) if count else 0 * given[0] for k, count in enumerate(outputs.counts)]
@@ -164,7 +161,8 @@ def simplex_pictures(summary: Summary) -> SimplexPictures | str:
         if _alike(record.outputs, outputs)
     }
     names = tuple(outputs.names[k] if outputs.names else str(outputs.classes[k]) for k in triple)
-    return SimplexPictures(reference.model, reference.seed, (names[0], names[1], names[2]), places.tolist(), models)
+    three, of = (names[0], names[1], names[2]), sum(count > 0 for count in outputs.counts)
+    return SimplexPictures(reference.model, reference.seed, three, of, places.tolist(), models)
 
 
 def _records(summary: Summary, seed: int) -> Iterator[tuple[str, TrainRecord]]:
@@ -196,10 +194,6 @@ def _alike(outputs: KeptOutputs | None, other: KeptOutputs) -> bool:
     return outputs is not None and outputs.model_dump(include=fields) == other.model_dump(include=fields)
 
 
-def _logits(outputs: KeptOutputs) -> NDArray[np.float64]:
-    return unpack_logits(outputs.logits, (len(outputs.epochs), sum(outputs.counts), len(outputs.classes)))
-
-
 def _final_place(record: TrainRecord) -> int:
     """Which of the kept epochs is that of the weights that were kept."""
     assert record.outputs is not None
@@ -215,7 +209,7 @@ def _model(
     places: NDArray[np.int64],
 ) -> SimplexModel:
     assert record.outputs is not None
-    logits = _logits(record.outputs)[:, inside][:, :, list(triple)]
+    logits = kept_logits(record.outputs)[:, inside][:, :, list(triple)]
 
     def look(place: int, temperature: float = 1.0) -> Look:
         points = simplex_points(logits[place] / temperature)

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from robustbench_cmic.information import measure_information
 from robustbench_cmic.records.packing import pack_logits
 from robustbench_cmic.records.schema import KeptOutputs
 from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary
 from robustbench_cmic.report.figures import drawings_of
 from robustbench_cmic.report.formats.html import suite_page
-from robustbench_cmic.report.formats.html.information import ncmi_chart, training_chart
+from robustbench_cmic.report.formats.html.information import evaluated_chart, ncmi_chart, training_chart
+from robustbench_cmic.report.kept_outputs import kept_epochs, kept_logits
 from robustbench_cmic.report.simplex import (
     SimplexPictures,
     most_confused,
@@ -75,6 +78,50 @@ def pictures(summary: Summary) -> SimplexPictures:
     return found
 
 
+# --- information ---------------------------------------------------------------------------------------------------
+
+
+def test_information_of_kept_outputs_is_that_of_the_package() -> None:
+    for logits in (CE, CMIC):
+        found = kept_epochs(outputs(logits))
+        assert [own.epoch for own in found] == [1, 3, 5]
+        for own, kept in zip(found, kept_logits(outputs(logits)), strict=True):
+            expected = measure_information(torch.from_numpy(kept), torch.from_numpy(LABELS))
+            assert (own.cmi, own.separation) == pytest.approx((expected.cmi, expected.separation), abs=1e-12)
+            assert own.ncmi == pytest.approx(expected.ncmi, abs=1e-12)
+            assert own.accuracy == (kept.argmax(1) == LABELS).mean()
+
+
+def test_a_masked_class_takes_no_part_and_of_some_classes_nothing_is_measured() -> None:
+    kept = np.array([[[0.0, -1.0, -np.inf], [-2.0, 0.0, -np.inf], [-1.0, 0.0, -np.inf]]])
+    masked = outputs(kept, classes=[0, 1, 2], counts=[1, 2, 0], epochs=[4])
+    (own,) = kept_epochs(masked)
+    both = measure_information(torch.from_numpy(kept[0, :, :2]), torch.tensor([0, 1, 1]))
+    assert (own.cmi, own.separation) == pytest.approx((both.cmi, both.separation), abs=1e-12)
+    assert kept_epochs(outputs(CE, classes=[0, 3, 6, 9])) == []
+
+
+def test_training_is_shown_in_eval_mode_too_where_all_classes_are_kept(tmp_path: Path) -> None:
+    summary = board(tmp_path)
+    drawings = drawings_of(summary, "training")
+    assert not isinstance(drawings, str)
+    (figure,) = (drawing for drawing in drawings if drawing.name == "training-test")
+    chart = evaluated_chart(summary)
+    assert chart is not None
+    expected = kept_epochs(outputs(CE))
+    for panel, name in enumerate(("cmi", "separation", "ncmi")):
+        line = {line.get_label(): line for line in figure.figure.axes[panel].get_lines()}["a"]
+        np.testing.assert_allclose(line.get_ydata(), [getattr(own, name) for own in expected])
+        axis = f"x{panel + 1 if panel else ''}"
+        (trace,) = (each for each in chart.figure["data"] if (each["name"], each["xaxis"]) == ("a", axis))
+        np.testing.assert_allclose(trace["y"], line.get_ydata(), rtol=1e-3)
+        assert trace["x"] == [1, 3, 5]
+    assert "on the test images whose outputs were kept, in eval mode" in figure.text
+    some = board(tmp_path, classes=[0, 3, 6, 9])
+    assert drawings_of(some, "training") == "no record holds the epochs of a training"
+    assert evaluated_chart(some) is None
+
+
 # --- points, classes -----------------------------------------------------------------------------------------------
 
 
@@ -128,7 +175,7 @@ def test_classes_are_those_that_cross_entropy_confuses_and_models_share_them(tmp
     assert ce.calibrated.temperature == pytest.approx(4.0), "of the clean evaluation: 2 and 8"
     np.testing.assert_allclose(ce.calibrated.points[0], simplex_points(np.array([[20.0, 0, 0]]) / 4)[0], atol=1e-3)
     assert "classes cat" in found.rule
-    assert "the three that a of seed 0 confuses most" in found.rule
+    assert "of 4 the three that a of seed 0 confuses most" in found.rule
 
 
 def test_without_a_temperature_or_with_other_examples_or_classes_less_is_shown(tmp_path: Path) -> None:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robustbench_cmic.records.schema import Epoch, TrainRecord
 from robustbench_cmic.report.figures.curves import crowded
 from robustbench_cmic.report.figures.drawing import Drawing, add_key, in_order, line_of, new_figure
+from robustbench_cmic.report.kept_outputs import KeptEpoch, kept_epochs
 from robustbench_cmic.report.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-MEASURES_OF_EPOCHS: Mapping[str, Callable[[Epoch], float]] = {
+
+MeasuredEpoch = Epoch | KeptEpoch
+"""What is known of an epoch: from a record's curve, or from its kept outputs."""
+
+
+class TrainingCurve(NamedTuple):
+    """The epochs of one training, and whether it came to the end."""
+
+    diverged: bool
+    epochs: Sequence[MeasuredEpoch]
+
+
+MEASURES_OF_EPOCHS: Mapping[str, Callable[[MeasuredEpoch], float]] = {
     "CMI (nats)": lambda epoch: epoch.cmi,
     "separation (nats)": lambda epoch: epoch.separation,
     "NCMI": lambda epoch: math.nan if epoch.ncmi is None else epoch.ncmi,
@@ -26,11 +40,27 @@ _MARKS = 8
 """Marks on a line, about."""
 
 
+ON_BATCHES = "on the batches trained on while the weights moved"
+IN_EVAL_MODE = "on the test images whose outputs were kept, in eval mode"
+
+
 def training_figures(summary: Summary) -> list[Drawing] | str:
-    """One figure of four panels: a line a model, the mean over seeds, and the least and greatest of them as a band."""
-    found = trained_models(summary)
+    """Figures of four panels: a line a model, the mean over seeds, and the least and greatest of them as a band.
+
+    One on the batches trained on, as every record holds it; one in eval mode, where outputs of all classes were kept.
+    """
+    found, kept = trained_models(summary), {} if crowded(summary) else evaluated_models(summary)
+    title = f"{summary.results.plan.suite}: information over training"
+    figures = []
+    if kept:
+        drawn = _drawn(summary, kept)
+        figures.append(Drawing("training-test", f"{title}, in eval mode", _text(kept, IN_EVAL_MODE), drawn))
     if isinstance(found, str):
-        return found
+        return figures or found
+    return [Drawing("training", title, _text(found, ON_BATCHES), _drawn(summary, found)), *figures]
+
+
+def _drawn(summary: Summary, found: Mapping[str, Sequence[TrainingCurve]]) -> Figure:
     figure = new_figure(7.2, 5.0, key=[f"{model}, diverged" for model in found for _ in range(2)])
     every = figure.subplots(2, 2, sharex=True).flatten()
     for axes, (head, measure) in zip(every, MEASURES_OF_EPOCHS.items(), strict=True):
@@ -41,42 +71,61 @@ def training_figures(summary: Summary) -> list[Drawing] | str:
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     add_key(figure, list(every))
-    title = f"{summary.results.plan.suite}: information over training"
-    return [Drawing("training", title, _text(found), figure)]
+    return figure
 
 
-def trained_models(summary: Summary) -> dict[str, list[TrainRecord]] | str:
-    """By model the trainings that have a curve; or why no figure shows them."""
+def trained_models(summary: Summary) -> dict[str, list[TrainingCurve]] | str:
+    """By model the curves of its trainings; or why no figure shows them."""
     if why := crowded(summary):
         return why
-    records = [
-        record for record in summary.results.records.values() if isinstance(record, TrainRecord) and record.curve
-    ]
-    found = {model: own for model in in_order(summary) if (own := [r for r in records if r.cell.model == model])}
-    return found or "no record holds the epochs of a training"
+    found = {
+        model: [TrainingCurve(record.status == "diverged", record.curve) for record in own if record.curve]
+        for model, own in _trainings(summary).items()
+    }
+    return {model: own for model, own in found.items() if own} or "no record holds the epochs of a training"
+
+
+def evaluated_models(summary: Summary) -> dict[str, list[TrainingCurve]]:
+    """By model what the kept outputs of its trainings say; only where they are of all classes."""
+    found = {
+        model: [
+            TrainingCurve(record.status == "diverged", epochs)
+            for record in own
+            if record.outputs is not None and (epochs := kept_epochs(record.outputs))
+        ]
+        for model, own in _trainings(summary).items()
+    }
+    return {model: own for model, own in found.items() if own}
+
+
+def _trainings(summary: Summary) -> dict[str, list[TrainRecord]]:
+    records = [record for record in summary.results.records.values() if isinstance(record, TrainRecord)]
+    return {model: [record for record in records if record.cell.model == model] for model in in_order(summary)}
 
 
 def measured_epochs(
-    records: Sequence[TrainRecord], measure: Callable[[Epoch], float]
+    curves: Sequence[TrainingCurve], measure: Callable[[MeasuredEpoch], float]
 ) -> tuple[list[int], list[list[float]]]:
     """Epochs that all seeds have which came to the end, and of each the measure, seed by seed."""
-    whole = [record.curve for record in records if record.status == "ok"]
+    whole = [curve.epochs for curve in curves if not curve.diverged]
     length = min(map(len, whole), default=0)
     epochs = [epoch.epoch for epoch in whole[0][:length]] if whole else []
     return epochs, [[measure(curve[place]) for curve in whole] for place in range(length)]
 
 
-def _line(axes: Axes, records: Sequence[TrainRecord], measure: Callable[[Epoch], float], line: dict[str, Any]) -> None:
+def _line(
+    axes: Axes, curves: Sequence[TrainingCurve], measure: Callable[[MeasuredEpoch], float], line: dict[str, Any]
+) -> None:
     """The seeds that came to the end as one line; each that diverged as a thin one that ends in a cross."""
-    epochs, rows = measured_epochs(records, measure)
+    epochs, rows = measured_epochs(curves, measure)
     if rows:
         axes.plot(epochs, [fmean(row) for row in rows], **line, markevery=max(1, len(rows) // _MARKS))
         if len(rows[0]) > 1:
             band = {"color": line["color"], "alpha": 0.15, "linewidth": 0}
             axes.fill_between(epochs, [min(row) for row in rows], [max(row) for row in rows], **band)
-    for record in records:
-        if record.status == "diverged":
-            epochs, values = [e.epoch for e in record.curve], [measure(e) for e in record.curve]
+    for curve in curves:
+        if curve.diverged:
+            epochs, values = [e.epoch for e in curve.epochs], [measure(e) for e in curve.epochs]
             thin: dict[str, Any] = {
                 **line,
                 "linewidth": 0.7,
@@ -87,13 +136,13 @@ def _line(axes: Axes, records: Sequence[TrainRecord], measure: Callable[[Epoch],
             axes.plot(epochs, values, **{**thin, "label": f"{line['label']}, diverged"})
 
 
-def _text(found: Mapping[str, Sequence[TrainRecord]]) -> str:
+def _text(found: Mapping[str, Sequence[TrainingCurve]], measured: str) -> str:
     said = []
     for model, own in found.items():
-        last = [record.curve[-1] for record in own if record.status == "ok"]
-        diverged = sum(record.status == "diverged" for record in own)
+        last = [curve.epochs[-1] for curve in own if not curve.diverged]
+        diverged = sum(curve.diverged for curve in own)
         means = (f"{head} {fmean(map(measure, last)):.3g}" for head, measure in MEASURES_OF_EPOCHS.items() if last)
         ended = ", ".join([*means, *([f"diverged in {diverged} of {len(own)} seeds"] if diverged else [])])
         said.append(f"{model} ends at {ended}.")
-    head = "CMI, separation, NCMI and error over epochs, on the batches trained on while the weights moved; means over"
+    head = f"CMI, separation, NCMI and error over epochs, {measured}; means over"
     return " ".join([f"{head} seeds, with the least and the greatest as a band.", *said])

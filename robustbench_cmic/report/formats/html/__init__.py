@@ -9,7 +9,7 @@ from robustbench_cmic.report.about import objectives_text
 from robustbench_cmic.report.class_batches import find_size_lines
 from robustbench_cmic.report.counts import ClaimCounts, claim_counts
 from robustbench_cmic.report.formats.html.charts import Chart, curves, forest, opening_pairs
-from robustbench_cmic.report.formats.html.information import ncmi_chart, training_chart
+from robustbench_cmic.report.formats.html.information import evaluated_chart, ncmi_chart, training_chart
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers, number_text
 from robustbench_cmic.report.formats.html.pictures import gallery
 from robustbench_cmic.report.formats.html.render import render
@@ -39,10 +39,10 @@ def suite_page(summary: Summary) -> str:
     curves_of = {norm: None if models > CROWDED else curves(summary, norm) for norm in norms}
     pairs = summary.pairs.items() if summary.examples else ()
     forests = {pair: forest(lines, pair, f"pair-{place}") for place, (pair, lines) in enumerate(pairs)}
-    over_training, ncmi_error = training_chart(summary), ncmi_chart(summary)
+    over_training, evaluated, ncmi_error = training_chart(summary), evaluated_chart(summary), ncmi_chart(summary)
     triangles, transfers = simplex_pictures(summary), transfer_charts(summary)
     simplexes = [] if isinstance(triangles, str) else simplex_charts(triangles)
-    every = (*curves_of.values(), *forests.values(), ncmi_error, over_training, *simplexes, *transfers)
+    every = (*curves_of.values(), *forests.values(), ncmi_error, over_training, evaluated, *simplexes, *transfers)
     charts = [chart for chart in every if chart]
     rows, facts = all_numbers(summary)
     return render(
@@ -58,6 +58,7 @@ def suite_page(summary: Summary) -> str:
         opened=opening_pairs(forests),
         ncmi_error=ncmi_error,
         over_training=over_training,
+        evaluated=evaluated,
         triangles=triangles,
         simplexes=simplexes,
         transfers=transfers,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from robustbench_cmic.records.schema import Epoch, TrainRecord
+from robustbench_cmic.report.figures.curves import crowded
 from robustbench_cmic.report.figures.ncmi_error import LineFit, fit_line, fit_text, networks
-from robustbench_cmic.report.figures.training import MEASURES_OF_EPOCHS, measured_epochs, trained_models
+from robustbench_cmic.report.figures.training import (
+    MEASURES_OF_EPOCHS,
+    MeasuredEpoch,
+    TrainingCurve,
+    evaluated_models,
+    measured_epochs,
+    trained_models,
+)
 from robustbench_cmic.report.formats.html.charts import Chart, Choice, plotly_figure, plotly_text
 from robustbench_cmic.report.metrics import NCMI_CALIBRATED
 from robustbench_cmic.report.strokes import CROWDED, Stroke, stroke
@@ -88,14 +95,22 @@ def _points(model: str, own: Sequence[tuple[float, float, bool]], drawn: Stroke)
 def training_chart(summary: Summary) -> Chart | None:
     """CMI, separation, NCMI and error over epochs: a panel each, the mean over seeds as a line; None without any."""
     found = trained_models(summary)
-    if isinstance(found, str):
-        return None
+    return None if isinstance(found, str) else _over_training(summary, found, "training")
+
+
+def evaluated_chart(summary: Summary) -> Chart | None:
+    """The same in eval mode, on the test images whose outputs were kept; None where none were, of all classes."""
+    found = None if crowded(summary) else evaluated_models(summary)
+    return _over_training(summary, found, "training-test") if found else None
+
+
+def _over_training(summary: Summary, found: Mapping[str, Sequence[TrainingCurve]], name: str) -> Chart:
     models = summary.results.models
     opened = next(iter(summary.results.plan.pairs), models[:2])
     traces, drawn = [], []
     for panel, (head, measure) in enumerate(MEASURES_OF_EPOCHS.items()):
-        for model, records in found.items():
-            for trace in _over_epochs(model, records, head, measure, stroke(models.index(model))):
+        for model, curves in found.items():
+            for trace in _over_epochs(model, curves, head, measure, stroke(models.index(model))):
                 axes = {"xaxis": f"x{panel + 1 if panel else ''}", "yaxis": f"y{panel + 1 if panel else ''}"}
                 shown = trace.get("showlegend", True) and panel == 0
                 traces.append(trace | axes | {"visible": model in opened, "showlegend": shown})
@@ -103,7 +118,7 @@ def training_chart(summary: Summary) -> Chart | None:
     strokes = [(model, stroke(models.index(model))) for model in found]
     choices = [Choice(model, model in opened, own.glyph, own.color) for model, own in strokes]
     text = f"CMI, separation, NCMI and error of {len(found)} models over the epochs of training."
-    return Chart("training", text, 560, plotly_figure(traces, _panels()), drawn, choices, below="")
+    return Chart(name, text, 560, plotly_figure(traces, _panels()), drawn, choices, below="")
 
 
 def _panels() -> dict[str, Any]:
@@ -123,10 +138,10 @@ def _panels() -> dict[str, Any]:
 
 
 def _over_epochs(
-    model: str, records: Sequence[TrainRecord], head: str, measure: Callable[[Epoch], float], drawn: Stroke
+    model: str, curves: Sequence[TrainingCurve], head: str, measure: Callable[[MeasuredEpoch], float], drawn: Stroke
 ) -> list[dict[str, Any]]:
     """The mean over seeds, behind it the least and the greatest as a band, and each seed that diverged."""
-    epochs, rows = measured_epochs(records, measure)
+    epochs, rows = measured_epochs(curves, measure)
     common = {"type": "scatter", "mode": "lines", "legendgroup": plotly_text(model), "hovertext": []}
     traces: list[dict[str, Any]] = []
     if rows and len(rows[0]) > 1:
@@ -141,8 +156,8 @@ def _over_epochs(
         marker = {"color": drawn.color, "symbol": drawn.symbol, "size": 7, "maxdisplayed": _MARKS}
         look = {"mode": "lines+markers", "line": line, "marker": marker, "hovertemplate": said}
         traces.append(common | look | {"name": plotly_text(model), "x": epochs, "y": means})
-    for record in (record for record in records if record.status == "diverged"):
-        own = [(epoch.epoch, measure(epoch)) for epoch in record.curve]
+    for curve in (curve for curve in curves if curve.diverged):
+        own = [(epoch.epoch, measure(epoch)) for epoch in curve.epochs]
         ended = {
             "mode": "lines+markers",
             "marker": {"symbol": "x", "size": [0] * (len(own) - 1) + [9], "color": drawn.color},
