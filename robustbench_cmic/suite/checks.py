@@ -12,11 +12,11 @@ from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
 
 from robustbench_cmic.suite.attack_base import reach_problem
 from robustbench_cmic.suite.beginnings import beginning_errors
 from robustbench_cmic.suite.data import AnyDataset, DeclaredDataset, ImageFolder
+from robustbench_cmic.suite.fairness import unfair_differences
 from robustbench_cmic.suite.fields import Norm, Threat, parse_number, radius_problem
 from robustbench_cmic.suite.matrix import ExpandedModels
 from robustbench_cmic.suite.messages import Location, Problem, suggestion
@@ -24,7 +24,7 @@ from robustbench_cmic.suite.models import Model, architecture_problem, size_prob
 from robustbench_cmic.suite.objectives import Adversary, AnyObjective
 from robustbench_cmic.suite.on_tables import fold_warnings, table_errors
 from robustbench_cmic.suite.schema import AnyAttack, Suite
-from robustbench_cmic.suite.training import TUNED, WITHOUT_BEST, Training
+from robustbench_cmic.suite.training import WITHOUT_BEST, Training
 
 MAX_CELLS = 100_000
 MAX_PAIRS = 10_000
@@ -253,47 +253,9 @@ def _pair_errors(
         elif (first, second) in seen:
             yield Problem(f"the pair of '{first}' and '{second}' is listed twice", where)
         elif first in models and second in models:
-            differing = _unfair_differences(models[first], models[second], shared)
+            differing = unfair_differences(models[first], models[second], shared)
             if differing:
-                message = f"unfair: '{first}' and '{second}' differ in {', '.join(differing)}; only the objective may"
+                what = ", ".join(differing)
+                message = f"unfair: '{first}' and '{second}' differ in {what}; only the objective may, or its adversary"
                 yield Problem(message, where)
         seen.add((first, second))
-
-
-_OF_WEIGHTS = ("id", "objective", "weights", "weights_key", "initial_weights")
-"""Keys in which two models of a pair may differ."""
-
-
-def _unfair_differences(first: Model, second: Model, shared: Training | None) -> list[str]:
-    """What differs between two models but should not; weights carry the objective they were trained with.
-
-    `shared` is the training of the models that have none of their own.
-    """
-    keys = [key for key in Model.model_fields if key not in _OF_WEIGHTS]
-    values = {key: (getattr(first, key), getattr(second, key)) for key in keys}
-    if _untuned(first.training or shared) == _untuned(second.training or shared):
-        del values["training"]
-    if first.objective is not None and second.objective is not None:  # else one training is not known
-        both = (first.objective.adversary, second.objective.adversary)
-        # Robust CMI adds to the objective, and is what such a pair compares.
-        ours, theirs = (each and each.without_robust_cmi() for each in both)
-        values["adversary"] = (ours, theirs)
-    return [
-        f"{key} ({_spelled(key, ours)}, {_spelled(key, theirs)})"
-        for key, (ours, theirs) in values.items()
-        if to_jsonable_python(ours) != to_jsonable_python(theirs)
-    ]
-
-
-def _untuned(training: Training | None) -> dict[str, Any] | None:
-    """A training without what suits one objective and need not suit another, and without what decides nothing."""
-    if training is None:
-        return None
-    return training.model_dump(exclude={"outputs": True, "optimizer": set(TUNED)})
-
-
-def _spelled(key: str, value: object) -> str:
-    """A normalisation that is not declared must not read like one that is declared to be none."""
-    if key == "training":
-        return "the suite's" if value is None else "its own"
-    return "the default" if key in ("normalization", "width", "depth") and value is None else str(value)

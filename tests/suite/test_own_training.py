@@ -130,7 +130,10 @@ def test_a_mistake_of_the_suite_is_told_once_where_it_stands(tmp_path: Path) -> 
 def test_trainings_of_a_pair_are_alike_and_given_weights_have_none(tmp_path: Path) -> None:
     model = "  - {id: own, architecture: mlp, objective: {name: cmic}, training: {epochs: 5}}\npairs: [[plain, own]]\n"
     (line,) = refused(tmp_path, PLAIN + model)
-    assert "unfair: 'plain' and 'own' differ in training (the suite's, its own); only the objective may" in line
+    assert (
+        "unfair: 'plain' and 'own' differ in training (the suite's, its own); only the objective may, or its adversary"
+        in line
+    )
     (line,) = refused(tmp_path, PLAIN + model.replace("epochs: 5", "optimizer: {momentum: 0.5}"))
     assert "differ in training (the suite's, its own)" in line
     tuned = "optimizer: {lr: 0.2, weight_decay: 0.01}, outputs: {}"

@@ -154,10 +154,10 @@ def test_a_good_suite(tmp_path: Path) -> None:
          "x.yaml:5: models[0].objective.adversary.loss: should be 'ce', 'margin' or 'dlr', not 'cmic'"),
         ("{name: cmic}", "{name: cmic, adversary: {norm: l2, eps: 0.5}}",
          "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in adversary (None, norm='l2' eps=0.5 alpha=None steps=10 "
-         "loss='ce' random_start=True); only the objective may"),
+         "loss='ce' random_start=True); only the objective may, or its adversary"),
         ("{name: ce}", "{name: ce, adversary: {eps: 0.1}}",
          "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in adversary (norm='linf' eps=0.1 alpha=None steps=10 "
-         "loss='ce' random_start=True, None); only the objective may"),
+         "loss='ce' random_start=True, None); only the objective may, or its adversary"),
         ("architecture: mlp, objective: {name: ce}",
          "architecture: mlp, normalization: {means: [0], std: [1]}, objective: {name: ce}",
          "x.yaml:5: models[0].normalization.means: unknown key; did you mean 'mean'?"),
@@ -185,7 +185,7 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("architecture: mlp, objective: {name: ce}",
          "architecture: resnet18, zero_init_residual: false, objective: {name: ce}",
          "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in architecture (resnet18, mlp), zero_init_residual (False, "
-         "True); only the objective may"),
+         "True); only the objective may, or its adversary"),
         ("epochs: 2", "augmentation: {rotation: 200}, epochs: 2",
          "x.yaml:3: training.augmentation.rotation: should be at most 180, not 200"),
         ("epochs: 2", "augmentation: {jitter: -1}, epochs: 2",
@@ -212,7 +212,8 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("[[a, b]]", "[[a, b], [a, b]]", "x.yaml:7: pairs[1]: the pair of 'a' and 'b' is listed twice"),
         ("[[a, b]]", "[[a]]", "x.yaml:7: pairs[0]: should have at least 2 entries, not 1"),
         ("id: b, architecture: mlp", "id: b, architecture: small_cnn",
-         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in architecture (mlp, small_cnn); only the objective may"),
+         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in architecture (mlp, small_cnn); "
+         "only the objective may, or its adversary"),
         ("[0, 1]", "[0, 0]", "x.yaml:8: seeds[1]: the seed 0 is listed twice"),
         ("[0, 1]", "[]", "x.yaml:8: seeds: should have at least 1 entries, not 0"),
         ("[0, 1]", "3", "x.yaml:8: seeds: should be a list, not 3"),
@@ -309,6 +310,13 @@ def test_adversarial_training_of_a_pair(tmp_path: Path) -> None:
         assert (
             "pairs[0]: unfair: 'a' and 'b' differ in adversary" in errors(tmp_path, adversaries("eps: 0.1", other))[0]
         )
+
+
+def test_a_pair_may_differ_in_the_adversary_of_one_objective(tmp_path: Path) -> None:
+    against = "id: b, architecture: mlp, objective: {name: ce, adversary: {eps: 0.1}}"
+    fair = replaced("id: b, architecture: mlp, objective: {name: cmic}", against)
+    assert load(tmp_path, fair).pairs == [["a", "b"]]
+    assert "unfair" in errors(tmp_path, fair.replace("{name: ce}", "{name: ce, label_smoothing: 0.1}"))[0]
 
 
 def test_a_pair_may_differ_in_robust_cmi(tmp_path: Path) -> None:
@@ -496,7 +504,7 @@ def test_an_unfair_matrix_is_refused(tmp_path: Path) -> None:
     text = replaced("objective: {name: cmic}}", "objective: {name: cmic}, matrix: {architecture: [mlp, small_cnn]}}")
     assert errors(tmp_path, text) == [
         "x.yaml:7: pairs[0]: unfair: 'a' and 'b-architecture-small_cnn' differ in architecture (mlp, small_cnn); "
-        "only the objective may"
+        "only the objective may, or its adversary"
     ]
 
 
