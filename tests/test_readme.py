@@ -133,7 +133,9 @@ def test_the_figure_shows_the_committed_results() -> None:
     assert sorted(set(expected) - set(labels)) == []
 
 
-PICTURE = re.compile(r"!\[[^\]]+\]\(figures/((\S+?)-(curves-linf|class-batches|ncmi-error|simplex-1|training-test))\.svg\)")
+PICTURE = re.compile(
+    r"!\[[^\]]+\]\(figures/((\S+?)-(curves-linf|class-batches|ncmi-error|simplex-1|training-test))\.svg\)"
+)
 
 
 def test_figures_of_findings_show_the_committed_results() -> None:

@@ -141,6 +141,27 @@ class Objective(nn.Module):
     def prepare(self, features: int) -> None:
         """Called by `attach` with the number of features, for parameters and buffers of that size."""
 
+    def own_parameters(self, model: nn.Module) -> list[nn.Parameter]:
+        """The objective's, and those of its head in the network, once attached: what `parameter_group` is for."""
+        heads = [module for module in model.modules() if isinstance(module, OwnHead)] if self.owns_head else []
+        return [parameter for part in (*heads, self) for parameter in part.parameters()]
+
+    def parameter_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+        """For the optimiser of a loop of your own: the network's parameters, and the objective's own as it wants them.
+
+        Args:
+            model: on its device, attached.
+            lr: learning rate of the network.
+        """
+        own, chosen = self.own_parameters(model), self.parameter_group
+        held = {id(parameter) for parameter in own}
+        groups: list[dict[str, Any]] = [{"params": [each for each in model.parameters() if id(each) not in held]}]
+        if own:
+            groups.append({"params": own, "lr": lr * chosen.lr_factor})
+            groups[1] |= {} if chosen.weight_decay else {"weight_decay": 0.0}
+            groups[1] |= {} if chosen.momentum else {"momentum": 0.0, "nesterov": False}
+        return groups
+
     def outputs(self, model: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, ...]:
         """Of one pass: logits (N, C), and features (N, d), float32, where `needs_features`."""
         return self.last_layer.outputs(model, images) if self.needs_features else (model(images),)

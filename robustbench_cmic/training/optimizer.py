@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.objectives import Objective, OwnHead
+from robustbench_cmic.objectives import Objective
 from robustbench_cmic.suite.training import AnyOptimizer
 
 _FACTOR = "lr_factor"
@@ -24,7 +24,7 @@ def build_optimizer(
         declared: its learning rate and all else for the weights of the network.
         objective: attached and on the same device; its parameters, and those of its head, are a second group.
     """
-    own = _own_parameters(model, objective)
+    own = [] if objective is None else objective.own_parameters(model)
     held = {id(parameter) for parameter in own}
     weights = [parameter for parameter in model.parameters() if id(parameter) not in held]
     arguments = declared.model_dump(exclude={"name"})
@@ -38,13 +38,6 @@ def build_optimizer(
             groups[1]["lr"] = torch.tensor(groups[1]["lr"], device=own[0].device)
     optimizer: torch.optim.Optimizer = pkgutil.resolve_name(declared.implementation)(groups, **arguments)
     return optimizer
-
-
-def _own_parameters(model: nn.Module, objective: Objective | None) -> list[nn.Parameter]:
-    if objective is None:
-        return []
-    heads = [module for module in model.modules() if isinstance(module, OwnHead)] if objective.owns_head else []
-    return [parameter for part in (*heads, objective) for parameter in part.parameters()]
 
 
 def _own_options(declared: AnyOptimizer, objective: Objective) -> dict[str, Any]:

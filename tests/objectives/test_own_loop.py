@@ -1,4 +1,4 @@
-"""docs/own_loop.md: its loop trains with every objective of the package."""
+"""docs/own_loop.md and docs/extending.md: their loops train with every objective of the package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from robustbench_cmic.objectives import build_objective
 from robustbench_cmic.suite.objectives import OBJECTIVES, objective_of
@@ -21,6 +22,22 @@ def page() -> dict[str, Any]:
     loop = text[text.index("def fit(") : text.index("for rival in")]
     exec(f"from robustbench_cmic.objectives import Objective\n{data}\n{loop}", names)
     return names
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loop_of_extending_trains_with_every_objective(page: dict[str, Any], name: str) -> None:
+    text = snippets("extending.md")
+    names: dict[str, Any] = {"torch": torch}
+    exec(text[(start := text.index("def train(network")) : text.index("\n# ", start)], names)
+    torch.manual_seed(0)
+    rows = torch.arange(1198).split(64)
+    batches = [(page["images"][each], page["labels"][each]) for each in rows]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    objective = build_objective(objective_of({"name": name}), 10)
+    names["train"](network, objective, batches, 6)
+    with torch.no_grad():
+        right = network(page["images"][page["test"]]).argmax(1) == page["labels"][page["test"]]
+    assert float(right.double().mean()) > 0.5, "chance is 0.1"
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
