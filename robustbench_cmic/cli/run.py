@@ -106,7 +106,9 @@ def run(
     if dry_run:
         show_plan(loaded.suite, options)
     else:
-        raise typer.Exit(_carried_out(loaded.suite, options, quiet))
+        with loaded.locating():
+            code = _carried_out(loaded.suite, options, quiet)
+        raise typer.Exit(code)
 
 
 def _executor(name: str, address: str | None, gpus: float) -> str:

@@ -122,13 +122,13 @@ def rerun(
             it is fresh, but its work folder is there: a run would take over checkpoints and resume states from it. Or
             it cannot be written to. Or see `run_suite`.
     """
-    suite = reproduction.loaded.suite
+    loaded = reproduction.loaded
     made = _open(reproduction, folder, place)
     for difference in reproduction.inputs:
         show(f"not the recorded experiment: {difference.text()}", error=True)
     console = Console(soft_wrap=True)
     if not reproduction.chosen:
-        show(f"{suite.suite}: none of its cells is recorded: nothing to run")
+        show(f"{loaded.suite.suite}: none of its cells is recorded: nothing to run")
         return False
     origins = [record.provenance for record in reproduction.recorded.records.values()]
     recorded_device = "cpu" if all(origin.get("device") == "cpu" for origin in origins) else "auto"
@@ -141,7 +141,8 @@ def rerun(
         deterministic=all(origin.get("determinism", {}).get("deterministic") for origin in origins),
     )
     try:
-        return run_suite(suite, options, console) == INTERRUPTED
+        with loaded.locating():
+            return run_suite(loaded.suite, options, console) == INTERRUPTED
     except KeyboardInterrupt:
         return True
     except UserError:

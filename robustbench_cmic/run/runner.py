@@ -29,12 +29,13 @@ from robustbench_cmic.run import DONE, INCOMPLETE, INTERRUPTED, USAGE
 from robustbench_cmic.run.console import OutputError, sayer
 from robustbench_cmic.run.executors import EXECUTORS, Executor
 from robustbench_cmic.run.options import Options, make_settings
+from robustbench_cmic.run.preflight import may_misfit, misfit_problems
 from robustbench_cmic.run.watch.estimate import cell_estimate, duration
 from robustbench_cmic.run.watch.event_log import EventLog
 from robustbench_cmic.run.watch.events import Emit, Event, RunEnded, RunStarted
 from robustbench_cmic.run.watch.progress import display
 from robustbench_cmic.run.watch.tensorboard import Curves
-from robustbench_cmic.suite import Suite
+from robustbench_cmic.suite import Suite, SuiteError
 from robustbench_cmic.suite.messages import UserError, os_error_reason
 
 
@@ -60,6 +61,8 @@ def run_suite(
     Raises:
         UserError: the results folder, the data or the device cannot be used, another run is using the folder, it holds
             results of another suite of this name or a plan of a newer version, or `seeds` or `only` fit nothing.
+        SuiteError: objectives that do not fit the networks that they are to train, at their places in `suite`, which
+            `LoadedSuite.locating` gives their lines.
         OutputError: standard output takes no more; what is finished is kept.
     """
     runner = Runner(suite, options, console, problems or console, show)
@@ -112,7 +115,20 @@ class Runner:
         if data.exists() and not data.is_dir():
             raise UserError(f"--data {data}: is a file, not a folder")
         # Once here, before any lock or file: it is downloaded and decoded then, and what is wrong with it is told.
-        self.dataset_sha256 = load_data(suite.dataset, data, options.memory, self.say, options.force).sha256
+        loaded = load_data(suite.dataset, data, options.memory, self.say, options.force)
+        self.dataset_sha256 = loaded.sha256
+        if problems := misfit_problems(suite, self._trainings_to_try(), self.settings, loaded):
+            raise SuiteError(options.file or suite.suite, problems)
+
+    def _trainings_to_try(self) -> list[Cell]:
+        """Pending trainings of which only a trial tells that objective and network fit; nothing is set aside for it."""
+        if not any(map(may_misfit, self.cells)):
+            return []
+        states = self._states(self.cells)
+        if self.options.force:
+            states |= {cell.id: CellState("missing") for cell in forced_cells(self.cells, self.asked, states)}
+        pending = pending_cells(self.cells, states, self.store, self.settings.outputs is not None)
+        return [cell for cell in self.cells if cell.id in pending and may_misfit(cell)]
 
     def run(self) -> int:
         """Run what is pending, report, and tell how it ended; returns the exit code."""

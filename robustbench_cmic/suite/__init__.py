@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ class LoadedSuite:
     sha256: str
     warnings: list[Problem]
     located: Callable[[Iterable[Problem]], list[Problem]]
+
+    @contextlib.contextmanager
+    def locating(self) -> Iterator[None]:
+        """Around what finds problems at places of `suite`: a SuiteError has them at their places in the file."""
+        try:
+            yield
+        except SuiteError as error:
+            raise SuiteError(self.path, self.located(error.problems)) from None
 
 
 def load_suite(

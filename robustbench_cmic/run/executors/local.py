@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, runs_custom_code
 from robustbench_cmic.records.locks import exit_with_parent
@@ -52,8 +53,6 @@ class LocalProcesses:
         self._jobs = jobs
         self._main = main
         self._workers: list[_Worker] = []
-        # Forked children would share locks and threads of the parent; spawned ones start clean, on every platform.
-        self._context = multiprocessing.get_context("spawn")
 
     @staticmethod
     def place(options: Options) -> tuple[str, int]:
@@ -100,26 +99,13 @@ class LocalProcesses:
                     self._remove(worker)
                 idle = None
             if idle is None:
-                idle = self._spawn()
+                idle = _Worker(*start_process(self._main, self._settings))
                 self._workers.append(idle)
             idle.cell, idle.began = cell, time.monotonic()
             try:
                 idle.connection.send(cell)
             except OSError:  # died while idle or starting; `_receive` finds it
                 continue
-
-    def _spawn(self) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        # No daemon: those may not have children, and a training that streams its images has some.
-        process = self._context.Process(target=_enter, args=(theirs, self._main, self._settings))
-        # Python's own helper process; starting it would undo the mask set here for the first worker.
-        resource_tracker.ensure_running()
-        # Ctrl-C reaches the whole group; the parent decides. The child inherits the mask, from its first instruction.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
-        return _Worker(process, ours)
 
     def _remove(self, worker: _Worker) -> None:
         """An idle one leaves by itself, a busy one is killed: all it writes is atomic, so that no moment is wrong."""
@@ -185,7 +171,29 @@ def needs_fresh_process(cell: Cell, status: Status, settings: Settings) -> bool:
     return (status == "failed" and settings.device.startswith("cuda")) or runs_custom_code(cell)
 
 
-def _enter(connection: Connection, main: str, settings: Settings) -> None:
+def start_process(main: str, given: Any) -> tuple[BaseProcess, Connection]:
+    """A process that computes, and our end of a pipe to it, on which it first says that it has started.
+
+    Args:
+        main: its main function as `module:function`, imported there only; called with the other end of the pipe.
+        given: what it is called with besides.
+    """
+    # Forked children would share locks and threads of the parent; spawned ones start clean, on every platform.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    # No daemon: those may not have children, and a training that streams its images has some.
+    process = context.Process(target=_enter, args=(theirs, main, given))
+    # Python's own helper process; starting it would undo the mask set here for the first worker.
+    resource_tracker.ensure_running()
+    # Ctrl-C reaches the whole group; the parent decides. The child inherits the mask, from its first instruction.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    process.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    theirs.close()
+    return process, ours
+
+
+def _enter(connection: Connection, main: str, given: Any) -> None:
     """What a worker process begins with; where its run is gone meanwhile, killed say, it ends without a word."""
     exit_with_parent()  # before the imports, which take seconds
     work = pkgutil.resolve_name(main)
@@ -193,7 +201,7 @@ def _enter(connection: Connection, main: str, settings: Settings) -> None:
         connection.send(_READY)
     except BrokenPipeError:
         return
-    work(connection, settings)
+    work(connection, given)
 
 
 def _cause(exitcode: int | None) -> str:

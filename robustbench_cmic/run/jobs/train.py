@@ -20,6 +20,7 @@ from robustbench_cmic.plan.cell import canonical_json
 from robustbench_cmic.records.schema import Fingerprint, KeptOutputs, TrainRecord
 from robustbench_cmic.run.jobs.context import Job
 from robustbench_cmic.run.jobs.fidelity import judged_is_trained, lost_state, resume_check, resumed_differs
+from robustbench_cmic.run.jobs.fit import fitted_model
 from robustbench_cmic.suite.data import dataset_of
 from robustbench_cmic.suite.objectives import objective_of
 from robustbench_cmic.suite.training import Training
@@ -38,9 +39,8 @@ def run_training(job: Job) -> TrainRecord:
 
     def begin() -> TrainingRun:
         objective = build_objective(goal, job.data.classes, cell.seed)
-        model = job.model(cell.declared["model"], to_train=True, objective=objective)
+        model = fitted_model(job, objective)
         _load_initial(job, model)
-        objective.attach(model, job.checked_images[:2])
         objective.to(settings.device)
         optimizer = build_optimizer(model, declared.optimizer, objective)
         term = build_robust_cmi(goal.adversary, job.data.classes)

@@ -229,6 +229,8 @@ class DeclaredObjective(fields.Strict):
 
     implementation: ClassVar[str]
     owns_head: ClassVar[bool] = False  # it replaces the last linear layer
+    needs_features: ClassVar[bool] = False  # it sees what goes into that layer
+    any_features: ClassVar[bool] = True  # however many these are; else its code tells what it needs
     cross_entropy: ClassVar[bool] = True  # it lowers one, or a relative of it, on the softmax of the logits
 
     @property

@@ -22,6 +22,7 @@ class CustomObjective(DeclaredObjective):
     model_config = ConfigDict(extra="allow")
 
     implementation = "robustbench_cmic.objectives.custom:custom_objective"
+    any_features = False
     name: fields.CustomName
     adversary: Adversary | None = None
 

@@ -20,6 +20,7 @@ class CenterObjective(DeclaredObjective):
     """
 
     implementation = "robustbench_cmic.objectives.center:CenterLoss"
+    needs_features = True
     name: Literal["center"]
     weight: fields.NonNegative = 0.003
     rate: Annotated[fields.Number, Field(ge=0, le=1)] = 0.5
@@ -44,6 +45,7 @@ class OplObjective(DeclaredObjective):
     """
 
     implementation = "robustbench_cmic.objectives.opl:Opl"
+    needs_features = True
     name: Literal["opl"]
     weight: fields.NonNegative = 1.0
     gamma: fields.NonNegative = 0.5
@@ -112,6 +114,8 @@ class NcmiObjective(DeclaredObjective):
 
     implementation = "robustbench_cmic.objectives.ncmi:Ncmi"
     owns_head = True
+    needs_features = True
+    any_features = False
     cross_entropy = False
     name: Literal["ncmi_alone"]
     temperature: fields.Positive = 0.2
