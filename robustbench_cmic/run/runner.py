@@ -117,8 +117,8 @@ class Runner:
         # Once here, before any lock or file: it is downloaded and decoded then, and what is wrong with it is told.
         loaded = load_data(suite.dataset, data, options.memory, self.say, options.force)
         self.dataset_sha256 = loaded.sha256
-        if problems := misfit_problems(suite, self._trainings_to_try(), self.settings, loaded):
-            raise SuiteError(options.file or suite.suite, problems)
+        if misfits := misfit_problems(suite, self._trainings_to_try(), self.settings, loaded):
+            raise SuiteError(options.file or suite.suite, misfits)
 
     def _trainings_to_try(self) -> list[Cell]:
         """Pending trainings of which only a trial tells that objective and network fit; nothing is set aside for it."""
