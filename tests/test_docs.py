@@ -25,7 +25,7 @@ from tests.in_process import command_here
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 INSTALLED = {"pip install -e .", "pip install tox", "tox", "pip install robustbench_cmic[tensorboard]"}
 INSTALLED |= {"pip install --upgrade requests urllib3 idna", "pip install --no-deps torchattacks"}
-INSTALLED |= {"pip install robustbench_cmic[ray]"}
+INSTALLED |= {"pip install -e .[ray]"}
 INSTALLED |= {"pip install -e . -c constraints.txt", "pip install robustbench_cmic[table]"}
 """What the continuous integration, or the environment that these tests run in, has done."""
 

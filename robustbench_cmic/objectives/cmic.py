@@ -11,7 +11,7 @@ pairs alone. Through log P_u the reward does not vanish when the softmax saturat
 With lambda = -a < 0 and beta = 0 it is MCMI (Ye et al., "Bayes Conditional Distribution Estimation for Knowledge
 Distillation Based on Conditional Mutual Information", arXiv 2401.08732): J = CE - a * concentration, which raises CMI,
 for a teacher whose outputs tell more than its label. It goes on from trained weights, with the class means over the
-training set as centroids (`fixed`), and collapses from random ones. The authors' code has a = 0.15 to 0.25, and 20
+training set as centroids (`fixed`), and may collapse from random ones. The authors' code has a = 0.15 to 0.25, and 20
 epochs at a rate that falls from 0.05 along a cosine.
 
 Optimised in turn: with Q fixed, one step on the weights; with the weights fixed, Q_c <- m Q_c + (1 - m) mean of P

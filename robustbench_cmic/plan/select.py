@@ -89,7 +89,8 @@ def _parts(lengths: Sequence[int], parts: int) -> Iterator[int]:
 
 def _chooses(pattern: str, cell: Cell, only: Sequence[str]) -> bool:
     if pattern == cell.model and cell.kind == "attack" and cell.source is not None:
-        return cell.attack.partition(":")[2] in only
+        source = cell.attack.partition(":")[2]
+        return any(fnmatch.fnmatchcase(source, each) for each in only)
     return _matches(cell, pattern)
 
 

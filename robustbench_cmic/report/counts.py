@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from robustbench_cmic.report.frame import WORST
+from robustbench_cmic.report.metrics import percent
 from robustbench_cmic.report.pairs import Outcome, PairTest
 from robustbench_cmic.suite.fields import CLEAN
 
@@ -42,7 +43,7 @@ def claim_counts(lines: Sequence[PairTest]) -> ClaimCounts:
 def _clean(line: PairTest | None) -> str:
     outcome = "" if line is None else line.outcome
     if line is not None and outcome in _SIDES:
-        return f"{outcome} ({100 * line.mean:+.1f} points)"
+        return f"{outcome} ({percent(line.mean):+.1f} points)"
     return _WORDS.get(outcome, outcome)
 
 

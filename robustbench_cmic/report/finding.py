@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from robustbench_cmic.report.frame import WORST
+from robustbench_cmic.report.metrics import percent
 from robustbench_cmic.report.pairs import Outcome, PairTest, title_of
 from robustbench_cmic.report.tables import escaped, interval_text, marked
 from robustbench_cmic.suite.fields import CLEAN, NORM_NAMES, Threat, format_eps
@@ -151,7 +152,7 @@ def _place(line: PairTest) -> str:
 
 def _sides(line: PairTest) -> str:
     first, second = line.means
-    return f"{100 * second:.1f} % against {100 * first:.1f} %"
+    return f"{percent(second):.1f} % against {percent(first):.1f} %"
 
 
 def measured_text(line: PairTest, planned: int) -> str:
@@ -167,7 +168,7 @@ def measured_text(line: PairTest, planned: int) -> str:
     elif line.outcome == "not compared":
         details.append(line.settled)
     lacking = f"; {line.verdict.removeprefix('undecided: ')}" if line.outcome == "undecided" else ""
-    return f"{_sides(line)}, {100 * line.mean:+.1f} points ({', '.join(details)}{lacking})"
+    return f"{_sides(line)}, {percent(line.mean):+.1f} points ({', '.join(details)}{lacking})"
 
 
 def _radii(threats: Iterable[Threat]) -> str:

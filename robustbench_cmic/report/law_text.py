@@ -95,7 +95,9 @@ def _rivals_sentence(scope: LawScope) -> str:
             continue
         difference, interval = found
         ends = f" ({interval[0]:+.3f} … {interval[1]:+.3f})" if interval else ""
-        parts.append(f"{rival} has {_measured(line)}; the Pearson of NCMI at T less that is {difference:+.3f}{ends}")
+        parts.append(
+            f"{rival} has {_measured(line, scope)}; the Pearson of NCMI at T less that is {difference:+.3f}{ends}"
+        )
         verdicts.append(_against(rival, interval))
     where = f"over {_counted(scope)}"
     if not parts:
@@ -105,7 +107,7 @@ def _rivals_sentence(scope: LawScope) -> str:
 
 def _against(rival: str, interval: Interval | None) -> str:
     if interval is None:
-        return f"nothing is said of NCMI against {rival}, for there is no interval"
+        return f"there is no interval for NCMI at T against {rival}, so no comparison"
     if interval[0] > 0:
         return f"NCMI at T goes with error more closely than {rival}"
     return (
@@ -121,7 +123,7 @@ def _direction(line: LawLine | None) -> str:
         return "NCMI at T is defined for too few"
     interval = line.both or line.of_networks
     if interval is None:
-        return "nothing is claimed, for there is no interval over networks"
+        return "there is no interval over networks, so no claim"
     if interval[0] > 0:
         return "error rises with NCMI at T"
     return "error falls as NCMI at T rises" if interval[1] < 0 else "it is undecided whether error rises with NCMI at T"
@@ -129,17 +131,18 @@ def _direction(line: LawLine | None) -> str:
 
 def _both(scope: LawScope) -> str:
     lines = [(name, line) for name in ("NCMI", NCMI_AT_T) if (line := scope.line(name)) is not None]
-    return "; ".join(f"{name} has {_measured(line)}" for name, line in lines)
+    return "; ".join(f"{name} has {_measured(line, scope)}" for name, line in lines)
 
 
-def _measured(line: LawLine) -> str:
+def _measured(line: LawLine, scope: LawScope) -> str:
     """`Pearson 0.970 (95 % over networks and images 0.950 … 0.985) and Spearman 0.912`."""
     if line.pearson is None:
         return "no correlation, for it or error does not vary"
     over = "networks and images" if line.both else "networks" if line.of_networks else "images"
     ends = _ends(line.both or line.of_networks or line.of_images)
     within = f" (95 % over {over} {ends})" if ends else ""
-    return f"Pearson {line.pearson:.3f}{within} and Spearman {_number(line.spearman)}"
+    few = f" over the {line.networks} networks that have it" if line.networks < len(scope.networks) else ""
+    return f"Pearson {line.pearson:.3f}{within} and Spearman {_number(line.spearman)}{few}"
 
 
 def _counted(scope: LawScope) -> str:

@@ -9,7 +9,7 @@ from robustbench_cmic.report.class_batches import find_size_lines, size_measures
 from robustbench_cmic.report.finding import NO_RESULT, TOLD, measured_text
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.law_text import law_finding
-from robustbench_cmic.report.metrics import ACCURACY
+from robustbench_cmic.report.metrics import ACCURACY, percent
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.settings import chosen_settings
 from robustbench_cmic.report.summary import Summary
@@ -91,7 +91,7 @@ def _first(
     if best is None:
         return "every number is flagged or incomplete"
     if best == baseline:
-        return f"none is ahead of it, {100 * sound[best]:.1f} %"
+        return f"none is ahead of it, {percent(sound[best]):.1f} %"
     return f"{marked(best)} is first, {measured_text(lines[best], summary.results.seeds)}"
 
 

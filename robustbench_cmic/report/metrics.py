@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+def percent(fraction: float) -> float:
+    """In percent, to be told with one digit: 0.1155 is 11.6 wherever it stands, in whatever order it was summed."""
+    return round(100 * fraction, 9)
+
+
 class Metric(NamedTuple):
     """A measured column.
 
@@ -35,7 +40,7 @@ class Metric(NamedTuple):
 
     def text(self, value: float) -> str:
         """One value as people read it, without its unit."""
-        return self.form.format(self.scale * value)
+        return self.form.format(percent(value) if self.unit == "%" else value)
 
     @property
     def short_head(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tabulate import tabulate
 
 from robustbench_cmic.report.frame import WORST
-from robustbench_cmic.report.metrics import ACCURACY, CALIBRATION, NCMI, NCMI_CALIBRATED, OF_MODELS, Metric
+from robustbench_cmic.report.metrics import ACCURACY, CALIBRATION, NCMI, NCMI_CALIBRATED, OF_MODELS, Metric, percent
 from robustbench_cmic.report.pairs import NO_DISCORDANT, PairTest, SeedTest
 from robustbench_cmic.statistics import LEVEL
 from robustbench_cmic.suite.fields import CLEAN, format_eps
@@ -106,7 +106,11 @@ def seed_table(summary: Summary, first: str, second: str) -> Table:
                 texts = [f"{seed.first:.3g}", f"{seed.second:.3g}", f"{seed.difference:+.2g}"]
                 ends = "" if seed.interval is None else f" ({seed.interval[0]:+.2g} … {seed.interval[1]:+.2g})"
             else:
-                texts = [f"{100 * seed.first:.1f} %", f"{100 * seed.second:.1f} %", f"{100 * seed.difference:+.1f}"]
+                texts = [
+                    f"{percent(seed.first):.1f} %",
+                    f"{percent(seed.second):.1f} %",
+                    f"{percent(seed.difference):+.1f}",
+                ]
                 ends = "" if seed.interval is None else f" ({interval_text(seed)})"
             p = NOTHING if seed.p is None else f"{seed.p:.2g}"
             rows.append([line.what, _size(line), str(number), texts[0], texts[1], texts[2] + ends, p])
@@ -120,7 +124,7 @@ def interval_text(measured: PairTest | SeedTest, before: str = "", otherwise: st
     if measured.interval is None:
         return otherwise
     low, high = measured.interval
-    return f"{before}{100 * low:+.1f} … {100 * high:+.1f}"
+    return f"{before}{percent(low):+.1f} … {percent(high):+.1f}"
 
 
 def _size(line: PairTest) -> str:
@@ -129,10 +133,10 @@ def _size(line: PairTest) -> str:
 
 def difference_text(line: PairTest) -> str:
     """Differences of accuracies in percentage points: their mean, and the least and greatest over seeds."""
-    points = [100 * value for value in line.differences]
+    points = [percent(value) for value in line.differences]
     if len(points) < 2:
         return f"{points[0]:+.1f} (one seed)" if points else NOTHING
-    return f"{statistics.fmean(points):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
+    return f"{percent(line.mean):+.1f} ({min(points):+.1f} … {max(points):+.1f})"
 
 
 def _differing(line: PairTest) -> str:

@@ -34,7 +34,7 @@ from dataclasses import replace
 
 from robustbench_cmic import statistics
 from robustbench_cmic.report.frame import Group, Key
-from robustbench_cmic.report.metrics import ACCURACY
+from robustbench_cmic.report.metrics import ACCURACY, percent
 from robustbench_cmic.report.pairs import Outcome, PairTest, pair_lines, title_of
 from robustbench_cmic.report.power import MOST_SEEDS, detectable_difference, remaining_level, seeds_to_detect
 from robustbench_cmic.report.results import Results
@@ -170,7 +170,7 @@ def _in_words(line: PairTest, second: str, planned: int, margin: float) -> PairT
     elif line.outcome == "not compared":
         verdict = f"not compared: {line.settled}"
     elif line.outcome in ("higher", "lower"):
-        by = f"{100 * line.mean:+.1f} points" if line.in_points else f"{line.mean:+.2g}"
+        by = f"{percent(line.mean):+.1f} points" if line.in_points else f"{line.mean:+.2g}"
         also = f", {near}" if _shown(line.p_equivalent) and _within(line, margin) else ""
         verdict = f"{second} {line.outcome} (p = {line.p:.2g}, {by}{also}, {n} seeds)"
     elif line.outcome == "equivalent":
@@ -189,12 +189,12 @@ def _undecided(line: PairTest, margin: float) -> PairTest:
     detectable = None if test is None else detectable_difference(test, line.level)
     if test is None or detectable is None or not test.sd:
         return replace(line, verdict="undecided: the same in every seed, no spread to test with")
-    size = f"{100 * detectable:.1f} points" if line.in_points else f"{detectable:.2g}"
-    text = f"{n} seeds detect {size} or more"
+    size = f"{percent(detectable):.1f} points" if line.in_points else f"{detectable:.2g}"
+    text = f"{n} seeds can detect {size} or more"
     if line.in_points and detectable > 1:
-        text = f"{n} seeds detect no difference"
+        text = f"{n} seeds can detect no difference, however large"
     needed = None
     if line.in_points and detectable > margin:
         needed = seeds_to_detect(margin, test.sd, line.level)
-        text += f"; {points} points take {f'about {needed}' if needed else f'more than {MOST_SEEDS}'} seeds"
+        text += f"; {points} points would need {f'about {needed}' if needed else f'more than {MOST_SEEDS}'} seeds"
     return replace(line, verdict=f"undecided: {text}", detectable=detectable, seeds_needed=needed)

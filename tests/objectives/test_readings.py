@@ -205,4 +205,4 @@ def test_warnings() -> None:
     assert told({"horizon": 0.1}, 1876) == []
     assert told({"momentum": 0.9999}, None) == []
     (negative,) = told({"lambda": -0.2}, None)
-    assert "collapses" in negative
+    assert "may collapse" in negative

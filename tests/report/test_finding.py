@@ -85,7 +85,7 @@ def test_undecided_says_what_the_seeds_could_have_shown(tmp_path: Path) -> None:
     clean, worst = line(summary, "accuracy"), line(summary, "worst case", 0.1)
     first, second, third = finding(summary, "a", "b")
     could = clean.verdict.removeprefix("undecided: ")
-    assert could.startswith("3 seeds detect ")
+    assert could.startswith("3 seeds can detect ")
     assert first == (
         f"Clean accuracy: it is undecided which of {B} and {A} is higher: 90.2 % against 90.0 %, +0.2 points "
         f"(3 seeds, {interval(clean)}; {could})."

@@ -56,7 +56,7 @@ def test_eighty_columns_are_enough_and_no_line_ends_in_blanks(tmp_path: Path) ->
     assert not re.search(r" $|\x1b", text, re.MULTILINE)
     words = " ".join(text.split())
     assert "CMIC-DL printed higher (p =" in words
-    assert re.search(r"undecided: 3 seeds detect", words)
+    assert re.search(r"undecided: 3 seeds can detect", words)
 
 
 def test_flags_are_named_with_their_seeds_and_what_they_took_away_is_said(tmp_path: Path) -> None:

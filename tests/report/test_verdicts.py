@@ -112,7 +112,10 @@ def test_undecided_says_what_the_seeds_could_have_shown_and_how_many_would_show_
     assert nct.sf(t.isf(level / 2, 2), 2, size * 3**0.5 / sd) == pytest.approx(0.8, abs=1e-4)
     needed = next(n for n in range(2, 999) if nct.sf(t.isf(level / 2, n - 1), n - 1, 2 * n**0.5 / sd) >= 0.8)
     assert line.seeds_needed == needed
-    assert line.verdict == (f"undecided: 3 seeds detect {size:.1f} points or more; 2 points take about {needed} seeds")
+    assert (
+        line.verdict
+        == f"undecided: 3 seeds can detect {size:.1f} points or more; 2 points would need about {needed} seeds"
+    )
 
 
 def test_seeds_that_could_show_the_margin_are_not_asked_for_more(tmp_path: Path) -> None:
@@ -120,13 +123,15 @@ def test_seeds_that_could_show_the_margin_are_not_asked_for_more(tmp_path: Path)
     found = lines(tmp_path, {("b", 0.1): (632, 642, 652)}, text)[AT_1]
     assert found.detectable is not None
     assert 0.05 < found.detectable < 0.058
-    assert found.verdict == f"undecided: 3 seeds detect {100 * found.detectable:.1f} points or more"
+    assert found.verdict == f"undecided: 3 seeds can detect {100 * found.detectable:.1f} points or more"
     assert found.seeds_needed is None
 
 
 def test_words_where_the_spread_is_hopeless(tmp_path: Path) -> None:
     found = lines(tmp_path, {("b", 0.1): (900, 300, 600)})[AT_1]
-    assert found.verdict == ("undecided: 3 seeds detect no difference; 2 points take more than 1000 seeds")
+    assert found.verdict == (
+        "undecided: 3 seeds can detect no difference, however large; 2 points would need more than 1000 seeds"
+    )
     assert found.detectable is not None
     assert found.detectable > 1
     assert found.seeds_needed is None
@@ -139,7 +144,7 @@ def test_ncmi_is_undecided_without_a_margin(tmp_path: Path) -> None:
         cell = cell_of(plan, "b", seed, "none")
         write_record(folder, attack_record(cell, [True] * N, calibration=calibration(cmi / 2)))
     found = ncmi(folder)
-    assert found.verdict == f"undecided: 3 seeds detect {found.detectable:.2g} or more"
+    assert found.verdict == f"undecided: 3 seeds can detect {found.detectable:.2g} or more"
     assert (found.seeds_needed, found.p_equivalent) == (None, None)
 
 

@@ -12,6 +12,7 @@ from robustbench_cmic.report.compare.certificate import VERDICTS, CellVerdict, C
 from robustbench_cmic.report.compare.changes import HIGHER, LOWER, MISSING, NOT_PLANNED, OK, CellComparison, Comparison
 from robustbench_cmic.report.compare.differences import Difference, brief
 from robustbench_cmic.report.formats import renderer
+from robustbench_cmic.report.metrics import percent
 from robustbench_cmic.report.tables import NOTHING, escaped, plain
 
 
@@ -81,7 +82,7 @@ def _accuracies(cell: CellComparison) -> list[str]:
     ncmi = _change(cell.old_ncmi, cell.new_ncmi)
     if cell.old_ncmi_calibrated is not None or cell.new_ncmi_calibrated is not None:
         ncmi += f" (at T {_change(cell.old_ncmi_calibrated, cell.new_ncmi_calibrated)})"
-    numbers = [f"{100 * cell.old_accuracy:.1f}", f"{100 * cell.new_accuracy:.1f}", f"{cell.points or 0.0:+.1f}"]
+    numbers = [f"{percent(cell.old_accuracy):.1f}", f"{percent(cell.new_accuracy):.1f}", f"{cell.points or 0.0:+.1f}"]
     return [name, *numbers, *flips, f"{cell.p:.2g}", ncmi, cell.verdict]
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from robustbench_cmic.report.finding import finding
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.lead import lead
-from robustbench_cmic.report.metrics import ACCURACY
+from robustbench_cmic.report.metrics import ACCURACY, percent
 from robustbench_cmic.report.pairs import PairTest, title_of
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import NOTHING, plain, rank_of, seeds_text
@@ -115,7 +115,7 @@ def _pair_table(summary: Summary, first: str, second: str, lines: box.Box | None
 def _row(summary: Summary, line: PairTest, pair: Sequence[str]) -> list[str]:
     attack, label = ("none", "clean") if line.threat == CLEAN else (WORST, str(line.threat))
     sides = (seeds_text(summary.values(model, attack, line.threat), summary) for model in pair)
-    difference = f"{100 * line.mean:+.1f}" if line.seeds else NOTHING
+    difference = f"{percent(line.mean):+.1f}" if line.seeds else NOTHING
     return [label, *sides, difference, line.verdict or NOTHING]
 
 

@@ -26,7 +26,7 @@ class CmicObjective(DeclaredObjective):
         preset: `printed` is the formula taken literally (`separation_gradient: both`, `separation_mean: all_pairs`,
             `floor: 1e-8`), `authors` the loss in the code that its authors have published (`first`, `unlike_pairs`,
             1e-25). Stands for these three keys; without it they are those of `printed`.
-        lambda: below 0 concentration is undone (MCMI, arXiv 2401.08732), which collapses from random weights.
+        lambda: below 0 concentration is undone (MCMI, arXiv 2401.08732), which may collapse from random weights.
         separation_gradient: of -P_x . log P_u, `both` factors are differentiated, or the `first` alone, P_x.
         separation_mean: over `all_pairs`, whose sum is divided by |B|^2, or over the `unlike_pairs` alone.
         floor: least probability inside the separation term, which is unbounded without one.
@@ -119,7 +119,7 @@ class CmicObjective(DeclaredObjective):
         if self.lambda_ < 0 and not from_weights:
             yield (
                 "lambda",
-                "below 0 maximises CMI: from random weights a training collapses, it takes `initial_weights`",
+                "below 0 maximises CMI: from random weights a training may collapse, it takes `initial_weights`",
             )
         momentum = self._momentum_or_default(self.momentum)
         by_default = self.centroids == "batch" and momentum == 0.99  # short enough, where a training is not a trial
