@@ -11,6 +11,7 @@ from robustbench_cmic.report import Summary
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.summary import RankedModel, SeedValues
 from robustbench_cmic.report.tables import spread
+from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
 from tests.browser.conftest import COMMITTED, Visit, at_both_sizes, board, on_every_screen
 
@@ -91,7 +92,9 @@ def said(board: Summary, label: str, place: int) -> list[str]:
     shown = number(board, model, label, threat)
     flags = f"flagged: {', '.join(shown.flags)}" if shown.flags else "not flagged"
     accuracy = f"accuracy %: {spread(shown.values.values(), board.results.seeds)}"
-    return [model, f"{label}, eps {format_eps(threat.eps)}", accuracy, flags]
+    n = board.examples[-1]
+    interval = " … ".join(f"{100 * end:.1f}" for end in wilson_interval((shown.mean or 0.0) * n, n))
+    return [model, f"{label}, eps {format_eps(threat.eps)}", accuracy, f"95 % over examples: {interval}", flags]
 
 
 def first_claim(board: Summary) -> PairTest:

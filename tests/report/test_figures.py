@@ -163,6 +163,15 @@ def test_what_has_no_number_is_a_gap(tmp_path: Path) -> None:
     assert [math.isnan(value) for value in values(lines(first)["a"])[1]] == [False, True, False]
 
 
+def test_a_seed_without_a_number_has_no_part_in_the_interval(tmp_path: Path) -> None:
+    summary = board(tmp_path)
+    replace(summary.results.folder, cell_of(summary.results.plan, "a", 1, "FGSM", 8 / 255))
+    axes = drawn(read(summary.results.folder), "curves")[1].figure.axes[0]
+    mean = values(lines(axes)["a"])[1][1] / 100
+    bar = np.asarray(axes.collections[1].get_segments()[0])  # type: ignore[attr-defined]
+    np.testing.assert_allclose(bar[:, 1], 100 * np.array(wilson_interval(mean * N, N)))
+
+
 def test_twelve_models_without_a_pair_stay_apart_without_colour(tmp_path: Path) -> None:
     (found,) = drawn(twelve(tmp_path), "curves")
     for axes in found.figure.axes:

@@ -30,6 +30,7 @@ from robustbench_cmic.report.formats.html import index_page, suite_page
 from robustbench_cmic.report.formats.html.charts import opening_pairs
 from robustbench_cmic.report.formats.html.pictures import GALLERY_SIZE, gallery
 from robustbench_cmic.report.pairs import PairTest
+from robustbench_cmic.statistics import wilson_interval
 from tests.conftest import ROOT
 from tests.report.folders import HEAD, bits, cell_of, fill, planned, read, replace, train_record
 from tests.report.hostile import BAD, hostile
@@ -144,7 +145,7 @@ def test_every_row_of_the_csv_is_there_with_its_record(digits: tuple[Summary, El
     assert len(provenance["facts"]) == len({tuple(fact) for fact in provenance["facts"]})
 
 
-def test_curves_hold_means_and_deviations_with_clean_accuracy_at_0(digits: tuple[Summary, Element]) -> None:
+def test_curves_hold_means_and_wilsons_intervals_with_clean_accuracy_at_0(digits: tuple[Summary, Element]) -> None:
     with (ROOT / "results" / "digits" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     chart = data(digits[1], "figures")["curves-linf"]
@@ -158,11 +159,16 @@ def test_curves_hold_means_and_deviations_with_clean_accuracy_at_0(digits: tuple
         assert trace["x"] == [0, 0.05, 0.1, 0.2, 0.3]
         for place, eps in enumerate(trace["x"]):
             attack = "none" if eps == 0 else "PGD"
-            found = [float(row["accuracy"]) for row in rows
-                     if (row["model"], row["attack"], float(row["eps"])) == (model, attack, eps)]  # fmt: skip
-            assert trace["y"][place] == pytest.approx(100 * statistics.fmean(found))
-            assert trace["error_y"]["array"][place] == pytest.approx(100 * statistics.stdev(found))
-    assert drawn["cnn-ce, AutoAttack"]["y"][1] is None, "not run there: the line is broken"
+            found = [row for row in rows if (row["model"], row["attack"], float(row["eps"])) == (model, attack, eps)]
+            n = int(found[0]["n"])
+            mean = statistics.fmean(float(row["accuracy"]) for row in found)
+            assert trace["y"][place] == pytest.approx(100 * mean)
+            low, high = (100 * end for end in wilson_interval(mean * n, n))
+            assert ends_of(trace, place) == pytest.approx((low, high))
+            assert f"<br>95 % over examples: {low:.1f} … {high:.1f}<br>" in trace["hovertext"][place]
+    assert "Bars: 95 % Wilson intervals over examples, a bound for means over seeds." in said(digits[1])
+    broken = drawn["cnn-ce, AutoAttack"]
+    assert (broken["y"][1], broken["error_y"]["array"][1]) == (None, None), "not run there: the line is broken"
     for entry in (entry for entries in digits[0].standings.values() for entry in entries):
         for label, number in entry.attacks.items():
             if not number.values:  # a transfer from a model that is no partner
@@ -171,8 +177,14 @@ def test_curves_hold_means_and_deviations_with_clean_accuracy_at_0(digits: tuple
             trace = drawn[f"{entry.model}, {label}"]
             place = trace["x"].index(entry.threat.eps)
             assert trace["marker"]["symbol"][place].endswith("-open") == bool(number.flags)
-            said = f"flagged: {', '.join(number.flags)}" if number.flags else "not flagged"
-            assert trace["hovertext"][place].endswith(f"<br>{said}")
+            told = f"flagged: {', '.join(number.flags)}" if number.flags else "not flagged"
+            assert trace["hovertext"][place].endswith(f"<br>{told}")
+
+
+def ends_of(trace: Any, place: int) -> tuple[float, float]:
+    """Where the bar of a curve's point ends."""
+    bars = trace["error_y"]
+    return trace["y"][place] - bars["arrayminus"][place], trace["y"][place] + bars["array"][place]
 
 
 def test_eps_reads_as_a_fraction_of_255_where_it_is_one(tmp_path: Path) -> None:
@@ -238,8 +250,15 @@ def test_one_seed_no_pair_no_audit(tmp_path: Path) -> None:
     assert "This suite is not audited" in said(page)
     assert RULES["not-audited"].meaning in said(page)
     assert "Incomplete" not in said(page)
-    for trace in data(page, "figures")["curves-linf"]["figure"]["data"]:
-        assert set(trace["error_y"]["array"]) == {None}
+    curves = {trace["name"]: trace for trace in data(page, "figures")["curves-linf"]["figure"]["data"]}
+    record = board.results.attack(cell_of(board.results.plan, "a", 7, "FGSM", 0.1).id)
+    assert record is not None
+    assert record.ci_low is not None
+    assert record.ci_high is not None
+    curve = curves["a, FGSM"]
+    ends = ends_of(curve, curve["x"].index(0.1))
+    assert ends == pytest.approx((100 * record.ci_low, 100 * record.ci_high)), "that of its examples"
+    assert "Bars: 95 % Wilson intervals over examples. They say nothing about other seeds." in said(page)
     index = said(parsed(index_page([("made", board)])))
     assert "not audited" in index
     assert "no pair of models" in index

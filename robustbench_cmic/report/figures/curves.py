@@ -109,12 +109,16 @@ def interval_over_examples(summary: Summary, model: str, label: str, threat: Thr
     """95 % for the accuracy (a fraction) of a mean over seeds, over the choice of the examples: Wilson's.
 
     Seeds are judged on the same examples, of which there are n: for several seeds the interval is at least as wide as
-    it should be.
+    it should be. A seed without a number has no part in it.
     """
-    rows = summary.groups[model, label, threat].values()
-    n = min(int(row.n) for row in rows if row.n == row.n)
-    mean = summary.values(model, label, threat).mean or 0.0
-    return wilson_interval(min(mean * n, n), n)
+    number = summary.values(model, label, threat)
+    n = min(int(summary.groups[model, label, threat][seed].n) for seed in number.values)
+    return wilson_interval(min((number.mean or 0.0) * n, n), n)
+
+
+def intervals_text(seeds: int) -> str:
+    """What the bars of curves are, as a sentence: see `interval_over_examples`."""
+    return "Bars: 95 % Wilson intervals over examples" + (", a bound for means over seeds." if seeds > 1 else ".")
 
 
 def _text(summary: Summary, panels: Mapping[str, Mapping[str, Mapping[Threat, SeedValues]]], norm: str) -> str:
@@ -131,6 +135,5 @@ def _text(summary: Summary, panels: Mapping[str, Mapping[str, Mapping[Threat, Se
             said.append(f"{model} under {label}: {values}.")
     seeds = summary.results.seeds
     over = "" if seeds == 1 else f", mean over {seeds} seeds"
-    bars = "Bars: 95 % Wilson intervals over examples" + (", a bound for means over seeds." if seeds > 1 else ".")
     head = f"Accuracy in % over eps in {NORM_NAMES[norm]}{over}; a panel each for {', '.join(panels)}; a line each for"
-    return " ".join([f"{head} {', '.join(models)}.", bars, *said])
+    return " ".join([f"{head} {', '.join(models)}.", intervals_text(seeds), *said])

@@ -8,6 +8,7 @@ from typing import Any
 from robustbench_cmic.report.about import objectives_text
 from robustbench_cmic.report.class_batches import find_size_lines
 from robustbench_cmic.report.counts import ClaimCounts, claim_counts
+from robustbench_cmic.report.figures.curves import intervals_text
 from robustbench_cmic.report.formats.html.charts import Chart, curves, forest, opening_pairs
 from robustbench_cmic.report.formats.html.information import evaluated_chart, ncmi_chart, training_chart
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers, number_text
@@ -57,6 +58,7 @@ def suite_page(summary: Summary) -> str:
         forests=forests,
         opened=opening_pairs(forests),
         ncmi_error=ncmi_error,
+        intervals=intervals_text(summary.results.seeds),
         over_training=over_training,
         evaluated=evaluated,
         triangles=triangles,

@@ -11,6 +11,7 @@ from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
+from robustbench_cmic.report.figures.curves import interval_over_examples
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.pairs import PairTest
@@ -106,7 +107,7 @@ def curves(summary: Summary, norm: str) -> Chart:
             attacked = {threat: summary.values(model, label, threat) for threat in threats}
             if any(numbers.values for numbers in attacked.values()):
                 points = {CLEAN: summary.values(model, "none", CLEAN)} | attacked
-                curve = _curve(model, label, points, results.seeds) | _drawn(stroke(place), number, points)
+                curve = _curve(summary, model, label, points) | _drawn(stroke(place), number, points)
                 traces.append(curve | {"visible": model in opened and label in OPENING})
                 drawn.append((model, label))
     strokes = [(model, stroke(place)) for place, model in enumerate(results.models)]
@@ -133,42 +134,64 @@ def _axes(norm: str, threats: Sequence[Threat]) -> dict[str, Any]:
 
 
 def _drawn(own: Stroke, attack: int, points: Mapping[Threat, SeedValues]) -> dict[str, Any]:
-    """Line and markers of a curve: those of flagged numbers are open, and larger."""
-    flags = [bool(number.flags) for number in points.values()]
+    """Line and markers of a curve."""
     return {
         "line": {"color": own.color, "dash": own.dash(attack), "width": 2 if attack else 3},
-        "marker": {
-            "color": own.color,
-            "size": [11 if flagged else 8 for flagged in flags],
-            "symbol": [f"{own.symbol}-open" if flagged else own.symbol for flagged in flags],
-            "line": {"color": own.color, "width": [2 if flagged else 0 for flagged in flags]},
-        },
+        "marker": markers(own, [bool(number.flags) for number in points.values()]),
     }
 
 
-def _curve(model: str, label: str, points: Mapping[Threat, SeedValues], seeds: int) -> dict[str, Any]:
-    """A line with the standard deviation over seeds; where there is no number, it is broken."""
-    values = [number.values.values() for number in points.values()]
-    deviations = [100 * statistics.stdev(own) if len(own) > 1 else None for own in values]
+def markers(own: Stroke, flags: Sequence[bool]) -> dict[str, Any]:
+    """Those of a curve's points: of flagged numbers they are open, and larger."""
+    return {
+        "color": own.color,
+        "opacity": 1,
+        "size": [11 if flagged else 8 for flagged in flags],
+        "symbol": [f"{own.symbol}-open" if flagged else own.symbol for flagged in flags],
+        "line": {"color": own.color, "width": [2 if flagged else 0 for flagged in flags]},
+    }
+
+
+def _curve(summary: Summary, model: str, label: str, points: Mapping[Threat, SeedValues]) -> dict[str, Any]:
+    """A line with its intervals, those of the figures for papers; where there is no number, it is broken."""
+    intervals = [
+        None
+        if number.mean is None
+        else interval_over_examples(summary, model, "none" if threat == CLEAN else label, threat)
+        for threat, number in points.items()
+    ]
+    means = [None if number.mean is None else 100 * number.mean for number in points.values()]
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": f"{plotly_text(model)}, {plotly_text(label)}",
         "x": [threat.eps for threat in points],
-        "y": [None if number.mean is None else 100 * number.mean for number in points.values()],
-        "error_y_type": "data",
-        "error_y_array": deviations,
-        "error_y_thickness": 1,
-        "hovertext": [_hover(model, label, threat, number, seeds) for threat, number in points.items()],
+        "y": means,
+        "error_y": _bars(means, intervals),
+        "hovertext": [
+            _hover(model, label, threat, number, summary.results.seeds, interval)
+            for (threat, number), interval in zip(points.items(), intervals, strict=True)
+        ],
         "hoverinfo": "text",
     }
 
 
-def _hover(model: str, label: str, threat: Threat, number: SeedValues, seeds: int) -> str:
+def _bars(means: Sequence[float | None], intervals: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
+    """From the low to the high end of each interval (fractions) around its mean (%); none where there is none."""
+    drawn = list(zip(means, intervals, strict=True))
+    lows = [None if mean is None or ends is None else mean - 100 * ends[0] for mean, ends in drawn]
+    highs = [None if mean is None or ends is None else 100 * ends[1] - mean for mean, ends in drawn]
+    return {"type": "data", "symmetric": False, "array": highs, "arrayminus": lows, "thickness": 1}
+
+
+def _hover(
+    model: str, label: str, threat: Threat, number: SeedValues, seeds: int, interval: tuple[float, float] | None
+) -> str:
     where = "clean, eps 0" if threat == CLEAN else f"{label}, eps {format_eps(threat.eps)}"
     flags = f"flagged: {', '.join(number.flags)}" if number.flags else "not flagged"
-    lines = [where, f"{ACCURACY.head}: {spread(number.values.values(), seeds)}", flags]
-    return "<br>".join([f"<b>{plotly_text(model)}</b>", *map(plotly_text, lines)])
+    lines = [where, f"{ACCURACY.head}: {spread(number.values.values(), seeds)}"]
+    lines += [] if interval is None else [f"95 % over examples: {' … '.join(map(ACCURACY.text, interval))}"]
+    return "<br>".join([f"<b>{plotly_text(model)}</b>", *map(plotly_text, [*lines, flags])])
 
 
 def forest(lines: Sequence[PairTest], names: tuple[str, str], identity: str) -> Chart | None:
