@@ -26,6 +26,10 @@ _OF_READINGS = ("objective.separation_gradient", "objective.separation_mean", "o
 """What the title of an objective tells."""
 FEWEST_SIZES = 3
 """Of a curve."""
+FROM_STEP = "step"
+"""On the axis of sizes, of centroids that are taken from the step's own batch."""
+_ASIDE = 0.06
+"""Between lines on the axis of sizes, whose sizes are 1 apart, so that bars of one size do not cover each other."""
 
 
 class SizeLine(NamedTuple):
@@ -52,6 +56,29 @@ class SizeMeasure(NamedTuple):
     metric: Metric
     decides: bool
     numbers: Mapping[str, SeedValues]
+
+    @property
+    def head(self) -> str:
+        """`clean accuracy %`, `clean NCMI`."""
+        return f"{self.title} %" if self.metric.unit == "%" else self.title
+
+
+class SizePoint(NamedTuple):
+    """A mark of a curve over |B_c|.
+
+    Attributes:
+        size: |B_c|; 0 of the step's own batch.
+        x: its place on the axis of sizes.
+        mean: over the seeds there are, in what people read.
+        sd: one standard deviation over these seeds, in the same unit: how far the bar goes up and down; 0 of one seed.
+        number: what is drawn.
+    """
+
+    size: int
+    x: float
+    mean: float
+    sd: float
+    number: SeedValues
 
 
 def find_size_lines(results: Results) -> dict[str, SizeLine]:
@@ -101,6 +128,30 @@ def size_measures(summary: Summary, lines: Mapping[str, SizeLine]) -> list[SizeM
     return [measure for measure in measures if any(number.values for number in measure.numbers.values())]
 
 
+def size_axis(lines: Mapping[str, SizeLine]) -> dict[int, str]:
+    """Ticks at 0, 1, ... with their texts: the sizes, ascending, and then 0, the step's own batch, if a line has it."""
+    sizes = sorted({size for line in lines.values() for size in line.sizes})
+    has_step = any(line.from_step for line in lines.values())
+    return {size: str(size) for size in sizes} | ({0: FROM_STEP} if has_step else {})
+
+
+def size_curves(measure: SizeMeasure, lines: Mapping[str, SizeLine]) -> dict[str, list[SizePoint]]:
+    """By title the marks of each line that have a number, by size, the step's own batch at the end."""
+    places = {size: place for place, size in enumerate(size_axis(lines))}
+    scale = measure.metric.scale
+    curves = {}
+    for place, (title, line) in enumerate(lines.items()):
+        aside = _ASIDE * (place - (len(lines) - 1) / 2)
+        models = dict(line.sizes) | ({} if line.from_step is None else {0: line.from_step})
+        numbers = {size: measure.numbers[model] for size, model in models.items()}
+        curves[title] = [
+            SizePoint(size, places[size] + aside, scale * number.mean, scale * number.sd, number)
+            for size, number in numbers.items()
+            if number.mean is not None
+        ]
+    return curves
+
+
 def smallest_stable(line: SizeLine, numbers: Mapping[str, SeedValues], planned: int) -> int | None:
     """The smallest size at which, and at every larger one, a measure is stable; None where it is not at the largest.
 
@@ -148,6 +199,5 @@ def size_tables(summary: Summary) -> dict[str, Table]:
             models = [*(line.sizes.get(size) for size in sizes), line.from_step][: len(heads) - 1]
             texts = [seeds_text(measure.numbers.get(model or ""), summary, measure.metric) for model in models]
             rows.append([title, *texts])
-        unit = " %" if measure.metric.unit == "%" else ""
-        tables[measure.title + unit] = Table(heads, rows)
+        tables[measure.head] = Table(heads, rows)
     return tables

@@ -8,9 +8,11 @@ from playwright.sync_api import Locator, expect
 
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.report import Summary
+from robustbench_cmic.report.class_batches import find_size_lines
+from robustbench_cmic.report.metrics import NCMI
 from robustbench_cmic.report.pairs import PairTest
 from robustbench_cmic.report.summary import RankedModel, SeedValues
-from robustbench_cmic.report.tables import spread
+from robustbench_cmic.report.tables import seeds_text, spread
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.fields import CLEAN, Threat, format_eps
 from tests.browser.conftest import COMMITTED, Visit, at_both_sizes, board, on_every_screen
@@ -138,6 +140,18 @@ def test_pointing_at_a_difference_tells_its_numbers(visit: Visit, digits: Summar
     interval = " … ".join(f"{100 * end:+.1f}" for end in line.interval)
     expect(shown).to_contain_text("no example differs" if line.no_discordant else f"95 % over examples: {interval}")
     expect(shown).to_contain_text(line.verdict)
+
+
+@at_both_sizes
+def test_pointing_at_a_size_of_class_batches_tells_its_numbers(visit: Visit) -> None:
+    visit.open("centroid-ablation/index.html")
+    summary = board("centroid-ablation")
+    lines = find_size_lines(summary.results)
+    title, line = list(lines.items())[-1]
+    model = line.sizes[8]
+    ncmi = seeds_text(summary.clean[model].measures["ncmi"], summary, NCMI)
+    shown = visit.point_at("class-batches-1", len(lines) - 1, 3)
+    expect(shown).to_have_text(f"{title}|B_c| 8clean NCMI: {ncmi}not flagged")
 
 
 @at_both_sizes

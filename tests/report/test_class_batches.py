@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import html5lib
 import numpy as np
 import pytest
+from plotly.offline import get_plotlyjs
 
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
@@ -16,6 +20,7 @@ from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.markdown import leaderboard
 from robustbench_cmic.report.lead import lead
 from robustbench_cmic.report.results import Results
+from robustbench_cmic.report.strokes import COLORS
 from robustbench_cmic.report.summary import SeedValues
 from robustbench_cmic.suite import load_suite, shipped_suites
 from tests.report.folders import cell_of, fill, planned, read, replace
@@ -97,6 +102,61 @@ def test_tables_and_figure_hold_the_numbers(board: Summary) -> None:
     assert curves["horizon: 0.1"] == pytest.approx([80, 89, 90])
     assert [label.get_text() for label in accuracy.get_xticklabels()] == ["1", "4", "16", "step"]
     assert "horizon: 1: smallest stable size 4." in drawing.text
+
+
+def charts_of(board: Summary) -> list[dict[str, Any]]:
+    """Plotly's figures of the page, a measure each."""
+    page = html5lib.parse(suite_page(board).replace(get_plotlyjs(), ""), namespaceHTMLElements=False)
+    (figures,) = [script.text for script in page.iter("script") if script.get("id") == "figures"]
+    return [told["figure"] for name, told in json.loads(figures).items() if name.startswith("class-batches-")]
+
+
+def test_the_page_draws_the_marks_and_bars_of_the_figure(tmp_path: Path) -> None:
+    plan = planned(tmp_path, SUITE.replace("audit: off\n", ""))
+    folder = fill(tmp_path / "made", plan, right)
+    replace(folder, cell_of(plan, "cb-class_batch_size4-horizon1", 1, "audit"))  # which flags its numbers
+    board = read(folder)
+    drawings = drawings_of(board, "class-batches")
+    assert not isinstance(drawings, str)
+    charts, panels = charts_of(board), drawings[0].figure.axes
+    titles = [chart["layout"]["yaxis"]["title"]["text"] for chart in charts]
+    assert titles == [panel.get_ylabel() for panel in panels] == list(size_tables(board))
+    for chart, panel in zip(charts, panels, strict=True):
+        assert chart["layout"]["xaxis"]["ticktext"] == [label.get_text() for label in panel.get_xticklabels()]
+        lines = [line for line in panel.get_lines() if line.get_label() != "_flagged"]
+        drawn = [np.asarray(line.get_xydata(), float) for line in lines]
+        marks, segments, opened = [], [], []
+        for trace in chart["data"]:
+            own = list(zip(trace["x"], trace["y"], trace["error_y"]["array"], trace["marker"]["symbol"], strict=True))
+            points = [(x, y, bar or 0.0, symbol) for x, y, bar, symbol in own if x is not None]
+            marks += [[x, y] for x, y, _, _ in points]
+            segments += [[[x, y - bar], [x, y + bar]] for x, y, bar, _ in points]
+            opened += [[x, y] for x, y, _, symbol in points if symbol.endswith("-open")]
+        np.testing.assert_allclose(marks, np.concatenate(drawn))
+        bars = [np.asarray(bar.get_segments()[0]) for bar in panel.collections]  # type: ignore[attr-defined]
+        np.testing.assert_allclose(segments, bars)
+        flagged = [line.get_xydata() for line in panel.get_lines() if line.get_label() == "_flagged"]
+        np.testing.assert_allclose(np.array(opened).reshape(-1, 2), np.concatenate([np.empty((0, 2)), *flagged]))
+    assert "cb-class_batch_size4-horizon1" in {flag.model for flag in board.flags}
+    assert "bars are one standard deviation over seeds." in suite_page(board)
+
+
+def test_lines_of_the_page_stay_apart_without_colour_and_break_before_the_step(board: Summary) -> None:
+    first, second = charts_of(board)[0]["data"]
+    assert (first["name"], second["name"]) == ("horizon: 0.1", "horizon: 1")
+    assert first["line"]["dash"] != second["line"]["dash"]
+    assert not set(first["marker"]["symbol"]) & set(second["marker"]["symbol"])
+    assert [trace["line"]["color"] for trace in (first, second)] == list(COLORS[:2])
+    assert first["y"] == pytest.approx([80, 89, 90, None, 90]), "no line leads to the step's own batch"
+    assert "<br>|B_c| 4<br>clean accuracy %: 89.0 ± 2.8" in first["hovertext"][1]
+    assert "<br>centroids from the step<br>clean accuracy %: 90.0 ± 2.8" in first["hovertext"][-1]
+
+
+def test_one_seed_has_no_bars_on_the_page(tmp_path: Path) -> None:
+    plan = planned(tmp_path, SUITE.replace("seeds: [0, 1]", "seeds: [0]"))
+    board = read(fill(tmp_path / "made", plan, right))
+    assert {bar for chart in charts_of(board) for trace in chart["data"] for bar in trace["error_y"]["array"]} == {None}
+    assert "In the charts: one seed, without bars." in suite_page(board)
 
 
 def test_a_training_that_diverged_is_not_stable(tmp_path: Path, board: Summary) -> None:

@@ -10,6 +10,7 @@ from robustbench_cmic.report.class_batches import find_size_lines
 from robustbench_cmic.report.counts import ClaimCounts, claim_counts
 from robustbench_cmic.report.figures.curves import intervals_text
 from robustbench_cmic.report.formats.html.charts import Chart, curves, forest, opening_pairs
+from robustbench_cmic.report.formats.html.class_batches import size_charts
 from robustbench_cmic.report.formats.html.information import evaluated_chart, ncmi_chart, training_chart
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers, number_text
 from robustbench_cmic.report.formats.html.pictures import gallery
@@ -41,10 +42,11 @@ def suite_page(summary: Summary) -> str:
     pairs = summary.pairs.items() if summary.examples else ()
     forests = {pair: forest(lines, pair, f"pair-{place}") for place, (pair, lines) in enumerate(pairs)}
     over_training, evaluated, ncmi_error = training_chart(summary), evaluated_chart(summary), ncmi_chart(summary)
+    over_sizes = size_charts(summary) if summary.examples else {}
     triangles, transfers = simplex_pictures(summary), transfer_charts(summary)
     simplexes = [] if isinstance(triangles, str) else simplex_charts(triangles)
-    every = (*curves_of.values(), *forests.values(), ncmi_error, over_training, evaluated, *simplexes, *transfers)
-    charts = [chart for chart in every if chart]
+    every = (*over_sizes.values(), *curves_of.values(), *forests.values(), ncmi_error, over_training, evaluated)
+    charts = [chart for chart in (*every, *simplexes, *transfers) if chart]
     rows, facts = all_numbers(summary)
     return render(
         "suite.html",
@@ -54,11 +56,12 @@ def suite_page(summary: Summary) -> str:
         objectives=objectives_text([summary.results]),
         grid=grid,
         folded=models > LONG,
+        over_sizes=over_sizes,
         curves=curves_of,
+        intervals=intervals_text(summary.results.seeds),
         forests=forests,
         opened=opening_pairs(forests),
         ncmi_error=ncmi_error,
-        intervals=intervals_text(summary.results.seeds),
         over_training=over_training,
         evaluated=evaluated,
         triangles=triangles,
