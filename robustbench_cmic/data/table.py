@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _VERSION = "standardised by the training rows, clipped, scaled to [0, 1]; version 1"
 _SHARE_THAT_VARIES = 0.01
 _MOST_CLASSES = 10_000
+_LARGEST_WHOLE = 2**53
+"""Above it floats leave whole numbers out, and two classes might be one."""
 _FILES = {"breast_cancer": "breast_cancer.csv", "wine": "wine_data.csv", "iris": "iris.csv"}
 Values = npt.NDArray[np.float64]
 
@@ -79,6 +81,9 @@ def load_table(dataset: DataTable, folder: Path, _: int | None, say: Say, *__: A
     features = [name for name in frame.columns if name not in own]
     if not features:
         raise DataError(f"{path}: has no column left for features beside {', '.join(dict.fromkeys(own))}")
+    if unnamed := next((name for name in features if name.startswith("Unnamed: ")), None):
+        what = f"a column without a name, '{unnamed}' for pandas (numbers of rows?)"
+        raise DataError(f"{path}: has {what}: name it, or leave it out with `drop: ['{unnamed}']`")
     values = np.column_stack([_numbers(path, frame[name]) for name in features])
     return _data(str(path), dataset, features, values, labels, class_names, tested, say)
 
@@ -146,9 +151,12 @@ def _labels(path: Path, column: pd.Series[Any]) -> tuple[Labels, list[str]]:
         raise DataError(
             f"{path}: the label '{name}' has values such as {column[column % 1 != 0].iloc[0]:g}, not classes"
         )
+    if pd.api.types.is_float_dtype(column) and (column.abs() > _LARGEST_WHOLE).any():
+        large = column[column.abs() > _LARGEST_WHOLE].iloc[0]
+        raise DataError(f"{path}: the label '{name}' is {large:g}; numbers of classes should be below 2**53")
     values = column.astype(int) if pd.api.types.is_float_dtype(column) else column
     if not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)):
-        values = values.astype(str)
+        values = values.astype(object).map(str)  # `astype(str)` would decode bytes
     codes, classes = pd.factorize(values, sort=True)
     class_names = [str(each) for each in classes]
     counts = np.bincount(codes)
@@ -192,11 +200,14 @@ def _numbers(path: Path, column: pd.Series[Any]) -> Values:
             f"{path}: '{name}' has no value {_line(path, row)}{also}: fill them in, or drop the column or rows"
         )
     if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
-        numbers = pd.to_numeric(column.astype(str), errors="coerce")
-        row = int(numbers.isna().to_numpy().argmax())
-        found = printable(str(column.iloc[row]), 60)
-        hint = f"store numbers, or leave it out with `drop: [{name}]`"
-        raise DataError(f"{path}: '{name}' holds no numbers ('{found}' {_line(path, row)}): {hint}")
+        # Decimals, and whole numbers of more than 64 bits, are numbers to people.
+        numbers = pd.to_numeric(column.astype(object).map(str), errors="coerce")
+        if numbers.isna().any():
+            row = int(numbers.isna().to_numpy().argmax())
+            found = printable(str(column.iloc[row]), 60)
+            hint = f"store numbers, or leave it out with `drop: [{name}]`"
+            raise DataError(f"{path}: '{name}' holds no numbers ('{found}' {_line(path, row)}): {hint}")
+        column = numbers
     if pd.api.types.is_complex_dtype(column):
         raise DataError(f"{path}: '{name}' holds complex numbers: store real ones")
     values = column.to_numpy(np.float64)
@@ -257,6 +268,10 @@ def _check_varied(what: str, names: list[str], values: Values, rows: str) -> Non
         column = int(constant.argmax())
         name, value = printable(names[column], 60), values[0, column]
         raise DataError(f"{what}: '{name}' is {value:g} in {rows}: leave it out with `drop: [{name}]`")
+    flat = ~(values.std(0) > 0)  # squares below 1e-308 are 0
+    if flat.any():
+        name = printable(names[int(flat.argmax())], 60)
+        raise DataError(f"{what}: '{name}' varies too little in {rows} to be divided by it: store it in a larger unit")
 
 
 def _parts(

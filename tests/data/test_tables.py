@@ -137,6 +137,21 @@ REFUSED: dict[str, tuple[Edit, dict[str, Any], str]] = {
     "constant in a fold": (changed(odd=[1, *[0] * 59]), {"folds": 5}, "'odd' is 0 in the training rows of fold"),
     "no such label": (lambda own: own, {"label": "Kind"}, "has no column 'Kind'; its columns: length, legs, kind"),
     "no such column": (lambda own: own, {"drop": ["id"]}, "has no column 'id'"),
+    "numbers of rows": (
+        lambda own: own.assign(**{"Unnamed: 0": range(60)}),
+        {},
+        "has a column without a name, 'Unnamed: 0' for pandas (numbers of rows?): name it, or leave it out with `drop:",
+    ),
+    "squares that underflow": (
+        lambda own: own.assign(length=own["length"] * 1e-180),
+        {},
+        "'length' varies too little in all rows to be divided by it: store it in a larger unit",
+    ),
+    "classes that floats cannot tell apart": (
+        changed(kind=[1e300, 2e300] * 30),
+        {},
+        "the label 'kind' is 1e+300; numbers of classes should be below 2**53",
+    ),
     "one example": (at(0, "kind", "dog"), {}, "the class 'dog' of 'kind' has one example"),
     "one class": (changed(kind="ant"), {}, "the label 'kind' is ant in every row"),
     "no classes": (changed(kind=np.linspace(0, 1, 60)), {}, "the label 'kind' has values such as"),
@@ -178,6 +193,7 @@ def test_what_is_no_table_of_numbers_is_refused_with_its_place(tmp_path: Path, w
         (b"a,b,kind\n1,2,x\n1,2,3,4,y\n", "is no whole .csv file"),
         (b"a,kind\n1,2,x\n2,3,y\n", "Expected 2 fields in line 2, saw 3"),
         (b"a,kind,kind\n1,x,x\n2,y,y\n", "has two columns 'kind'"),
+        (b",a,kind\n0,1,x\n1,2,y\n2,3,x\n3,4,y\n", "has a column without a name"),
         (b"a;kind\n1;x\n", "has no column 'kind'; all it has is 'a;kind': are its values set apart by commas?"),
     ],
 )
@@ -200,6 +216,22 @@ def test_parquet_is_read_as_the_csv_is_or_says_what_it_needs(tmp_path: Path) -> 
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"is no whole \.parquet file"):
         load(tmp_path, path="t.parquet")
+
+
+def test_whole_numbers_of_more_than_64_bits_are_numbers(tmp_path: Path) -> None:
+    own = frame()
+    own.assign(length=own["length"].round(3)).to_csv(tmp_path / "t.csv", index=False)
+    small = load(tmp_path)
+    own.assign(length=[int(value) * 10**27 for value in (own["length"].round(3) * 1000).round()]).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    np.testing.assert_allclose(load(tmp_path).train.images, small.train.images, atol=1e-6)
+
+
+def test_bytes_as_classes_are_told_apart(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame().assign(kind=[b"\xff", b"\x00"] * 30).to_parquet(tmp_path / "t.parquet")
+    assert load(tmp_path, path="t.parquet").class_names == [r"b'\x00'", r"b'\xff'"]
 
 
 SUITE = """\
