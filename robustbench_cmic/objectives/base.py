@@ -66,6 +66,47 @@ def check_step_labels(_: nn.Module, outputs: tuple[Any, ...]) -> None:
         check_labels(outputs[1], outputs[0].shape[1])
 
 
+def terms_problem(terms: Any, before: tuple[str, ...] = ()) -> str | None:
+    """What is wrong with what an objective has returned for a step; nothing is read from the device.
+
+    Args:
+        terms: of the loss.
+        before: names of the terms of an earlier step of the same epoch; none: not known.
+
+    Returns:
+        What it should do and what it did, as the rest of a sentence; None where all is well.
+    """
+    problem = None
+    if not isinstance(terms, dict):
+        problem = f"it returned {type(terms).__name__}"
+    elif wrong := [key for key, term in terms.items() if not isinstance(term, Tensor) or term.shape != ()]:
+        term = terms[wrong[0]]
+        problem = f"its '{wrong[0]}' is {tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__}"
+    elif "total" not in terms:
+        problem = f"it returned {', '.join(map(str, terms)) or 'none'}"
+    elif not terms["total"].is_floating_point():
+        problem = f"its `total` is of {terms['total'].dtype}".replace("torch.", "")
+    elif not terms["total"].requires_grad:
+        problem = "its `total` has no gradient in the logits"
+    if problem is not None:
+        return f"should return a dictionary of scalar tensors with a `total`; {problem}"
+    if before and tuple(terms) != before:
+        found = f"{', '.join(map(str, terms))} after {', '.join(before)}"
+        return f"should return the same terms in all steps of an epoch, not {found}"
+    return None
+
+
+def checked_names(objective: nn.Module, terms: Any, before: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a step's terms, if they are what they should be, see `terms_problem`.
+
+    Raises:
+        ObjectiveError: they are not.
+    """
+    if (problem := terms_problem(terms, before)) is not None:
+        raise ObjectiveError(f"{type(objective).__name__} {problem}")
+    return tuple(terms)
+
+
 class Objective(nn.Module):
     """A loss over a mini-batch, with state that is updated between steps.
 
@@ -163,8 +204,15 @@ class Objective(nn.Module):
         return groups
 
     def outputs(self, model: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, ...]:
-        """Of one pass: logits (N, C), and features (N, d), float32, where `needs_features`."""
-        return self.last_layer.outputs(model, images) if self.needs_features else (model(images),)
+        """Of one pass: logits (N, C), and features (N, d), float32, where `needs_features`.
+
+        Raises:
+            ObjectiveError: the pass leaves out the layer that features or logits are of.
+        """
+        if not (self.needs_features or self.owns_head):
+            return (model(images),)
+        logits, features = self.last_layer.outputs(model, images)
+        return (logits, features) if self.needs_features else (logits,)
 
     def begin(self, steps: int) -> None:
         """Called before a training begins or goes on, with the number of its steps from beginning to end."""

@@ -6,9 +6,9 @@ import pkgutil
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from robustbench_cmic.objectives.base import Objective
+from robustbench_cmic.objectives.base import Objective, terms_problem
 from robustbench_cmic.objectives.last_layer import ObjectiveError
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.signatures import one_line
@@ -53,31 +53,23 @@ def _try(objective: Objective, name: str, classes: int) -> None:
     try:
         objective.attach(network, images)
         logits, *features = objective.outputs(network, images)
+        if logits.shape != (len(labels), classes):
+            what = f"features of shape {(len(labels), width)} it returned {tuple(logits.shape)}"
+            raise ObjectiveError(f"its head should return logits (N, {classes}); for {what}")
         if not objective.owns_head:
             drawn = torch.randn(len(labels), classes, generator=torch.Generator().manual_seed(0))
             logits = drawn.requires_grad_()
         terms = objective(logits, labels, *features)
-        problem = _problem(terms)
+        problem = terms_problem(terms)
         if problem is None:
             terms["total"].backward()
             objective.update(logits.detach(), labels, *(each.detach() for each in features))
+    except ObjectiveError as error:
+        raise ObjectiveError(f"{name}: {error}") from error
     except Exception as error:  # whatever a user's own code raises
         what = f"logits of shape {(len(labels), classes)}"
         if objective.needs_features:
             what += f" and features of shape {(len(labels), width)}"
         raise ObjectiveError(f"{name} fails on {what}: {one_line(error)}") from error
     if problem is not None:
-        raise ObjectiveError(f"{name} should return a dictionary of scalar tensors with a `total`; {problem}")
-
-
-def _problem(terms: Any) -> str | None:
-    """What is wrong with the terms of a loss; None where nothing is."""
-    if not isinstance(terms, dict):
-        return f"it returned {type(terms).__name__}"
-    for key, term in terms.items():
-        if not isinstance(term, Tensor) or term.shape != ():
-            got = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
-            return f"its '{key}' is {got}"
-    if "total" not in terms:
-        return f"it returned {', '.join(map(str, terms)) or 'none'}"
-    return None if terms["total"].requires_grad else "its `total` has no gradient in the logits"
+        raise ObjectiveError(f"{name} {problem}")

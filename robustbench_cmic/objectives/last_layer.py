@@ -75,6 +75,10 @@ class LastLayer:
                 hook.remove()
             for module, mode in modes.items():
                 module.training = mode
+        if not isinstance(logits, Tensor):
+            raise ObjectiveError(f"the network, or its head, should return logits, not {type(logits).__name__}")
+        if logits.isnan().any():
+            raise ObjectiveError("the network, or its head, returns NaN before it is trained")
         found = [(name, into) for name, into, out in passes if _same(out, logits)]
         names = [name for name, _, _ in passes]
         if not found or names.count(found[-1][0]) > 1 or found[-1][1].dim() != 2:
@@ -117,7 +121,10 @@ def put_head(model: nn.Module, images: Tensor, make: Callable[[int], nn.Module])
     if last.name == "":
         raise ObjectiveError("the network is a linear layer itself, which cannot be replaced: put it into a Sequential")
     parent, _, name = last.name.rpartition(".")
-    head = OwnHead(make(last.features), last.features).to(images.device)
+    made = make(last.features)
+    if not isinstance(made, nn.Module):
+        raise ObjectiveError(f"`make_head` should return a module, not {type(made).__name__}")
+    head = OwnHead(made, last.features).to(images.device)
     setattr(model.get_submodule(parent), name, head)
     if LastLayer(model, images).layer is not head:
         raise ObjectiveError(f"the network uses its last linear layer, {last.name}, in other places, too")

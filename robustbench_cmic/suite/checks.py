@@ -119,8 +119,9 @@ def warnings(suite: Suite) -> Iterator[Problem]:
     yield from fold_warnings(suite)
     for index, model in enumerate(suite.models):
         if model.objective is not None and not model.given:
-            steps = _steps(suite, model.training or suite.training)
-            found = model.objective.warnings(steps, model.initial_weights is not None)
+            training = model.training or suite.training
+            steps, epochs = _steps(suite, training), None if training is None else training.epochs
+            found = model.objective.warnings(steps, model.initial_weights is not None, epochs)
             yield from (Problem(sentence, ("models", index, "objective", key)) for key, sentence in found)
         adversary = None if model.objective is None else model.objective.adversary
         if adversary is not None:

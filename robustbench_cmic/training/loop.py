@@ -14,6 +14,7 @@ from torch import Tensor
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.feed import Feed, unit
 from robustbench_cmic.data.subset import hold_out
+from robustbench_cmic.objectives.base import checked_names
 from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.suite.training import Training
 from robustbench_cmic.training.adversary import AtPrecision, find_adversarial
@@ -126,6 +127,7 @@ class _Loop:
         self.image_size = (split.images.shape[2], split.images.shape[3])
         self.fill: Tensor = training.model.get_buffer("0.mean")
         self.names: tuple[str, ...] = ()
+        self.terms: tuple[str, ...] = ()  # of the objective alone
         # Random starts are drawn by the host: a graph would replay those that it was recorded with.
         self.step = GraphedStep(self._step) if acceleration.graphed and training.adversary is None else self._step
         self.steps = declared.steps_of_epoch(len(self.labels))
@@ -182,6 +184,7 @@ class _Loop:
         if training.robust_cmi is not None:
             training.robust_cmi.begin_epoch(epoch, partial(self._training_outputs, epoch, clean=True))
         training.model.train()
+        self.terms = ()
         for step, index in enumerate(order):
             done = (epoch - 1) * self.steps + step
             factor = declared.schedule.factor(done, in_all, self.steps)
@@ -212,6 +215,7 @@ class _Loop:
         logits, *features = objective.outputs(self.network, batch if self._learns_clean else found)
         # Not as a module, whose hook reads the labels: those of the data were checked as it was loaded.
         terms, shown = objective.forward(logits, labels, *features), logits
+        self.terms = checked_names(objective, terms, self.terms)
         if self.robust is not None:
             terms, shown = self.robust.add(terms, logits, labels, batch, found, self.at)
         torch.autograd.backward(terms["total"])

@@ -106,6 +106,47 @@ class Explodes(Good):
     def forward(self, logits, labels):
         return {"total": torch.exp(1000 * logits).sum()}
 
+class LateRows(Good):
+    def forward(self, logits, labels):
+        return {"total": functional.cross_entropy(logits, labels, reduction="mean" if len(labels) == 20 else "none")}
+
+class LateNames(Good):
+    def forward(self, logits, labels):
+        ce = functional.cross_entropy(logits, labels)
+        self.steps = getattr(self, "steps", 0) + 1
+        return {"total": ce} if self.steps > 2 else {"total": ce, "ce": ce}
+
+class Headed(Good):
+    owns_head = True
+
+    def make_head(self, features):
+        return torch.nn.Linear(features, self.classes)
+
+class Wide(Headed):
+    def make_head(self, features):
+        return torch.nn.Linear(features, self.classes + 1)
+
+class NoHead(Headed):
+    def make_head(self, features):
+        return None
+
+class NanHead(Headed):
+    def make_head(self, features):
+        head = super().make_head(features)
+        torch.nn.init.constant_(head.weight, torch.nan)
+        return head
+
+class TwoLayers(torch.nn.Module):
+    def __init__(self, pixels, classes):
+        super().__init__()
+        self.judged, self.trained = torch.nn.Linear(pixels, classes), torch.nn.Linear(pixels, classes)
+
+    def forward(self, images):
+        return (self.trained if self.training else self.judged)(images.flatten(1))
+
+def two_layers(shape, classes):
+    return TwoLayers(shape[1] * shape[2], classes)
+
 def plain(classes):
     return functional.cross_entropy
 
@@ -124,6 +165,12 @@ FAILURES = {
     "Update": "ours:Update fails on logits of shape (20, 10): KeyError: 'centroid' (ours.py, line 38)",
     "Centred": "this objective needs a network that ends in a linear layer, whose output are the logits; it has no "
     "linear layer",
+    "LateRows": "LateRows should return a dictionary of scalar tensors with a `total`; its 'total' is (64,)",
+    "LateNames": "LateNames should return the same terms in all steps of an epoch, not total after total, ce",
+    "Headed": "the last linear layer, 1.judged, is used 0 times in a pass, not once",
+    "Wide": "ours:Wide: its head should return logits (N, 10); for features of shape (20, 20) it returned (20, 11)",
+    "NoHead": "ours:NoHead: `make_head` should return a module, not NoneType",
+    "NanHead": "ours:NanHead: the network, or its head, returns NaN before it is trained",
     "plain": "ours:plain should return a robustbench_cmic.objectives.Objective, not function",
 }
 
@@ -134,7 +181,7 @@ def test_what_an_objective_does_wrong_fails_its_training_with_a_sentence(
     (tmp_path / "ours.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
     names = [*FAILURES, "Explodes", "made", "Trainable"]
-    networks = {"Centred": '"ours:convolutional"'}
+    networks = {"Centred": '"ours:convolutional"', "Headed": '"ours:two_layers"'}
     lines = [
         f'  - {{id: {name}, architecture: {networks.get(name, "mlp")}, objective: {{name: "ours:{name}"}}}}\n'
         for name in names

@@ -369,6 +369,14 @@ def test_an_adversary_that_cannot_reach_the_edge_is_warned_of(tmp_path: Path) ->
     ]
 
 
+def test_a_warm_up_that_fills_the_training_is_warned_of(tmp_path: Path) -> None:
+    text = replaced("objective: {name: ce}", "objective: {name: cmi_over_gamma, warmup_epochs: 2}")
+    assert [problem.text("x.yaml") for problem in load(tmp_path, text).warnings] == [
+        "x.yaml:5: models[0].objective.warmup_epochs: 2 of 2 epochs: all of the training is cross entropy"
+    ]
+    assert load(tmp_path, text.replace("warmup_epochs: 2", "warmup_epochs: 1")).warnings == []
+
+
 def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = replaced("epochs: 2", "epochs: 0").replace("id: b", "id: a").replace("eps: 0.1", "eps: 8, step: 1")
     text = text.replace("[[a, b]]", "[[a, zz]]").replace("seeds: [0, 1]", "seeds: [1, 1]\nseeds: [1]")

@@ -260,9 +260,11 @@ class DeclaredObjective(fields.Strict):
         """What is wrong beyond the types of its values: (key, sentence) pairs."""
         return ()
 
-    def warnings(self, _steps: int | None, _from_weights: bool = False) -> Iterable[tuple[str, str]]:
+    def warnings(
+        self, _steps: int | None, _from_weights: bool = False, _epochs: int | None = None
+    ) -> Iterable[tuple[str, str]]:
         """What is allowed but hardly meant: (key, sentence) pairs.
 
-        Of a training of so many steps (None: not known) that begins with given weights, or with random ones.
+        Of a training of so many steps and epochs (None: not known) that begins with given weights, or with random ones.
         """
         return ()

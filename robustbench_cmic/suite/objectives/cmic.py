@@ -114,7 +114,9 @@ class CmicObjective(DeclaredObjective):
             if key in self.model_fields_set and getattr(self, key) is not None and self.centroids not in needed:
                 yield key, f"has no effect with `centroids: {self.centroids}`: leave it out"
 
-    def warnings(self, steps: int | None, from_weights: bool = False) -> Iterable[tuple[str, str]]:
+    def warnings(
+        self, steps: int | None, from_weights: bool = False, _epochs: int | None = None
+    ) -> Iterable[tuple[str, str]]:
         """A sign of lambda that needs trained weights, and centroids that stay near their start."""
         if self.lambda_ < 0 and not from_weights:
             yield (

@@ -101,7 +101,11 @@ class CmiOverGammaObjective(DeclaredObjective):
         """`CMI/Gamma alone`."""
         return "CMI/Gamma alone"
 
-    def warnings(self, _steps: int | None, from_weights: bool = False) -> Iterable[tuple[str, str]]:
-        """Random weights without a warm-up."""
+    def warnings(
+        self, _steps: int | None, from_weights: bool = False, epochs: int | None = None
+    ) -> Iterable[tuple[str, str]]:
+        """Random weights without a warm-up, and a warm-up without an end."""
+        if epochs is not None and self.warmup_epochs >= epochs:
+            yield "warmup_epochs", f"{self.warmup_epochs} of {epochs} epochs: all of the training is cross entropy"
         if self.warmup_epochs == 0 and not from_weights:
             yield "warmup_epochs", "0 leaves open which output is which class's: give some, or `initial_weights`"
