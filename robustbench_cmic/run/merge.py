@@ -80,16 +80,21 @@ def merge_results(folders: Sequence[Path], into: Path, work: Path | None = None)
         if not of_suites:
             raise UserError(f"{folder} holds no results of any suite")
         for each in of_suites:
-            suites.setdefault(each.resolve().name, []).append(each)
+            parts = suites.setdefault(each.resolve().name, [])
+            if all(each.resolve() != part.resolve() for part in parts):  # patterns of a shell may name one twice
+                parts.append(each)
     mergers = [_merger(parts, Store.of_suite(name, into, work)) for name, parts in suites.items()]
     return [_write(merger) for merger in mergers]
 
 
 def _merger(folders: Sequence[Path], target: Store) -> Merger:
     """Read the parts of a suite and check that they fit together."""
-    for place in (target.results, target.work):
-        if place.exists():
+    places = [Path(os.path.realpath(place)) for place in (target.results, target.work)]
+    for place, own, other in zip((target.results, target.work), places, reversed(places), strict=True):
+        if os.path.lexists(place):  # a link to nothing, too
             raise UserError(f"{place} is there already: merge into a new folder (--into)")
+        if other in own.parents:
+            raise UserError(f"{place} lies in {other}: results and work folders go beside each other (--into, --work)")
     parts: list[tuple[Results, Store]] = []
     for folder in folders:
         store = Store(folder)
@@ -154,7 +159,9 @@ def _write(merger: Merger) -> tuple[str, bool]:
     """Write what was chosen, beside its place first; returns a sentence, and whether every cell is done."""
     target, plan = merger.target, merger.plan
     try:
-        with _fresh(target.results) as results, _fresh(target.work) as work:
+        together = target.results.resolve() == target.work.resolve()
+        with _fresh(target.results) as results, contextlib.ExitStack() as stack:
+            work = results if together else stack.enter_context(_fresh(target.work))
             store = Store(results, work)
             store.pictures_folder.mkdir()
             write_json(store.plan, plan.model_dump(mode="json"))
@@ -167,7 +174,8 @@ def _write(merger: Merger) -> tuple[str, bool]:
                 if states[cell.id].state == "unusable":
                     raise UserError(f"{cell.id}: {states[cell.id].why}: leave the folder that it is from out")
             write_report(results)
-            work.rename(target.work)
+            if not together:
+                work.rename(target.work)
             results.rename(target.results)
     except OSError as error:
         raise UserError(f"cannot write {unwritten(error, target.results)}") from None

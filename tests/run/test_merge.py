@@ -144,3 +144,26 @@ def test_folders_that_cannot_be_merged(halves: tuple[Path, Path], tmp_path: Path
         merge_results([first], second)
     with exclusive(second / "tiny"), pytest.raises(UserError, match="a run is using"):
         merge_results([first, second], tmp_path / "all")
+    with pytest.raises(UserError, match=r"all/tiny/tiny lies in .*all/tiny: results and work folders go beside"):
+        merge_results([first, second], tmp_path / "all", tmp_path / "all" / "tiny")
+    assert not (tmp_path / "all").exists()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "tiny").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="linked/tiny is there already"):
+        merge_results([first, second], tmp_path / "linked")
+    assert not (tmp_path / "linked.work").exists()
+
+
+def test_a_work_folder_may_be_the_results_folder(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = halves
+    merge_results([first, second], tmp_path / "apart")
+    merge_results([first, second], tmp_path / "all", tmp_path / "all")
+    merged = {file.name for file in (tmp_path / "all" / "tiny").iterdir()}
+    apart = [tmp_path / place / "tiny" for place in ("apart", "apart.work")]
+    assert merged == {file.name for folder in apart for file in folder.iterdir()}
+
+
+def test_a_folder_that_is_named_twice_counts_once(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = halves
+    ((sentence, _),) = merge_results([first, second, first / "tiny", first], tmp_path / "all")
+    assert sentence == "tiny: 8 cells from 2 folders: 8 done; 1 in several of them, and equal"
