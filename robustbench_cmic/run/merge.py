@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.records.files import file_sha256, unwritten, write_json
+from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.provenance import processor_text
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.state import cell_states
@@ -22,6 +24,8 @@ from robustbench_cmic.report import Results, folders_of, of_own_making, read_res
 from robustbench_cmic.report.folder import is_equal, plan_changes
 from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.messages import UserError
+
+_ABANDONED = 60.0  # seconds after which a folder that nobody has locked is nobody's
 
 
 @dataclass(frozen=True)
@@ -193,10 +197,15 @@ def _write(merger: Merger) -> tuple[str, bool]:
 def _fresh(place: Path) -> Iterator[Path]:
     """A new folder of a place's name, beside it, that is gone in the end unless it was moved."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    for left in place.parent.glob(".merge.*.tmp"):  # of one that was killed; a new one may not be locked yet
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED and not is_held(left):
+                shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".merge.", suffix=".tmp", dir=place.parent) as around:
         folder = Path(around, place.name)
         folder.mkdir()
-        yield folder
+        with exclusive(Path(around)):
+            yield folder
 
 
 def _bring(merger: Merger, cell: Cell, target: Store) -> None:

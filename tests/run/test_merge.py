@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,15 @@ def test_a_folder_that_is_named_twice_counts_once(halves: tuple[Path, Path], tmp
     first, second = halves
     ((sentence, _),) = merge_results([first, second, first / "tiny", first], tmp_path / "all")
     assert sentence == "tiny: 8 cells from 2 folders: 8 done; 1 in several of them, and equal"
+
+
+def test_what_a_killed_merge_has_left_is_removed_by_the_next(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    left, going_on, new = (tmp_path / "all" / f".merge.{name}.tmp" for name in ("left", "going-on", "new"))
+    for folder in (left, going_on, new):
+        (folder / "tiny").mkdir(parents=True)
+    for folder in (left, going_on):
+        os.utime(folder, (0, 0))
+    with exclusive(going_on):
+        os.utime(going_on, (0, 0))
+        merge_results(halves, tmp_path / "all")
+    assert [folder.exists() for folder in (left, going_on, new)] == [False, True, True]
