@@ -24,8 +24,8 @@ def unfair_differences(first: Model, second: Model, shared: Training | None) -> 
         del values["training"]
     if first.objective is not None and second.objective is not None:  # else one training is not known
         both = (first.objective, second.objective)
-        ours, theirs = (each.model_copy(update={"adversary": None}) for each in both)
-        if ours != theirs:  # of one and the same objective, the adversary is what the pair compares
+        plain = [each.model_copy(update={"adversary": None}) for each in both]
+        if plain[0] != plain[1]:  # of one and the same objective, the adversary is what the pair compares
             # Robust CMI adds to the objective.
             ours, theirs = (each.adversary and each.adversary.without_robust_cmi() for each in both)
             values["adversary"] = (ours, theirs)

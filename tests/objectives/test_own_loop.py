@@ -30,7 +30,7 @@ def test_the_loop_of_extending_trains_with_every_objective(page: dict[str, Any],
     names: dict[str, Any] = {"torch": torch}
     exec(text[(start := text.index("def train(network")) : text.index("\n# ", start)], names)
     torch.manual_seed(0)
-    rows = torch.arange(1198).split(64)
+    rows = [slice(start, min(start + 64, 1198)) for start in range(0, 1198, 64)]
     batches = [(page["images"][each], page["labels"][each]) for each in rows]
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     objective = build_objective(objective_of({"name": name}), 10)

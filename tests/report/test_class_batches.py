@@ -107,7 +107,7 @@ def test_tables_and_figure_hold_the_numbers(board: Summary) -> None:
 def charts_of(board: Summary) -> list[dict[str, Any]]:
     """Plotly's figures of the page, a measure each."""
     page = html5lib.parse(suite_page(board).replace(get_plotlyjs(), ""), namespaceHTMLElements=False)
-    (figures,) = [script.text for script in page.iter("script") if script.get("id") == "figures"]
+    (figures,) = [script.text or "" for script in page.iter("script") if script.get("id") == "figures"]
     return [told["figure"] for name, told in json.loads(figures).items() if name.startswith("class-batches-")]
 
 

@@ -160,7 +160,7 @@ def test_finding_has_three_sentences_with_intervals(tmp_path: Path, plan: Plan) 
     ends = f"{at_t.both[0]:.3f} … {at_t.both[1]:.3f}"
     assert f"NCMI at T has Pearson {at_t.pearson:.3f} (95 % over networks and images {ends}) and Spearman" in networks
     assert "; within families, at T: mlp 0." in networks
-    alone = "Objectives: over 8 networks that differ in their objective alone (4 objectives, mlp), nothing is claimed, "
+    alone = "Objectives: over 8 networks that differ in their objective alone (4 objectives, mlp), there is no "
     assert objectives.startswith(alone)
     assert "NLL at T goes with error more closely than NCMI at T" in rivals
     difference = scopes(summary)["networks CE"].difference("NCMI at T", "NLL at T")

@@ -94,7 +94,7 @@ def test_information_of_kept_outputs_is_that_of_the_package() -> None:
 
 def test_a_masked_class_takes_no_part_and_of_some_classes_nothing_is_measured() -> None:
     kept = np.array([[[0.0, -1.0, -np.inf], [-2.0, 0.0, -np.inf], [-1.0, 0.0, -np.inf]]])
-    masked = outputs(kept, classes=[0, 1, 2], counts=[1, 2, 0], epochs=[4])
+    masked = outputs(list(kept), classes=[0, 1, 2], counts=[1, 2, 0], epochs=[4])
     (own,) = kept_epochs(masked)
     both = measure_information(torch.from_numpy(kept[0, :, :2]), torch.tensor([0, 1, 1]))
     assert (own.cmi, own.separation) == pytest.approx((both.cmi, both.separation), abs=1e-12)
@@ -110,11 +110,12 @@ def test_training_is_shown_in_eval_mode_too_where_all_classes_are_kept(tmp_path:
     assert chart is not None
     expected = kept_epochs(outputs(CE))
     for panel, name in enumerate(("cmi", "separation", "ncmi")):
-        line = {line.get_label(): line for line in figure.figure.axes[panel].get_lines()}["a"]
-        np.testing.assert_allclose(line.get_ydata(), [getattr(own, name) for own in expected])
+        (line,) = (line for line in figure.figure.axes[panel].get_lines() if line.get_label() == "a")
+        drawn_at = np.asarray(line.get_ydata(), dtype=float)
+        np.testing.assert_allclose(drawn_at, [getattr(own, name) for own in expected])
         axis = f"x{panel + 1 if panel else ''}"
         (trace,) = (each for each in chart.figure["data"] if (each["name"], each["xaxis"]) == ("a", axis))
-        np.testing.assert_allclose(trace["y"], line.get_ydata(), rtol=1e-3)
+        np.testing.assert_allclose(trace["y"], drawn_at, rtol=1e-3)
         assert trace["x"] == [1, 3, 5]
     assert "on the test images whose outputs were kept, in eval mode" in figure.text
     some = board(tmp_path, classes=[0, 3, 6, 9])

@@ -315,7 +315,7 @@ def test_adversarial_training_of_a_pair(tmp_path: Path) -> None:
 def test_a_pair_may_differ_in_the_adversary_of_one_objective(tmp_path: Path) -> None:
     against = "id: b, architecture: mlp, objective: {name: ce, adversary: {eps: 0.1}}"
     fair = replaced("id: b, architecture: mlp, objective: {name: cmic}", against)
-    assert load(tmp_path, fair).pairs == [["a", "b"]]
+    assert [list(pair) for pair in load(tmp_path, fair).suite.pairs] == [["a", "b"]]
     assert "unfair" in errors(tmp_path, fair.replace("{name: ce}", "{name: ce, label_smoothing: 0.1}"))[0]
 
 
