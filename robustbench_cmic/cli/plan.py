@@ -103,7 +103,9 @@ def _validate(suite: str, folder: Path, settings: list[str]) -> None:
         if problems := weights_problems(loaded.suite, facts):
             raise SuiteError(loaded.path, loaded.located(problems))
         if facts is None:
-            arguments.tell(["note: the data cannot be read, so that only a run shows whether the weights fit"])
+            label = loaded.suite.dataset.label
+            note = f"note: the data of {label} cannot be read, so that only a run shows whether the weights fit"
+            arguments.tell([f"{loaded.path}: {note}"])
     dataset = loaded.suite.dataset
     if dataset.tabular and dataset.absence(folder.absolute()) is None:
         load_data(dataset, folder.absolute())  # small, and what is wrong with a table is told here

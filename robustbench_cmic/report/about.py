@@ -115,7 +115,10 @@ def _model(declared: dict[str, Any], record: AnyRecord | None, tuned: list[str])
     if declared["training"] is None or model["normalization"] is not None:
         parts.append(_normalization(model["normalization"], record))
     if objective is not None:
-        parts.append(f"objective {parameters(_flat(objective))}")
+        told = dict(objective)
+        if "adversary" in told:  # whose method is declared only where it is not this one
+            told["adversary"] = {"method": "pgd_at"} | told["adversary"]
+        parts.append(f"objective {parameters(_flat(told))}")
     if declared["training"] is not None:
         parts += [f"{key} {_value(declared['training']['optimizer'][key])}" for key in tuned]
     return ", ".join(parts)

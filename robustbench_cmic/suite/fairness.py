@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from robustbench_cmic.suite.models import Model
+from robustbench_cmic.suite.objectives import Adversary
 from robustbench_cmic.suite.training import TUNED, Training
 
 _OF_WEIGHTS = ("id", "objective", "weights", "weights_key", "initial_weights")
@@ -45,6 +46,10 @@ def _untuned(training: Training | None) -> dict[str, Any] | None:
 
 def _spelled(key: str, value: object) -> str:
     """A normalisation that is not declared must not read like one that is declared to be none."""
+    if isinstance(value, Adversary):
+        return f"{{{', '.join(f'{name}: {own}' for name, own in value.__repr_args__() if own is not None)}}}"
+    if key == "adversary":
+        return "none"
     if key == "training":
         return "the suite's" if value is None else "its own"
     return "the default" if key in ("normalization", "width", "depth") and value is None else str(value)

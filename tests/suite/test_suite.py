@@ -153,11 +153,11 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("{name: ce}", "{name: ce, adversary: {eps: 0.1, loss: cmic}}",
          "x.yaml:5: models[0].objective.adversary.loss: should be 'ce', 'margin' or 'dlr', not 'cmic'"),
         ("{name: cmic}", "{name: cmic, adversary: {norm: l2, eps: 0.5}}",
-         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in adversary (None, norm='l2' eps=0.5 alpha=None steps=10 "
-         "loss='ce' random_start=True); only the objective may, or its adversary"),
+         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in adversary (none, {norm: l2, eps: 0.5, steps: 10, "
+         "loss: ce, random_start: True}); only the objective may, or its adversary"),
         ("{name: ce}", "{name: ce, adversary: {eps: 0.1}}",
-         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in adversary (norm='linf' eps=0.1 alpha=None steps=10 "
-         "loss='ce' random_start=True, None); only the objective may, or its adversary"),
+         "x.yaml:7: pairs[0]: unfair: 'a' and 'b' differ in adversary ({norm: linf, eps: 0.1, steps: 10, "
+         "loss: ce, random_start: True}, none); only the objective may, or its adversary"),
         ("architecture: mlp, objective: {name: ce}",
          "architecture: mlp, normalization: {means: [0], std: [1]}, objective: {name: ce}",
          "x.yaml:5: models[0].normalization.means: unknown key; did you mean 'mean'?"),
