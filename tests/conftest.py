@@ -155,11 +155,17 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """All records of a results folder without what differs between equal runs: timings, and the checksum over them."""
+    """All records of a results folder without what differs between equal runs: timings, and the checksum over them.
+
+    Nor the commit: a command in a process of its own may import the installed package, which knows none, and one in
+    this process the clone.
+    """
     found = {}
     for file in sorted(folder.glob("*.json")):
         payload = json.loads(file.read_text())
         payload.pop("timing", None)
         payload.pop("sha256")
+        for key in ("commit", "dirty"):
+            payload.get("provenance", {}).pop(key, None)
         found[file.name] = payload
     return found

@@ -54,7 +54,7 @@ def verdicts(found: Certificate) -> dict[str, str]:
     return {cell.title: cell.verdict for cell in found.cells}
 
 
-def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli_here: Cli) -> None:
+def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli: Cli) -> None:
     """On another version of torch, too, as far as the record says: that is named, and the verdicts decide."""
     folder = copied / "results" / "tiny"
     for file in folder.glob("c*.json"):
@@ -62,7 +62,7 @@ def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli_here: Cli
         record["provenance"]["versions"]["torch"] = "2.9.1"
         write_json(file, record)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    done = cli_here("reproduce", "tiny.yaml", "--jobs", 1, cwd=copied)
+    done = cli("reproduce", "tiny.yaml", "--jobs", 1, cwd=copied)
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done) == "tiny: 8 of 8 cells bit-identical"
     (fresh,) = (copied / "reproductions" / "tiny").glob("*Z")
@@ -76,9 +76,9 @@ def test_an_untouched_result_comes_out_bit_identical(copied: Path, cli_here: Cli
     assert {file: file.read_bytes() for file in before} == before, "the recorded results stay as they are"
     assert len((folder / "nightly.csv").read_text().splitlines()) == 2
     assert (folder / "nightly.svg").is_file()
-    report = cli_here("report", "tiny", cwd=copied)
+    report = cli("report", "tiny", cwd=copied)
     assert (report.returncode, report.stderr) == (0, "")
-    again = cli_here("reproduce", "tiny.yaml", "--results", fresh, cwd=copied)
+    again = cli("reproduce", "tiny.yaml", "--results", fresh, cwd=copied)
     assert again.returncode == 2
     assert "is not empty, and no interrupted run of this reproduction" in again.stderr
 

@@ -106,7 +106,8 @@ def test_own_objectives_and_attacks_run_and_a_changed_file_makes_other_cells(
         assert record["accuracy"] < attacks["none", 0.0]["accuracy"]
     assert attacks["free", 0.5]["cell"]["declared"]["attack"]["parameters"] == {"whatever": [0.125, 0.25]}
     board = (results / "leaderboard.md").read_text()
-    assert "own.code:Mine (gamma 0.5, mode soft, weights \\[0.25, 2, x\\], adversary method pgd_at, norm linf, eps 0.1" in board
+    told = "own.code:Mine (gamma 0.5, mode soft, weights \\[0.25, 2, x\\], adversary method pgd_at, norm linf, eps 0.1"
+    assert told in board
     assert "own.attacks:push (alpha 0.025 … 0.05, steps 3, sign no); linf, eps 0.1, 0.2" in board
     assert "5 cells: 5 done" in cli("plan", "suites/x.yaml", "--only", "a").stdout
     (folder / "own" / "attacks.py").write_text(ATTACK_CODE + "# another attack\n")
