@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 import robustbench_cmic.cli.arguments as arguments
+from robustbench_cmic.audit.rules_attacks import MIN_EXAMPLES
 from robustbench_cmic.cli.cost import show_cost
 from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
@@ -108,7 +109,13 @@ def _validate(suite: str, folder: Path, settings: list[str]) -> None:
             arguments.tell([f"{loaded.path}: {note}"])
     dataset = loaded.suite.dataset
     if dataset.tabular and dataset.absence(folder.absolute()) is None:
-        load_data(dataset, folder.absolute())  # small, and what is wrong with a table is told here
+        data = load_data(dataset, folder.absolute())  # small, and what is wrong with a table is told here
+        rows = len(data.test.labels)
+        if loaded.suite.attacks and loaded.suite.audit != "off" and rows < MIN_EXAMPLES:
+            note = (
+                f"note: {rows} test rows: below {MIN_EXAMPLES} the audit flags every number under attack (few-examples)"
+            )
+            arguments.tell([f"{loaded.path}: {note}"])
     cells = make_plan(loaded.suite).cells
     trainings = sum(cell.kind == "train" for cell in cells)
     show(f"{loaded.path}: valid: {trainings} trainings, {len(cells) - trainings} evaluations")

@@ -17,6 +17,7 @@ from robustbench_cmic.data.base import Data, DataError
 from robustbench_cmic.data.subset import deal
 from robustbench_cmic.suite.data import dataset_of
 from tests.conftest import Cli
+from tests.in_process import command_here
 
 Edit = Callable[[pd.DataFrame], pd.DataFrame | None]
 
@@ -291,6 +292,15 @@ def test_what_only_images_have_is_refused_by_validate(tmp_path: Path, cli_here: 
     ):
         assert sentence in said.stderr + said.stdout, said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_validate_says_that_folds_are_too_small_for_the_audit(tmp_path: Path) -> None:
+    frame().to_csv(tmp_path / "t.csv", index=False)
+    note = "rows.yaml: note: 30 test rows: below 100 the audit flags every number under attack (few-examples)\n"
+    for text, told in ((SUITE.replace("audit: off\n", ""), note), (SUITE, "")):
+        (tmp_path / "rows.yaml").write_text(text)
+        done = command_here("validate", "rows.yaml", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, told), done.stderr
 
 
 def test_validate_and_run_say_what_is_wrong_with_a_table_and_write_nothing(tmp_path: Path, cli_here: Cli) -> None:

@@ -72,7 +72,7 @@ class LargeMarginGaussianObjective(DeclaredObjective):
     name: Literal["lgm"]
     margin: fields.NonNegative = 0.1
     likelihood: fields.NonNegative = 0.01
-    lr_factor: fields.NonNegative = 2.0
+    lr_factor: Annotated[fields.Number, Field(ge=0, le=1e6)] = 2.0
     adversary: Adversary | None = None
 
     @property
