@@ -101,7 +101,7 @@ class _Networks:
         key = network_key(cell)
         if key not in self._rates:
             self.measured = resolve_device(self._device)
-            declared = cell.declared.get("train", cell.declared)["training"]
+            declared = cell.network_declared["training"]
             training = None if declared is None else Training.model_validate(declared)
             values = _model(cell), training, self._shape, self.classes, self.measured
             self._rates[key] = self._measure.measured_rates(*values)
@@ -109,7 +109,7 @@ class _Networks:
 
 
 def _model(cell: Cell) -> Model:
-    return model_of(cell.declared.get("train", cell.declared)["model"])
+    return model_of(cell.network_declared["model"])
 
 
 def _text(costs: Sequence[CellCost], done: set[str], records: Iterable[AnyRecord], measured: str) -> list[str]:

@@ -61,6 +61,12 @@ class Cell(Frozen):
         """The cells that have to be done before this one."""
         return tuple(other for other in (self.needs, self.source, self.after) if other is not None)
 
+    @property
+    def network_declared(self) -> dict[str, Any]:
+        """What decides the network: data, model, objective, training; of an attack or audit, of the one it is on."""
+        declared: dict[str, Any] = self.declared.get("train", self.declared)
+        return declared
+
     def dependent(self, kind: Kind, prefix: Sequence[str], declared: dict[str, Any], **fields: Any) -> Cell:
         """A cell that needs this training; its id goes on with `prefix` after model and seed."""
         own_id = cell_id([self.model, f"s{self.seed}", *prefix], declared)

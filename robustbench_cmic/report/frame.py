@@ -220,7 +220,7 @@ def _parameters(cells: Iterable[Cell], dtype: type[object] | None = None) -> pd.
 
 def declared_parameters(cell: Cell) -> dict[str, Any]:
     """What the suite declares of a training or an evaluation, by dotted names; without what is null."""
-    declared = cell.declared.get("train") or cell.declared
+    declared = cell.network_declared
     parts = {name: declared.get(name) for name in _PARTS} | {"attack": cell.declared.get("attack")}
     return _dotted(parts, "")
 

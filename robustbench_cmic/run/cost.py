@@ -149,4 +149,4 @@ def _recorded(cell: Cell, record: AnyRecord | None) -> Passes | None:
 
 def network_key(cell: Cell) -> str:
     """Equal for cells whose networks are of one kind."""
-    return canonical_json(cell.declared.get("train", cell.declared)["model"])
+    return canonical_json(cell.network_declared["model"])

@@ -81,7 +81,7 @@ def run_job(cell: Cell, settings: Settings, emit: Emit) -> AnyRecord:
 def _dispatch(cell: Cell, settings: Settings, stopwatch: Stopwatch, emit: Emit) -> AnyRecord | str:
     """The record of a cell, or why it failed."""
     try:
-        declared = cell.declared.get("train", cell.declared)
+        declared = cell.network_declared
         dataset = dataset_of(declared["dataset"]).beside(settings.suite_folder).of_seed(cell.seed)
         data = _data(dataset, settings.data, settings.memory, settings.packed)
         _set_determinism(settings, training=cell.kind == "train")

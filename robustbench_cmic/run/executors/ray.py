@@ -146,7 +146,7 @@ class RayCluster:
 
     def _task(self, cell: Cell) -> nodes.Task:
         settings = self._settings
-        declared = cell.declared.get("train", cell.declared)["dataset"]
+        declared = cell.network_declared["dataset"]
         dataset = dataset_of(declared).beside(settings.suite_folder).of_seed(cell.seed)
         key = packed_file(Path(), dataset)
         if key not in self._data:

@@ -114,7 +114,7 @@ class Curves:
         def write() -> None:
             if name not in self._writers:
                 self._writers[name] = self._open(str(self._folder / name))
-                declared = json.dumps(cell.declared.get("train", cell.declared), indent=2)
+                declared = json.dumps(cell.network_declared, indent=2)
                 self._writers[name].add_text("configuration", f"```json\n{declared}\n```", 0)
             for tag, value in scalars.items():
                 if value is not None:
