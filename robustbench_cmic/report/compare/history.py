@@ -29,7 +29,13 @@ _Date = Annotated[
 ]
 _Count = Annotated[int, Field(ge=0, lt=10**9, description="is no count")]
 _Change = Field(ge=-100, le=100, description="is no number from -100 to 100")
-_Points = Annotated[float, _Change, PlainSerializer("{:.3f}".format)]
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3f}"
+
+
+_Points = Annotated[float, _Change, PlainSerializer(_three_digits)]
 
 
 class HistoryRow(Frozen):
