@@ -20,7 +20,7 @@ from robustbench_cmic.data import load_data
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, title
 from robustbench_cmic.plan.select import select
-from robustbench_cmic.records.state import CellState, blocked_cells, cell_states, forced_cells, pending_cells
+from robustbench_cmic.records.state import CellState, blocked_cells, foreseen
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.run import USAGE
 from robustbench_cmic.run.console import show, show_text
@@ -147,10 +147,7 @@ def show_plan(suite: Suite, options: Options) -> None:
     whole = make_plan(suite, options.limit)
     cells, asked = select(whole, options.seeds, options.only, options.shard)
     store = Store.of_suite(whole.suite, options.results, options.work)
-    states = cell_states(cells, store.results)
-    if options.force:
-        states |= {cell.id: CellState("missing") for cell in forced_cells(cells, asked, states)}
-    pending = pending_cells(cells, states, store, suite.outputs is not None)
+    states, pending = foreseen(cells, asked, store, force=options.force, outputs=suite.outputs is not None)
     blocked = blocked_cells(cells, states)
     texts = [
         "skipped: its training diverged" if cell.id in blocked else _state_text(cell, states, pending) for cell in cells

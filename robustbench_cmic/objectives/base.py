@@ -188,7 +188,9 @@ class Objective(nn.Module):
         return [parameter for part in (*heads, self) for parameter in part.parameters()]
 
     def parameter_groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
-        """For the optimiser of a loop of your own: the network's parameters, and the objective's own as it wants them.
+        """For an optimiser: the network's parameters, and the objective's own with what `parameter_group` sets apart.
+
+        A group may hold options of other optimisers than the one that gets it, which leaves them unread.
 
         Args:
             model: on its device, attached.
@@ -198,9 +200,9 @@ class Objective(nn.Module):
         held = {id(parameter) for parameter in own}
         groups: list[dict[str, Any]] = [{"params": [each for each in model.parameters() if id(each) not in held]}]
         if own:
-            groups.append({"params": own, "lr": lr * chosen.lr_factor})
+            groups.append({"params": own, "lr": lr * chosen.lr_factor, "lr_factor": chosen.lr_factor})
             groups[1] |= {} if chosen.weight_decay else {"weight_decay": 0.0}
-            groups[1] |= {} if chosen.momentum else {"momentum": 0.0, "nesterov": False}
+            groups[1] |= {} if chosen.momentum else {"momentum": 0.0, "nesterov": False, "betas": (0.0, 0.999)}
         return groups
 
     def outputs(self, model: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, ...]:

@@ -120,6 +120,25 @@ def blocked_cells(cells: list[Cell], states: dict[str, CellState]) -> set[str]:
     return blocked
 
 
+def foreseen(
+    cells: list[Cell], asked: set[str], store: Store, *, force: bool, outputs: bool, dataset_sha256: str | None = None
+) -> tuple[dict[str, CellState], dict[str, str]]:
+    """How cells stand for a run, those that it is forced to do anew as missing, and what it would do; changes nothing.
+
+    Args:
+        cells: each after those that it depends on.
+        asked: ids of those that `force` does anew.
+        store: the suite's files.
+        force: as of the command line.
+        outputs: see `pending_cells`.
+        dataset_sha256: see `cell_states`.
+    """
+    states = cell_states(cells, store.results, dataset_sha256)
+    if force:
+        states |= {cell.id: CellState("missing") for cell in forced_cells(cells, asked, states)}
+    return states, pending_cells(cells, states, store, outputs)
+
+
 def pending_cells(
     cells: list[Cell], states: dict[str, CellState], store: Store, outputs: bool = False
 ) -> dict[str, str]:

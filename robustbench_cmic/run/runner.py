@@ -21,7 +21,15 @@ from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.files import NewerFileError, unwritten, write_json
 from robustbench_cmic.records.schema import Status
-from robustbench_cmic.records.state import ALTERED, CellState, blocked_cells, cell_states, forced_cells, pending_cells
+from robustbench_cmic.records.state import (
+    ALTERED,
+    CellState,
+    blocked_cells,
+    cell_states,
+    forced_cells,
+    foreseen,
+    pending_cells,
+)
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.report import ReportError, Summary, of_own_making, write_report
 from robustbench_cmic.report.folder import claimed
@@ -124,10 +132,10 @@ class Runner:
         """Pending trainings of which only a trial tells that objective and network fit; nothing is set aside for it."""
         if not any(map(may_misfit, self.cells)):
             return []
-        states = self._states(self.cells)
-        if self.options.force:
-            states |= {cell.id: CellState("missing") for cell in forced_cells(self.cells, self.asked, states)}
-        pending = pending_cells(self.cells, states, self.store, self.settings.outputs is not None)
+        _, pending = foreseen(
+            self.cells, self.asked, self.store, force=self.options.force, outputs=self.settings.outputs is not None,
+            dataset_sha256=self.dataset_sha256,
+        )  # fmt: skip
         return [cell for cell in self.cells if cell.id in pending and may_misfit(cell)]
 
     def run(self) -> int:

@@ -49,7 +49,7 @@ def training_figures(summary: Summary) -> list[Drawing] | str:
 
     One on the batches trained on, as every record holds it; one in eval mode, where outputs of all classes were kept.
     """
-    found, kept = trained_models(summary), {} if crowded(summary) else evaluated_models(summary)
+    found, kept = trained_models(summary), evaluated_models(summary)
     title = f"{summary.results.plan.suite}: information over training"
     figures = []
     if kept:
@@ -86,7 +86,9 @@ def trained_models(summary: Summary) -> dict[str, list[TrainingCurve]] | str:
 
 
 def evaluated_models(summary: Summary) -> dict[str, list[TrainingCurve]]:
-    """By model what the kept outputs of its trainings say; only where they are of all classes."""
+    """By model what kept outputs say, where they are of all classes; nothing of too many models for a figure."""
+    if crowded(summary):
+        return {}
     found = {
         model: [
             TrainingCurve(record.status == "diverged", epochs)

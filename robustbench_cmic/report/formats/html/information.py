@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from robustbench_cmic.report.figures.curves import crowded
 from robustbench_cmic.report.figures.ncmi_error import LineFit, fit_line, fit_text, networks
 from robustbench_cmic.report.figures.training import (
     MEASURES_OF_EPOCHS,
@@ -100,7 +99,7 @@ def training_chart(summary: Summary) -> Chart | None:
 
 def evaluated_chart(summary: Summary) -> Chart | None:
     """The same in eval mode, on the test images whose outputs were kept; None where none were, of all classes."""
-    found = None if crowded(summary) else evaluated_models(summary)
+    found = evaluated_models(summary)
     return _over_training(summary, found, "training-test") if found else None
 
 
