@@ -128,9 +128,11 @@ def test_the_figure_shows_the_committed_results() -> None:
     expected = []
     for suite, eps, network, _ in script["PANELS"]:
         for arm, *_ in script["ARMS"]:
-            bars = script["bars"](summary_of(suite), f"{network}-{arm}", Threat("linf", parse_number(eps)))
-            expected += [f"{sum(values) / len(values):.1f}{' †' if flagged else ''}" for values, flagged in bars]
-    labels = re.findall(r">(\d+\.\d(?: †)?)</text>", FIGURE.read_text())
+            summary = summary_of(suite)
+            bars = script["bars"](summary, f"{network}-{arm}", Threat("linf", parse_number(eps)))
+            planned = len({cell.seed for cell in summary.results.plan.cells if cell.model == f"{network}-{arm}"})
+            expected += [script["text_of"](*bar, planned) for bar in bars]
+    labels = re.findall(r">(\d+\.\d[^<]*)</text>", FIGURE.read_text())
     assert len(expected) == 18
     assert sorted(set(expected) - set(labels)) == []
 

@@ -37,20 +37,29 @@ def bars(summary: Summary, model: str, threat: Threat) -> list[tuple[list[float]
     return [([100 * value for value in number.values.values()], bool(number.flags)) for number in numbers]
 
 
+def text_of(values: list[float], flagged: bool, seeds: int) -> str:
+    """What stands over a bar: the mean, † where it is flagged, * where seeds are missing."""
+    return f"{sum(values) / len(values):.1f}{' †' if flagged else ''}{' *' if len(values) < seeds else ''}"
+
+
 def panel(axes: Axes, suite: str, eps: str, network: str, title: str) -> None:
     """Bars of the mean over seeds, whiskers from the least seed to the greatest."""
-    summary, threat, seeds = summarize(read_results(RESULTS / suite)), Threat("linf", parse_number(eps)), 0
-    for place, (suffix, label, colour, hatch) in enumerate(ARMS):
-        for group, (values, flagged) in enumerate(bars(summary, f"{network}-{suffix}", threat)):
-            mean, seeds = sum(values) / len(values), len(values)
+    summary, threat = summarize(read_results(RESULTS / suite)), Threat("linf", parse_number(eps))
+    shown = [bars(summary, f"{network}-{suffix}", threat) for suffix, *_ in ARMS]
+    counts = {len(values) for arm in shown for values, _ in arm}
+    seeds = max(counts)
+    fewer = f" (* {', '.join(map(str, sorted(counts - {seeds})))} of them)" if len(counts) > 1 else ""
+    for place, (arm, (_, label, colour, hatch)) in enumerate(zip(shown, ARMS, strict=True)):
+        for group, (values, flagged) in enumerate(arm):
             at = group + (place - 1) * WIDTH
-            axes.bar(at, mean, WIDTH, color=colour, hatch=hatch, edgecolor="white", label=label if group == 0 else None)
-            if seeds > 1:
+            axes.bar(at, sum(values) / len(values), WIDTH, color=colour, hatch=hatch, edgecolor="white",
+                     label=label if group == 0 else None)  # fmt: skip
+            if len(values) > 1:
                 axes.vlines(at, min(values), max(values), color="#333333", linewidth=1)
-            text = f"{mean:.1f} †" if flagged else f"{mean:.1f}"
-            axes.annotate(text, (at, max(values)), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+            axes.annotate(text_of(values, flagged, seeds), (at, max(values)), (0, 2), textcoords="offset points",
+                          ha="center", fontsize=8)  # fmt: skip
     axes.set_xticks(range(len(ATTACKS)), [text for _, text in ATTACKS], fontsize=8)
-    axes.set_title(f"{title}, L-inf {eps}, {seeds} seed{'s' if seeds > 1 else ''}", fontsize=9)
+    axes.set_title(f"{title}, L-inf {eps}, {seeds} seeds{fewer}", fontsize=9)
     axes.set_ylabel("accuracy under attack, %", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
