@@ -201,58 +201,44 @@ def equivalence_p(test: PairedTTest, margin: float) -> float | None:
     return float(stdtr(test.n - 1, (abs(test.mean) - margin) / (test.sd / math.sqrt(test.n))))
 
 
-def paired_accuracy_interval(
-    only_first: int, only_second: int, n: int, confidence: float = 0.95, resamples: int = 9999
-) -> tuple[float, float]:
+def paired_accuracy_interval(differences: ArrayLike, seeds: int = 1, confidence: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the paired bootstrap for a difference of accuracies (Efron 1979), second minus first.
 
-    The difference, (only_second - only_first) / n, depends on how many examples are discordant and not on which, so
-    drawing n examples with replacement is one draw of three counts,
+    It is that of all n^n resamples of the n examples, not of some that are drawn: the sum over a resample is a sum of n
+    independent draws from the differences, and its distribution the n-fold convolution of theirs, worked out by the
+    fast Fourier transform. Outcomes that agree on every example give [0, 0], which is no proof that the accuracies are
+    equal; `mcnemar` then gives 1.
 
-        (only_first*, only_second*, rest*) ~ Multinomial(n; only_first / n, only_second / n, rest / n)
-
-    Without discordant examples the interval is [0, 0], which says that the outcomes agree on these examples, not that
-    the accuracies are equal; `mcnemar` then gives 1.
+    Args:
+        differences: (n,) of each example in how many seeds the second alone is right, less in how many the first alone;
+            whole numbers in [-seeds, seeds].
+        seeds: over how many seeds they are summed up; the interval is for the mean.
+        confidence: coverage, in (0, 1).
 
     Returns:
         Lower and upper end, differences of fractions in [-1, 1].
 
     Raises:
-        ValueError: counts of no n examples, no resample, or `confidence` is not in (0, 1).
-    """
-    rest = n - only_first - only_second
-    if n < 1 or min(only_first, only_second, rest) < 0:
-        raise ValueError(f"{only_first} and {only_second} are no counts among {n} examples")
-    if resamples < 1:
-        raise ValueError(f"there should be at least one resample, not {resamples}")
-    import numpy as np
-
-    # The stream of RandomState is the same in every version of numpy, that of default_rng is not (NEP 19); a report
-    # made again elsewhere should be the same bytes.
-    generator = np.random.RandomState(0)
-    counts = generator.multinomial(n, [only_first / n, only_second / n, rest / n], size=resamples)
-    return _percentiles((counts[:, 1] - counts[:, 0]) / n, confidence)
-
-
-def paired_mean_interval(
-    differences: ArrayLike, confidence: float = 0.95, resamples: int = 9999
-) -> tuple[float, float]:
-    """Percentile interval of the paired bootstrap for the mean of differences, one an example (Efron 1979).
-
-    Where an example's difference is a mean over seeds there are few distinct values, and drawing n examples with
-    replacement is one multinomial draw of how often each value occurs.
-
-    Raises:
-        ValueError: no difference, no resample, or `confidence` is not in (0, 1).
+        ValueError: no differences, others than those, or `confidence` is not in (0, 1).
     """
     import numpy as np
 
-    values, counts = np.unique(np.asarray(differences, float), return_counts=True)
-    n = counts.sum()
-    if n == 0 or resamples < 1:
-        raise ValueError(f"{n} differences and {resamples} resamples give no interval")
-    drawn = np.random.RandomState(0).multinomial(n, counts / n, size=resamples)
-    return _percentiles(drawn @ values / n, confidence)
+    given = np.asarray(differences, float)
+    values, counts = np.unique(given, return_counts=True)
+    if given.ndim != 1 or not len(given) or seeds < 1 or (values % 1 != 0).any():
+        raise ValueError(f"not whole numbers, one an example, over {seeds} seeds")
+    if abs(values).max() > seeds:
+        raise ValueError(f"{abs(values).max():g} of {seeds} seeds cannot differ")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence should be between 0 and 1, not {confidence}")
+    n, steps = len(given), (values - values[0]).astype(int)
+    one = np.zeros(n * steps[-1] + 1)
+    one[steps] = counts / n
+    distribution = np.fft.irfft(np.fft.rfft(one) ** n, len(one)) if len(one) > 1 else one
+    ends = np.searchsorted(distribution.cumsum(), [(1 - confidence) / 2, (1 + confidence) / 2])
+    # The sum of all rounds to less than 1, so that an end asked for beyond it is the last value.
+    low, high = (values[0] * n + ends.clip(max=len(one) - 1)) / (n * seeds)
+    return float(low), float(high)
 
 
 def paired_replicates_interval(

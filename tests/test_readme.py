@@ -137,6 +137,36 @@ def test_the_figure_shows_the_committed_results() -> None:
     assert sorted(set(expected) - set(labels)) == []
 
 
+INTERVAL = re.compile(r"([-+]?\d+(?:\.\d+)?) … ([-+]?\d+(?:\.\d+)?)")
+
+
+def intervals(text: str) -> set[tuple[str, str]]:
+    return {(low.lstrip("+"), high.lstrip("+")) for low, high in INTERVAL.findall(text)}
+
+
+def rounded(found: set[tuple[str, str]], like: str) -> set[tuple[str, str]]:
+    """Intervals to as many digits as `like` has, and those of the same differences taken the other way round."""
+    form = f".{len(like.partition('.')[2])}f"
+    values = [(float(low), float(high)) for low, high in found]
+    return {(f"{a:{form}}", f"{b:{form}}") for low, high in values for a, b in ((low, high), (-high, -low))}
+
+
+def test_intervals_in_prose_are_those_of_the_boards() -> None:
+    """Of the suites that a section of the findings, or a paragraph or item of the README, names."""
+    texts = [*re.split(r"^## ", FINDINGS, flags=re.MULTILINE), *re.split(r"\n\n|\n(?=- )", README)]
+    suites = {path.parent.name for path in (ROOT / "results").glob("*/leaderboard.md")}
+    seen = 0
+    for text in texts:
+        boards = [
+            ROOT / "results" / name / "leaderboard.md" for name in re.findall(r"`([a-z0-9-]+)`", text) if name in suites
+        ]
+        found = {interval for board in boards for interval in intervals(board.read_text())}
+        for interval in intervals(text):
+            assert interval in rounded(found, interval[0]), (interval, text[:60])
+            seen += 1
+    assert seen > 40
+
+
 PICTURE = re.compile(
     r"!\[[^\]]+\]\(figures/((\S+?)-(curves-linf|class-batches|ncmi-error|simplex-1|training-test))\.svg\)"
 )

@@ -6,10 +6,12 @@ import math
 import random
 import subprocess
 import sys
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap, ttest_1samp
+from scipy.stats import binom, binomtest, bootstrap, multinomial, ttest_1samp
 from scipy.stats import t as student_t
 
 from robustbench_cmic.statistics import (
@@ -19,7 +21,6 @@ from robustbench_cmic.statistics import (
     holm,
     mcnemar,
     paired_accuracy_interval,
-    paired_mean_interval,
     paired_seed_test,
     wilson_interval,
 )
@@ -166,63 +167,86 @@ def test_holm_refuses_what_is_no_probability(p: float) -> None:
         holm([0.5, p])
 
 
-def exact_interval(only_first: int, only_second: int, n: int, confidence: float) -> tuple[float, float]:
-    """The interval of infinitely many resamples, from the distribution of the sum of n draws from -1, 0, 1."""
-    size = 2 * n + 1
-    step = np.zeros(size)
-    step[[-1, 0, 1]] = only_first / n, 1 - (only_first + only_second) / n, only_second / n
-    pmf = np.roll(np.fft.ifft(np.fft.fft(step) ** n).real, n)
-    ends = np.searchsorted(pmf.cumsum(), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return (ends[0] - n) / n, (ends[1] - n) / n
+def outcomes_differ(only_first: int, only_second: int, n: int) -> list[int]:
+    return [-1] * only_first + [1] * only_second + [0] * (n - only_first - only_second)
 
 
-CASES = [(10, 25, 360), (0, 12, 100), (40, 0, 100), (7, 7, 50), (120, 40, 1000), (1, 0, 30), (300, 360, 10_000)]
+def quantiles(pmf: dict[int, Fraction], confidence: float) -> tuple[int, int]:
+    """The least values that at least (1 - confidence) / 2 and (1 + confidence) / 2 of a distribution do not exceed."""
+    found = []
+    for share in ((1 - confidence) / 2, (1 + confidence) / 2):
+        total = Fraction(0)
+        for value in sorted(pmf):
+            total += pmf[value]
+            if total >= share:
+                found.append(value)
+                break
+    return found[0], found[1]
 
 
-@pytest.mark.parametrize(("only_first", "only_second", "n"), CASES)
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_accuracy_interval_is_that_of_all_resamples(
-    only_first: int, only_second: int, n: int, confidence: float
-) -> None:
-    expected = exact_interval(only_first, only_second, n, confidence)
-    measured = paired_accuracy_interval(only_first, only_second, n, confidence)
-    # Of 9,999 draws an end is off by about 3 % of the standard deviation, and by a step where the two round apart.
-    spread = math.sqrt((only_first + only_second) / n - ((only_second - only_first) / n) ** 2) / math.sqrt(n)
-    assert measured == pytest.approx(expected, abs=1 / n + 0.1 * spread)
+@pytest.mark.parametrize(
+    ("differences", "seeds"),
+    [([-1, 0, 0, 1, 1], 1), ([2, 0, 0, -1], 2), ([3, 3, 1, 0, -2], 3), ([1, 1, 1], 1), ([0, 0], 4), ([-1], 1)],
+)
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 1 - 1e-12])
+def test_accuracy_interval_is_that_of_every_resample(differences: list[int], seeds: int, confidence: float) -> None:
+    n = len(differences)
+    pmf: dict[int, Fraction] = {}
+    for resample in product(differences, repeat=n):
+        pmf[sum(resample)] = pmf.get(sum(resample), Fraction(0)) + Fraction(1, n**n)
+    low, high = quantiles(pmf, confidence)
+    measured = paired_accuracy_interval(differences, seeds, confidence)
+    assert measured == pytest.approx((low / (n * seeds), high / (n * seeds)), abs=1e-15)
 
 
-@pytest.mark.parametrize(("only_first", "only_second", "n"), [(10, 25, 360), (0, 12, 100), (40, 13, 200)])
-def test_accuracy_interval_equals_scipy_on_outcomes(only_first: int, only_second: int, n: int) -> None:
-    first = np.repeat([1, 0, 1], [only_first, only_second, n - only_first - only_second])
-    second = np.repeat([0, 1, 1], [only_first, only_second, n - only_first - only_second])
+@pytest.mark.parametrize(("only_second", "n"), [(12, 100), (1, 30), (7, 7), (0, 360), (2500, 10_000)])
+def test_accuracy_interval_of_one_side_is_binomial(only_second: int, n: int) -> None:
+    low, high = binom(n, only_second / n).ppf([0.025, 0.975]) / n
+    assert paired_accuracy_interval(outcomes_differ(0, only_second, n)) == pytest.approx((low, high), abs=1e-15)
+    assert paired_accuracy_interval(outcomes_differ(only_second, 0, n)) == pytest.approx((-high, -low), abs=1e-15)
 
-    def difference(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-        return np.asarray(b.mean(axis) - a.mean(axis))
 
+@pytest.mark.parametrize(("only_first", "only_second", "n"), [(10, 25, 360), (40, 13, 200), (300, 360, 1000)])
+def test_accuracy_interval_of_two_sides_is_multinomial(only_first: int, only_second: int, n: int) -> None:
+    counts = np.arange(n + 1)
+    joint = multinomial(n, [only_first / n, only_second / n, 1 - (only_first + only_second) / n])
+    a, b = np.meshgrid(counts, counts)
+    held = a + b <= n
+    probabilities = joint.pmf(np.stack([a[held], b[held], n - a[held] - b[held]], -1))
+    cdf = np.bincount(b[held] - a[held] + n, probabilities).cumsum()
+    expected = (np.searchsorted(cdf, [0.025, 0.975]) - n) / n
+    assert paired_accuracy_interval(outcomes_differ(only_first, only_second, n)) == pytest.approx(expected, abs=1e-15)
+
+
+def test_accuracy_interval_equals_scipy_on_outcomes_of_three_seeds() -> None:
+    draws = np.random.default_rng(0)
+    first, second = draws.random((3, 360)) < 0.8, draws.random((3, 360)) < 0.85
+    differences = second.astype(int).sum(0) - first.astype(int).sum(0)
     expected = bootstrap(
-        (first, second), difference, paired=True, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
+        (differences / 3,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(1)
     ).confidence_interval
-    measured = paired_accuracy_interval(only_first, only_second, n)
-    assert measured == pytest.approx((expected.low, expected.high), abs=1.01 / n)
+    measured = paired_accuracy_interval(differences, 3)
+    # Of 9,999 draws an end is off by about 3 % of the standard deviation, and by a step where the two round apart.
+    spread = differences.std() / 3 / math.sqrt(360)
+    assert measured == pytest.approx((expected.low, expected.high), abs=1 / (3 * 360) + 0.1 * spread)
 
 
-def test_accuracy_interval_is_the_same_each_time() -> None:
-    # A seeded stream that no version of numpy changes: the report of a committed record is these bytes everywhere.
-    assert paired_accuracy_interval(10, 25, 360) == (3 / 360, 27 / 360)
-    few = paired_accuracy_interval(10, 25, 360, resamples=5)
-    assert few == pytest.approx((0.02138888888888889, 0.06), rel=1e-12)
-    assert paired_accuracy_interval(0, 0, 360) == (0, 0)
-    assert paired_accuracy_interval(0, 7, 7) == (1, 1)
+def test_accuracy_interval_is_the_same_everywhere() -> None:
+    # Nothing is drawn, so that the report of a committed record is these bytes with every version of numpy.
+    assert paired_accuracy_interval(outcomes_differ(10, 25, 360)) == (4 / 360, 27 / 360)
+    assert paired_accuracy_interval(outcomes_differ(0, 0, 360)) == (0, 0)
 
 
 def test_accuracy_interval_refuses_nonsense() -> None:
-    for counts in ((-1, 2, 5), (3, 3, 5), (0, 0, 0)):
-        with pytest.raises(ValueError, match="no counts"):
-            paired_accuracy_interval(*counts)
-    with pytest.raises(ValueError, match="one resample"):
-        paired_accuracy_interval(1, 2, 5, resamples=0)
+    for nonsense in ([], [[1, 0]], [0.5], [math.nan]):
+        with pytest.raises(ValueError, match="not whole numbers"):
+            paired_accuracy_interval(nonsense)
+    with pytest.raises(ValueError, match="over 0 seeds"):
+        paired_accuracy_interval([0], 0)
+    with pytest.raises(ValueError, match="3 of 2 seeds cannot differ"):
+        paired_accuracy_interval([0, -3], 2)
     with pytest.raises(ValueError, match="confidence"):
-        paired_accuracy_interval(1, 2, 5, confidence=1.0)
+        paired_accuracy_interval([0, 1], confidence=1.0)
 
 
 SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
@@ -324,25 +348,11 @@ def test_equivalence_needs_a_spread_and_a_margin() -> None:
             equivalence_p(PairedTTest(0.0, 1.0, 1.0, 3), margin)
 
 
-def test_the_mean_of_differences_has_the_interval_of_its_counts() -> None:
-    differences = [-1.0] * 10 + [1.0] * 25 + [0.0] * 325
-    # The same multinomial draw, but for the order of its categories.
-    assert paired_mean_interval(differences) == pytest.approx(paired_accuracy_interval(10, 25, 360), abs=2 / 360)
-    thirds = [0.0] * 300 + [1 / 3] * 60
-    rng = np.random.default_rng(0)
-    drawn = [rng.choice(thirds, 360).mean() for _ in range(2000)]
-    assert paired_mean_interval(thirds) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.003)
-    with pytest.raises(ValueError, match="no interval"):
-        paired_mean_interval([])
-    with pytest.raises(ValueError, match="no interval"):
-        paired_mean_interval([1.0], resamples=0)
-
-
 def test_importing_costs_nothing() -> None:
     heavy = "{'torch', 'numpy', 'scipy', 'statsmodels'}"
     code = f"import sys, robustbench_cmic.statistics; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-    uses = "s.mcnemar(3, 9), s.paired_accuracy_interval(3, 9, 20), s.paired_seed_test([1, 2, 4], 0.1), s.holm([0.1])"
+    uses = "s.mcnemar(3, 9), s.paired_accuracy_interval([0, 1]), s.paired_seed_test([1, 2, 4], 0.1), s.holm([0.1])"
     uses += ", s.equivalence_p(s.paired_seed_test([1, 2, 4], 0.1), 2), p.seeds_to_detect(1, 1, 0.05)"
     uses += ", p.detectable_difference(s.paired_seed_test([1, 2, 4], 0.1), 0.05)"
     heavy = "{'torch', 'scipy.stats', 'statsmodels'}"

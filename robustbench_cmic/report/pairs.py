@@ -21,8 +21,6 @@ from robustbench_cmic.statistics import LEVEL, PairedTTest
 from robustbench_cmic.suite.fields import CLEAN, Threat
 from robustbench_cmic.suite.objectives import objective_of
 
-RESAMPLES = {True: 9999, False: 1999}
-"""Of the bootstrap, for claims and for single attacks, of which a report may have hundreds."""
 NO_DISCORDANT = "no example differs"
 Outcome = Literal["", "higher", "lower", "equivalent", "undecided", "not compared", "no claim", "withdrawn"]
 """Of the second model of a pair against the first; empty without a seed that both have."""
@@ -159,18 +157,17 @@ def title_of(training: Cell, otherwise: str | None = None) -> str:
 
 def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group]) -> PairTest:
     left, right = ({seed: row.outcomes for seed, row in side.items() if row.outcomes is not None} for side in sides)
-    seeds = {}
+    seeds, differences = {}, []
     for seed in sorted(left.keys() & right.keys()):
-        n = len(left[seed])
-        if n == len(right[seed]):
+        if len(left[seed]) == len(right[seed]):
+            differences.append(right[seed].astype(int) - left[seed])
             counts = statistics.discordant_pairs(left[seed], right[seed])
-            interval = statistics.paired_accuracy_interval(*counts, n) if claim else None
+            interval = statistics.paired_accuracy_interval(differences[-1]) if claim else None
             accuracies = float(left[seed].mean()), float(right[seed].mean())
             seeds[seed] = SeedTest(*accuracies, interval, statistics.mcnemar(*counts), sum(counts))
-    differences = [right[seed].astype(float) - left[seed] for seed in seeds]
     interval = None
     if len({len(difference) for difference in differences}) == 1:  # else seeds were judged on other examples each
-        interval = statistics.paired_mean_interval(sum(differences) / len(differences), resamples=RESAMPLES[claim])
+        interval = statistics.paired_accuracy_interval(sum(differences), len(differences))
     return PairTest(what, threat, claim, True, seeds, flag_names(*sides), interval)
 
 
