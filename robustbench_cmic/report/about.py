@@ -22,7 +22,7 @@ def objectives_text(results: Iterable[Results]) -> str:
 
 
 def what_was_run(results: Results) -> list[tuple[str, str]]:
-    """Each model by its id with all parameters, as the cells declare them, and which seeds stopped early, and why."""
+    """Each model by its id with all parameters, as the cells declare them, and of seeds what `_kept` says."""
     masking = {
         record.cell.model for record in results.records.values() if isinstance(record, AttackRecord) and record.masked
     }
@@ -33,16 +33,24 @@ def what_was_run(results: Results) -> list[tuple[str, str]]:
             model,
             _model(cell.declared, results.records.get(cell.id), tuned)
             + (said if model in masking else "")
-            + _stops(results, model),
+            + _kept(results, model),
         )
         for model, cell in ((model, results.trainings[model]) for model in results.models)
     ]
 
 
-def _stops(results: Results, model: str) -> str:
-    records = (results.records.get(cell.id) for cell in results.plan.of("train") if cell.model == model)
-    stopped = (one for one in records if isinstance(one, TrainRecord) and one.stopped)
-    return "".join(f"; seed {record.cell.seed}: {record.stopped}" for record in stopped)
+def _kept(results: Results, model: str) -> str:
+    """Whose epoch's weights were kept where that was selected, and which seeds stopped early."""
+    found = (results.records.get(cell.id) for cell in results.plan.of("train") if cell.model == model)
+    records = [record for record in found if isinstance(record, TrainRecord)]
+    selected = [(r.cell.seed, r.selected_epoch) for r in records if r.selected_epoch is not None and not r.stopped]
+    told = [f"seed {record.cell.seed}: {record.stopped}" for record in records if record.stopped]
+    if selected:
+        seeds, epochs = zip(*selected, strict=True)
+        s = "s" if len(selected) > 1 else ""
+        which = f"epoch{s} {', '.join(map(str, epochs))} (seed{s} {', '.join(map(str, seeds))})"
+        told.insert(0, f"selected by held-out images: {which}")
+    return "".join(f"; {text}" for text in told)
 
 
 def _tuned(results: Results) -> list[str]:
