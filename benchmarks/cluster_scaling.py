@@ -12,6 +12,7 @@ takes at most the sum of both (Graham 1969, "Bounds on multiprocessing timing an
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -27,6 +28,31 @@ SUITES = {"digits-10": "#4477aa", "lambda-beta": "#228833", "mnist": "#ccbb44", 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 
 
+class Simulation(NamedTuple):
+    """Cells of a suite with their recorded seconds: how many, the seconds on each of `WORKERS`, the critical path."""
+
+    cells: int
+    times: list[float]
+    length: float
+    path: str
+
+    @property
+    def minutes(self) -> list[str]:
+        """As a row of the table."""
+        return [str(self.cells), *(f"{seconds / 60:.1f}" for seconds in (*self.times, self.length))]
+
+
+def simulate(suite: str) -> Simulation:
+    """Of what is recorded of a suite."""
+    results = read_results(ROOT / "results" / suite)
+    cells = [cell for cell in results.plan.cells if cell.id in results.records]
+    seconds = {cell.id: results.records[cell.id].timing.seconds for cell in cells}
+    chain = critical_path(cells, seconds)
+    length = sum(seconds[cell.id] for cell in chain)
+    times = [simulated(cells, seconds, workers) for workers in WORKERS]
+    return Simulation(len(cells), times, length, " → ".join(title(cell) for cell in chain))
+
+
 def main() -> None:
     """Print the table and write the figure."""
     mpl.rcParams["svg.hashsalt"] = "cluster"  # the same bytes each time
@@ -35,17 +61,12 @@ def main() -> None:
     axes.plot(WORKERS, WORKERS, color="#bbbbbb", linestyle=":", label="as many times as workers")
     rows = []
     for (suite, colour), marker in zip(SUITES.items(), "os^D", strict=True):
-        results = read_results(ROOT / "results" / suite)
-        cells = [cell for cell in results.plan.cells if cell.id in results.records]
-        seconds = {cell.id: results.records[cell.id].timing.seconds for cell in cells}
-        times = [simulated(cells, seconds, workers) for workers in WORKERS]
-        chain = critical_path(cells, seconds)
-        length = sum(seconds[cell.id] for cell in chain)
-        speedups = [times[0] / time for time in times]
+        simulation = simulate(suite)
+        alone = simulation.times[0]
+        speedups = [alone / time for time in simulation.times]
         axes.plot(WORKERS, speedups, color=colour, marker=marker, markersize=4, label=suite)
-        axes.axhline(times[0] / length, xmin=0.6, color=colour, linewidth=0.8, linestyle="--")
-        path = " → ".join(title(cell) for cell in chain)
-        rows.append([suite, len(cells), *(f"{time / 60:.1f}" for time in times), f"{length / 60:.1f}", path])
+        axes.axhline(alone / simulation.length, xmin=0.6, color=colour, linewidth=0.8, linestyle="--")
+        rows.append([suite, *simulation.minutes, simulation.path])
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(WORKERS, [str(workers) for workers in WORKERS])

@@ -1,4 +1,4 @@
-"""`benchmarks/scale.py`: what it predicts, against numbers worked out by hand."""
+"""`benchmarks/scale.py`: what it predicts, against numbers worked out by hand; the table of the docs on clusters."""
 
 from __future__ import annotations
 
@@ -60,3 +60,11 @@ def test_the_suite_on_cards(script: dict[str, Any]) -> None:
     for cards in (2, 8, 64):
         assert max(suite.longest, work / cards) <= suite.on(cards) + 1e-6
     assert suite.on(64) < 1.01 * suite.longest
+
+
+def test_the_table_of_the_docs_is_of_the_committed_results() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "cluster_scaling.py"))
+    lines = (ROOT / "docs" / "cluster.md").read_text().splitlines()
+    for suite in script["SUITES"]:
+        (line,) = (line for line in lines if line.startswith(f"| `{suite}`"))
+        assert [cell.strip() for cell in line.split("|")[2:-1]] == script["simulate"](suite).minutes
