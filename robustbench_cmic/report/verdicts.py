@@ -23,8 +23,11 @@ tests, one a line and seed. Each family keeps its probability of any false rejec
 Bengio (2003) for it.
 
 **Settled.** A line under attack on which nothing is left to find is *not compared*, and is in no family: where both
-models are under 1 % accurate (mean over seeds), or both within 1 point of their clean accuracy. That is read off how
-accurate they are, not how they differ, and not while a seed is missing.
+models are under 1 % accurate (mean over seeds) or under the margin, within which they are equivalent whatever is
+found, or both within 1 point of their clean accuracy. That is read off how accurate they are, not how they differ, and
+not while a seed is missing: such a line stays in its families.
+
+**Single attacks.** One that shows what the worst case of its ball does not says so: it may be the attack that is weak.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from robustbench_cmic import statistics
-from robustbench_cmic.report.frame import Group, Key
+from robustbench_cmic.report.frame import WORST, Group, Key
 from robustbench_cmic.report.metrics import ACCURACY, percent
 from robustbench_cmic.report.pairs import Outcome, PairTest, pair_lines, title_of
 from robustbench_cmic.report.power import MOST_SEEDS, detectable_difference, remaining_level, seeds_to_detect
@@ -42,7 +45,7 @@ from robustbench_cmic.statistics import LEVEL
 from robustbench_cmic.suite.fields import CLEAN
 
 LOST = 0.01
-"""Accuracies below it, a fraction, are all alike."""
+"""Accuracies below it, a fraction, are all alike, and so are those below the margin, if that is more."""
 UNHARMED = 0.01
 """Largest loss of accuracy, a fraction, that is none."""
 
@@ -50,33 +53,46 @@ UNHARMED = 0.01
 def pair_tests(results: Results, groups: Mapping[Key, Group]) -> dict[tuple[str, str], list[PairTest]]:
     """For each pair all lines: clean accuracy and NCMI, then at each threat attack by attack and the worst case."""
     raw = []
-    for pair in results.plan.pairs:
-        raw += [(pair, line) for line in _settled(list(pair_lines(results, groups, *pair)), results.seeds)]
     margin = results.plan.claims.margin / 100
+    for pair in results.plan.pairs:
+        raw += [(pair, line) for line in _settled(list(pair_lines(results, groups, *pair)), results.seeds, margin)]
     tests: dict[tuple[str, str], list[PairTest]] = {pair: [] for pair in results.plan.pairs}
     tested = _tested([line for _, line in raw], _resolution(results), _overlap(results), margin)
     for (pair, _), line in zip(raw, tested, strict=True):
         judged = replace(line, outcome=_outcome(line, results.seeds, margin))
         tests[pair].append(_in_words(judged, names_of_pair(results, *pair)[1], results.seeds, margin))
-    return tests
+    return {pair: list(_alone(lines)) for pair, lines in tests.items()}
 
 
-def _settled(lines: Sequence[PairTest], planned: int) -> Iterator[PairTest]:
+def _alone(lines: Sequence[PairTest]) -> Iterator[PairTest]:
+    """The lines of a pair; a single attack that shows what the worst case of its ball does not says so."""
+    worst = {line.threat: line for line in lines if line.what == WORST}
+    for line in lines:
+        shown = not line.claim and line.outcome in ("higher", "lower")
+        of_ball = worst.get(line.threat) if shown else None
+        if of_ball is None or of_ball.outcome == line.outcome or not of_ball.seeds:
+            yield line
+        else:
+            first, second = (f"{percent(mean):.1f} %" for mean in of_ball.means)
+            yield replace(line, verdict=f"{line.verdict} under this attack alone: worst case {second} against {first}")
+
+
+def _settled(lines: Sequence[PairTest], planned: int, margin: float) -> Iterator[PairTest]:
     """The lines of a pair; where nothing is left to find with the reason, and without any p-value."""
     clean = next((line.means for line in lines if line.what == ACCURACY.title and len(line.seeds) == planned), None)
     for line in lines:
         attacked = line.threat != CLEAN and len(line.seeds) == planned
-        if why := attacked and _nothing_left(line.means, clean):
+        if why := attacked and _nothing_left(line.means, clean, max(LOST, margin)):
             untested = {seed: replace(test, p=None) for seed, test in line.seeds.items()}
             yield replace(line, settled=why, seeds=untested)
         else:
             yield line
 
 
-def _nothing_left(means: tuple[float, float], clean: tuple[float, float] | None) -> str:
+def _nothing_left(means: tuple[float, float], clean: tuple[float, float] | None, lost: float) -> str:
     """Why two accuracies tell nothing apart, given those without an attack; empty where they may."""
-    if max(means) < LOST:
-        return "both under 1 %"
+    if max(means) < lost:
+        return f"both under {100 * lost:g} %"
     # In floating point 0.95 - 0.94 is more than 0.01.
     if clean and all(before - after < UNHARMED + 1e-9 for before, after in zip(clean, means, strict=True)):
         return "both within 1 point of clean"

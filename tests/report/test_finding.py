@@ -130,7 +130,7 @@ def test_what_tells_nothing_apart_is_not_compared(tmp_path: Path) -> None:
     summary = made(tmp_path, {("a", 0.1): (9, 8, 9), ("b", 0.1): (0, 0, 0), ("a", 0.2): (0,) * 3, ("b", 0.2): (0,) * 3})
     second = finding(summary, "a", "b")[1]
     assert "at 2 radii: not compared at 2 (L-inf 0.1, 0.2); most apart at L-inf 0.1: 0.0 % against 0.9 %" in second
-    assert second.endswith(", both under 1 %).")
+    assert second.endswith(", both under 2 %).")
 
 
 def test_flags_say_what_they_took_away_of_whom_and_the_largest_of_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -158,8 +159,8 @@ def ncmi(folder: Path) -> PairTest:
 @pytest.mark.parametrize(
     ("eps", "a", "b", "verdict"),
     [
-        (0.2, (9, 8, 12), (0, 0, 0), "not compared: both under 1 %"),
-        (0.2, (10, 11, 10), (0, 0, 0), ""),
+        (0.2, (19, 18, 22), (0, 3, 0), "not compared: both under 2 %"),
+        (0.2, (20, 21, 20), (0, 3, 0), ""),
         (0.1, (890, 890, 890), (895, 899, 891), "not compared: both within 1 point of clean"),
         (0.1, (889, 890, 890), (895, 899, 891), ""),
     ],
@@ -205,13 +206,38 @@ def test_single_attacks_are_closed_by_their_own_numbers(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("margin", "kept", "words"), [(0.5, 9, "1"), (0.5, 10, ""), (3, 29, "3"), (3, 30, "")])
+def test_what_is_lost_is_one_percent_or_the_margin(tmp_path: Path, margin: float, kept: int, words: str) -> None:
+    plan = planned(tmp_path, f"claims: {{margin: {margin}}}\n" + TWO_RADII)
+    folder = fill(tmp_path / "made", plan, lambda cell: [place < (kept if cell.eps else 900) for place in range(N)])
+    found = {line.name: line for line in read(folder).pairs["a", "b"]}
+    assert found[AT_1].settled == (words and f"both under {words} %")
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_a_single_attack_that_shows_more_than_the_worst_case_says_so(tmp_path: Path, confirmed: bool) -> None:
+    text = TWO_RADII.replace("  - {name: PGD", "  - {name: FGSM, eps: 0.1}\n  - {name: PGD")
+    plan = planned(tmp_path, text)
+
+    def outcome(cell: Cell) -> list[bool]:
+        kept = {"none": 900, "FGSM": 500 + cell.seed, "PGD": 400 + 10 * cell.seed}[cell.attack]
+        better = cell.model == "b" and (cell.attack == "FGSM" or (cell.attack == "PGD" and confirmed))
+        return [place < kept + (80 + 2 * cell.seed if better else 0) for place in range(N)]
+
+    found = {line.name: line.verdict for line in read(fill(tmp_path / "made", plan, outcome)).pairs["a", "b"]}
+    by_itself = r"CMIC-DL printed higher \(p = [^)]*, 3 seeds\)"
+    assert bool(re.fullmatch(by_itself, found[AT_1])) == confirmed
+    alone = "" if confirmed else r" under this attack alone: worst case 41\.0 % against 41\.0 %"
+    assert re.fullmatch(by_itself + alone, found["FGSM, L-inf 0.1"])
+
+
 def test_while_a_seed_is_missing_nothing_is_settled(tmp_path: Path) -> None:
     folder = fill(tmp_path / "made", plan := planned(tmp_path, TWO_RADII), lambda cell: [cell.eps == 0] * N)
     (folder / f"{cell_of(plan, 'b', 1, 'PGD', 0.1).id}.json").unlink()
     found = {line.name: line for line in read(folder).pairs["a", "b"]}
     assert found[AT_1].verdict == "2 of 3 seeds: no claim about the method"
     assert (found[AT_1].settled, found[AT_1].p) == ("", 1.0)
-    assert found["PGD, L-inf 0.2"].verdict == "not compared: both under 1 %"
+    assert found["PGD, L-inf 0.2"].verdict == "not compared: both under 2 %"
 
 
 # --- where the margin is written -----------------------------------------------------------------------------------
