@@ -140,6 +140,10 @@ def test_the_figure_shows_the_committed_results() -> None:
 INTERVAL = re.compile(r"([-+]?\d+(?:\.\d+)?) … ([-+]?\d+(?:\.\d+)?)")
 
 
+SINGLE_ATTACK = re.compile(r"^\| (?!\*\*)\S+ +\| L(?:-inf|2) .*$", re.MULTILINE)
+"""A row of a comparison that is no claim; prose is on claims."""
+
+
 def intervals(text: str) -> set[tuple[str, str]]:
     return {(low.lstrip("+"), high.lstrip("+")) for low, high in INTERVAL.findall(text)}
 
@@ -160,7 +164,7 @@ def test_intervals_in_prose_are_those_of_the_boards() -> None:
         boards = [
             ROOT / "results" / name / "leaderboard.md" for name in re.findall(r"`([a-z0-9-]+)`", text) if name in suites
         ]
-        found = {interval for board in boards for interval in intervals(board.read_text())}
+        found = {interval for board in boards for interval in intervals(SINGLE_ATTACK.sub("", board.read_text()))}
         for interval in intervals(text):
             assert interval in rounded(found, interval[0]), (interval, text[:60])
             seen += 1

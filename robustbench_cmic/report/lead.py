@@ -87,7 +87,7 @@ def _first(
     label = "none" if threat == CLEAN else WORST
     numbers = {model: summary.values(model, label, threat) for model in (baseline, *rivals)}
     sound = {model: number.mean or 0.0 for model, number in numbers.items() if not summary.doubts(number)}
-    best = max(sound, key=lambda model: round(sound[model], 9), default=None)
+    best = max(sound, key=lambda model: sound[model], default=None)
     if best is None:
         return "every number is flagged or incomplete"
     if best == baseline:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+import numpy as np
+
 from robustbench_cmic import statistics
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.packing import unpack_replicates
@@ -133,15 +135,21 @@ class PairTest:
 
 def pair_lines(results: Results, groups: Mapping[Key, Group], first: str, second: str) -> Iterator[PairTest]:
     """Clean accuracy and calibrated NCMI, then at each threat attack by attack and the worst case; not judged yet."""
+    folds = folds_of(results) > 0
     for threat in (CLEAN, *results.threats):
         for attack in [attack for model, attack, where in groups if (model, where) == (first, threat)]:
             sides = [groups.get((model, attack, threat), {}) for model in (first, second)]
             if threat == CLEAN:
-                yield _accuracies(ACCURACY.title, threat, True, sides)
+                yield _accuracies(ACCURACY.title, threat, True, sides, folds)
                 # The native NCMI is no claim: a factor on the logits moves it.
                 yield _information(results, sides, NCMI_CALIBRATED)
             elif ":" not in attack:
-                yield _accuracies(attack, threat, attack == WORST, sides)
+                yield _accuracies(attack, threat, attack == WORST, sides, folds)
+
+
+def folds_of(results: Results) -> int:
+    """Into how many folds the examples are dealt, one a seed; 0 where all seeds are judged on the same ones."""
+    return next((cell.declared["dataset"].get("folds") or 0 for cell in results.plan.of("train")), 0)
 
 
 def title_of(training: Cell, otherwise: str | None = None) -> str:
@@ -155,7 +163,7 @@ def title_of(training: Cell, otherwise: str | None = None) -> str:
     return f"{title} with {objective.adversary.title}" if objective and objective.adversary else title
 
 
-def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group]) -> PairTest:
+def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group], folds: bool) -> PairTest:
     left, right = ({seed: row.outcomes for seed, row in side.items() if row.outcomes is not None} for side in sides)
     seeds, differences = {}, []
     for seed in sorted(left.keys() & right.keys()):
@@ -166,8 +174,10 @@ def _accuracies(what: str, threat: Threat, claim: bool, sides: Sequence[Group]) 
             accuracies = float(left[seed].mean()), float(right[seed].mean())
             seeds[seed] = SeedTest(*accuracies, interval, statistics.mcnemar(*counts), sum(counts))
     interval = None
-    if len({len(difference) for difference in differences}) == 1:  # else seeds were judged on other examples each
-        interval = statistics.paired_accuracy_interval(sum(differences), len(differences))
+    if len({len(difference) for difference in differences}) == 1:  # else there is no mean over seeds of an example
+        # Folds are of one size and hold other examples each: one network's verdict on every example of all of them.
+        pooled = (np.concatenate(differences), 1) if folds else (sum(differences), len(differences))
+        interval = statistics.paired_accuracy_interval(*pooled)
     return PairTest(what, threat, claim, True, seeds, flag_names(*sides), interval)
 
 
@@ -190,8 +200,11 @@ def _information(results: Results, sides: Sequence[Group], metric: Metric) -> Pa
         seeds[seed] = SeedTest(first, second, interval)
     interval = None
     if seeds and len(spread) == len(seeds):
-        # A replicate is the same resample for every seed, so that its mean over seeds is one, too.
-        means = [fmean(values) for values in zip(*spread, strict=True)]
+        # A replicate is the same resample for every seed, so that its mean over seeds is one, too; of folds, whose
+        # examples have nothing to do with each other, it takes another replicate of each.
+        apart = len(spread[0]) // len(spread) if folds_of(results) else 0
+        moved = [values[k * apart :] + values[: k * apart] for k, values in enumerate(spread)]
+        means = [fmean(values) for values in zip(*moved, strict=True)]
         estimate = fmean(seed.difference for seed in seeds.values())
         interval = statistics.paired_replicates_interval([0.0] * len(means), means, estimate)
     return PairTest(metric.title, CLEAN, True, False, seeds, flag_names(*sides), interval)

@@ -34,8 +34,7 @@ def _merit(summary: Summary, model: str) -> tuple[float, float] | None:
         return None
     threats = summary.results.threats
     worst = summary.values(model, WORST, threats[0]).mean if threats else None
-    # To nine digits: equal counts of examples give means that may differ in the last bit.
-    return round(clean.mean, 9), round(worst or 0.0, 9)
+    return clean.mean, worst or 0.0
 
 
 def settings_table(summary: Summary) -> Table:

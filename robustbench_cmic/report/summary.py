@@ -41,8 +41,8 @@ class SeedValues(NamedTuple):
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds there are; None without any."""
-        return statistics.fmean(self.values.values()) if self.values else None
+        """Over the seeds there are, to twelve digits, as equal counts may differ in the last bit; None of none."""
+        return round(statistics.fmean(self.values.values()), 12) if self.values else None
 
     @property
     def sd(self) -> float:

@@ -174,12 +174,12 @@ def spread(values: Iterable[float], planned: int, metric: Metric = ACCURACY) -> 
         planned: how many seeds there should be.
         metric: how people read them.
     """
-    read = [metric.scale * value for value in values]
+    read = list(values)
     if not read:
         return NOTHING
-    text = metric.form.format(statistics.fmean(read))
+    text = metric.text(statistics.fmean(read))
     if len(read) > 1:
-        text += f" ± {metric.form.format(statistics.stdev(read))}"
+        text += f" ± {metric.text(statistics.stdev(read))}"
     return text if len(read) == planned else f"{text} ({len(read)} of {planned} seeds)"
 
 

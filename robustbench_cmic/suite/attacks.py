@@ -144,11 +144,11 @@ class PGD(IteratedAttack, _OverDraws):
     """Projected gradient descent (Madry et al. 2018).
 
     Attributes:
-            early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
-            ascending: an example that this attack broke in a smaller ball keeps its adversarial example, and is not
-    exact for what can be broken, and cheaper.
-            samples: gradients, losses and logits are means over so many draws of a randomised model (expectation over
-                transformation, Athalye et al. 2018).
+        early_stop: drop an example as soon as any iterate is misclassified, and return that iterate.
+        ascending: an example that this attack broke in a smaller ball keeps its adversarial example, and is not
+            attacked again in a larger one; exact for what can be broken, and cheaper.
+        samples: gradients, losses and logits are means over so many draws of a randomised model (expectation over
+            transformation, Athalye et al. 2018).
     """
 
     name: Literal["PGD"]

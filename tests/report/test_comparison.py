@@ -7,12 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.packing import pack_replicates
+from robustbench_cmic.records.packing import pack_replicates, unpack_outcomes, unpack_replicates
+from robustbench_cmic.records.schema import AttackRecord
 from robustbench_cmic.records.store import write_record
+from robustbench_cmic.report import read_results, summarize
 from robustbench_cmic.report.pairs import PairTest
+from robustbench_cmic.statistics import paired_accuracy_interval, paired_replicates_interval
+from tests.conftest import ROOT
 from tests.report.folders import (
     HEAD,
     attack_record,
@@ -355,3 +361,28 @@ def test_a_flag_withdraws_one_seed_s_verdict_too(tmp_path: Path) -> None:
     found = lines(tmp_path, differing((80, 0, 0)), text)
     assert line(found, "worst case").verdict == "withdrawn: flagged (no-strong-attack)"
     assert line(found, "PGD").verdict == "one seed: no claim about the method"
+
+
+def test_folds_are_other_examples_each() -> None:
+    """Their interval is that of one evaluation of all rows; the same places in every fold are no pairs."""
+    summary = summarize(read_results(ROOT / "results" / "tabular-digits"))
+    pair, lines = next(iter(summary.pairs.items()))
+    accuracy = next(line for line in lines if line.what == "accuracy")
+    ncmi = next(line for line in lines if not line.in_points)
+    outcomes: dict[tuple[str, int], npt.NDArray[np.int64]] = {}
+    replicates: dict[tuple[str, int], npt.NDArray[np.float64]] = {}
+    for record in summary.results.records.values():
+        if isinstance(record, AttackRecord) and record.cell.attack == "none":
+            key = record.cell.model, record.cell.seed
+            outcomes[key] = unpack_outcomes(record.outcomes or "", record.n or 0).astype(int)
+            assert record.calibration is not None
+            assert record.calibration.calibrated is not None
+            replicates[key] = np.array(unpack_replicates(record.calibration.calibrated.ncmi_replicates))
+    rows = np.concatenate([outcomes[pair[1], fold] - outcomes[pair[0], fold] for fold in range(5)])
+    assert accuracy.mean == pytest.approx(rows.mean())
+    assert accuracy.interval == paired_accuracy_interval(rows)
+    drawn = np.random.default_rng(0).choice(rows, (4000, len(rows))).mean(1)
+    assert accuracy.interval == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.001)
+    gaps = [replicates[pair[1], fold] - replicates[pair[0], fold] for fold in range(5)]
+    mean = np.mean([np.roll(gap, -200 * fold) for fold, gap in enumerate(gaps)], axis=0).tolist()
+    assert ncmi.interval == pytest.approx(paired_replicates_interval([0.0] * 1000, mean, ncmi.mean))

@@ -18,7 +18,9 @@ from robustbench_cmic.records.store import write_record
 from robustbench_cmic.report import Summary, write_report
 from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.markdown import leaderboard
-from robustbench_cmic.report.tables import flags_text, rank_of, seeds_text
+from robustbench_cmic.report.metrics import ACCURACY, percent
+from robustbench_cmic.report.summary import SeedValues, ranks_of
+from robustbench_cmic.report.tables import flags_text, rank_of, seeds_text, spread
 from robustbench_cmic.suite.fields import Threat
 from tests.report.folders import HEAD, attack_record, audit_record, cell_of, fill, planned, read, replace
 
@@ -91,6 +93,20 @@ def test_the_best_comes_first_and_ties_share_a_rank(tmp_path: Path) -> None:
     marked = {row[2]: [cell.endswith("†") for cell in row[3:]] for row in table}
     assert marked["`odd`"] == [False, True, True], "the flagged attack and the worst case that hangs on it"
     assert not any(any(marks) for model, marks in marked.items() if model != "`odd`")
+
+
+def test_equal_counts_over_seeds_share_a_rank() -> None:
+    """Of these counts of 400 the means of the fractions differ in the last bit."""
+    counts = (220, 281, 330), (228, 273, 330)
+    numbers = [SeedValues(dict(enumerate(right / 400 for right in each))) for each in counts]
+    assert len({statistics.fmean(number.values.values()) for number in numbers}) == 2
+    assert ranks_of({str(k): number.mean or 0.0 for k, number in enumerate(numbers)}) == {"0": 1, "1": 1}
+
+
+def test_an_accuracy_reads_the_same_in_every_table() -> None:
+    for right in range(10_001):
+        value = right / 10_000
+        assert spread([value], 1) == ACCURACY.text(value) == f"{percent(value):.1f}"
 
 
 def test_where_the_best_keeps_nothing_nobody_is_ranked(tmp_path: Path) -> None:
