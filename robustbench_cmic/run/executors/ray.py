@@ -1,15 +1,14 @@
-"""The executor for many machines: a cluster of Ray, whose nodes need no common disk. Only this file knows Ray.
+"""The executor for many machines: a cluster of Ray, whose nodes need no common disk.
 
-Ray places, starts and watches the `Node`s and carries objects; this process alone writes results and work folder.
+Only this file and `connection` know Ray, which places, starts and watches the `Node`s and carries objects; this process
+alone writes results and work folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from robustbench_cmic.records import provenance
 from robustbench_cmic.records.files import write_atomically
 from robustbench_cmic.records.schema import Status
 from robustbench_cmic.run.executors import Queue, death
+from robustbench_cmic.run.executors.connection import check_nodes, check_same, connect, import_ray, node_name
 from robustbench_cmic.run.options import Options, Settings
 from robustbench_cmic.run.watch.events import CellEnded, Emit
 from robustbench_cmic.suite.custom import declared_code
@@ -36,7 +36,6 @@ from robustbench_cmic.suite.signatures import one_line
 RETRIES = 3
 """How often a cell is begun anew whose node has died."""
 _PATIENCE = 2.0  # seconds that a node waits for something to tell
-_ANSWER = 600.0  # seconds in which a node has to say what is installed there; it may have to start first
 
 
 class RemoteNode(nodes.Node):
@@ -48,7 +47,7 @@ class RemoteNode(nodes.Node):
         # Processes that are started here would import Ray's own main module, as if it were a script of ours.
         vars(sys.modules["__main__"])["__file__"] = None
         own = ray.get_runtime_context().get_node_id()
-        name = next(_name(node) for node in ray.nodes() if node["NodeID"] == own)
+        name = next(node_name(node) for node in ray.nodes() if node["NodeID"] == own)
         super().__init__(settings, name, "ray", weights, code, every, ray.get)
 
     def name(self) -> str:
@@ -58,7 +57,7 @@ class RemoteNode(nodes.Node):
             UserError: it computes with something else; it may have come later than the others.
         """
         ours = self.settings.provenance
-        _compare(ours["node"], ours, provenance.collect())
+        check_same(ours["node"], ours, provenance.collect())
         return str(ours["node"])
 
 
@@ -82,7 +81,7 @@ class RayCluster:
     """Runs cells on the nodes of a cluster, in `jobs` places at most."""
 
     def __init__(self, settings: Settings, jobs: int) -> None:
-        self._ray = _import_ray()
+        self._ray = import_ray()
         self._settings = settings
         self._jobs = jobs
         self._slots: list[_Slot] = []
@@ -95,9 +94,9 @@ class RayCluster:
     @staticmethod
     def place(options: Options) -> tuple[str, int]:
         """See `Executor`. Connects, and checks that every node has the code and the libraries of this process."""
-        ray = _connect(options)
+        ray = connect(options)
         alive = [node for node in ray.nodes() if node["Alive"]]
-        _check(ray, [node for node in alive if node["Resources"].keys() & {"CPU", "GPU"}])
+        check_nodes(ray, [node for node in alive if node["Resources"].keys() & {"CPU", "GPU"}])
         cards = [node["Resources"].get("GPU", 0.0) for node in alive]
         if options.device not in ("auto", "cpu", "cuda", "cuda:0"):
             raise UserError(f"--device {options.device}: which GPU a cell gets Ray decides; say auto, cpu or cuda")
@@ -236,65 +235,3 @@ class RayCluster:
                 self._ray.wait(leaving, num_returns=len(leaving), timeout=3 * _PATIENCE)
             for slot in list(self._slots):
                 self._drop(slot)
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.exceptions
-        import ray.util.scheduling_strategies
-    except ImportError:
-        raise UserError('--executor ray needs Ray: pip install "robustbench_cmic[ray]"') from None
-    return ray
-
-
-def _connect(options: Options) -> Any:
-    """Ray, connected to the cluster that a command line names; once a process."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # half a minute; 20, Ray's own, try a dead cluster for ten
-    ray, address = _import_ray(), options.address or "auto"
-    if ray.is_initialized():
-        return ray
-    package = str(Path(__file__).parents[2])
-    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": options.jobs} if address == "local" else {}
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        if ":" in address:  # whether anybody is there; Ray would not say so for long
-            host, port = address.removeprefix("ray://").rsplit(":", 1)
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        ray.init(address, runtime_env={"py_modules": [package]}, log_to_driver=False, logging_level="ERROR", **own)
-    except (OSError, OverflowError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:
-        hint = "; `ray start --head` starts a cluster here, and --address local one for this run alone"
-        raise UserError(f"--address {address}: {one_line(error)}{hint if address == 'auto' else ''}") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)  # Ray's own would end this process without a word
-    return ray
-
-
-def _name(node: Mapping[str, Any]) -> str:
-    """What a node is called, if it was given a name (`ray start --node-name`); else its host."""
-    return str(node["NodeName" if node["NodeName"] != node["NodeManagerAddress"] else "NodeManagerHostname"])
-
-
-def _check(ray: Any, alive: Sequence[Mapping[str, Any]]) -> None:
-    """Check that all nodes compute with what this process computes with.
-
-    Raises:
-        UserError: one does not, or does not answer.
-    """
-    pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    facts, asked = ray.remote(lambda: provenance.collect()), []
-    for node in alive:
-        placed = facts.options(num_cpus=0, max_retries=0, scheduling_strategy=pinned(node["NodeID"], soft=False))
-        asked.append((_name(node), placed.remote()))
-    for name, answer in asked:
-        try:
-            theirs = ray.get(answer, timeout=_ANSWER)
-        except ray.exceptions.RayError as error:
-            raise UserError(f"the node {name} cannot run this package: {one_line(error)}") from None
-        _compare(name, provenance.collect(), theirs)
-
-
-def _compare(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    if (difference := provenance.mismatch(ours, theirs)) is not None:
-        raise UserError(f"the node {name} computes with something else: {difference}; install the same there")

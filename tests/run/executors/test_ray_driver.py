@@ -16,6 +16,7 @@ from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records import provenance
 from robustbench_cmic.records.schema import Status
 from robustbench_cmic.records.store import Store, read_record
+from robustbench_cmic.run.executors.connection import check_nodes
 from robustbench_cmic.run.executors.node import Heard, Task
 from robustbench_cmic.run.executors.ray import RETRIES, RayCluster
 from robustbench_cmic.run.options import Options
@@ -93,7 +94,7 @@ class Cells:
 
     def __init__(self, folder: Path, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ray = Played(play)
-        monkeypatch.setattr(cluster, "_import_ray", lambda: self.ray)
+        monkeypatch.setattr(cluster, "import_ray", lambda: self.ray)
         self.store = Store(folder, folder)
         self.folder = folder
         self.events: list[Event] = []
@@ -275,8 +276,8 @@ def test_places_are_those_of_the_nodes(
 ) -> None:
     played = SimpleNamespace(nodes=lambda: [*alive, node("dead", CPU=64.0) | {"Alive": False}])
     checked: list[str] = []
-    monkeypatch.setattr(cluster, "_connect", lambda _: played)
-    monkeypatch.setattr(cluster, "_check", lambda _, nodes: checked.extend(each["NodeName"] for each in nodes))
+    monkeypatch.setattr(cluster, "connect", lambda _: played)
+    monkeypatch.setattr(cluster, "check_nodes", lambda _, nodes: checked.extend(each["NodeName"] for each in nodes))
     if isinstance(place, str):
         with pytest.raises(UserError, match=f"^{place}"):
             RayCluster.place(Options(**options))
@@ -310,7 +311,7 @@ def test_nodes_are_compared_with_this_process(theirs: Any, message: str | None) 
     played = SimpleNamespace(remote=lambda _: ask, get=get, util=util, exceptions=Played.exceptions)
     nodes = [node(name, CPU=1.0) for name in facts]
     if message is None:
-        cluster._check(played, nodes)
+        check_nodes(played, nodes)
     else:
         with pytest.raises(UserError, match=message):
-            cluster._check(played, nodes)
+            check_nodes(played, nodes)
