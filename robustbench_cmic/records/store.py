@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.files import CorruptRecordError, newer_file, read_json, write_json
+from robustbench_cmic.records.files import CorruptRecordError, newer_file, read_json, write_atomically, write_json
 from robustbench_cmic.records.locks import exclusive, is_held
 from robustbench_cmic.records.packing import count_correct, unpack_replicates
 from robustbench_cmic.records.schema import (
@@ -100,6 +101,28 @@ class Store:
         One that is not there afterwards, such as the resume state of a training that is done, is to be nowhere.
         """
         return [self.resume_state(cell.id), self.product(cell), self.pictures(cell.id), self.record(cell.id)]
+
+    def write_outputs(self, cell: Cell, contents: Sequence[bytes | None]) -> None:
+        """Bring here what a cell has left in another store.
+
+        The record is written after all that it speaks of, and only then goes what is to be nowhere: killed in between,
+        a training still has its resume state or is done.
+
+        Args:
+            cell: one that has ended.
+            contents: those of `outputs`, in its order; None for one that is not there.
+
+        Raises:
+            OSError: a file cannot be written; nothing was removed then.
+        """
+        outputs = list(zip(self.outputs(cell), contents, strict=True))
+        for path, content in outputs:
+            if content is not None:
+                path.parent.mkdir(exist_ok=True)
+                write_atomically(path, content)
+        for path, content in outputs:
+            if content is None:
+                path.unlink(missing_ok=True)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Create the folders and hold their locks, see `locks.exclusive`."""

@@ -6,7 +6,7 @@ each wherever it likes, hands on the events that this emits, and gives the last 
 For a cell that died without one there is `death`, and so for one that took longer than `Settings.timeout` and was
 stopped, see `overdue`. Where no disk is shared, `node.Node` is what a
 machine does: `Store.inputs` lists the files to bring there, beside data, given weights and code that `Settings` names,
-and `Store.outputs` those to bring back.
+`Store.outputs` those to bring back, which `Store.write_outputs` writes.
 """
 
 from __future__ import annotations

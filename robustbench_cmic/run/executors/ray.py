@@ -198,9 +198,7 @@ class RayCluster:
             for event in heard.events:
                 emit(event)
             return
-        for path, content in zip(store.outputs(cell), heard.outputs, strict=True):
-            path.parent.mkdir(exist_ok=True)
-            path.unlink(missing_ok=True) if content is None else write_atomically(path, content)
+        store.write_outputs(cell, heard.outputs)
         slot.cell = slot.answer = None
         for event in heard.events:
             queue.end(cell, event) if isinstance(event, CellEnded) else emit(event)

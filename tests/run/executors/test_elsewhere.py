@@ -54,15 +54,15 @@ class Elsewhere:
         run_cell(cell, replace(self.settings, store=there), events.append)
         for event in events[:-1]:
             emit(event)
-        copy(there.outputs(cell), here.outputs(cell))
+        left = [path.read_bytes() if path.exists() else None for path in there.outputs(cell)]
+        here.write_outputs(cell, left)
         end = events[-1]
         return end if isinstance(end, CellEnded) else death(cell, "its machine is gone", self.settings)
 
 
 def copy(sources: list[Path], targets: list[Path]) -> None:
-    """What is not there is not left there, either."""
+    """What is not there is not brought."""
     for source, target in zip(sources, targets, strict=True):
-        target.unlink(missing_ok=True)
         if source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)

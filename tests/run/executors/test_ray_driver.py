@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -140,6 +141,45 @@ def test_what_comes_back_is_written_and_goes_where_it_is_needed(
     assert store.worker_log.read_bytes() == b"printed\n" * 3
     assert cells.nodes == ["n2", "n2", "n2"], "the other was never ready"
     assert (cells.ray.closed, cells.ray.killed) == (["n2"], ["n1", "n2"])
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_what_is_killed_while_it_writes_a_training_keeps_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """A write syncs the file, which then gets its name, and the folder: two writes, so four moments."""
+    left, sync = iter([True] * moment), os.fsync
+
+    def sync_or_die(handle: int) -> None:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        sync(handle)
+
+    def play(name: str, task: Task | None) -> Heard:
+        assert task is not None
+        return done(task.cell)
+
+    cells = Cells(tmp_path, play, monkeypatch)
+    cells.store.resume_state("t").write_bytes(b"all epochs")
+    monkeypatch.setattr(os, "fsync", sync_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        cells.run(digits("t"))
+    assert cells.store.resume_state("t").read_bytes() == b"all epochs"
+    assert (cells.store.weights("t").exists(), cells.store.record("t").exists()) == (moment >= 1, moment >= 3)
+
+
+def test_what_a_cell_has_left_earlier_and_not_again_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(name: str, task: Task | None) -> Heard:
+        assert task is not None
+        return done(task.cell, *([None, None, None, b"failed"] if task.cell.needs else ()))
+
+    cells = Cells(tmp_path, play, monkeypatch)
+    old = [cells.store.images("a"), cells.store.pictures("a"), cells.store.record("a")]
+    for file in old:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"old")
+    cells.run(digits("t"), digits("a", "t"))
+    assert [file.read_bytes() if file.exists() else None for file in old] == [None, None, b"failed"]
 
 
 def test_a_training_goes_on_elsewhere_from_the_state_that_it_sent(
