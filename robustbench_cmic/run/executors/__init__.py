@@ -67,7 +67,8 @@ class Queue:
 
     Attributes:
         statuses: how cells have ended, by id.
-        runs_alone: the cell that runs was given out alone, for lack of memory beside others.
+        runs_alone: the cell that runs was given out alone, for lack of memory beside others; an executor ends idle
+            processes first, which keep some.
     """
 
     def __init__(self, cells: Sequence[Cell], emit: Emit, store: Store | None = None) -> None:
@@ -111,11 +112,11 @@ class Queue:
         return cell
 
     def put_back(self, cell: Cell, why: str) -> None:
-        """A cell that was taken is to be taken again, the first of all."""
+        """A cell that was taken is to be taken again, the first of all; alone, if it ran alone."""
         del self._running[cell.id]
         self._beside.discard(cell.id)
+        (self._short if self.runs_alone else self._waiting).insert(0, cell)
         self.runs_alone = False
-        self._waiting.insert(0, cell)
         self._emit(CellPutBack(cell=cell.id, reason=why))
 
     def end(self, cell: Cell, event: CellEnded) -> None:

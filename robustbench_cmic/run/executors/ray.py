@@ -138,8 +138,10 @@ class RayCluster:
 
     def _dispatch(self, queue: Queue) -> None:
         """Give cells to idle places, as long as there are both."""
-        for slot in self._slots:
+        for slot in list(self._slots):
             if slot.answer is None and (cell := queue.take(slot.node)) is not None:
+                if queue.runs_alone:  # what the workers of idle ones keep of a card's memory is for this cell
+                    self._leave([other for other in self._slots if other.answer is None and other is not slot])
                 slot.cell = cell
                 slot.answer = slot.actor.carry_out.remote(self._task(cell), _PATIENCE)
 
@@ -225,11 +227,15 @@ class RayCluster:
         self._slots.remove(slot)
         self._ray.kill(slot.actor)
 
+    def _leave(self, slots: Sequence[_Slot]) -> None:
+        """Let nodes end their workers and clean up, and then end them, whatever they do."""
+        leaving = [slot.actor.close.remote() for slot in slots if slot.node]
+        if leaving:
+            self._ray.wait(leaving, num_returns=len(leaving), timeout=3 * _PATIENCE)
+        for slot in slots:
+            self._drop(slot)
+
     def _close(self) -> None:
-        """Let all nodes clean up, and end them, whatever they do."""
+        """End all nodes."""
         with contextlib.suppress(self._ray.exceptions.RayError, ConnectionError):  # the cluster itself may be gone
-            leaving = [slot.actor.close.remote() for slot in self._slots if slot.node]
-            if leaving:
-                self._ray.wait(leaving, num_returns=len(leaving), timeout=3 * _PATIENCE)
-            for slot in list(self._slots):
-                self._drop(slot)
+            self._leave(list(self._slots))

@@ -111,3 +111,26 @@ def test_one_that_had_all_memory_from_the_start_is_not_tried_again(tmp_path: Pat
     assert statuses == {"big": "failed", "t": "ok"}
     assert executor.reasons["big"] == REASON
     assert read_record(executor.store.record("big")).reason == REASON
+
+
+def test_one_whose_node_died_is_alone_again(tmp_path: Path) -> None:
+    """Another that waits for the same stays behind it, and what needs it, too."""
+    cells, said = [cell("big"), cell("huge"), attack("a", "big")], list[Event]()
+    queue = Queue(cells, said.append)
+    short = {"status": "failed", "reason": REASON, "seconds": 1.0, "out_of_memory": True}
+    assert [queue.take(), queue.take()] == cells[:2]
+    for each in cells[:2]:
+        queue.end(each, CellEnded.model_validate({"cell": each.id, **short}))
+    for _ in range(2):
+        assert queue.take() == cells[0]
+        assert queue.runs_alone
+        assert queue.take() is None
+        queue.put_back(cells[0], "its node is gone")
+        assert not queue.runs_alone
+    assert queue.take() == cells[0]
+    queue.end(cells[0], CellEnded.model_validate({"cell": "big", **short}))
+    assert queue.statuses == {"big": "failed", "a": "skipped"}
+    ends = [event.reason for event in said if isinstance(event, CellEnded) and event.cell == "big"]
+    assert ends == [f"{REASON}; tried beside other cells, and once more alone"]
+    assert queue.take() == cells[1]
+    assert queue.runs_alone

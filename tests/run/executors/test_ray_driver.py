@@ -53,12 +53,20 @@ class Answer:
 
 
 class Played:
-    """As much of Ray as is used, with one node for each place: n1, n2, …; the last is asked first."""
+    """As much of Ray as is used, with one node for each place: n1, n2, …; the last is asked first.
+
+    Attributes:
+        equally_fast: all nodes have always something to tell, not the last alone.
+        made: how many nodes.
+        killed, closed: which.
+        order: in which nodes were given cells, closed, waited for until that was done, and killed.
+    """
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
     def __init__(self, play: Play) -> None:
         self.play, self.made, self.killed, self.closed = play, 0, list[str](), list[str]()
+        self.order, self.equally_fast = list[str](), False
 
     def remote(self, _: Any) -> Any:
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._actor))
@@ -68,15 +76,26 @@ class Played:
         name = f"n{self.made}"
         later: dict[str, Callable[..., Any]] = {
             "name": lambda: self.play(name, None) if name in getattr(self.play, "stillborn", ()) else name,
-            "carry_out": lambda task, _: self.play(name, task),
             "hear": lambda _: self.play(name, None),
         }
         methods = {method: SimpleNamespace(remote=partial(Answer, of)) for method, of in later.items()}
-        close = SimpleNamespace(remote=lambda: self.closed.append(name))
-        return SimpleNamespace(played=name, close=close, **methods)
+        methods["close"] = SimpleNamespace(remote=partial(self._close, name))
+        methods["carry_out"] = SimpleNamespace(remote=partial(self._carry_out, name))
+        return SimpleNamespace(played=name, **methods)
+
+    def _close(self, name: str) -> None:
+        self.closed.append(name)
+        self.order.append(f"close {name}")
+
+    def _carry_out(self, name: str, task: Task, _: float) -> Answer:
+        self.order.append(f"{task.cell.id} on {name}")
+        return Answer(self.play, name, task)
 
     def wait(self, answers: list[Any], num_returns: int = 1, timeout: float = 0) -> tuple[list[Any], list[Any]]:
-        if num_returns > 1 or not answers:
+        if None in answers:  # nothing is told by nodes that close
+            self.order.append("wait")
+            return answers, []
+        if not answers or self.equally_fast:
             return answers, []
         return answers[-1:], answers[:-1]
 
@@ -88,6 +107,7 @@ class Played:
 
     def kill(self, actor: Any) -> None:
         self.killed.append(actor.played)
+        self.order.append(f"kill {actor.played}")
 
 
 class Cells:
@@ -243,6 +263,34 @@ def test_idle_places_of_a_dead_node_are_given_up_with_it(tmp_path: Path, monkeyp
     assert cells.run(digits("t"), *waiting, jobs=4) == dict.fromkeys("tabc", "ok")
     assert len(cells.told) == 1
     assert dead <= set(cells.ray.killed)
+
+
+def test_a_cell_that_found_no_memory_has_no_other_process_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle nodes have ended their workers, which keep memory, before it begins; also after its own node has died."""
+    tries: list[str] = []
+
+    def play(name: str, task: Task | None) -> Heard:
+        assert task is not None
+        cell = task.cell.id
+        tries.append(cell)
+        if tries.count(cell) == 1 and cell != "v":
+            short = CellEnded(cell=cell, status="failed", reason="out of memory", seconds=1.0, out_of_memory=True)
+            return Heard([short], None, b"", [None, None, None, b"record"])
+        if tries == ["t", "u", "v", "t"]:
+            raise GoneError("the actor died")
+        return done(task.cell)
+
+    cells = Cells(tmp_path, play, monkeypatch)
+    cells.ray.equally_fast = True
+    assert cells.run(digits("t"), digits("u"), digits("v"), jobs=3) == dict.fromkeys("tuv", "ok")
+    assert cells.ray.order == [
+        *("t on n1", "u on n2", "v on n3"),
+        *("close n2", "close n3", "wait", "kill n2", "kill n3", "t on n1", "kill n1"),
+        *("close n5", "wait", "kill n5", "t on n4", "u on n4"),
+        *("close n4", "wait", "kill n4"),
+    ]
 
 
 def test_what_a_node_refuses_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
