@@ -41,7 +41,7 @@ def show_cost(suite: Suite, options: Options, rates: Sequence[str]) -> None:
     """
     given = given_rates(rates)
     plan = make_plan(suite, options.limit)
-    cells, _ = select(plan, options.seeds, options.only)
+    cells, _ = select(plan, options.seeds, options.only, options.shard)
     states = cell_states(cells, Store.of_suite(plan.suite, options.results, options.work).results)
     blocked = blocked_cells(cells, states)
     cells = [cell for cell in cells if cell.id not in blocked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,21 @@ def test_the_command_says_what_a_suite_takes(tmp_path: Path, tiny: Path) -> None
     assert not (tmp_path / "results").exists()
     refused = command_here("plan", tiny, "--rate", "1e9", cwd=tmp_path)
     assert (refused.returncode, refused.stderr.strip()) == (2, "--rate: goes with --cost")
+
+
+def cost_rows(printed: str) -> tuple[dict[str, tuple[str, str]], dict[str, list[str]]]:
+    """What `plan --cost` printed: state and time of each cell by its title, and each sum's columns by its name."""
+    cells, sums, *_ = printed.split("\n\n")
+    rows = [re.split(r" {2,}", line.strip()) for line in cells.splitlines()[2:]]
+    lines = [re.split(r" {2,}", line.strip()) for line in sums.splitlines()[2:]]
+    return {row[0]: (row[1], row[-1]) for row in rows}, {name: words for name, *words in lines}
+
+
+def test_a_shard_costs_what_its_cells_do(tmp_path: Path, tiny: Path) -> None:
+    whole, *parts = (
+        cost_rows(command_here("plan", tiny, "--cost", "--rate", "1e9", *shard, cwd=tmp_path).stdout)
+        for shard in ((), ("--shard", "1/2"), ("--shard", "2/2"))
+    )
+    assert [len(cells) for cells, _ in (whole, *parts)] == [8, 4, 4]
+    assert parts[0][0] | parts[1][0] == whole[0]
+    assert [sums["all"][0] for _, sums in (whole, *parts)] == ["8", "4", "4"]
