@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
 from robustbench_cmic.data import default_data_folder
@@ -12,7 +12,7 @@ from robustbench_cmic.plan.cell import Cell, Kind, title
 from robustbench_cmic.plan.schedule import critical_path, simulated
 from robustbench_cmic.plan.select import select
 from robustbench_cmic.records.schema import AnyRecord
-from robustbench_cmic.records.state import blocked_cells, cell_states
+from robustbench_cmic.records.state import blocked_cells, foreseen
 from robustbench_cmic.records.store import Store
 from robustbench_cmic.run.console import show_text
 from robustbench_cmic.run.cost import CellCost, Flops, Rates, cell_costs, network_key
@@ -30,6 +30,8 @@ _BASES = {"recorded": "", "records": "~", "rate": "?", "": ""}
 def show_cost(suite: Suite, options: Options, rates: Sequence[str]) -> None:
     """Print what each cell takes, and the sums: examples through the network, operations, and time.
 
+    What is to run is what `plan` says, too, see `foreseen`.
+
     Args:
         suite: whose plan it is.
         options: which cells, where results and data lie, and on which device a step is measured.
@@ -41,16 +43,18 @@ def show_cost(suite: Suite, options: Options, rates: Sequence[str]) -> None:
     """
     given = given_rates(rates)
     plan = make_plan(suite, options.limit)
-    cells, _ = select(plan, options.seeds, options.only, options.shard)
-    states = cell_states(cells, Store.of_suite(plan.suite, options.results, options.work).results)
+    cells, asked = select(plan, options.seeds, options.only, options.shard)
+    store = Store.of_suite(plan.suite, options.results, options.work)
+    states, pending = foreseen(cells, asked, store, force=options.force, outputs=suite.outputs is not None)
     blocked = blocked_cells(cells, states)
     cells = [cell for cell in cells if cell.id not in blocked]
     records = {cell.id: record for cell in cells if (record := states[cell.id].record) and states[cell.id].is_final}
     networks = _Networks(suite, options)
     rates_of = networks.rates if given is None else lambda _: given
-    costs = cell_costs(cells, records, networks.flops, networks.classes, rates_of, prefer_rates=given is not None)
-    done = {cell.id for cell in cells if states[cell.id].is_final}
-    show_text("\n\n".join(_text(costs, done, records.values(), networks.measured)))
+    costs = cell_costs(
+        cells, records, networks.flops, networks.classes, rates_of, prefer_rates=given is not None, again=pending
+    )
+    show_text("\n\n".join(_text(costs, pending, records.values(), networks.measured)))
 
 
 def given_rates(texts: Sequence[str]) -> Rates | None:
@@ -112,19 +116,19 @@ def _model(cell: Cell) -> Model:
     return model_of(cell.network_declared["model"])
 
 
-def _text(costs: Sequence[CellCost], done: set[str], records: Iterable[AnyRecord], measured: str) -> list[str]:
-    """The tables, and how to read them."""
+def _text(
+    costs: Sequence[CellCost], pending: Mapping[str, str], records: Collection[AnyRecord], measured: str
+) -> list[str]:
+    """The tables, and how to read them; `pending` as `pending_cells` gives it."""
     from tabulate import tabulate
 
     table = functools.partial(tabulate, disable_numparse=True)
-    rows = [
-        [printable(title(cost.cell)), "done" if cost.cell.id in done else "to run", *_row([cost])] for cost in costs
-    ]
+    rows = [[printable(title(cost.cell)), _state(cost.cell, pending), *_row([cost])] for cost in costs]
     columns = ["forward", "backward", "TFLOP", "at most", "time"]
     texts = [table(rows, ["cell", "state", *columns])]
     kinds = [*_sums(costs, get_args(Kind), lambda cost: cost.cell.kind)]
     models = [*_sums(costs, dict.fromkeys(cost.cell.model for cost in costs), lambda cost: cost.cell.model)]
-    left = [cost for cost in costs if cost.cell.id not in done]
+    left = [cost for cost in costs if cost.cell.id in pending]
     whole = [["all", f"{len(costs)}", *_row(costs)], ["to run", f"{len(left)}", *_row(left)]]
     texts.append(table([*kinds, *models, *whole], ["", "cells", *columns]))
     if left and all(cost.seconds is not None for cost in left):
@@ -132,6 +136,12 @@ def _text(costs: Sequence[CellCost], done: set[str], records: Iterable[AnyRecord
     devices = sorted({str(record.provenance.get("device", "?")) for record in records})
     texts.append("\n".join(_notes(costs, devices, measured)))
     return texts
+
+
+def _state(cell: Cell, pending: Mapping[str, str]) -> str:
+    if cell.id not in pending:
+        return "done"
+    return "to run again" if pending[cell.id] else "to run"
 
 
 def _sums(costs: Sequence[CellCost], names: Iterable[str], name_of: Callable[[CellCost], str]) -> Iterable[list[str]]:
@@ -172,7 +182,7 @@ def _notes(costs: Sequence[CellCost], devices: Sequence[str], measured: str) -> 
     if bases & {"recorded", "records"}:
         yield f"times are from records made on {', '.join(devices)}"
     if "records" in bases:
-        yield f"{_BASES['records']} estimated from records of cells like it"
+        yield f"{_BASES['records']} estimated from records of cells like it, or from its own where it is to run again"
     if "rate" in bases:
         source = f"of one step, measured on {measured}" if measured else "that was given"
         yield f"{_BASES['rate']} TFLOP over the rate {source}"

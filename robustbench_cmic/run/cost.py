@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,19 +64,22 @@ def cell_costs(
     classes: int,
     rates_of: Callable[[Cell], Rates],
     prefer_rates: bool = False,
+    again: Container[str] = (),
 ) -> list[CellCost]:
     """The costs of cells, in order.
 
-    Time is taken from the record; else, unless `prefer_rates`, from records of cells like it, in proportion to what is
-    declared; else from the operations and a rate.
+    Time is taken from the record. Where there is none, or the cell is to run again, it is estimated: from its own
+    record, else from those of cells like it, in proportion to what is declared, else from the operations and a rate;
+    with `prefer_rates` from these first.
 
     Args:
         cells: of one suite.
-        records: of those that are done, by id.
+        records: of those that were done, by id.
         flops_of: operations of an example of a cell's network.
         classes: of the data.
         rates_of: operations a second of a cell's network; asked only where it is needed.
-        prefer_rates: over records of other cells.
+        prefer_rates: over records, where time is estimated.
+        again: ids of cells that are to run again, whatever is recorded of them.
     """
     declared = {cell.id: cell_passes(cell, classes) for cell in cells}
     weight = {cell.id: flops_of(cell).of(declared[cell.id].expected) for cell in cells}
@@ -87,15 +90,15 @@ def cell_costs(
         flops, record = flops_of(cell), records.get(cell.id)
         passes = CellPasses(_recorded(cell, record) or known.passes(cell) or expected, most)
         operations = flops.of(passes.expected)
-        seconds, basis = None, ""
-        if record is not None:
-            seconds, basis = record.timing.seconds, "recorded"
-        elif not prefer_rates and (alike := known.seconds(cell, weight[cell.id])) is not None:
-            seconds, basis = alike, "records"
-        elif operations:
-            rates = rates_of(cell)
-            rate = rates.train if cell.kind == "train" else rates.attack
-            seconds, basis = (None, "") if rate is None else (operations / rate, "rate")
+        took = None if record is None else record.timing.seconds
+        seconds, basis = took, "recorded"
+        if took is None or cell.id in again:
+            alike = known.seconds(cell, weight[cell.id]) if took is None else took
+            seconds, basis = alike, "" if alike is None else "records"
+            if operations and (prefer_rates or alike is None):
+                rates = rates_of(cell)
+                rate = rates.train if cell.kind == "train" else rates.attack
+                seconds, basis = (None, "") if rate is None else (operations / rate, "rate")
         limit = None if most is None else flops.of(most)
         costs.append(CellCost(cell, passes, operations, limit, seconds, basis))
     return costs

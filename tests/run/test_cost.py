@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from robustbench_cmic.suite.attack_base import Passes
 from robustbench_cmic.suite.messages import UserError
 from robustbench_cmic.suite.models import Model
 from robustbench_cmic.suite.training import Training
-from tests.in_process import command_here
+from tests.in_process import carried_out, command_here
 
 
 def test_operations_of_linear_layers() -> None:
@@ -140,6 +142,9 @@ def test_the_command_says_what_a_suite_takes(tmp_path: Path, tiny: Path) -> None
     assert (refused.returncode, refused.stderr.strip()) == (2, "--rate: goes with --cost")
 
 
+TRAININGS_DONE = {"ce seed 0: train": "done", "cmic seed 0: train": "done"}
+
+
 def cost_rows(printed: str) -> tuple[dict[str, tuple[str, str]], dict[str, list[str]]]:
     """What `plan --cost` printed: state and time of each cell by its title, and each sum's columns by its name."""
     cells, sums, *_ = printed.split("\n\n")
@@ -156,3 +161,24 @@ def test_a_shard_costs_what_its_cells_do(tmp_path: Path, tiny: Path) -> None:
     assert [len(cells) for cells, _ in (whole, *parts)] == [8, 4, 4]
     assert parts[0][0] | parts[1][0] == whole[0]
     assert [sums["all"][0] for _, sums in (whole, *parts)] == ["8", "4", "4"]
+
+
+def test_what_is_to_run_again_is_not_done(tmp_path: Path, tiny: Path) -> None:
+    """Records that came without weights; the attacks, on fewer examples, are new. `plan` counts alike."""
+    results, work = tmp_path / "results" / "tiny", tmp_path / "results.work" / "tiny"
+    records = carried_out(tiny, results, work)
+    asked = ("plan", tiny, "--limit", 50)
+    cells, sums = cost_rows(command_here(*asked, "--cost", "--rate", "1e9", cwd=tmp_path).stdout)
+    assert {title: state for title, (state, _) in cells.items() if "train" in title} == TRAININGS_DONE
+    assert sums["to run"][0] == "6"
+    shutil.rmtree(work)
+    assert command_here(*asked, cwd=tmp_path).stdout.endswith("8 cells: 2 to run again, 6 to run\n")
+    cells, sums = cost_rows(command_here(*asked, "--cost", "--rate", "1e9", cwd=tmp_path).stdout)
+    assert Counter(state for state, _ in cells.values()) == {"to run again": 2, "to run": 6}
+    assert (sums["all"], sums["train"][-1][0]) == (sums["to run"], "?"), "a rate was given for what is to run"
+    # By records alone: what the trainings took before, though never counted as done.
+    trainings = make_plan(load_suite(tiny).suite, 50).of("train")
+    done = {record.cell.id: record for record in records}
+    costs = cell_costs(trainings, done, lambda _: FLOPS, 10, no_rates, again={cell.id for cell in trainings})
+    took = [(done[cell.id].timing.seconds, "records") for cell in trainings]
+    assert [(cost.seconds, cost.basis) for cost in costs] == took
