@@ -133,8 +133,7 @@ def _text(
     texts.append(table([*kinds, *models, *whole], ["", "cells", *columns]))
     if left and all(cost.seconds is not None for cost in left):
         texts.append(_schedule(left))
-    devices = sorted({str(record.provenance.get("device", "?")) for record in records})
-    texts.append("\n".join(_notes(costs, devices, measured)))
+    texts.append("\n".join(_notes(costs, records, measured)))
     return texts
 
 
@@ -172,7 +171,7 @@ def _schedule(left: Sequence[CellCost]) -> str:
     return f"to run, by cells at a time that do not slow each other down: {times}; never less than {duration(chain)}"
 
 
-def _notes(costs: Sequence[CellCost], devices: Sequence[str], measured: str) -> Iterable[str]:
+def _notes(costs: Sequence[CellCost], records: Collection[AnyRecord], measured: str) -> Iterable[str]:
     """What columns and marks mean, as far as they are there."""
     bases = {cost.basis for cost in costs}
     yield "forward, backward: examples through the network, as recorded, else as expected"
@@ -180,7 +179,10 @@ def _notes(costs: Sequence[CellCost], devices: Sequence[str], measured: str) -> 
     if any(cost.most is None for cost in costs):
         yield "no 'at most': audits, and attacks of other people, which nobody can count beforehand; theirs are guesses"
     if bases & {"recorded", "records"}:
+        devices = sorted({str(record.provenance.get("device", "?")) for record in records})
         yield f"times are from records made on {', '.join(devices)}"
+    if any(record.timing.resumed_after_epoch is not None for record in records):
+        yield "of a training that was killed and resumed, the last part alone was timed: its time is estimated, too"
     if "records" in bases:
         yield f"{_BASES['records']} estimated from records of cells like it, or from its own where it is to run again"
     if "rate" in bases:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from robustbench_cmic.plan.cell import Cell, canonical_json
 from robustbench_cmic.plan.passes import CellPasses, cell_passes
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, TrainRecord
 from robustbench_cmic.suite.attack_base import Passes
 
 
@@ -68,7 +68,7 @@ def cell_costs(
 ) -> list[CellCost]:
     """The costs of cells, in order.
 
-    Time is taken from the record. Where there is none, or the cell is to run again, it is estimated: from its own
+    Time is taken from the record. Where it has none, or the cell is to run again, it is estimated: from its own
     record, else from those of cells like it, in proportion to what is declared, else from the operations and a rate;
     with `prefer_rates` from these first.
 
@@ -90,7 +90,7 @@ def cell_costs(
         flops, record = flops_of(cell), records.get(cell.id)
         passes = CellPasses(_recorded(cell, record) or known.passes(cell) or expected, most)
         operations = flops.of(passes.expected)
-        took = None if record is None else record.timing.seconds
+        took = _seconds(record)
         seconds, basis = took, "recorded"
         if took is None or cell.id in again:
             alike = known.seconds(cell, weight[cell.id]) if took is None else took
@@ -112,12 +112,12 @@ class _Known:
         self._passes: dict[tuple[object, ...], list[Passes]] = defaultdict(list)
         for cell in cells:
             record = records.get(cell.id)
-            # Of a training that was taken up again only the last part is timed.
-            if record is None or record.timing.resumed_after_epoch is not None:
+            if record is None or not _is_whole(record):
                 continue
+            seconds = _seconds(record)
             for key in _alike(cell):
-                if weight[cell.id]:
-                    self._seconds[key].append((record.timing.seconds, weight[cell.id]))
+                if weight[cell.id] and seconds is not None:
+                    self._seconds[key].append((seconds, weight[cell.id]))
                 if (found := _recorded(cell, record)) is not None:
                     self._passes[key].append(found)
 
@@ -140,6 +140,16 @@ def _alike(cell: Cell) -> list[tuple[object, ...]]:
     """What cells may have in common, the most telling first."""
     what = (cell.kind, cell.attack, *cell.threat)
     return [(cell.model, *what), what, (cell.kind, cell.attack), (cell.kind,)]
+
+
+def _seconds(record: AnyRecord | None) -> float | None:
+    """What a cell took; None where nobody knows: of a training that was taken up again only the last part is timed."""
+    return None if record is None or record.timing.resumed_after_epoch is not None else record.timing.seconds
+
+
+def _is_whole(record: AnyRecord) -> bool:
+    """All that is declared was done: a training that diverged or stopped early says nothing of what others take."""
+    return record.status == "ok" and not (isinstance(record, TrainRecord) and record.stopped)
 
 
 def _recorded(cell: Cell, record: AnyRecord | None) -> Passes | None:

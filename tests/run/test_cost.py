@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from torch import nn
 from robustbench_cmic.cli.cost import given_rates
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell
-from robustbench_cmic.records.schema import AnyRecord, AttackRecord, Timing
+from robustbench_cmic.records.schema import AnyRecord, AttackRecord, Timing, TrainRecord
+from robustbench_cmic.records.store import read_record, write_record
 from robustbench_cmic.run.cost import Flops, Rates, cell_costs
 from robustbench_cmic.run.measure import example_flops, measured_rates
 from robustbench_cmic.suite import load_suite
@@ -109,6 +111,52 @@ def test_records_tell_passes_and_times_of_cells_like_theirs(cells: list[Cell]) -
     assert (other.passes.expected, other.seconds, other.basis) == (Passes(400, 100), 4.0, "records")
     large = next(cost for cost in costs.values() if cost.cell.eps == 0.2)
     assert (large.passes.expected, large.seconds) == (Passes(300, 100), 4.0)
+
+
+def trained(cell: Cell, seconds: float, resumed: int | None = None, **others: Any) -> AnyRecord:
+    timing = Timing(started="2026-11-27", seconds=seconds, resumed_after_epoch=resumed)
+    values: dict[str, Any] = {"suite": "x", "cell": cell, "status": "ok", "provenance": {}, "timing": timing}
+    return TrainRecord.model_construct(**values | others)
+
+
+@pytest.mark.parametrize("cut", [{"status": "diverged"}, {"stopped": "catastrophic overfitting"}])
+def test_a_training_that_was_cut_short_tells_nothing_of_others(cells: list[Cell], cut: dict[str, Any]) -> None:
+    """Its own time is what it took. The next seed takes what one of the other model did: 2396 images, 40 operations."""
+    first, second, *_, last = (cell for cell in cells if cell.kind == "train")
+    records = {first.id: trained(first, 2.0, **cut)}
+    costs = cell_costs([first, second], records, lambda _: FLOPS, 10, lambda _: Rates(40.0, None))
+    assert [(cost.seconds, cost.basis) for cost in costs] == [(2.0, "recorded"), (2396.0, "rate")]
+    records[last.id] = trained(last, 60.0)
+    costs = cell_costs([first, second, last], records, lambda _: FLOPS, 10, no_rates)
+    assert [(cost.seconds, cost.basis) for cost in costs] == [(2.0, "recorded"), (60.0, "records"), (60.0, "recorded")]
+
+
+def test_the_time_of_a_resumed_training_is_estimated(cells: list[Cell]) -> None:
+    """Its record times its last part, 3 s of 50."""
+    first, second, *_ = trainings = [cell for cell in cells if cell.kind == "train"]
+    records = {first.id: trained(first, 3.0, resumed=1)}
+    (alone,) = cell_costs([first], records, lambda _: FLOPS, 10, lambda _: Rates(40.0, None))
+    assert (alone.seconds, alone.basis) == (2396.0, "rate")
+    records[second.id] = trained(second, 50.0)
+    costs = cell_costs(trainings, records, lambda _: FLOPS, 10, no_rates, again={first.id})
+    assert [cost.seconds for cost in costs] == [50.0] * len(trainings)
+    assert [cost.basis for cost in costs[:2]] == ["records", "recorded"]
+
+
+def test_the_command_tells_of_resumed_trainings(tmp_path: Path, tiny: Path) -> None:
+    results = tmp_path / "results" / "tiny"
+    carried_out(tiny, results, tmp_path / "results.work" / "tiny")
+    asked, note = ("plan", tiny, "--cost", "--rate", "1e9"), "of a training that was killed and resumed"
+    whole = command_here(*asked, cwd=tmp_path).stdout
+    (file,) = results.glob("ce.s0.train.*.json")
+    record = read_record(file)
+    timing = record.timing.model_copy(update={"seconds": 1e6, "resumed_after_epoch": 1})
+    write_record(results, record.model_copy(update={"timing": timing}))
+    resumed = command_here(*asked, cwd=tmp_path).stdout
+    assert (note in whole, note in resumed) == (False, True)
+    assert not cost_rows(whole)[0]["ce seed 0: train"][1].startswith("?")
+    state, time = cost_rows(resumed)[0]["ce seed 0: train"]
+    assert (state, time[0]) == ("done", "?")
 
 
 def test_given_rates_go_before_records_of_other_cells_and_not_before_own_ones(cells: list[Cell]) -> None:
