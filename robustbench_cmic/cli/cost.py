@@ -49,7 +49,7 @@ def show_cost(suite: Suite, options: Options, rates: Sequence[str]) -> None:
     blocked = blocked_cells(cells, states)
     cells = [cell for cell in cells if cell.id not in blocked]
     records = {cell.id: record for cell in cells if (record := states[cell.id].record) and states[cell.id].is_final}
-    networks = _Networks(suite, options)
+    networks = _Networks(suite, options, resolve_device(options.device))
     rates_of = networks.rates if given is None else lambda _: given
     costs = cell_costs(
         cells, records, networks.flops, networks.classes, rates_of, prefer_rates=given is not None, again=pending
@@ -70,16 +70,19 @@ def given_rates(texts: Sequence[str]) -> Rates | None:
             rate = parse_number(number)
         except ValueError:
             rate = 0.0
-        if rate <= 0 or (given and kind not in Rates._fields) or (kind or "train") in found:
-            raise UserError(f"--rate: should be operations a second such as 1e14, or train=1.4e14, once, not '{text}'")
-        found |= {kind: rate} if given else dict.fromkeys(Rates._fields, rate)
+        if rate <= 0 or (given and kind not in Rates._fields):
+            raise UserError(f"--rate: should be operations a second such as 1e14, or train=1.4e14, not '{text}'")
+        kinds = (kind,) if given else Rates._fields  # a rate alone is of both
+        if twice := next((each for each in kinds if each in found), None):
+            raise UserError(f"--rate: '{text}' gives the rate of '{twice}' again; give one of all cells, or one a kind")
+        found |= dict.fromkeys(kinds, rate)
     return Rates(*(found.get(field) for field in Rates._fields)) if found else None
 
 
 class _Networks:
     """The networks of a suite: built and measured once each, where they are asked about."""
 
-    def __init__(self, suite: Suite, options: Options) -> None:
+    def __init__(self, suite: Suite, options: Options, device: str) -> None:
         # Imported where it is needed: torch takes seconds, and a plan alone does without.
         from robustbench_cmic.run import given, measure
 
@@ -87,7 +90,7 @@ class _Networks:
         if facts is None:
             raise UserError(f"--cost: the data of {suite.dataset.label} cannot be read, so that its size is not known")
         self._measure, (self._shape, self.classes) = measure, facts
-        self._device = options.device
+        self._device = device
         self._flops: dict[str, Flops] = {}
         self._rates: dict[str, Rates] = {}
         self.measured = ""
@@ -104,7 +107,7 @@ class _Networks:
         """Operations a second, measured here."""
         key = network_key(cell)
         if key not in self._rates:
-            self.measured = resolve_device(self._device)
+            self.measured = self._device
             declared = cell.network_declared["training"]
             training = None if declared is None else Training.model_validate(declared)
             values = _model(cell), training, self._shape, self.classes, self.measured

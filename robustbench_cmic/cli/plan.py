@@ -48,7 +48,9 @@ def plan(
         list[str],
         typer.Option(metavar="FLOPS", help="With --cost: operations a second, such as 1e14 or train=1e14; repeatable."),
     ] = [],  # noqa: B006
-    device: Annotated[str, typer.Option(metavar="NAME", help="With --cost: where a step is measured.")] = "auto",
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --cost: where a step is measured; by default auto.")
+    ] = None,
 ) -> None:
     """Show a suite's cells: what is done and what a run would do, or what it would cost."""
     loaded = arguments.load(suite, toy, arguments.data_folder(data), settings, name_as)
@@ -61,10 +63,11 @@ def plan(
         limit=limit,
         file=loaded.path,
     )
-    if rate and not cost:
-        arguments.fail("--rate: goes with --cost")
+    for name, is_given in (("--rate", rate != []), ("--device", device is not None)):
+        if is_given and not cost:
+            arguments.fail(f"{name}: goes with --cost")
     if cost:
-        show_cost(loaded.suite, replace(options, data=data, device=device), rate)
+        show_cost(loaded.suite, replace(options, data=data, device="auto" if device is None else device), rate)
     else:
         show_plan(loaded.suite, options)
 

@@ -70,7 +70,7 @@ def cell_costs(
 
     Time is taken from the record. Where it has none, or the cell is to run again, it is estimated: from its own
     record, else from those of cells like it, in proportion to what is declared, else from the operations and a rate;
-    with `prefer_rates` from these first.
+    with `prefer_rates` from these first, where the kind of cell has one.
 
     Args:
         cells: of one suite.
@@ -98,7 +98,7 @@ def cell_costs(
             if operations and (prefer_rates or alike is None):
                 rates = rates_of(cell)
                 rate = rates.train if cell.kind == "train" else rates.attack
-                seconds, basis = (None, "") if rate is None else (operations / rate, "rate")
+                seconds, basis = (seconds, basis) if rate is None else (operations / rate, "rate")
         limit = None if most is None else flops.of(most)
         costs.append(CellCost(cell, passes, operations, limit, seconds, basis))
     return costs

@@ -171,9 +171,42 @@ def test_rates_of_the_command_line() -> None:
     assert given_rates(["1e14"]) == Rates(1e14, 1e14)
     assert given_rates(["train=2e14", "attack=1e14"]) == Rates(2e14, 1e14)
     assert given_rates(["attack=1e14"]) == Rates(None, 1e14)
-    for wrong in (["x"], ["0"], ["audit=1"], ["1", "2"], ["train=1", "train=2"], ["=1"]):
+    for wrong in ("x", "0", "audit=1", "=1"):
         with pytest.raises(UserError, match="--rate: should be operations a second such as 1e14"):
-            given_rates(wrong)
+            given_rates([wrong])
+
+
+def test_no_rate_is_given_twice() -> None:
+    """Whatever the order: a rate of all cells is one of each kind, too."""
+    for first, second, kind in (("1", "2", "train"), ("train=1", "2", "train"), ("attack=1", "2", "attack")):
+        for texts in ([first, second], [second, first]):
+            with pytest.raises(UserError, match=f"--rate: '{texts[1]}' gives the rate of '{kind}' again"):
+                given_rates(texts)
+    with pytest.raises(UserError, match="--rate: 'attack=2' gives the rate of 'attack' again"):
+        given_rates(["train=1", "attack=1", "attack=2"])
+
+
+def test_a_rate_of_attacks_leaves_trainings_their_records(cells: list[Cell]) -> None:
+    first, second, *_ = trainings = [cell for cell in cells if cell.kind == "train"]
+    attacks = [cell for cell in cells if cell.attack == "PGD" and cell.eps == 0.1]
+    records = {first.id: trained(first, 60.0), attacks[0].id: recorded(attacks[0], 3.0, 300, 200)}
+    given = Rates(None, 100.0)
+    costs = cell_costs([*trainings, *attacks], records, lambda _: FLOPS, 10, lambda _: given, prefer_rates=True)
+    of = {cost.cell.id: (cost.seconds, cost.basis) for cost in costs}
+    assert (of[first.id], of[second.id]) == ((60.0, "recorded"), (60.0, "records"))
+    assert of[attacks[1].id] == (500 * 0.1 + 200 * 0.2, "rate")
+
+
+def test_what_measures_goes_with_cost_and_names_a_device(tmp_path: Path, tiny: Path) -> None:
+    for words, told in (
+        (["--device", "cpu"], "--device: goes with --cost"),
+        (["--device", "nonsense"], "--device: goes with --cost"),
+        (["--cost", "--rate", "1e9", "--device", "nonsense"], "--device nonsense: there is no such device here"),
+    ):
+        done = command_here("plan", tiny, *words, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(told)
+    assert command_here("plan", tiny, "--cost", "--rate", "1e9", "--device", "cpu", cwd=tmp_path).returncode == 0
 
 
 def test_the_command_says_what_a_suite_takes(tmp_path: Path, tiny: Path) -> None:
