@@ -21,6 +21,7 @@ from robustbench_cmic.report import Summary
 from robustbench_cmic.report.figures import drawings_of
 from robustbench_cmic.report.formats.html import suite_page
 from robustbench_cmic.report.formats.html.information import evaluated_chart, ncmi_chart, training_chart
+from robustbench_cmic.report.formats.html.simplex import simplex_charts
 from robustbench_cmic.report.kept_outputs import kept_epochs, kept_logits
 from robustbench_cmic.report.simplex import (
     SimplexPictures,
@@ -123,6 +124,39 @@ def test_training_is_shown_in_eval_mode_too_where_all_classes_are_kept(tmp_path:
     assert evaluated_chart(some) is None
 
 
+def with_selected_epochs(tmp_path: Path) -> Summary:
+    """Seed 0 of `a` keeps epoch 2 too, seed 1 and all of `b` epoch 4: each the one that was selected for it."""
+    summary = board(tmp_path)
+    plan, folder = summary.results.plan, summary.results.folder
+    for cell in plan.of("train"):
+        early = (cell.model, cell.seed) == ("a", 0)
+        first, middle, last = CE if cell.model == "a" else CMIC
+        chosen = logits_of(1 + cell.seed, {0: 1})
+        logits, epochs = (
+            ([first, chosen, middle, last], [1, 2, 3, 5]) if early else ([first, middle, chosen, last], [1, 3, 4, 5])
+        )
+        kept = outputs(logits, epochs=epochs)
+        write_record(folder, train_record(cell, outputs=kept.model_dump(), selected_epoch=2 if early else 4))
+    return read(folder)
+
+
+def test_seeds_are_averaged_epoch_by_epoch_where_each_keeps_its_selected_one_too(tmp_path: Path) -> None:
+    """All seeds have the epochs 1, 3 and 5, with equal outputs; what one seed alone has is no mean over seeds."""
+    summary = with_selected_epochs(tmp_path)
+    (figure,) = (drawing for drawing in figures(summary, "training") if drawing.name == "training-test")
+    chart = evaluated_chart(summary)
+    assert chart is not None
+    expected = kept_epochs(outputs(CE))
+    for panel, name in enumerate(("cmi", "separation", "ncmi")):
+        (line,) = (line for line in figure.figure.axes[panel].get_lines() if line.get_label() == "a")
+        assert list(line.get_xdata()) == [1, 3, 5]
+        np.testing.assert_allclose(line.get_ydata(), [getattr(own, name) for own in expected])
+        axis = f"x{panel + 1 if panel else ''}"
+        (trace,) = (each for each in chart.figure["data"] if (each["name"], each["xaxis"]) == ("a", axis))
+        assert trace["x"] == [1, 3, 5]
+        np.testing.assert_allclose(trace["y"], line.get_ydata(), rtol=1e-3)
+
+
 # --- points, classes -----------------------------------------------------------------------------------------------
 
 
@@ -203,8 +237,8 @@ def test_the_kept_epoch_is_the_last_picture(tmp_path: Path) -> None:
     assert titles[4:] == ["epoch 1", "epoch 3", "epoch 5", "epoch 5, T = 4"]
 
 
-def figures(summary: Summary) -> Any:
-    found = drawings_of(summary, "simplex")
+def figures(summary: Summary, kind: str = "simplex") -> Any:
+    found = drawings_of(summary, kind)
     assert not isinstance(found, str), found
     return found
 
@@ -244,6 +278,43 @@ def test_the_page_has_the_frames_and_the_charts(tmp_path: Path) -> None:
     (heat,) = charts["transfer-0"]["figure"]["data"]
     assert heat["z"] == [[100, 100], [100, 100]]
     assert "<dog>" not in found[1]
+
+
+def test_an_animation_goes_through_the_epochs_that_all_models_have(tmp_path: Path) -> None:
+    summary = with_selected_epochs(tmp_path)
+    own = pictures(summary)
+    (chart,) = simplex_charts(own)
+    assert chart.frames is not None
+    steps, traces = chart.frames.steps, chart.figure["data"]
+    assert [step["label"] for step in steps] == ["1", "3", "5"]
+    for step in steps:
+        moved = np.concatenate([np.transpose([x, y]) for x, y in zip(step["x"], step["y"], strict=True)])
+        looks = [look for model in own.models.values() for look in model.looks if str(look.epoch) == step["label"]]
+        np.testing.assert_allclose(moved, np.concatenate([look.points for look in looks]), atol=6e-4)
+        assert all(f"<br>epoch {step['label']}<br>" in text for text in step["texts"])
+    assert [traces[place]["x"] for place in chart.frames.traces] == steps[-1]["x"]
+
+
+def test_a_model_that_ended_earlier_ends_the_animation_and_the_picture_is_that_of_its_last_step(tmp_path: Path) -> None:
+    summary = board(tmp_path)
+    short = outputs(CMIC[:2], epochs=[1, 3]).model_dump()
+    write_record(summary.results.folder, train_record(cell_of(summary.results.plan, "b", 0, "train"), outputs=short))
+    (chart,) = simplex_charts(pictures(read(summary.results.folder)))
+    assert chart.frames is not None
+    assert [step["label"] for step in chart.frames.steps] == ["1", "3"]
+    assert [chart.figure["data"][place]["x"] for place in chart.frames.traces] == chart.frames.steps[-1]["x"]
+    titles = [note["text"] for note in chart.figure["layout"]["annotations"][:2]]
+    assert titles == chart.frames.steps[-1]["texts"]
+
+
+def test_models_without_a_common_epoch_stand_still(tmp_path: Path) -> None:
+    summary = board(tmp_path)
+    other = outputs(CMIC, epochs=[2, 4, 6]).model_dump()
+    write_record(summary.results.folder, train_record(cell_of(summary.results.plan, "b", 0, "train"), outputs=other))
+    (chart,) = simplex_charts(pictures(read(summary.results.folder)))
+    assert chart.frames is None
+    titles = [note["text"] for note in chart.figure["layout"]["annotations"][:2]]
+    assert ["epoch 5" in titles[0], "epoch 6" in titles[1]] == [True, True]
 
 
 def test_charts_of_measures_have_the_numbers_of_the_figures(tmp_path: Path) -> None:

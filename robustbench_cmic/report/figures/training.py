@@ -108,11 +108,13 @@ def _trainings(summary: Summary) -> dict[str, list[TrainRecord]]:
 def measured_epochs(
     curves: Sequence[TrainingCurve], measure: Callable[[MeasuredEpoch], float]
 ) -> tuple[list[int], list[list[float]]]:
-    """Epochs that all seeds have which came to the end, and of each the measure, seed by seed."""
-    whole = [curve.epochs for curve in curves if not curve.diverged]
-    length = min(map(len, whole), default=0)
-    epochs = [epoch.epoch for epoch in whole[0][:length]] if whole else []
-    return epochs, [[measure(curve[place]) for curve in whole] for place in range(length)]
+    """Epochs that all seeds have which came to the end, and of each the measure, seed by seed.
+
+    Seeds need not have the same: each keeps the outputs of the epoch that was selected for it, too.
+    """
+    whole = [{epoch.epoch: epoch for epoch in curve.epochs} for curve in curves if not curve.diverged]
+    epochs = [number for number in whole[0] if all(number in own for own in whole)] if whole else []
+    return epochs, [[measure(own[number]) for own in whole] for number in epochs]
 
 
 def _line(

@@ -17,7 +17,10 @@ _ROW = 330
 
 
 def simplex_charts(pictures: SimplexPictures) -> list[Chart]:
-    """A row a model, so many in each chart: on the left it moves through the epochs, on the right the end at T."""
+    """A row a model, so many in each chart: on the left it moves through the epochs, on the right the end at T.
+
+    It moves through the epochs that all models of the chart have: each keeps that which was selected for it, too.
+    """
     models = list(pictures.models.items())
     groups = [models[start : start + MODELS_A_CHART] for start in range(0, len(models), MODELS_A_CHART)]
     return [_chart(pictures, dict(group), number) for number, group in enumerate(groups)]
@@ -26,8 +29,12 @@ def simplex_charts(pictures: SimplexPictures) -> list[Chart]:
 def _chart(pictures: SimplexPictures, models: Mapping[str, SimplexModel], number: int) -> Chart:
     traces: list[dict[str, Any]] = []
     moving: list[int] = []
-    for row, own in enumerate(models.values()):
-        for column, look in enumerate((own.looks[-1], own.calibrated)):
+    epochs = _common_epochs(models)
+    shown = {
+        model: (_look(own, epochs[-1]) if epochs else own.looks[-1], own.calibrated) for model, own in models.items()
+    }
+    for row, looks in enumerate(shown.values()):
+        for column, look in enumerate(looks):
             if look is not None:
                 axes = 2 * row + column
                 traces.append(_edges(axes))
@@ -35,21 +42,28 @@ def _chart(pictures: SimplexPictures, models: Mapping[str, SimplexModel], number
                 traces += _points(pictures, look, axes, key=not row and not column)
                 moving += [] if column else range(first, len(traces))
     text = f"Outputs of three classes in a triangle over training: {', '.join(models)}."
-    figure = plotly_figure(traces, _layout(pictures, models))
-    steps = [_step(pictures, models, place) for place in range(min(len(own.looks) for own in models.values()))]
-    return Chart(
-        f"simplex-{number}", text, _ROW * len(models) + 30, figure, frames=Frames("epoch", moving, steps), below=""
-    )
+    figure = plotly_figure(traces, _layout(pictures, models, shown))
+    steps = [_step(pictures, models, epoch) for epoch in epochs]
+    frames = Frames("epoch", moving, steps) if steps else None
+    return Chart(f"simplex-{number}", text, _ROW * len(models) + 30, figure, frames=frames, below="")
 
 
-def _step(pictures: SimplexPictures, models: Mapping[str, SimplexModel], place: int) -> dict[str, Any]:
-    looks = [own.looks[place] for own in models.values()]
-    own_points = [_of_class(pictures, look, k) for look in looks for k in range(3)]
+def _common_epochs(models: Mapping[str, SimplexModel]) -> list[int]:
+    return sorted(set.intersection(*({look.epoch for look in own.looks} for own in models.values())))
+
+
+def _look(own: SimplexModel, epoch: int) -> Look:
+    return next(look for look in own.looks if look.epoch == epoch)
+
+
+def _step(pictures: SimplexPictures, models: Mapping[str, SimplexModel], epoch: int) -> dict[str, Any]:
+    looks = {model: _look(own, epoch) for model, own in models.items()}
+    own_points = [_of_class(pictures, look, k) for look in looks.values() for k in range(3)]
     return {
-        "label": str(looks[0].epoch),
+        "label": str(epoch),
         "x": [x for x, _ in own_points],
         "y": [y for _, y in own_points],
-        "texts": [_title(model, own.looks[place], own) for model, own in models.items()],
+        "texts": [_title(model, looks[model], own) for model, own in models.items()],
     }
 
 
@@ -91,7 +105,11 @@ def _points(pictures: SimplexPictures, look: Look, axes: int, key: bool) -> list
     return traces
 
 
-def _layout(pictures: SimplexPictures, models: Mapping[str, SimplexModel]) -> dict[str, Any]:
+def _layout(
+    pictures: SimplexPictures,
+    models: Mapping[str, SimplexModel],
+    shown: Mapping[str, tuple[Look, Look | None]],
+) -> dict[str, Any]:
     """Titles come first among the annotations: those on the left, by model, are what an animation changes."""
     titles: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
@@ -103,7 +121,7 @@ def _layout(pictures: SimplexPictures, models: Mapping[str, SimplexModel]) -> di
     height = 1 / len(models)
     for row, (model, own) in enumerate(models.items()):
         top = 1 - row * height
-        for column, look in enumerate((own.looks[-1], own.calibrated)):
+        for column, look in enumerate(shown[model]):
             axes, ends = 2 * row + column, (0.0, 0.48) if not column else (0.52, 1.0)
             common = {"visible": False, "fixedrange": True}
             layout["xaxis" + _axis("", axes)] = common | {"domain": ends, "range": [-0.12, 1.12], "constrain": "domain"}
