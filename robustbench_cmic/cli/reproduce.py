@@ -11,11 +11,11 @@ import typer
 
 from robustbench_cmic.cli.arguments import SuiteArgument, fail, load, number_to, tell, whole_number
 from robustbench_cmic.cli.compare import read_folder
+from robustbench_cmic.plan.command import name_given
 from robustbench_cmic.records.files import write_atomically, write_json
 from robustbench_cmic.report.constraints import constraints_text
 from robustbench_cmic.run import INTERRUPTED
 from robustbench_cmic.run.console import show, show_text
-from robustbench_cmic.suite.fields import is_name
 from robustbench_cmic.suite.messages import os_error_reason
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ def load_as_recorded(suite: str, plan: Plan) -> LoadedSuite:
     Raises:
         UserError: see `arguments.load`, or the file has no longer what was changed of it.
     """
-    # A name that only changes have, `digits+training.epochs=2`, is no `--as`, and follows from them.
-    name_as = plan.suite if plan.file_name and is_name(plan.suite) else None
-    return load(suite, settings=plan.changes, name_as=name_as)
+    return load(suite, settings=plan.changes, name_as=name_given(plan))
 
 
 def _write(certificate: Certificate, place: Path, when_safe: Callable[[], None]) -> None:

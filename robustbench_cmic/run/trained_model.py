@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,7 @@ from robustbench_cmic.models.layout import lay_out
 from robustbench_cmic.models.weights import load_weights
 from robustbench_cmic.objectives import head_owner, holds_own_head
 from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.plan.command import suite_words
 from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.records.state import cell_states
 from robustbench_cmic.records.store import PLAN_FILE, Store
@@ -137,7 +139,6 @@ def _name(cell: Cell) -> str:
 
 def _again(cell: Cell, plan: Plan, folder: Path, why: str) -> NoReturn:
     """Raise a `UserError` that says which command trains the model."""
-    shipped = plan.file in shipped_suites() or not plan.file
-    suite = plan.suite if shipped else os.path.normpath(folder / plan.file)
-    command = f"robustbench-cmic run {suite} --results NEW --only {cell.model} --seeds {cell.seed}"
+    words = [*suite_words(plan, folder), "--results", "NEW", "--only", cell.model, "--seeds", str(cell.seed)]
+    command = f"robustbench-cmic run {shlex.join(words)}"
     raise UserError(f"{why}; run the suite again, `{command}`, and load it from NEW/{plan.suite}")

@@ -11,6 +11,7 @@ import pytest
 from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.plan.cell import Cell, Plan
 from robustbench_cmic.report import read_results, summarize
+from robustbench_cmic.report.folder import claimed
 from robustbench_cmic.report.formats.html.numbers import AGAIN, RECORD, all_numbers
 from robustbench_cmic.suite import load_suite, shipped_suites
 from robustbench_cmic.suite.toy import toy
@@ -104,6 +105,37 @@ def test_a_suite_whose_name_only_looks_like_toy_size_is_called_by_its_own_file(t
     plan = planned(tmp_path, SUITE.replace("suite: made", "suite: made-toy"))
     found = commands(made(tmp_path, plan))
     assert {shlex.split(command)[4] for command in found.values()} == {"made-toy.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "at_toy_size"),
+    [
+        ([], None, False),
+        (["training.limit=64", "attacks.0.eps=[0.1, 8/255]"], None, False),
+        (["training.limit=64"], "mine", False),
+        (["training.limit=64"], "made", False),
+        ([], "mine", False),
+        (["training.epochs=2"], None, True),
+        (["training.epochs=2"], "mine-toy", True),
+    ],
+)
+def test_what_set_and_as_had_changed_is_changed_again(
+    tmp_path: Path, cli_here: Cli, settings: list[str], name: str | None, at_toy_size: bool
+) -> None:
+    """The command is carried out beside the file, which has a name of its own: it makes that cell of that suite."""
+    file = tmp_path / "suites" / "other.yaml"
+    file.parent.mkdir()
+    file.write_text(SUITE.replace("epochs: 1,", "epochs: 1, limit: 80,"))
+    suite = load_suite(file, settings=settings, name=name).suite
+    plan = make_plan(toy(suite) if at_toy_size else suite)
+    folder = tmp_path / "results" / plan.suite
+    folder.parent.mkdir()
+    fill(folder, claimed(folder, plan, file), outcome)
+    cell = cell_of(plan, "a", 0, "none")
+    done = cli_here(*arguments(commands(folder)[cell.id]), cwd=file.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made_again = {path.name for path in (file.parent / "mine" / plan.suite).glob("*.s0.*.json")}
+    assert made_again == {f"{cell.id}.json", f"{cell.needs}.json"}
 
 
 def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:

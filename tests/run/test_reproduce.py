@@ -119,6 +119,7 @@ def test_a_sample_is_told_and_certified_elsewhere(copied: Path, cli_here: Cli) -
         ([], None),
         (["training.epochs=1", "attacks.PGD.steps=2"], None),
         (["training.optimizer.lr=1e-3"], "mine"),
+        (["training.optimizer.lr=1e-3"], "tiny"),
         ([], "mine"),
     ],
 )

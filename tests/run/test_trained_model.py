@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -21,10 +22,13 @@ from robustbench_cmic.records.files import write_json
 from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.records.store import Store, read_record, write_record
 from robustbench_cmic.report import ReportError
+from robustbench_cmic.report.folder import claimed
 from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.data import Digits
 from robustbench_cmic.suite.messages import UserError
+from tests.conftest import Cli
 from tests.in_process import carried_out
+from tests.report.folders import fill
 
 OWN = """\
 from torch import nn
@@ -121,6 +125,28 @@ def test_without_weights_it_is_said_how_to_make_them(copied: Path, tmp_path: Pat
     assert len(model) == 2
     Path(folder / f"{training(folder).cell.id}.json").unlink()
     assert refused(folder).startswith("ce seed 0 was not trained yet; run the suite again")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [(["training.epochs=1", "models.ce.objective={name: ce, label_smoothing: 0.1}"], None),
+     (["training.epochs=1"], "mine"), ([], "mine")],
+)  # fmt: skip
+def test_of_a_suite_that_set_and_as_had_changed_the_command_makes_weights_that_are_loaded(
+    tiny: Path, cli_here: Cli, settings: list[str], name: str | None
+) -> None:
+    own = tiny.rename(tiny.with_name("my own.yaml"))
+    plan = make_plan(load_suite(own, settings=settings, name=name).suite)
+    folder = fill(tiny.parent / plan.suite, plan, lambda _: [True])
+    write_json(folder / "plan.json", claimed(folder, plan, own).model_dump(mode="json"))
+    said = re.search("run the suite again, `(.*)`, and load it from (NEW/.*)", refused(folder))
+    assert said is not None
+    _, *words = shlex.split(said[1])
+    done = cli_here(*words, cwd=tiny.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = tiny.parent / said[2]
+    assert training(made).cell == plan.of("train")[0]
+    load_model(made, "ce", 0)
 
 
 def test_only_the_recorded_weights_are_loaded(copied: Path) -> None:

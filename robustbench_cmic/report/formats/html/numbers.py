@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robustbench_cmic.plan.cell import Cell, Plan
+from robustbench_cmic.plan.cell import Cell
+from robustbench_cmic.plan.command import suite_words
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.report.about import code_text, parameters
 from robustbench_cmic.report.frame import plain_rows
 from robustbench_cmic.report.metrics import ACCURACY, Metric
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import NOTHING
-from robustbench_cmic.suite import shipped_suites
 from robustbench_cmic.suite.fields import CLEAN, Threat
-from robustbench_cmic.suite.toy import MARK, SUFFIX
 
 RECORD = "record"
 AGAIN = "to run it again"
@@ -31,9 +29,10 @@ def all_numbers(summary: Summary) -> tuple[list[dict[str, Any]], list[tuple[str,
     """
     places: dict[tuple[str, str], int] = {}
     rows = plain_rows(summary.frame)
+    suite = suite_words(summary.results.plan)
     for row in rows:
         threat = Threat(row["norm"], row["eps"])
-        facts = _origin(summary.results.plan, summary.results.records[row["cell"]])
+        facts = _origin(suite, summary.results.records[row["cell"]])
         row["size"] = "clean" if threat == CLEAN else str(threat)
         row["raised"] = [name for name in row["flags"].split(";") if name]
         row["facts"] = [places.setdefault(fact, len(places)) for fact in facts]
@@ -49,10 +48,10 @@ def number_text(metric: Metric, row: dict[str, Any]) -> str:
     return f"{text} †" if metric == ACCURACY and row["flags"] else text
 
 
-def _origin(plan: Plan, record: AnyRecord) -> Iterator[tuple[str, str]]:
+def _origin(suite: Sequence[str], record: AnyRecord) -> Iterator[tuple[str, str]]:
     """Which record it is, the command that makes it again, and on which code, machine, weights and examples."""
     yield RECORD, f"{record.cell.id}.json"
-    yield AGAIN, _command(plan, record.cell)
+    yield AGAIN, _command(suite, record.cell)
     yield "schema", record.schema_
     yield "status", f"{record.status}: {record.reason}" if record.reason else record.status
     for label, value in record.provenance.items():
@@ -65,18 +64,9 @@ def _origin(plan: Plan, record: AnyRecord) -> Iterator[tuple[str, str]]:
     yield from ((f"{label}, sha256", sha256) for label, sha256 in hashes.items() if sha256 is not None)
 
 
-def _command(plan: Plan, cell: Cell) -> str:
+def _command(suite: Sequence[str], cell: Cell) -> str:
     """For a shell, beside the suite's file; results go to a folder of their own, so that none are overwritten."""
     evaluation = cell.declared.get("evaluation") or {}
-    limit = f" --limit {evaluation.get('limit')}" if evaluation.get("by_command_line") else ""
-    suite = _suite(plan.suite, plan.description)
-    return f"python -m robustbench_cmic run {suite} --only {shlex.quote(cell.id)}{limit} --results mine"
-
-
-@functools.lru_cache(maxsize=1)  # asked for every row; which suites come along is looked up in the file system
-def _suite(suite: str, description: str) -> str:
-    """What `run` knows the suite by: the name of one that comes along, or a file, as far as a plan can tell."""
-    at_toy_size = suite.endswith(SUFFIX) and MARK in description
-    name = suite.removesuffix(SUFFIX) if at_toy_size else suite
-    file = name if name in shipped_suites() else f"{name}.yaml"
-    return f"{shlex.quote(file)} --toy" if at_toy_size else shlex.quote(file)
+    limit = ["--limit", str(evaluation.get("limit"))] if evaluation.get("by_command_line") else []
+    words = ["run", *suite, "--only", cell.id, *limit, "--results", "mine"]
+    return f"python -m robustbench_cmic {shlex.join(words)}"
