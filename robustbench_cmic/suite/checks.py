@@ -145,7 +145,7 @@ def _steps(suite: Suite, training: Training | None) -> int | None:
     if training is None or (known is None and training.limit is None):
         return None
     images = min(size for size in (known, training.limit) if size is not None)
-    return training.epochs * training.steps_of_epoch(images)
+    return training.steps(images, suite.adversarial)
 
 
 def _model_errors(where: Location, model: Model, several: bool, trains: bool) -> Iterator[Problem]:

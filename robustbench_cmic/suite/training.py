@@ -232,6 +232,12 @@ class Training(Strict):
         whole, rest = divmod(images, self.batch_size)
         return whole + (rest > 1)
 
+    def steps(self, images: int, adversarial: bool = False) -> int:
+        """Of the whole training, on those of so many images that are not held out; `adversarial`: as for `declared`."""
+        by_default = adversarial and self.select is None and self.held_out is None
+        whole = self.model_copy(update={"held_out": HELD_OUT}) if by_default else self
+        return self.epochs * self.steps_of_epoch(max(0, images - whole.held_out_images(images)))
+
     def declared(self, adversarial: bool = False) -> dict[str, Any]:
         """What decides a training, as a cell declares it: plain data; what is optional only where it is asked for.
 

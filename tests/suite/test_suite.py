@@ -327,7 +327,7 @@ def test_a_pair_may_differ_in_robust_cmi(tmp_path: Path) -> None:
     (warning,) = load(tmp_path, adversaries("method: trades, eps: 0.1", with_it.replace("horizon: 0.1", ""))).warnings
     assert warning.text("x.yaml") == (
         "x.yaml:6: models[1].objective.adversary.robust_cmi.momentum: the momentum 0.9999 leaves 97 % of the untrained "
-        "network in the centroids after 300 steps: lower it, or give a `horizon` (0.1, say) in its place"
+        "network in the centroids after 270 steps: lower it, or give a `horizon` (0.1, say) in its place"
     )
 
 

@@ -17,8 +17,12 @@ from robustbench_cmic.data.feed import Examples
 from robustbench_cmic.data.subset import hold_out
 from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.objectives import build_objective
+from robustbench_cmic.plan.build import make_plan
 from robustbench_cmic.records.schema import TrainRecord
 from robustbench_cmic.records.store import read_record
+from robustbench_cmic.run.job import run_cell
+from robustbench_cmic.run.watch.events import CellProgress, Event
+from robustbench_cmic.suite import load_suite
 from robustbench_cmic.suite.objectives import Adversary, objective_of
 from robustbench_cmic.training import selection
 from robustbench_cmic.training.checkpoint import TrainingRun, load_state, save_state
@@ -26,6 +30,7 @@ from robustbench_cmic.training.loop import train
 from robustbench_cmic.training.optimizer import build_optimizer
 from robustbench_cmic.training.selection import HeldOut
 from tests.conftest import TINY_SUITE, Cli
+from tests.in_process import settings_for
 from tests.training.test_train import CE, CMIC, DIGITS, SGD, declare, optimizer_of, prepare, weights
 
 SPLIT = Split(DIGITS.train.images[:400], DIGITS.train.labels[:400])
@@ -182,6 +187,49 @@ def test_the_record_tells_the_accuracies_and_the_epoch(tmp_path: Path, cli_here:
 )
 def test_a_share_or_a_number(held_out: float, images: int, count: int) -> None:
     assert declare({"select": "best", "held_out": held_out}).held_out_images(images) == count
+
+
+WARNED = """\
+suite: few
+dataset: {dataset}
+training: {{epochs: 2, batch_size: 8, optimizer: {{name: sgd, lr: 0.1}}{changes}}}
+models:
+  - {{id: a, architecture: mlp, objective: {{name: cmic, momentum: {momentum}{adversary}}}}}
+audit: off
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "adversary", "momentum", "made"),
+    [
+        (", select: best, held_out: 0.5", "", 0.85, 20),
+        (", select: best, held_out: 40", "", 0.87, 30),
+        ("", ", adversary: {eps: 0.1, steps: 1}", 0.885, 36),
+        (", held_out: 0.5", ", adversary: {eps: 0.1, steps: 1}", 0.85, 20),
+        (", select: last", ", adversary: {eps: 0.1, steps: 1}", 0.9, 40),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_warning_counts_the_steps_that_are_made(
+    tmp_path: Path, changes: str, adversary: str, momentum: float, made: int, known: bool
+) -> None:
+    """Those of 160 images that are learned from: `validate` tells, or where it cannot know the images, the training."""
+    x, y = np.asarray(DIGITS.train.images[:160]), DIGITS.train.labels[:160]
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    dataset, limit = ("{name: digits}", ", limit: 160") if known else ("{name: arrays, path: own.npz}", "")
+    file = tmp_path / "few.yaml"
+    file.write_text(WARNED.format(dataset=dataset, changes=changes + limit, adversary=adversary, momentum=momentum))
+    loaded = load_suite(file)
+    events: list[Event] = []
+    run_cell(make_plan(loaded.suite).of("train")[0], settings_for(tmp_path), events.append)
+    progress = [event for event in events if isinstance(event, CellProgress)]
+    assert {event.total for event in progress if event.text == "steps"} == {made}
+    said = [event.text for event in progress if event.text.startswith("warning: ")]
+    told, silent = ([problem.message for problem in loaded.warnings], said) if known else (said, loaded.warnings)
+    assert silent == []
+    (sentence,) = told
+    left = f"the momentum {momentum:g} leaves {100 * momentum**made:.0f} % of the uniform start in the centroids after"
+    assert f"{left} {made} steps" in sentence
 
 
 def test_nothing_is_held_out_unless_asked_for() -> None:

@@ -53,7 +53,7 @@ def run_training(job: Job) -> TrainRecord:
     checkpointer = Checkpointer(job, settings.store.resume_state(cell.id), identity)
     training, job.stopwatch.resumed = checkpointer.take_up(begin)
     _warn_of_training_mode(job, training.model)
-    _warn_of_objective(job, declared.epochs * declared.steps_of_epoch(len(split.labels)))
+    _warn_of_objective(job, declared.steps(len(split.labels)))
     for epoch in training.curve:
         job.epoch(epoch, restored=True)
 
