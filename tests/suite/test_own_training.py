@@ -127,15 +127,48 @@ def test_a_mistake_of_the_suite_is_told_once_where_it_stands(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("optimizer: {lr: 0.2}", "optimizer: {momentum: 0.5}", "training.optimizer.momentum (0.9, 0.5)"),
+        ("epochs: 3", "epochs: 5, batch_size: 32", "training.epochs (3, 5), training.batch_size (64, 32)"),
+        ("limit: 600", "augmentation: {flip: true}",
+         "training.augmentation.flip (false, true), training.limit (600, not given)"),
+        ("optimizer: {name: adamw, lr: 0.1}", "epochs: 5",
+         "training.epochs (2, 5), training.optimizer.name (adamw, sgd)"),
+        ("schedule: {name: multistep, milestones: [1]}", "schedule: {name: multistep, milestones: [1, 2], gamma: 1e-5}",
+         "training.schedule.milestones ([1], [1, 2]), training.schedule.gamma (0.1, 1e-5)"),
+        ("select: best, held_out: 0.1", "select: best, held_out: 0.2", "training.held_out (0.1, 0.2)"),
+    ],
+)  # fmt: skip
+def test_of_two_trainings_of_their_own_the_keys_that_differ_are_named(
+    tmp_path: Path, first: str, second: str, told: str
+) -> None:
+    models = [
+        f"  - {{id: {name}, architecture: mlp, objective: {{name: {name}}}, training: {{{own}}}}}\n"
+        for name, own in (("ce", first), ("cmic", second))
+    ]
+    (line,) = refused(tmp_path, f"{''.join(models)}pairs: [[ce, cmic]]\n")
+    assert line.endswith(f"'ce' and 'cmic' differ in {told}; only the objective may, or its adversary")
+
+
+def test_a_training_of_which_there_is_no_other_is_its_own(tmp_path: Path) -> None:
+    (tmp_path / "given.pt").touch()
+    training = "{epochs: 2, batch_size: 64, optimizer: {name: sgd, lr: 0.1}}"
+    models = "  - {id: given, architecture: mlp, weights: given.pt}\n"
+    models += (
+        f"  - {{id: own, architecture: mlp, objective: {{name: ce}}, training: {training}}}\npairs: [[given, own]]\n"
+    )
+    (line,) = refused(tmp_path, models, "suite: sizes\ndataset: {name: digits}\nmodels:\n")
+    assert "'given' and 'own' differ in training (none, its own); " in line
+
+
 def test_trainings_of_a_pair_are_alike_and_given_weights_have_none(tmp_path: Path) -> None:
     model = "  - {id: own, architecture: mlp, objective: {name: cmic}, training: {epochs: 5}}\npairs: [[plain, own]]\n"
     (line,) = refused(tmp_path, PLAIN + model)
     assert (
-        "unfair: 'plain' and 'own' differ in training (the suite's, its own); only the objective may, or its adversary"
-        in line
+        "unfair: 'plain' and 'own' differ in training.epochs (2, 5); only the objective may, or its adversary" in line
     )
-    (line,) = refused(tmp_path, PLAIN + model.replace("epochs: 5", "optimizer: {momentum: 0.5}"))
-    assert "differ in training (the suite's, its own)" in line
     tuned = "optimizer: {lr: 0.2, weight_decay: 0.01}, outputs: {}"
     assert load(tmp_path, PLAIN + model.replace("epochs: 5", tuned)).pairs == [["plain", "own"]]
     given = "  - {id: own, architecture: resnet18, pretrained: true, training: {epochs: 5}}\n"
