@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from robustbench_cmic.objectives.ce import CrossEntropy
     from robustbench_cmic.objectives.cmic import Cmic
     from robustbench_cmic.report.frame import load_results, worst_case
+    from robustbench_cmic.run.evaluate import evaluate
     from robustbench_cmic.run.trained_model import load_model
 
 __all__ = [
     "Cmic",
     "CrossEntropy",
     "__version__",
+    "evaluate",
     "load_model",
     "load_results",
     "measure_information",
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "Cmic": "objectives.cmic",
     "CrossEntropy": "objectives.ce",
+    "evaluate": "run.evaluate",
     "load_model": "run.trained_model",
     "load_results": "report.frame",
     "measure_information": "information.measures",

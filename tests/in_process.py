@@ -35,7 +35,7 @@ def settings_for(folder: Path, **others: Any) -> Settings:
     return Settings(**chosen | others)
 
 
-def carried_out(suite: Path, folder: Path, work: Path | None = None) -> list[AnyRecord]:
+def carried_out(suite: Path, folder: Path, work: Path | None = None, **others: Any) -> list[AnyRecord]:
     """The records of every cell of a suite, written to a new folder with the plan."""
     store = Store(folder, work or folder)
     for place in (store.results, store.work):
@@ -43,7 +43,7 @@ def carried_out(suite: Path, folder: Path, work: Path | None = None) -> list[Any
     plan = make_plan(load_suite(suite).suite)
     write_json(store.plan, plan.model_dump(mode="json"))
     for cell in plan.cells:
-        run_cell(cell, settings_for(folder, store=store), lambda _: None)
+        run_cell(cell, settings_for(folder, store=store, **others), lambda _: None)
     return [read_record(store.record(cell.id)) for cell in plan.cells]
 
 

@@ -18,9 +18,10 @@ def test_exports_are_the_functions_themselves() -> None:
     from robustbench_cmic.information import measure_information
     from robustbench_cmic.objectives import Cmic, CrossEntropy
     from robustbench_cmic.report.frame import load_results, worst_case
+    from robustbench_cmic.run.evaluate import evaluate
     from robustbench_cmic.run.trained_model import load_model
 
-    own = [Cmic, CrossEntropy, load_model, load_results, measure_information, pgd, worst_case]
+    own = [Cmic, CrossEntropy, evaluate, load_model, load_results, measure_information, pgd, worst_case]
     assert [getattr(robustbench_cmic, name) for name in sorted(_PLACES)] == own
     assert sorted([*_PLACES, "__version__"]) == sorted(robustbench_cmic.__all__)
     assert set(robustbench_cmic.__all__) <= set(dir(robustbench_cmic))

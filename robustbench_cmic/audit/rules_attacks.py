@@ -2,8 +2,9 @@
 
 Thresholds are chosen so that chance raises no flag: a paired comparison has to differ by `POINTS` of the examples, with
 an exact one-sided p (McNemar) of at most `ALPHA`. On the 128 examples of a standard audit that takes at least 10
-examples, 8 points, and more where each breaks what the other leaves: what differs by less passes unnoticed. An attack whose steps cannot reach the edge of the ball is
-flagged for that: what others break and it leaves says nothing of gradients.
+examples, 8 points, and more where each breaks what the other leaves: what differs by less passes unnoticed. An attack
+whose steps cannot reach the edge of the ball is flagged for that: what others break and it leaves says nothing of
+gradients.
 """
 
 from __future__ import annotations

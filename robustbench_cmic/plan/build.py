@@ -37,7 +37,7 @@ def make_plan(suite: Suite, limit: int | None = None) -> Plan:
             begins_with = next((cell for cell in trainings[seed] if cell.model == model.begins_with), None)
             training = _training_cell(suite, model, seed, begins_with)
             trainings[seed].append(training)
-            cells += [training, *_attack_cells(training, suite.attacks, evaluation)]
+            cells += [training, *attack_cells(training, suite.attacks, evaluation)]
             if audit is not None:
                 cells.append(audit_cell(training, audit, evaluation))
     for transfer in (attack for attack in suite.attacks if isinstance(attack, Transfer)):
@@ -90,7 +90,7 @@ def _training_cell(suite: Suite, model: Model, seed: int, begins_with: Cell | No
     )
 
 
-def _attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterator[Cell]:
+def attack_cells(training: Cell, attacks: Sequence[Attack], evaluation: dict[str, Any]) -> Iterator[Cell]:
     """The clean evaluation of a trained model, then attack by attack, each over its radii; all but transfers."""
     yield _cell(training, evaluation, None, CLEAN)
     for attack in (each for each in attacks if not isinstance(each, Transfer)):

@@ -18,6 +18,7 @@ from robustbench_cmic.report.pairs import PairTest, title_of
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import NOTHING, plain, rank_of, seeds_text
 from robustbench_cmic.report.verdicts import names_of_pair
+from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.fields import CLEAN
 
 MOST = 10
@@ -40,6 +41,29 @@ def board_text(summary: Summary, width: int = NARROWEST) -> str:
     console = Console(file=file, width=max(width, NARROWEST), color_system=None, force_terminal=False)
     console.print(terminal_board(summary, None))
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def print_model(summary: Summary, model: str, audited: bool, console: Console) -> None:
+    """Print one model of one seed: what every attack leaves in every ball, and each flag with its numbers."""
+    n, clean = summary.examples[0], summary.clean[model].measures[ACCURACY.name]
+    found = {
+        threat: next(one for one in entries if one.model == model) for threat, entries in summary.standings.items()
+    }
+    console.print(_text(f"accuracy in % of {n} examples: {seeds_text(clean, summary)} without an attack, † flagged"))
+    table = _table(None, ["", *map(str, found)])
+    for label in dict.fromkeys(label for entry in found.values() for label in entry.attacks):
+        table.add_row(_text(label), *(_text(seeds_text(entry.attacks.get(label), summary)) for entry in found.values()))
+    worst = [entry.worst for entry in found.values()]
+    table.add_row(*map(_text, (WORST, *(seeds_text(number, summary) for number in worst))), style="bold")
+    ends = [wilson_interval(round((number.mean or 0.0) * n), n) for number in worst]
+    table.add_row(*map(_text, ("95 %", *(f"{percent(low):.1f} … {percent(high):.1f}" for low, high in ends))))
+    console.print(table)
+    for flag in (flag for flag in summary.flags if flag.model == model):
+        console.print(_text(f"† {flag.name} ({flag.about}): {flag.evidence}"))
+    if not audited:
+        console.print(_text("not audited: nothing says whether the attacks were able to succeed"))
+    elif not summary.flags:
+        console.print(_text("no flag was raised, which is no proof: a worst case is an upper bound"))
 
 
 def terminal_board(summary: Summary, lines: box.Box | None) -> RenderableType:

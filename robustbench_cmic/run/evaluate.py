@@ -1,0 +1,294 @@
+"""A network in memory, judged as a run judges those of a suite: attacked, audited, summed up."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from robustbench_cmic.attacks.model import frozen, in_float32
+from robustbench_cmic.data.base import Data, Split
+from robustbench_cmic.models.build import Normalize
+from robustbench_cmic.plan.audit import audit_cell, plan_audit
+from robustbench_cmic.plan.build import attack_cells
+from robustbench_cmic.plan.cell import Cell, Plan, cell_id
+from robustbench_cmic.plan.versions import SUBSET
+from robustbench_cmic.records.provenance import collect
+from robustbench_cmic.records.schema import AnyRecord
+from robustbench_cmic.records.store import Store, write_record
+from robustbench_cmic.report.formats.terminal import print_model
+from robustbench_cmic.report.frame import WORST
+from robustbench_cmic.report.results import Results
+from robustbench_cmic.report.summary import RaisedFlag, Summary, summarize
+from robustbench_cmic.run.jobs.attack import run_attack
+from robustbench_cmic.run.jobs.audit import run_audit
+from robustbench_cmic.run.jobs.context import Job, Stopwatch
+from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Emit
+from robustbench_cmic.run.watch.progress import display
+from robustbench_cmic.statistics import wilson_interval
+from robustbench_cmic.suite.fields import CLEAN, Norm, Threat, parse_number, radius_problem
+from robustbench_cmic.suite.schema import Suite
+
+Budget = Literal["quick", "standard", "strict"]
+MODEL = "model"
+_CHEAP: list[dict[str, Any]] = [
+    {"name": "FGSM"},
+    {"name": "PGD", "id": "PGD-margin", "steps": 20, "loss": "margin", "early_stop": True},
+]
+_STRONG: list[dict[str, Any]] = [
+    {"name": "FGSM"},
+    {"name": "PGD", "id": "PGD-ce", "steps": 40, "early_stop": True},
+    {"name": "PGD", "id": "PGD-margin", "steps": 40, "loss": "margin", "early_stop": True},
+    {"name": "AutoAttack", "ascending": True},
+]
+BUDGETS: dict[Budget, tuple[list[dict[str, Any]], str]] = {
+    "quick": (_CHEAP, "off"),
+    "standard": (_STRONG, "standard"),
+    "strict": (_STRONG, "strict"),
+}
+"""By its name the attacks and the audit of a budget, as a suite declares them."""
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """What attacks left of one network, and what the audit says of them; printed, a table.
+
+    Accuracies are fractions of all n examples, those that are misclassified without an attack among them. An upper
+    bound of robustness, whatever it says: no flag is no proof.
+
+    Attributes:
+        summary: all of it, as a report is made from.
+        audited: the budget has an audit; without one nothing says whether the attacks were able to succeed.
+    """
+
+    summary: Summary
+    audited: bool
+
+    @property
+    def accuracy(self) -> float:
+        """Without an attack."""
+        return self._mean("none", CLEAN)
+
+    @property
+    def worst_case(self) -> dict[float, float]:
+        """By eps what survives every attack in the ball and in smaller ones, the audit's own attacks among them."""
+        return {threat.eps: self._mean(WORST, threat) for threat in self._threats}
+
+    @property
+    def worst_case_interval(self) -> dict[float, tuple[float, float]]:
+        """Wilson's 95 % intervals, over examples."""
+        n = self.summary.examples[0]
+        return {eps: wilson_interval(round(worst * n), n) for eps, worst in self.worst_case.items()}
+
+    @property
+    def attacks(self) -> dict[float, dict[str, float]]:
+        """By eps what every attack leaves, by its label."""
+        attacks = self.summary.attacks
+        return {each.eps: {label: self._mean(label, each) for label in attacks(each)} for each in self._threats}
+
+    @property
+    def flags(self) -> list[RaisedFlag]:
+        """What the audit raised: name, what it is about, and the numbers that raised it."""
+        return self.summary.flags
+
+    def flags_of_worst_case(self, eps: float) -> tuple[str, ...]:
+        """Names of the flags that take a worst case away; empty where it may stand. KeyError: no such eps."""
+        return self.summary.values(MODEL, WORST, self._threat(eps)).flags
+
+    def survivors(self, eps: float) -> npt.NDArray[np.bool_]:
+        """(n,) truth values in the order of the examples: what `worst_case` counts. KeyError: no such eps."""
+        (row,) = self.summary.groups[MODEL, WORST, self._threat(eps)].values()
+        return np.array(row.outcomes)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row an attack and ball, with the columns of results.csv."""
+        return self.summary.frame
+
+    @property
+    def _threats(self) -> list[Threat]:
+        return self.summary.results.threats
+
+    def _threat(self, eps: float) -> Threat:
+        return {threat.eps: threat for threat in self._threats}[eps]
+
+    def _mean(self, label: str, threat: Threat) -> float:
+        mean = self.summary.values(MODEL, label, threat).mean
+        assert mean is not None, "every evaluation of it has a result"
+        return mean
+
+    def __str__(self) -> str:
+        file = io.StringIO()
+        print_model(self.summary, MODEL, self.audited, Console(file=file, width=110, color_system=None))
+        return file.getvalue().rstrip("\n")
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float | str | Sequence[float | str],
+    norm: Norm = "linf",
+    budget: Budget = "standard",
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> ModelEvaluation:
+    """Attack a network, audit whether the attacks were able to succeed, and sum it up.
+
+    What a run does with a model of a suite, for one in memory: the same attacks, judged in float32 by the harness, the
+    same audit, the same rules. Attacks need gradients with respect to the image. Weights, statistics and the mode of
+    every layer are as before afterwards; the global random state is left alone.
+
+    Args:
+        model: images (N, C, H, W) in [0, 1] -> logits (N, classes), normalisation included, on any device.
+        images: (N, C, H, W) of floats in [0, 1].
+        labels: (N,) whole numbers in [0, classes).
+        eps: radius, or several, in units of images in [0, 1]; `8/255` as text, too.
+        norm: `linf` or `l2`.
+        budget: `quick`: FGSM and PGD with 20 steps on the margin, no audit: an upper bound to look at while one works.
+            `standard`: FGSM, PGD with 40 steps on cross entropy and on the margin, AutoAttack, and the audit.
+            `strict`: the same with the audit on four times as many examples.
+        seed: of whatever is drawn.
+        batch_size: examples attacked at once; no result depends on it. 256 by default, 1,024 on a GPU.
+        progress: tell on stderr how far it is.
+
+    Raises:
+        ValueError: images, labels, eps, norm or budget are not what is said here; the message says how.
+        AttackError: the model gives no usable logits, or does not give them twice; the message says what happened.
+    """
+    device = next((each.device for each in [*model.parameters(), *model.buffers()]), images.device)
+    data, classes = _checked(model, images, labels, device)
+    suite = _suite(eps, norm, budget)
+    plan = _plan(suite, model, classes, data, seed)
+    wrapped = nn.Sequential(Normalize([0.0] * images.shape[1], [1.0] * images.shape[1]).to(device), model)
+    wrapped.training = model.training
+    records: dict[str, AnyRecord] = {}
+    cells = [cell for cell in plan.cells if cell.kind != "train"]
+    console = Console(stderr=True, quiet=not progress, soft_wrap=True)
+    with tempfile.TemporaryDirectory() as folder, in_float32(), display(console, cells, 1) as emit:
+        settings = _settings(Path(folder), str(device), batch_size)
+        for cell in cells:
+            records[cell.id] = _record(_Job(cell, settings, data, Stopwatch(), emit, network=wrapped), emit)
+            write_record(settings.store.results, records[cell.id])  # the next larger ball reads it
+        results = Results(Path(folder), plan, records, [], [])
+        summary = summarize(results)
+    return ModelEvaluation(summary, suite.audit != "off")
+
+
+@dataclass
+class _Job(Job):
+    """A cell on a network that is there, and not read from a training's weights."""
+
+    network: nn.Sequential | None = None
+
+    def trained_model(self, _: str | None, __: dict[str, Any]) -> tuple[nn.Sequential, str]:
+        """The network; it has no file, and so no hash."""
+        assert self.network is not None
+        return self.network, ""
+
+
+def _record(job: Job, emit: Emit) -> AnyRecord:
+    emit(CellStarted(cell=job.cell.id))
+    record = run_audit(job) if job.cell.kind == "audit" else run_attack(job)
+    accuracy = record.accuracy if record.kind == "attack" else None
+    emit(CellEnded(cell=job.cell.id, status="ok", seconds=record.timing.seconds, accuracy=accuracy))
+    return record
+
+
+def _checked(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> tuple[Data, int]:
+    """Images and labels as a data set, and the number of classes."""
+    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+        raise ValueError(
+            f"images: should be floats of (N, C, H, W) in [0, 1], not {images.dtype} of {tuple(images.shape)}"
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):
+        what = f"{low:.4g} to {high:.4g}" if low == low and high == high else "NaN"
+        raise ValueError(f"images: should lie in [0, 1], and hold {what}; the model normalises by itself")
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels: should be {len(images)} whole numbers, not {labels.dtype} of {tuple(labels.shape)}")
+    with torch.no_grad(), frozen(model):
+        logits = model(images[:1].to(device, torch.float32))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape[1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model: should return logits (N, classes), and returns {shape} for one image")
+    classes = logits.shape[1]
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise ValueError(f"labels: should lie in 0 ... {classes - 1}, as the model has {classes} logits, not {wrong}")
+    split = Split(images.detach().to("cpu", torch.float32).numpy(), labels.detach().to("cpu", torch.int64).numpy())
+    return Data(split, split, classes), classes
+
+
+def _suite(eps: float | str | Sequence[float | str], norm: Norm, budget: Budget) -> Suite:
+    """The attacks and the audit of a budget, as a suite declares them; of its data and model nothing is read."""
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"norm: should be linf or l2, not {norm!r}")
+    if budget not in BUDGETS:
+        raise ValueError(f"budget: should be {', '.join(BUDGETS)}, not {budget!r}")
+    attacks, audit = BUDGETS[budget]
+    radii = list(_radii([eps] if isinstance(eps, str | float | int) else eps, norm))
+    declared = {
+        "suite": "evaluate",
+        "dataset": {"name": "arrays", "path": "memory"},
+        "models": [{"id": MODEL, "architecture": "mlp", "objective": {"name": "ce"}}],
+        "attacks": [attack | {"norm": norm, "eps": radii} for attack in attacks],
+        "audit": audit,
+    }
+    return Suite.model_validate(declared)
+
+
+def _radii(given: Sequence[float | str], norm: Norm) -> Iterator[float]:
+    for one in given:
+        try:
+            radius = parse_number(str(one))
+        except ValueError:
+            radius = 0.0
+        problem = radius_problem(Threat(norm, radius)) if radius > 0 else "should be a number above 0 such as '8/255'"
+        if problem is not None:
+            raise ValueError(f"eps: {one!r} {problem}")
+        yield radius
+    if not given:
+        raise ValueError("eps: should be one number at least")
+
+
+def _plan(suite: Suite, model: nn.Module, classes: int, data: Data, seed: int) -> Plan:
+    """The cells of one network, as those of a suite."""
+    declared = {
+        "dataset": suite.dataset.model_dump(),
+        "model": {"architecture": type(model).__name__, "classes": classes},
+        "objective": None,
+        "training": None,
+        "weights": None,
+        "seed": seed,
+    }
+    training = Cell(
+        id=cell_id([MODEL, f"s{seed}", "train"], declared), kind="train", model=MODEL,
+        architecture=type(model).__name__, objective="given", seed=seed, declared=declared,
+    )  # fmt: skip
+    evaluation = {"split": "test", "limit": len(data.test.labels), "draw": SUBSET}
+    cells = [training, *attack_cells(training, suite.attacks, evaluation)]
+    if suite.audit != "off":
+        cells.append(audit_cell(training, plan_audit(suite), evaluation))
+    return Plan(suite=suite.suite, description="", dataset="arrays", pairs=[], cells=cells)
+
+
+def _settings(folder: Path, device: str, batch_size: int | None) -> Settings:
+    return Settings(
+        suite="evaluate", store=Store(folder, folder), device=device,
+        batch_size=batch_size or (1024 if device.startswith("cuda") else 256), data=folder, memory=None, loaders=1,
+        deterministic=False, pictured_seed=-1, weights={}, provenance=collect(),
+    )  # fmt: skip
