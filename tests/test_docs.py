@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from robustbench_cmic.audit import RULES
 from robustbench_cmic.plan.build import make_plan
@@ -51,6 +52,13 @@ def small(suite: Path) -> str:
     return text.replace("id: cmic,", f"id: {second},").replace("id: ce,", f"id: {first},")
 
 
+def weights_of_my_model() -> dict[str, torch.Tensor]:
+    """Of the README's own model on the digits: constant, so that every image is of class 0 whatever is done to it."""
+    names = {"1": (64, 64), "3": (10, 64)}
+    weights = {f"{place}.weight": torch.zeros(shape) for place, shape in names.items()}
+    return weights | {"1.bias": torch.zeros(64), "3.bias": torch.arange(10, 0, -1.0)}
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a clone looks like to a reader, with suites that take seconds and the results of one."""
@@ -60,6 +68,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "suites" / suite.name).write_text(small(suite))
     for name, start in (("my_model.py", "import math"), ("mine.yaml", "suite: mine")):
         (folder / name).write_text(readme_block(start).replace("epochs: 10", "epochs: 1"))
+    torch.save(weights_of_my_model(), folder / "theirs.pth")
+    (folder / "photos").mkdir()
     for name in ("digits", "mnist-lite"):
         run(f"python -m robustbench_cmic run suites/{name}.yaml", folder)
     return folder
@@ -69,6 +79,7 @@ def run(command: str, folder: Path) -> None:
     """In this process, cells too; `cli/test_cli.py` does as a shell does."""
     words = shlex.split(command)
     words = words[3:] if words[0] == "python" else [*words[1:], "--dry-run"]  # by name: a shipped suite, of minutes
+    words += ["--examples", "10", "--budget", "quick"] if words[0] == "evaluate" else []
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(EXECUTORS, "local", "tests.in_process:InProcess")
         done = command_here(*words, cwd=folder)

@@ -70,6 +70,9 @@ def test_a_model_of_a_suite(tmp_path: Path) -> None:
     )
     assert clean > 20
     assert attacked < clean
+    assert re.search(r"^flags: \[.*'saturated'.*\]$", printed, re.MULTILINE), printed
+    (survive,) = re.findall(r"^worst case: \{0\.05: ([\d.]+), 0\.1: [\d.]+\}$", printed, re.MULTILINE)
+    assert 100 * float(survive) < clean
 
 
 def test_every_export_is_on_the_api_page() -> None:

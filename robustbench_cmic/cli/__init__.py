@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from robustbench_cmic import __version__
 from robustbench_cmic.cli.arguments import fail, tell
 from robustbench_cmic.cli.compare import compare
+from robustbench_cmic.cli.evaluate import evaluate_
 from robustbench_cmic.cli.list import list_, schema
 from robustbench_cmic.cli.merge import merge
 from robustbench_cmic.cli.plan import plan, validate
@@ -108,6 +109,8 @@ def _root(
         raise typer.Exit
 
 
-for command in (run, status, plan, validate, report, audit, compare, reproduce, merge, schema):
+app.command(cls=_Command)(run)
+app.command(name="evaluate", cls=_Command)(evaluate_)
+for command in (status, plan, validate, report, audit, compare, reproduce, merge, schema):
     app.command(cls=_Command)(command)
 app.command(name="list", cls=_Command)(list_)

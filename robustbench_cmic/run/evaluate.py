@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,27 +37,11 @@ from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Emit
 from robustbench_cmic.run.watch.progress import display
 from robustbench_cmic.statistics import wilson_interval
+from robustbench_cmic.suite.budgets import BUDGETS, Budget, declared_budget
 from robustbench_cmic.suite.fields import CLEAN, Norm, Threat, parse_number, radius_problem
 from robustbench_cmic.suite.schema import Suite
 
-Budget = Literal["quick", "standard", "strict"]
 MODEL = "model"
-_CHEAP: list[dict[str, Any]] = [
-    {"name": "FGSM"},
-    {"name": "PGD", "id": "PGD-margin", "steps": 20, "loss": "margin", "early_stop": True},
-]
-_STRONG: list[dict[str, Any]] = [
-    {"name": "FGSM"},
-    {"name": "PGD", "id": "PGD-ce", "steps": 40, "early_stop": True},
-    {"name": "PGD", "id": "PGD-margin", "steps": 40, "loss": "margin", "early_stop": True},
-    {"name": "AutoAttack", "ascending": True},
-]
-BUDGETS: dict[Budget, tuple[list[dict[str, Any]], str]] = {
-    "quick": (_CHEAP, "off"),
-    "standard": (_STRONG, "standard"),
-    "strict": (_STRONG, "strict"),
-}
-"""By its name the attacks and the audit of a budget, as a suite declares them."""
 
 
 @dataclass(frozen=True)
@@ -239,14 +223,12 @@ def _suite(eps: float | str | Sequence[float | str], norm: Norm, budget: Budget)
         raise ValueError(f"norm: should be linf or l2, not {norm!r}")
     if budget not in BUDGETS:
         raise ValueError(f"budget: should be {', '.join(BUDGETS)}, not {budget!r}")
-    attacks, audit = BUDGETS[budget]
     radii = list(_radii([eps] if isinstance(eps, str | float | int) else eps, norm))
     declared = {
         "suite": "evaluate",
         "dataset": {"name": "arrays", "path": "memory"},
         "models": [{"id": MODEL, "architecture": "mlp", "objective": {"name": "ce"}}],
-        "attacks": [attack | {"norm": norm, "eps": radii} for attack in attacks],
-        "audit": audit,
+        **declared_budget(budget, norm, radii),
     }
     return Suite.model_validate(declared)
 

@@ -26,7 +26,15 @@ from tests.in_process import command_here
 # --- empty and doubled answers --------------------------------------------------------------------------------------
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-REQUIRED = {"compare": ["a", "b"], "audit": ["a"], "run": ["s"], "plan": ["s"], "validate": ["s"], "reproduce": ["s"]}
+REQUIRED = {
+    "evaluate": ["m", "--dataset", "digits", "--eps", "0.1"],
+    "compare": ["a", "b"],
+    "audit": ["a"],
+    "run": ["s"],
+    "plan": ["s"],
+    "validate": ["s"],
+    "reproduce": ["s"],
+}
 OPTIONS = [
     (name, option)
     for name, each in COMMANDS.items()

@@ -18,7 +18,8 @@ from robustbench_cmic.data.subset import choose
 from robustbench_cmic.plan.cell import Cell
 from robustbench_cmic.records.schema import AnyRecord, AuditRecord
 from robustbench_cmic.report import read_results, summarize
-from robustbench_cmic.run.evaluate import BUDGETS, ModelEvaluation
+from robustbench_cmic.run.evaluate import ModelEvaluation
+from robustbench_cmic.suite.budgets import BUDGETS
 from robustbench_cmic.suite.fields import Threat
 from tests.in_process import carried_out
 
