@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_cmic import evaluate
 from robustbench_cmic.attacks import harness
 from robustbench_cmic.data.base import Split
 from robustbench_cmic.data.subset import hold_out
@@ -177,6 +178,18 @@ def test_verdicts_are_those_of_the_cpu() -> None:
         found.append(verdict.correct.cpu())
     assert int((found[0] != found[1]).sum()) <= 3
     assert 0 < int(found[0].sum()) < len(labels)
+
+
+def test_a_network_on_the_card_is_evaluated_as_on_the_cpu() -> None:
+    training = prepare(CE)
+    train(training, EXAMPLES, declared=DECLARED, seed=0)
+    images, labels = torch.from_numpy(DIGITS.test.images[:200]), torch.from_numpy(DIGITS.test.labels[:200])
+    there, here = (
+        evaluate(training.model.to(device), images, labels, eps=0.1, budget="quick", progress=False)
+        for device in ("cuda", "cpu")
+    )
+    assert int((there.survivors(0.1) != here.survivors(0.1)).sum()) <= 2
+    assert 0 < there.worst_case[0.1] < there.accuracy
 
 
 def test_information_is_that_of_the_cpu() -> None:
