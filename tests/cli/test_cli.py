@@ -417,7 +417,7 @@ def test_list_schema_and_version(tmp_path: Path, cli: Cli) -> None:
         (("audit", "results/tiny"), "results/tiny holds no results"),
         (("audit",), "audit: RECORDS is missing: Results folders of suites"),
         (("schema", "--output", "/proc/none/x"), "cannot write /proc/none/x"),
-        (("train",), "train: there is no such command; there are: run, status"),
+        (("train",), "train: there is no such command; there are: run, evaluate"),
         (("validat",), "validat: there is no such command; did you mean 'validate'?"),
         (("run",), "run: SUITE is missing: A suite file, or the name"),
     ],
