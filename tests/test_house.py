@@ -32,7 +32,7 @@ FLOOR = {name: floor for floor, names in enumerate(ORDER.split(" < ")) for name 
 
 TORCH = ["information/*", "objectives/*", "models/*", "attacks/*", "training/*", "seeding.py", "audit/probes/*"]
 TORCH += [
-    "run/evaluate.py",
+    "run/evaluate*.py",
     "run/given.py",
     "run/trained_model.py",
     "run/measure.py",

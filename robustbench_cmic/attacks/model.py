@@ -189,9 +189,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode and weights without gradients inside; every module's mode and every flag as before afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    model.requires_grad_(False)
     try:
+        model.eval()
+        for parameter, _ in flags:  # one by one, as a scripted module takes it
+            parameter.requires_grad_(False)
         yield
     finally:
         for module, mode in modes:

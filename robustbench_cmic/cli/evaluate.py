@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -13,11 +15,15 @@ import yaml
 
 import robustbench_cmic.cli.arguments as arguments
 from robustbench_cmic.cli.run import BatchSizeOption, JobsOption, run
-from robustbench_cmic.records.files import write_atomically
-from robustbench_cmic.records.store import PLAN_FILE
+from robustbench_cmic.records.files import CorruptRecordError, write_atomically
+from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.console import show_text
+from robustbench_cmic.suite import SuiteError, load_suite
 from robustbench_cmic.suite.budgets import BUDGETS, declared_budget
 from robustbench_cmic.suite.fields import Norm, is_name, parse_number
+from robustbench_cmic.suite.messages import Problem
+
+WRITTEN = "# written by: robustbench-cmic evaluate\n"
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="An architecture of `list` or timm, or your own: my_model:build.")
@@ -75,13 +81,14 @@ def evaluate_(
     }
     if examples is not None:
         suite["evaluation"] = {"limit": examples, "per_class": True}
-    text = yaml.safe_dump(suite, sort_keys=False, width=120)
+    text = WRITTEN + yaml.safe_dump(suite, sort_keys=False, width=120)
+    sys.path.append(str(Path.cwd()))  # where one's own model lies, and not beside the suite
+    _check(text)
     if dry_run:
         show_text(text)
         return
     path = results / f"{suite['suite']}.yaml"
     _write(path, text)
-    sys.path.append(str(Path.cwd()))  # where one's own model lies, and not beside the suite
     run(str(path), results=results, data=data, device=device, jobs=jobs, batch_size=batch_size, quiet=quiet)
 
 
@@ -150,10 +157,35 @@ def _dataset(text: str, size: int | None, label: str | None) -> dict[str, Any]:
     return {"name": text}
 
 
+def _check(text: str) -> None:
+    """What is wrong with a suite, told once, before anything is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "evaluate.yaml"
+        file.write_text(text)
+        try:
+            load_suite(file)
+        except SuiteError as error:
+            told: dict[str, Problem] = {}  # what is wrong with every attack alike is told once
+            for problem in error.problems:
+                told.setdefault(problem.message, replace(problem, line=None))
+            raise SuiteError("evaluate", told.values()) from None
+
+
 def _write(path: Path, text: str) -> None:
-    """The file of a suite; one of the name that says something else, and has results, is left alone."""
+    """The file of a suite; one of the name that says something else is left alone, if it is a user's or has results."""
     with arguments.writing(path):
-        if (path.with_suffix("") / PLAN_FILE).exists() and path.exists() and path.read_text() != text:
-            arguments.fail(f"{path}: has results of another evaluation; give this one a --name")
+        before = path.read_bytes() if path.exists() else text.encode()
+        own = before.startswith(WRITTEN.encode()) and not _has_results(path.with_suffix(""))
+        if before != text.encode() and not own:
+            arguments.fail(f"{path}: is there already, and of another evaluation; give this one a --name")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
+
+
+def _has_results(folder: Path) -> bool:
+    """Any evaluation has come to its end, or something lies there that cannot be read."""
+    try:
+        records = [read_record(file) for file in folder.glob("*.s*.json")]
+    except CorruptRecordError:
+        return True
+    return any(record.kind == "attack" and record.status == "ok" for record in records)

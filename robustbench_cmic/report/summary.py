@@ -129,6 +129,10 @@ class Summary:
     results: Results
     audit: Audit
 
+    def __reduce__(self) -> tuple[type[Summary], tuple[Results, Audit]]:
+        """What follows from these two is worked out anew, and some of it cannot be pickled."""
+        return Summary, (self.results, self.audit)
+
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row a cell, see `load_results`."""

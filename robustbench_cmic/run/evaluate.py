@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.model import frozen, in_float32
-from robustbench_cmic.data.base import Data, Split
+from robustbench_cmic.attacks.model import in_float32
+from robustbench_cmic.data.base import Data
 from robustbench_cmic.models.build import Normalize
 from robustbench_cmic.plan.audit import audit_cell, plan_audit
 from robustbench_cmic.plan.build import attack_cells
@@ -26,25 +27,27 @@ from robustbench_cmic.plan.versions import SUBSET
 from robustbench_cmic.records.provenance import collect
 from robustbench_cmic.records.schema import AnyRecord
 from robustbench_cmic.records.store import Store, write_record
-from robustbench_cmic.report.formats.terminal import print_model
+from robustbench_cmic.report.formats.terminal import model_text
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.summary import RaisedFlag, Summary, summarize
+from robustbench_cmic.run.evaluate_arguments import check_types, checked_data, integer, radii_of
 from robustbench_cmic.run.jobs.attack import run_attack
 from robustbench_cmic.run.jobs.audit import run_audit
 from robustbench_cmic.run.jobs.context import Job, Stopwatch
 from robustbench_cmic.run.options import Settings
 from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Emit
 from robustbench_cmic.run.watch.progress import display
+from robustbench_cmic.seeding import derive_seed, seeded
 from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.budgets import BUDGETS, Budget, declared_budget
-from robustbench_cmic.suite.fields import CLEAN, Norm, Threat, parse_number, radius_problem
+from robustbench_cmic.suite.fields import CLEAN, Norm, Threat, parse_number
 from robustbench_cmic.suite.schema import Suite
 
 MODEL = "model"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelEvaluation:
     """What attacks left of one network, and what the audit says of them; printed, a table.
 
@@ -86,11 +89,11 @@ class ModelEvaluation:
         """What the audit raised: name, what it is about, and the numbers that raised it."""
         return self.summary.flags
 
-    def flags_of_worst_case(self, eps: float) -> tuple[str, ...]:
+    def flags_of_worst_case(self, eps: float | str) -> tuple[str, ...]:
         """Names of the flags that take a worst case away; empty where it may stand. KeyError: no such eps."""
         return self.summary.values(MODEL, WORST, self._threat(eps)).flags
 
-    def survivors(self, eps: float) -> npt.NDArray[np.bool_]:
+    def survivors(self, eps: float | str) -> npt.NDArray[np.bool_]:
         """(n,) truth values in the order of the examples: what `worst_case` counts. KeyError: no such eps."""
         (row,) = self.summary.groups[MODEL, WORST, self._threat(eps)].values()
         return np.array(row.outcomes)
@@ -104,18 +107,20 @@ class ModelEvaluation:
     def _threats(self) -> list[Threat]:
         return self.summary.results.threats
 
-    def _threat(self, eps: float) -> Threat:
-        return {threat.eps: threat for threat in self._threats}[eps]
+    def _threat(self, eps: float | str) -> Threat:
+        return {threat.eps: threat for threat in self._threats}[parse_number(str(eps))]
 
     def _mean(self, label: str, threat: Threat) -> float:
         mean = self.summary.values(MODEL, label, threat).mean
         assert mean is not None, "every evaluation of it has a result"
         return mean
 
+    def __repr__(self) -> str:
+        left = ", ".join(f"{str(threat)!r}: {self._mean(WORST, threat):.4f}" for threat in self._threats)
+        return f"ModelEvaluation(accuracy={self.accuracy:.4f}, worst_case={{{left}}}, flags={len(self.flags)})"
+
     def __str__(self) -> str:
-        file = io.StringIO()
-        print_model(self.summary, MODEL, self.audited, Console(file=file, width=110, color_system=None))
-        return file.getvalue().rstrip("\n")
+        return model_text(self.summary, 110)
 
 
 def evaluate(
@@ -133,8 +138,9 @@ def evaluate(
     """Attack a network, audit whether the attacks were able to succeed, and sum it up.
 
     What a run does with a model of a suite, for one in memory: the same attacks, judged in float32 by the harness, the
-    same audit, the same rules. Attacks need gradients with respect to the image. Weights, statistics and the mode of
-    every layer are as before afterwards; the global random state is left alone.
+    same audit, the same rules. It does not matter whether it is called under `torch.no_grad`, `inference_mode` or
+    autocast. Attacks need gradients with respect to the image. Weights, statistics, the mode of every layer, images and
+    the global random state are as before afterwards. One network at a time: its mode is another meanwhile.
 
     Args:
         model: images (N, C, H, W) in [0, 1] -> logits (N, classes), normalisation included, on any device.
@@ -150,26 +156,45 @@ def evaluate(
         progress: tell on stderr how far it is.
 
     Raises:
-        ValueError: images, labels, eps, norm or budget are not what is said here; the message says how.
-        AttackError: the model gives no usable logits, or does not give them twice; the message says what happened.
+        ValueError: an argument is not what is said here, or the model fails on the first image; the message says how.
+        AttackError: the model gives no usable logits for some image, or an attack fails; the message says what.
     """
-    device = next((each.device for each in [*model.parameters(), *model.buffers()]), images.device)
-    data, classes = _checked(model, images, labels, device)
     suite = _suite(eps, norm, budget)
-    plan = _plan(suite, model, classes, data, seed)
-    wrapped = nn.Sequential(Normalize([0.0] * images.shape[1], [1.0] * images.shape[1]).to(device), model)
-    wrapped.training = model.training
-    records: dict[str, AnyRecord] = {}
-    cells = [cell for cell in plan.cells if cell.kind != "train"]
-    console = Console(stderr=True, quiet=not progress, soft_wrap=True)
-    with tempfile.TemporaryDirectory() as folder, in_float32(), display(console, cells, 1) as emit:
-        settings = _settings(Path(folder), str(device), batch_size)
-        for cell in cells:
-            records[cell.id] = _record(_Job(cell, settings, data, Stopwatch(), emit, network=wrapped), emit)
-            write_record(settings.store.results, records[cell.id])  # the next larger ball reads it
-        results = Results(Path(folder), plan, records, [], [])
-        summary = summarize(results)
-    return ModelEvaluation(summary, suite.audit != "off")
+    seed, batch_size = integer("seed", seed), None if batch_size is None else integer("batch_size", batch_size, 1)
+    check_types(model, images, labels)
+    device = next((each.device for each in chain(model.parameters(), model.buffers())), images.device)
+    with _plainly(device, seed):
+        data, classes = checked_data(model, images, labels, device)
+        plan = _plan(suite, model, classes, data, seed)
+        wrapped = nn.Sequential(Normalize([0.0] * images.shape[1], [1.0] * images.shape[1]).to(device), model)
+        wrapped.training = model.training
+        cells = [cell for cell in plan.cells if cell.kind != "train"]
+        console = Console(stderr=True, quiet=not progress, soft_wrap=True)
+        records: dict[str, AnyRecord] = {}
+        with tempfile.TemporaryDirectory() as folder, display(console, cells, 1) as emit:
+            settings = _settings(Path(folder), str(device), batch_size)
+            for cell in cells:
+                records[cell.id] = _record(_Job(cell, settings, data, Stopwatch(), emit, network=wrapped), emit)
+                write_record(settings.store.results, records[cell.id])  # the next larger ball reads it
+    return ModelEvaluation(summarize(Results(Path(folder), plan, records, [], [])), suite.audit != "off")
+
+
+@contextlib.contextmanager
+def _plainly(device: torch.device, seed: int) -> Iterator[None]:
+    """As a worker of a run computes, whatever the caller's surroundings: with gradients, in float32, seeded."""
+    default = torch.get_default_dtype()
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        in_float32(),
+        seeded(derive_seed("evaluate", seed)),
+    ):
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
 
 
 @dataclass
@@ -192,38 +217,13 @@ def _record(job: Job, emit: Emit) -> AnyRecord:
     return record
 
 
-def _checked(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> tuple[Data, int]:
-    """Images and labels as a data set, and the number of classes."""
-    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
-        raise ValueError(
-            f"images: should be floats of (N, C, H, W) in [0, 1], not {images.dtype} of {tuple(images.shape)}"
-        )
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 1):
-        what = f"{low:.4g} to {high:.4g}" if low == low and high == high else "NaN"
-        raise ValueError(f"images: should lie in [0, 1], and hold {what}; the model normalises by itself")
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels: should be {len(images)} whole numbers, not {labels.dtype} of {tuple(labels.shape)}")
-    with torch.no_grad(), frozen(model):
-        logits = model(images[:1].to(device, torch.float32))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape[1] < 2:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model: should return logits (N, classes), and returns {shape} for one image")
-    classes = logits.shape[1]
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise ValueError(f"labels: should lie in 0 ... {classes - 1}, as the model has {classes} logits, not {wrong}")
-    split = Split(images.detach().to("cpu", torch.float32).numpy(), labels.detach().to("cpu", torch.int64).numpy())
-    return Data(split, split, classes), classes
-
-
 def _suite(eps: float | str | Sequence[float | str], norm: Norm, budget: Budget) -> Suite:
     """The attacks and the audit of a budget, as a suite declares them; of its data and model nothing is read."""
     if norm not in ("linf", "l2"):
         raise ValueError(f"norm: should be linf or l2, not {norm!r}")
-    if budget not in BUDGETS:
+    if not isinstance(budget, str) or budget not in BUDGETS:
         raise ValueError(f"budget: should be {', '.join(BUDGETS)}, not {budget!r}")
-    radii = list(_radii([eps] if isinstance(eps, str | float | int) else eps, norm))
+    radii = radii_of(eps, norm)
     declared = {
         "suite": "evaluate",
         "dataset": {"name": "arrays", "path": "memory"},
@@ -231,20 +231,6 @@ def _suite(eps: float | str | Sequence[float | str], norm: Norm, budget: Budget)
         **declared_budget(budget, norm, radii),
     }
     return Suite.model_validate(declared)
-
-
-def _radii(given: Sequence[float | str], norm: Norm) -> Iterator[float]:
-    for one in given:
-        try:
-            radius = parse_number(str(one))
-        except ValueError:
-            radius = 0.0
-        problem = radius_problem(Threat(norm, radius)) if radius > 0 else "should be a number above 0 such as '8/255'"
-        if problem is not None:
-            raise ValueError(f"eps: {one!r} {problem}")
-        yield radius
-    if not given:
-        raise ValueError("eps: should be one number at least")
 
 
 def _plan(suite: Suite, model: nn.Module, classes: int, data: Data, seed: int) -> Plan:

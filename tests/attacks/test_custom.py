@@ -111,7 +111,7 @@ FAILURES = {
     "nan": "the attack returned images with NaN or infinity",
     "shape": "the attack should return images of shape (20, 1, 8, 8), not (20, 1, 4, 8)",
     "array": "the attack should return images of shape (20, 1, 8, 8), not ndarray",
-    "weights": "the attack changed the model's weights or statistics",
+    "weights": "weights or statistics of the model were changed, by the attack or by the model's own forward pass",
 }
 
 

@@ -62,20 +62,39 @@ def test_one_model_is_evaluated_and_may_be_gone_on_with(theirs: Path, cli_here: 
     assert "all 6 cells are done already: nothing to run" in again.stdout
     shown = cli_here("evaluate", *GIVEN, *FEW, "--dry-run")
     assert yaml.safe_load(shown.stdout) == suite
+    assert "PGD-margin" in done.stdout
+    assert "model is not audited" in done.stdout
     other = cli_here("evaluate", *GIVEN, *FEW, "--eps", "0.2")
     assert (other.returncode, other.stdout) == (2, "")
     path = Path("evaluations/own_net-build-digits.yaml")
-    assert other.stderr == f"{path}: has results of another evaluation; give this one a --name\n"
+    assert other.stderr == f"{path}: is there already, and of another evaluation; give this one a --name\n"
     named = cli_here("evaluate", *GIVEN, *FEW, "--eps", "0.2", "--name", "further", "--quiet")
     assert named.returncode == 0
     assert sorted(set(load_results(theirs / "evaluations" / "further")["eps"])) == [0.0, 0.05, 0.1, 0.2]
 
 
-def test_a_mistake_may_be_mended_under_the_same_name(theirs: Path, cli_here: Cli) -> None:
-    wrong = cli_here("evaluate", *GIVEN[:-3], "8", *GIVEN[-2:], *FEW)
-    assert wrong.returncode == 2
-    assert "8 is outside [0, 1], the range of the images; in pixel units? then write 8/255" in wrong.stderr
+def test_a_mistake_is_told_once_and_leaves_nothing(theirs: Path, cli_here: Cli) -> None:
+    for options in (("8", *GIVEN[-2:]), ("8", *GIVEN[-2:], "--dry-run")):
+        wrong = cli_here("evaluate", *GIVEN[:-3], *options, *FEW)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert wrong.stderr.count("8 is outside [0, 1], the range of the images; in pixel units? then write 8/255") == 1
+        assert wrong.stderr.startswith("evaluate: attacks[0].eps[0]: ")
+        assert not (theirs / "evaluations").exists()
+
+
+def test_after_a_failure_the_same_name_may_be_taken_again(theirs: Path, cli_here: Cli) -> None:
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).state_dict(), theirs / "wrong.pth")
+    failed = cli_here("evaluate", *GIVEN, *FEW, "--weights", "wrong.pth")
+    assert failed.returncode == 1
     assert cli_here("evaluate", *GIVEN, *FEW).returncode == 0
+
+
+def test_a_file_of_ones_own_is_left_alone(theirs: Path, cli_here: Cli) -> None:
+    (theirs / "mine.yaml").write_bytes(b"suite: mine \xff")
+    done = cli_here("evaluate", *GIVEN, *FEW, "--results", ".", "--name", "mine")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "mine.yaml: is there already, and of another evaluation; give this one a --name\n"
+    assert (theirs / "mine.yaml").read_bytes() == b"suite: mine \xff"
 
 
 def test_data_of_ones_own(theirs: Path, cli_here: Cli) -> None:

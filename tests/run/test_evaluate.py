@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+from contextlib import AbstractContextManager, nullcontext
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +140,7 @@ def test_a_defence_that_is_none_is_flagged(net: nn.Module, examples: tuple[Tenso
     assert found.flags_of_worst_case(0.15) == ()
     quick = evaluate(Scaled(net), *examples, eps=0.15, budget="quick", progress=False)
     assert (quick.audited, set(quick.attacks[0.15])) == (False, {"FGSM", "PGD-margin"})
-    assert str(quick).endswith("not audited: nothing says whether the attacks were able to succeed")
+    assert str(quick).endswith("model is not audited: nothing says whether the attacks were able to succeed")
 
 
 def test_the_strict_budget_audits_more(net: nn.Module, examples: tuple[Tensor, Tensor], found: ModelEvaluation) -> None:
@@ -166,6 +169,73 @@ def test_the_model_and_the_generators_are_left_as_they_were(examples: tuple[Tens
     assert one.survivors(0.1).tolist() == other.survivors(0.1).tolist()
 
 
+@pytest.mark.parametrize("where", ["no_grad", "inference_mode", "autocast", "float64"])
+def test_the_surroundings_change_nothing(where: str, net: nn.Module, examples: tuple[Tensor, Tensor]) -> None:
+    expected = evaluate(net, *examples, eps=0.15, budget="quick", progress=False)
+    if where == "float64":
+        torch.set_default_dtype(torch.float64)
+    surroundings: dict[str, AbstractContextManager[Any]] = {
+        "no_grad": torch.no_grad(),
+        "inference_mode": torch.inference_mode(),
+        "autocast": torch.autocast("cpu", torch.bfloat16),
+        "float64": nullcontext(),
+    }
+    try:
+        with surroundings[where]:
+            found = evaluate(net, examples[0].clone(), examples[1].clone(), eps=0.15, budget="quick", progress=False)
+            assert torch.is_grad_enabled() == (where not in ("no_grad", "inference_mode"))
+        assert torch.get_default_dtype() == (torch.float64 if where == "float64" else torch.float32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.survivors(0.15).tolist() == expected.survivors(0.15).tolist()
+    assert found.accuracy == expected.accuracy
+
+
+def test_a_model_that_changes_its_input(net: nn.Module, examples: tuple[Tensor, Tensor]) -> None:
+    """It normalises in place: what is found is that of one that does not, and the caller's images stay."""
+
+    class Shifted(nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            self.in_place = in_place
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = net(images.sub_(0.05) if self.in_place else images - 0.05)
+            return logits
+
+    images = examples[0].clone()
+    one, other = (
+        evaluate(Shifted(way), images, examples[1], eps=0.15, budget="quick", progress=False) for way in (True, False)
+    )
+    assert torch.equal(images, examples[0])
+    assert one.survivors(0.15).tolist() == other.survivors(0.15).tolist()
+
+
+def test_a_random_model_is_drawn_from_the_seed(net: nn.Module, examples: tuple[Tensor, Tensor]) -> None:
+    class Noisy(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = net(images + 0.1 * torch.randn_like(images))
+            return logits
+
+    one, other = (evaluate(Noisy(), *examples, eps=0.1, budget="quick", progress=False) for _ in range(2))
+    assert one.survivors(0.1).tolist() == other.survivors(0.1).tolist()
+
+
+def test_what_was_found_is_short_to_see_and_may_be_kept(found: ModelEvaluation) -> None:
+    assert repr(found).startswith(f"ModelEvaluation(accuracy={found.accuracy:.4f}, worst_case={{'L-inf 0.15': ")
+    assert len(repr(found)) < 200
+    _ = found.frame
+    kept: ModelEvaluation = pickle.loads(pickle.dumps(found))
+    assert str(kept) == str(found)
+    assert kept.survivors("0.15").tolist() == found.survivors(0.15).tolist()
+
+
+@pytest.mark.parametrize("eps", [np.float32(0.25), Fraction(1, 4), np.array(0.25), torch.tensor([0.25]), ("1/4",)])
+def test_a_radius_may_be_any_number(eps: Any, net: nn.Module, examples: tuple[Tensor, Tensor]) -> None:
+    found = evaluate(net, *examples, eps=eps, budget="quick", progress=False, seed=np.int64(0))  # type: ignore[arg-type]
+    assert list(found.worst_case) == [0.25]
+
+
 def test_l2_and_half_precision_images(net: nn.Module, examples: tuple[Tensor, Tensor]) -> None:
     images, labels = examples
     found = evaluate(net, images.double(), labels.int(), eps=0.5, norm="l2", budget="quick", progress=False)
@@ -184,6 +254,7 @@ def test_progress_is_told_on_stderr(
 
 IMAGES, LABELS = torch.full((4, 1, 8, 8), 0.5), torch.tensor([0, 1, 2, 3])
 PLAIN = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+DOUBLE = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
 
 
 class Answers(nn.Module):
@@ -195,6 +266,22 @@ class Answers(nn.Module):
 
     def forward(self, _: Tensor) -> Any:
         return self.answer
+
+
+class Detached(nn.Module):
+    """A network whose gradients stop before the image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return images.detach().flatten(1)[:, :10]
+
+
+class OneAtATime(nn.Module):
+    """Gives one row of logits, whatever it gets."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Of the first image."""
+        return images.flatten(1)[:1, :10]
 
 
 class Broken(nn.Module):
@@ -219,9 +306,19 @@ class Broken(nn.Module):
         ({"labels": LABELS - 1}, r"labels: should lie in 0 \.\.\. 9, .*, not -1"),
         ({"model": Answers(torch.zeros(1))}, r"model: should return logits \(N, classes\), and returns \(1,\)"),
         ({"model": Answers((1, 2))}, "model: should return logits .*, and returns tuple"),
-        ({"eps": 8}, r"eps: 8 8 is outside \[0, 1\], the range of the images; in pixel units\? then write 8/255"),
-        ({"eps": "much"}, "eps: 'much' should be a number above 0 such as '8/255'"),
-        ({"eps": 0}, "eps: 0 should be a number above 0"),
+        ({"eps": 8}, r"eps: 8 is outside \[0, 1\], the range of the images; in pixel units\? then write 8/255"),
+        ({"eps": "much"}, "eps: should be numbers above 0 such as 0.03 or '8/255', not 'much'"),
+        ({"eps": 0}, "eps: should be numbers above 0 .*, not 0"),
+        ({"eps": [0.1, None]}, "eps: should be numbers above 0 .*, not None"),
+        ({"eps": 1e300, "norm": "l2"}, r"eps: should be numbers above 0 .*, not 1e\+300"),
+        ({"model": lambda images: images}, "model: should be a torch.nn.Module, not function"),
+        ({"images": IMAGES.numpy()}, "images: should be a tensor, not ndarray; torch.as_tensor makes one"),
+        ({"labels": [0, 1, 2, 3]}, "labels: should be a tensor, not list"),
+        ({"images": IMAGES + 0.5 + 1e-6}, r"images: should lie in \[0, 1\], and hold 1\.00000"),
+        ({"model": DOUBLE}, r"model: fails on one image of \(1, 1, 8, 8\): .*(dtype|type)"),
+        ({"model": Detached()}, "model: its logits are detached from the image, and attacks need gradients"),
+        ({"seed": 1.5}, "seed: should be a whole number, not 1.5"),
+        ({"batch_size": 0}, "batch_size: should be a whole number from 1 on, not 0"),
         ({"eps": []}, "eps: should be one number at least"),
         ({"norm": "l1"}, "norm: should be linf or l2, not 'l1'"),
         ({"budget": "huge"}, "budget: should be quick, standard, strict, not 'huge'"),
@@ -237,4 +334,4 @@ def test_a_model_without_usable_logits_is_no_robust_model() -> None:
     with pytest.raises(AttackError, match=r"NaN"):
         evaluate(Broken(), IMAGES, LABELS, eps=0.1, progress=False)
     with pytest.raises(AttackError, match=r"logits of shape"):
-        evaluate(Answers(torch.zeros(1, 10)), IMAGES, LABELS, eps=0.1, budget="quick", progress=False)
+        evaluate(OneAtATime(), IMAGES, LABELS, eps=0.1, budget="quick", progress=False)

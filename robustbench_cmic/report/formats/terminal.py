@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -43,27 +43,36 @@ def board_text(summary: Summary, width: int = NARROWEST) -> str:
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
-def print_model(summary: Summary, model: str, audited: bool, console: Console) -> None:
-    """Print one model of one seed: what every attack leaves in every ball, and each flag with its numbers."""
-    n, clean = summary.examples[0], summary.clean[model].measures[ACCURACY.name]
-    found = {
-        threat: next(one for one in entries if one.model == model) for threat, entries in summary.standings.items()
-    }
-    console.print(_text(f"accuracy in % of {n} examples: {seeds_text(clean, summary)} without an attack, † flagged"))
-    table = _table(None, ["", *map(str, found)])
+def model_text(summary: Summary, width: int) -> str:
+    """The one model of a suite of one seed, as `terminal_board` shows it, in lines of at most so many columns."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, color_system=None, force_terminal=False)
+    console.print(Group(*_model_board(summary, None)))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _model_board(summary: Summary, lines: box.Box | None) -> Iterator[RenderableType]:
+    """Of one model of one seed what every attack leaves in every ball, and each flag with its numbers."""
+    n, (model, clean) = summary.examples[0], next(iter(summary.clean.items()))
+    accuracy = seeds_text(clean.measures[ACCURACY.name], summary)
+    yield _text(f"accuracy in % of {n} examples: {accuracy} without an attack, † flagged")
+    found = {threat: entries[0] for threat, entries in summary.standings.items()}
+    table = _table(lines, ["", *map(str, found)])
     for label in dict.fromkeys(label for entry in found.values() for label in entry.attacks):
-        table.add_row(_text(label), *(_text(seeds_text(entry.attacks.get(label), summary)) for entry in found.values()))
+        table.add_row(*map(_text, (label, *(seeds_text(each.attacks.get(label), summary) for each in found.values()))))
     worst = [entry.worst for entry in found.values()]
     table.add_row(*map(_text, (WORST, *(seeds_text(number, summary) for number in worst))), style="bold")
-    ends = [wilson_interval(round((number.mean or 0.0) * n), n) for number in worst]
-    table.add_row(*map(_text, ("95 %", *(f"{percent(low):.1f} … {percent(high):.1f}" for low, high in ends))))
-    console.print(table)
-    for flag in (flag for flag in summary.flags if flag.model == model):
-        console.print(_text(f"† {flag.name} ({flag.about}): {flag.evidence}"))
-    if not audited:
-        console.print(_text("not audited: nothing says whether the attacks were able to succeed"))
+    ends = (wilson_interval(round(number.mean * n), n) if number.mean is not None else None for number in worst)
+    shown = (NOTHING if end is None else " … ".join(f"{percent(each):.1f}" for each in end) for end in ends)
+    table.add_row(*map(_text, ("95 %", *shown)))
+    yield table
+    for flag in summary.flags:
+        if summary.audit.wanted or flag.name != "not-audited":
+            yield _text(f"† {flag.name} ({flag.about}){f': {flag.evidence}' if flag.evidence else ''}")
+    if not summary.audit.wanted:
+        yield _text(f"{model} is not audited: nothing says whether the attacks were able to succeed")
     elif not summary.flags:
-        console.print(_text("no flag was raised, which is no proof: a worst case is an upper bound"))
+        yield _text("no flag was raised, which is no proof: a worst case is an upper bound")
 
 
 def terminal_board(summary: Summary, lines: box.Box | None) -> RenderableType:
@@ -77,6 +86,8 @@ def terminal_board(summary: Summary, lines: box.Box | None) -> RenderableType:
     parts: list[RenderableType] = [_head(summary)]
     if not summary.examples:
         return Group(*parts)
+    if len(results.models) == results.seeds == 1:
+        return Group(*parts, _text(), *_model_board(summary, lines), _text())
     for first, second in summary.pairs:
         named = (f"{model} ({title_of(results.trainings[model])})" for model in (second, first))
         parts += [_text(), _text(" against ".join(named), "bold"), _pair_table(summary, first, second, lines)]
