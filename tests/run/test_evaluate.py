@@ -125,8 +125,8 @@ def test_numbers_fit_together(found: ModelEvaluation, net: nn.Module, examples: 
     with pytest.raises(KeyError):
         found.survivors(0.3)
     lines = str(found).splitlines()
-    assert lines[0].startswith(f"accuracy in % of {N} examples: {100 * found.accuracy:.1f} without an attack")
-    assert lines[1].split() == ["L-inf", "0.15", "L-inf", "0.2"]
+    assert lines[:2] == [f"accuracy in % of {N} examples; † flagged", f"without an attack: {100 * found.accuracy:.1f}"]
+    assert lines[2].split() == ["L-inf", "0.15", "L-inf", "0.2"]
     (worst_line,) = (line for line in lines if line.startswith("worst case"))
     assert worst_line.split()[2:] == [f"{100 * worst:.1f}" for worst in found.worst_case.values()]
 

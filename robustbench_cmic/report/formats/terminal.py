@@ -47,7 +47,8 @@ def model_text(summary: Summary, width: int) -> str:
     """The one model of a suite of one seed, as `terminal_board` shows it, in lines of at most so many columns."""
     file = io.StringIO()
     console = Console(file=file, width=width, color_system=None, force_terminal=False)
-    console.print(Group(*_model_board(summary, None)))
+    head = _text(f"accuracy in % of {summary.examples[0]} examples; † flagged")
+    console.print(Group(head, *_model_board(summary, None)))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
@@ -55,7 +56,7 @@ def _model_board(summary: Summary, lines: box.Box | None) -> Iterator[Renderable
     """Of one model of one seed what every attack leaves in every ball, and each flag with its numbers."""
     n, (model, clean) = summary.examples[0], next(iter(summary.clean.items()))
     accuracy = seeds_text(clean.measures[ACCURACY.name], summary)
-    yield _text(f"accuracy in % of {n} examples: {accuracy} without an attack, † flagged")
+    yield _text(f"without an attack: {accuracy}")
     found = {threat: entries[0] for threat, entries in summary.standings.items()}
     table = _table(lines, ["", *map(str, found)])
     for label in dict.fromkeys(label for entry in found.values() for label in entry.attacks):
