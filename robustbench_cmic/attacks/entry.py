@@ -6,13 +6,12 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from itertools import chain
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.model import frozen
+from robustbench_cmic.attacks.model import frozen, is_of_inference_mode
 from robustbench_cmic.information.measures import check_labels, integer_labels
 
 Parameters = ParamSpec("Parameters")
@@ -98,7 +97,7 @@ def _evaluating(model: object) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         yield
         return
-    if any(value.is_inference() for value in chain(model.parameters(), model.buffers())):
+    if is_of_inference_mode(model):
         raise ValueError(
             "the model's weights were made under torch.inference_mode, and no gradient passes through them: build or "
             "load the model outside of it"

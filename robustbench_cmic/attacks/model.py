@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -182,6 +183,11 @@ def _tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def is_of_inference_mode(model: nn.Module) -> bool:
+    """Any of its weights was made under `torch.inference_mode`: no gradient passes through those."""
+    return any(value.is_inference() for value in chain(model.parameters(), model.buffers()))
 
 
 @contextmanager

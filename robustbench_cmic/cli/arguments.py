@@ -125,6 +125,12 @@ def data_folder(data: Path | None) -> Path:
     return data or default_data_folder()
 
 
+def check_suite_name(option: str, name: str) -> None:
+    """Exit 2 where an option gives a suite a name that none may have."""
+    if not is_name(name):
+        fail(f"{option}: should be letters, digits, '_', '.', '+', '-', the first a letter or digit, not {name!r}")
+
+
 def load(
     name: str,
     at_toy_size: bool = False,
@@ -137,8 +143,8 @@ def load(
 
     With a data folder, it is also told where the suite's own data cannot be found.
     """
-    if name_as is not None and not is_name(name_as):
-        fail(f"--as: should be letters, digits, '_', '.', '+', '-', the first a letter or digit, not {name_as!r}")
+    if name_as is not None:
+        check_suite_name("--as", name_as)
     path = find_suite(name)
     # What a suite names lies beside it; behind everything else, so that it hides no library.
     sys.path.append(str(path.parent.absolute()))

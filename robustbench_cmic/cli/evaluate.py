@@ -20,7 +20,7 @@ from robustbench_cmic.records.store import read_record
 from robustbench_cmic.run.console import show_text
 from robustbench_cmic.suite import SuiteError, load_suite
 from robustbench_cmic.suite.budgets import BUDGETS, declared_budget
-from robustbench_cmic.suite.fields import Norm, is_name, parse_number
+from robustbench_cmic.suite.fields import Norm, parse_number
 from robustbench_cmic.suite.messages import Problem
 
 WRITTEN = "# written by: robustbench-cmic evaluate\n"
@@ -128,9 +128,7 @@ def _moments(text: str) -> dict[str, list[float]]:
 def _name(name: str | None, model: str, dataset: str) -> str:
     """What is given, or `resnet18-cifar10`, `my_model-build-mine`: of letters that a suite's name may have."""
     if name is not None:
-        if not is_name(name):
-            letters = "letters, digits, '_', '.', '+', '-', the first a letter or digit"
-            arguments.fail(f"--name: should be {letters}, not {name!r}")
+        arguments.check_suite_name("--name", name)
         return name
     words = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"{model}-{Path(dataset).stem}").strip("-.+_")
     return words[:60]

@@ -135,7 +135,7 @@ class PairTest:
 
 def pair_lines(results: Results, groups: Mapping[Key, Group], first: str, second: str) -> Iterator[PairTest]:
     """Clean accuracy and calibrated NCMI, then at each threat attack by attack and the worst case; not judged yet."""
-    folds = folds_of(results) > 0
+    folds = results.folds > 0
     for threat in (CLEAN, *results.threats):
         for attack in [attack for model, attack, where in groups if (model, where) == (first, threat)]:
             sides = [groups.get((model, attack, threat), {}) for model in (first, second)]
@@ -145,11 +145,6 @@ def pair_lines(results: Results, groups: Mapping[Key, Group], first: str, second
                 yield _information(results, sides, NCMI_CALIBRATED)
             elif ":" not in attack:
                 yield _accuracies(attack, threat, attack == WORST, sides, folds)
-
-
-def folds_of(results: Results) -> int:
-    """Into how many folds the examples are dealt, one a seed; 0 where all seeds are judged on the same ones."""
-    return next((cell.declared["dataset"].get("folds") or 0 for cell in results.plan.of("train")), 0)
 
 
 def title_of(training: Cell, otherwise: str | None = None) -> str:
@@ -202,7 +197,7 @@ def _information(results: Results, sides: Sequence[Group], metric: Metric) -> Pa
     if seeds and len(spread) == len(seeds):
         # A replicate is the same resample for every seed, so that its mean over seeds is one, too; of folds, whose
         # examples have nothing to do with each other, it takes another replicate of each.
-        apart = len(spread[0]) // len(spread) if folds_of(results) else 0
+        apart = len(spread[0]) // len(spread) if results.folds else 0
         moved = [values[k * apart :] + values[: k * apart] for k, values in enumerate(spread)]
         means = [fmean(values) for values in zip(*moved, strict=True)]
         estimate = fmean(seed.difference for seed in seeds.values())

@@ -54,10 +54,14 @@ class Results:
     @cached_property
     def judged_on(self) -> str:
         """What accuracies are of: test examples, of each fold where seeds are folds, or held-out training examples."""
-        data = [cell.declared["dataset"] for cell in self.plan.of("train")]
-        if any(own.get("holdout") for own in data):
+        if any(cell.declared["dataset"].get("holdout") for cell in self.plan.of("train")):
             return "held-out training examples"
-        return "test examples of each fold" if any(own.get("folds") for own in data) else "test examples"
+        return "test examples of each fold" if self.folds else "test examples"
+
+    @cached_property
+    def folds(self) -> int:
+        """Into how many folds the examples are dealt, one a seed; 0 where all seeds are judged on the same ones."""
+        return next((cell.declared["dataset"].get("folds") or 0 for cell in self.plan.of("train")), 0)
 
     @cached_property
     def trainings(self) -> dict[str, Cell]:

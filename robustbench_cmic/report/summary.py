@@ -18,6 +18,7 @@ from robustbench_cmic.report.metrics import ACCURACY, CALIBRATION, OF_MODELS
 from robustbench_cmic.report.pairs import PairTest, title_of
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.report.verdicts import pair_tests
+from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.fields import CLEAN, Threat
 
 if TYPE_CHECKING:
@@ -150,6 +151,16 @@ class Summary:
         values = {seed: value for seed, value in values.items() if value == value}  # NaN where there is none
         doubtful = metric == ACCURACY.name and values  # flags are about what an attack leaves
         return SeedValues(values, flag_names(group) if doubtful else ())
+
+    def interval_over_examples(self, model: str, label: str, threat: Threat) -> tuple[float, float]:
+        """95 % for the accuracy (a fraction) of a mean over seeds, over the choice of the examples: Wilson's.
+
+        Seeds are judged on the same examples, of which there are n: for several seeds the interval is at least as wide
+        as it should be. A seed without a number has no part in it; there has to be one.
+        """
+        number = self.values(model, label, threat)
+        n = min(int(self.groups[model, label, threat][seed].n) for seed in number.values)
+        return wilson_interval(min((number.mean or 0.0) * n, n), n)
 
     def attacks(self, threat: Threat) -> list[str]:
         """Labels of the attacks at a threat, in the suite's order."""

@@ -38,7 +38,7 @@ from dataclasses import replace
 from robustbench_cmic import statistics
 from robustbench_cmic.report.frame import WORST, Group, Key
 from robustbench_cmic.report.metrics import ACCURACY, percent
-from robustbench_cmic.report.pairs import Outcome, PairTest, folds_of, pair_lines, title_of
+from robustbench_cmic.report.pairs import Outcome, PairTest, pair_lines, title_of
 from robustbench_cmic.report.power import MOST_SEEDS, detectable_difference, remaining_level, seeds_to_detect
 from robustbench_cmic.report.results import Results
 from robustbench_cmic.statistics import LEVEL
@@ -107,8 +107,7 @@ def _resolution(results: Results) -> float:
 
 def _overlap(results: Results) -> float:
     """Of folds the examples tested on over those learned from; 0 where all seeds have the same data."""
-    folds = folds_of(results)
-    return 1 / (folds - 1) if folds else 0.0
+    return 1 / (results.folds - 1) if results.folds else 0.0
 
 
 def _tested(lines: Sequence[PairTest], resolution: float, overlap: float, margin: float) -> list[PairTest]:

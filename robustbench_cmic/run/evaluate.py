@@ -35,11 +35,10 @@ from robustbench_cmic.run.evaluate_arguments import check_types, checked_data, i
 from robustbench_cmic.run.jobs.attack import run_attack
 from robustbench_cmic.run.jobs.audit import run_audit
 from robustbench_cmic.run.jobs.context import Job, Stopwatch
-from robustbench_cmic.run.options import Settings
+from robustbench_cmic.run.options import Settings, usual_batch_size
 from robustbench_cmic.run.watch.events import CellEnded, CellStarted, Emit
 from robustbench_cmic.run.watch.progress import display
 from robustbench_cmic.seeding import derive_seed, seeded
-from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.budgets import BUDGETS, Budget, declared_budget
 from robustbench_cmic.suite.fields import CLEAN, Norm, Threat, parse_number
 from robustbench_cmic.suite.schema import Suite
@@ -56,11 +55,14 @@ class ModelEvaluation:
 
     Attributes:
         summary: all of it, as a report is made from.
-        audited: the budget has an audit; without one nothing says whether the attacks were able to succeed.
     """
 
     summary: Summary
-    audited: bool
+
+    @property
+    def audited(self) -> bool:
+        """The budget has an audit; without one nothing says whether the attacks were able to succeed."""
+        return self.summary.audit.wanted
 
     @property
     def accuracy(self) -> float:
@@ -75,8 +77,7 @@ class ModelEvaluation:
     @property
     def worst_case_interval(self) -> dict[float, tuple[float, float]]:
         """Wilson's 95 % intervals, over examples."""
-        n = self.summary.examples[0]
-        return {eps: wilson_interval(round(worst * n), n) for eps, worst in self.worst_case.items()}
+        return {each.eps: self.summary.interval_over_examples(MODEL, WORST, each) for each in self._threats}
 
     @property
     def attacks(self) -> dict[float, dict[str, float]]:
@@ -176,7 +177,7 @@ def evaluate(
             for cell in cells:
                 records[cell.id] = _record(_Job(cell, settings, data, Stopwatch(), emit, network=wrapped), emit)
                 write_record(settings.store.results, records[cell.id])  # the next larger ball reads it
-    return ModelEvaluation(summarize(Results(Path(folder), plan, records, [], [])), suite.audit != "off")
+    return ModelEvaluation(summarize(Results(Path(folder), plan, records, [], [])))
 
 
 @contextlib.contextmanager
@@ -257,6 +258,6 @@ def _plan(suite: Suite, model: nn.Module, classes: int, data: Data, seed: int) -
 def _settings(folder: Path, device: str, batch_size: int | None) -> Settings:
     return Settings(
         suite="evaluate", store=Store(folder, folder), device=device,
-        batch_size=batch_size or (1024 if device.startswith("cuda") else 256), data=folder, memory=None, loaders=1,
+        batch_size=batch_size or usual_batch_size(device), data=folder, memory=None, loaders=1,
         deterministic=False, pictured_seed=-1, weights={}, provenance=collect(),
     )  # fmt: skip

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_cmic.attacks.model import frozen
+from robustbench_cmic.attacks.model import frozen, is_of_inference_mode
 from robustbench_cmic.data.base import Data, Split
 from robustbench_cmic.suite.fields import Norm, Threat, parse_number, radius_problem
 from robustbench_cmic.suite.signatures import one_line
@@ -41,7 +40,7 @@ def check_types(model: object, images: object, labels: object) -> None:
     for name, given in (("images", images), ("labels", labels)):
         if not isinstance(given, Tensor):
             raise ValueError(f"{name}: should be a tensor, not {type(given).__name__}; torch.as_tensor makes one")
-    if any(value.is_inference() for value in chain(model.parameters(), model.buffers())):
+    if is_of_inference_mode(model):
         raise ValueError("model: its weights were made under torch.inference_mode: build or load it outside of that")
 
 

@@ -69,6 +69,11 @@ def jobs_at_once(options: Options, device: str) -> int:
     return options.jobs or (1 if device.startswith("cuda") else cores())
 
 
+def usual_batch_size(device: str) -> int:
+    """Examples that a native attack has in memory at once, where nobody says how many."""
+    return 1024 if device.startswith("cuda") else 256
+
+
 def cores() -> int:
     """Cores this process may use, where the system says; else all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -108,7 +113,7 @@ def make_settings(suite: Suite, options: Options, device: str | None = None) -> 
         suite=suite.suite,
         store=Store.of_suite(suite.suite, options.results.absolute(), options.work),
         device=device,
-        batch_size=options.batch_size or (1024 if device.startswith("cuda") else 256),
+        batch_size=options.batch_size or usual_batch_size(device),
         data=(options.data or default_data_folder()).absolute(),
         memory=options.memory,
         loaders=min(16, max(1, cores() // jobs_at_once(options, device))),

@@ -20,7 +20,6 @@ from robustbench_cmic.report.grid import find_grid
 from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.strokes import CROWDED
 from robustbench_cmic.report.summary import SeedValues, Summary
-from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.fields import CLEAN, NORM_NAMES, Threat, format_eps
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _curve(axes: Axes, summary: Summary, model: str, label: str, numbers: Mappin
     axes.plot(x, y, **line)
     for threat, number in numbers.items():
         if number.mean is not None:
-            low, high = interval_over_examples(summary, model, "none" if threat == CLEAN else label, threat)
+            low, high = summary.interval_over_examples(model, "none" if threat == CLEAN else label, threat)
             axes.vlines(threat.eps, 100 * low, 100 * high, color=line["color"], linewidth=1, zorder=line["zorder"])
     flagged = [
         (threat.eps, 100 * number.mean)
@@ -105,19 +104,8 @@ def _curve(axes: Axes, summary: Summary, model: str, label: str, numbers: Mappin
     return bool(flagged)
 
 
-def interval_over_examples(summary: Summary, model: str, label: str, threat: Threat) -> tuple[float, float]:
-    """95 % for the accuracy (a fraction) of a mean over seeds, over the choice of the examples: Wilson's.
-
-    Seeds are judged on the same examples, of which there are n: for several seeds the interval is at least as wide as
-    it should be. A seed without a number has no part in it.
-    """
-    number = summary.values(model, label, threat)
-    n = min(int(summary.groups[model, label, threat][seed].n) for seed in number.values)
-    return wilson_interval(min((number.mean or 0.0) * n, n), n)
-
-
 def intervals_text(seeds: int) -> str:
-    """What the bars of curves are, as a sentence: see `interval_over_examples`."""
+    """What the bars of curves are, as a sentence: see `Summary.interval_over_examples`."""
     return "Bars: 95 % Wilson intervals over examples" + (", a bound for means over seeds." if seeds > 1 else ".")
 
 

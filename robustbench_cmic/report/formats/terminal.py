@@ -18,7 +18,6 @@ from robustbench_cmic.report.pairs import PairTest, title_of
 from robustbench_cmic.report.summary import Summary
 from robustbench_cmic.report.tables import NOTHING, plain, rank_of, seeds_text
 from robustbench_cmic.report.verdicts import names_of_pair
-from robustbench_cmic.statistics import wilson_interval
 from robustbench_cmic.suite.fields import CLEAN
 
 MOST = 10
@@ -54,17 +53,18 @@ def model_text(summary: Summary, width: int) -> str:
 
 def _model_board(summary: Summary, lines: box.Box | None) -> Iterator[RenderableType]:
     """Of one model of one seed what every attack leaves in every ball, and each flag with its numbers."""
-    n, (model, clean) = summary.examples[0], next(iter(summary.clean.items()))
-    accuracy = seeds_text(clean.measures[ACCURACY.name], summary)
-    yield _text(f"without an attack: {accuracy}")
+    model, clean = next(iter(summary.clean.items()))
+    yield _text(f"without an attack: {seeds_text(clean.measures[ACCURACY.name], summary)}")
     found = {threat: entries[0] for threat, entries in summary.standings.items()}
     table = _table(lines, ["", *map(str, found)])
     for label in dict.fromkeys(label for entry in found.values() for label in entry.attacks):
         table.add_row(*map(_text, (label, *(seeds_text(each.attacks.get(label), summary) for each in found.values()))))
-    worst = [entry.worst for entry in found.values()]
-    table.add_row(*map(_text, (WORST, *(seeds_text(number, summary) for number in worst))), style="bold")
-    ends = (wilson_interval(round(number.mean * n), n) if number.mean is not None else None for number in worst)
-    shown = (NOTHING if end is None else " … ".join(f"{percent(each):.1f}" for each in end) for end in ends)
+    table.add_row(*map(_text, (WORST, *(seeds_text(each.worst, summary) for each in found.values()))), style="bold")
+    intervals = [
+        summary.interval_over_examples(model, WORST, threat) if entry.worst.values else None
+        for threat, entry in found.items()
+    ]
+    shown = (NOTHING if ends is None else " … ".join(f"{percent(each):.1f}" for each in ends) for ends in intervals)
     table.add_row(*map(_text, ("95 %", *shown)))
     yield table
     for flag in summary.flags:

@@ -11,7 +11,6 @@ from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
-from robustbench_cmic.report.figures.curves import interval_over_examples
 from robustbench_cmic.report.frame import WORST
 from robustbench_cmic.report.metrics import ACCURACY
 from robustbench_cmic.report.pairs import PairTest
@@ -157,7 +156,7 @@ def _curve(summary: Summary, model: str, label: str, points: Mapping[Threat, See
     intervals = [
         None
         if number.mean is None
-        else interval_over_examples(summary, model, "none" if threat == CLEAN else label, threat)
+        else summary.interval_over_examples(model, "none" if threat == CLEAN else label, threat)
         for threat, number in points.items()
     ]
     means = [None if number.mean is None else 100 * number.mean for number in points.values()]
